@@ -1,0 +1,121 @@
+/** initialize() called by many at once on an empty database, and again on one that is complete. */
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { SqlxStateStore } from '../index.js';
+import { listTables, readCatalogue } from './support/catalogue.mjs';
+import { databases } from './support/databases.mjs';
+import { makeJob, prepare } from './support/jobs.mjs';
+
+const CHILD = fileURLToPath(new URL('./support/initialize-child.mjs', import.meta.url));
+const PROCESSES = 8;
+const ROUNDS = 3;
+
+async function freshDatabase(database) {
+  const db = await database.create();
+  onTestFinished(() => db.drop());
+  return db;
+}
+
+function openStore(db, options) {
+  const store = new SqlxStateStore(db.url, options);
+  onTestFinished(() => store.close());
+  return store;
+}
+
+/** Processes that have loaded the package and wait for the word. */
+async function startChildren() {
+  const children = Array.from({ length: PROCESSES }, () => fork(CHILD, { execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] }));
+  onTestFinished(() => children.forEach((child) => child.kill('SIGKILL')));
+  await Promise.all(children.map((child) => nextMessage(child)));
+  return children;
+}
+
+async function nextMessage(child) {
+  const ended = new AbortController();
+  try {
+    return await Promise.race([
+      once(child, 'message', ended).then(([message]) => message),
+      once(child, 'exit', ended).then(([code, signal]) => `ended with ${code ?? signal} before it answered`),
+    ]);
+  } finally {
+    ended.abort();
+  }
+}
+
+async function initializeAll(children, message) {
+  const outcomes = Promise.all(children.map((child) => nextMessage(child)));
+  for (const child of children) child.send(message);
+  return outcomes;
+}
+
+const everyone = Array.from({ length: PROCESSES }, () => 'done');
+
+for (const database of databases) {
+  describe(database.name, () => {
+    if (!database.shared) {
+      it.skip(`${PROCESSES} processes at once: exempt, a database that lives inside a store has one process`);
+    } else {
+      it(`${PROCESSES} processes at once on an empty database all succeed, ${ROUNDS} times over`, { timeout: 180_000 }, async () => {
+        let expected;
+        for (let round = 0; round < ROUNDS; round++) {
+          const db = await freshDatabase(database);
+          const children = await startChildren();
+          expect(await initializeAll(children, { url: db.url }), `round ${round + 1}`).toStrictEqual(everyone);
+          const made = { tables: await listTables(db), catalogue: await readCatalogue(db) };
+          expected ??= made;
+          expect(made).toStrictEqual(expected);
+          const store = openStore(db);
+          await prepare(store, makeJob('j', { distributed: true }));
+          expect((await store.claimBatch('j', 'w')).claimed).toBe(true);
+        }
+      });
+
+      it('stores of one process at once on an empty database all succeed', async () => {
+        const db = await freshDatabase(database);
+        const stores = Array.from({ length: PROCESSES }, () => openStore(db));
+        await Promise.all(stores.map((store) => store.initialize()));
+        expect(await stores[0].getJobState('nobody')).toBeNull();
+      });
+
+      it('changes nothing where everything is there, while others work', async () => {
+        const db = await freshDatabase(database);
+        const store = openStore(db);
+        await store.initialize();
+        const job = makeJob('j', { batches: 20, distributed: true });
+        await prepare(store, job);
+        const before = { tables: await listTables(db), catalogue: await readCatalogue(db) };
+
+        const claims = (async () => {
+          const ids = [];
+          for (let claim; (claim = await store.claimBatch('j', 'w')).claimed;) ids.push(claim.reservation.batchId);
+          return ids;
+        })();
+        await Promise.all(Array.from({ length: 4 }, () => openStore(db).initialize()));
+
+        expect(await claims).toStrictEqual(job.batches.map(({ id }) => id));
+        expect({ tables: await listTables(db), catalogue: await readCatalogue(db) }).toStrictEqual(before);
+        expect(await store.getPendingRecords('j')).toHaveLength(40);
+      });
+    }
+
+    if (database.dialect === 'postgres') {
+      it(`${PROCESSES} processes at once make one schema`, { timeout: 60_000 }, async () => {
+        const db = await freshDatabase(database);
+        const children = await startChildren();
+        expect(await initializeAll(children, { url: db.url, options: { schema: 'imports' } })).toStrictEqual(everyone);
+        expect((await listTables(db)).every((name) => name.startsWith('imports.'))).toBe(true);
+      });
+    }
+
+    it('calls at once on one store all succeed, and so does one more', async () => {
+      const store = openStore(await freshDatabase(database));
+      await Promise.all(Array.from({ length: PROCESSES }, () => store.initialize()));
+      const job = makeJob('j', { distributed: true });
+      await prepare(store, job);
+      expect(await store.initialize()).toBeUndefined();
+      expect(await store.getJobState('j')).toStrictEqual(job);
+    });
+  });
+}
