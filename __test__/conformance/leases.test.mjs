@@ -1,0 +1,411 @@
+// Guarantees about who holds a batch: fencing, `renewBatch`, the options `leaseRenewal` and `maxClaims`.
+
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import { claim, collect, complete, jobOf, onEveryDatabase, recordOf, rejection, sleep, stateOf } from '../support/suite.mjs';
+
+onEveryDatabase((on) => {
+  const saved = async (batches, store = on.store) => {
+    const job = jobOf(batches);
+    await store.saveJobState(job);
+    return job;
+  };
+  const batchOfJob = async (store, job, index = 0) => (await store.getJobState(job.id)).batches[index];
+
+  /** A batch that the store `late` claimed, lost, and that the store `present` claimed then. */
+  const lost = async (late, present) => {
+    const job = await saved(3);
+    const before = await claim(late, job.id, 'late');
+    await on.backdate(job.id);
+    expect(await present.reclaimStaleBatches(job.id, 60_000)).toBe(1);
+    const now = await claim(present, job.id, 'present');
+    expect(now.batchId).toBe(before.batchId);
+    return { job, batchId: before.batchId, before: before.token, now: now.token };
+  };
+
+  describe('a store that lost its claim', () => {
+    on.needs('shared')('can neither finish nor save, renew or give back the batch: LEASE_LOST, and nothing changes', async () => {
+      const [late, present] = [await on.open(), await on.open()];
+      const { job, batchId } = await lost(late, present);
+      await present.saveProcessedRecord(job.id, batchId, recordOf(0, { raw: 'present' }));
+      const expected = [await present.getJobState(job.id), await collect(present.records(job.id))];
+
+      const calls = [
+        () => late.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)),
+        () => late.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 0, 10)),
+        () => late.saveProcessedRecord(job.id, batchId, recordOf(0, { raw: 'late' })),
+        () => late.saveProcessedRecord(job.id, batchId, recordOf(1, { raw: 'late' })),
+        () => late.renewBatch(job.id, batchId, 'late'),
+        () => late.renewBatch(job.id, batchId, 'present'),
+        () => late.releaseBatch(job.id, batchId, 'late'),
+        () => late.releaseBatch(job.id, batchId, 'present'),
+      ];
+      // Twice: having been told changes nothing. Core reports FAILED after a save that was rejected.
+      for (const call of [...calls, ...calls]) {
+        const error = await rejection(call(), 'LEASE_LOST');
+        expect(error.retryable).toBe(false);
+        expect([await present.getJobState(job.id), await collect(present.records(job.id))]).toStrictEqual(expected);
+      }
+      await present.saveProcessedRecord(job.id, batchId, recordOf(2));
+      await complete(present, job.id, batchId);
+      expect((await batchOfJob(present, job)).status).toBe('COMPLETED');
+    });
+
+    on.needs('shared')('is told so as soon as the batch was taken back, claimed anew or not', async () => {
+      const [late, other] = [await on.open(), await on.open()];
+      const job = await saved(1);
+      const { batchId } = await claim(late, job.id, 'late');
+      await on.backdate(job.id);
+      await other.reclaimStaleBatches(job.id, 60_000);
+      await rejection(late.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      await rejection(late.saveProcessedRecord(job.id, batchId, recordOf(0)), 'LEASE_LOST');
+      expect((await batchOfJob(late, job)).status).toBe('PENDING');
+      expect(await collect(late.records(job.id))).toEqual([]);
+    });
+
+    on.needs('shared')('is told so after it gave the batch back itself', async () => {
+      const store = await on.open();
+      const job = await saved(1);
+      const { batchId } = await claim(store, job.id, 'w');
+      await store.releaseBatch(job.id, batchId, 'w');
+      await rejection(store.saveProcessedRecord(job.id, batchId, recordOf(0)), 'LEASE_LOST');
+      await rejection(store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      expect((await batchOfJob(store, job)).status).toBe('PENDING');
+    });
+
+    on.needs('shared')(
+      'can’t finish the batch that its replacement already finished, and the job is not finalized under a worker',
+      async () => {
+        const [late, present] = [await on.open(), await on.open()];
+        const { job, batchId } = await lost(late, present);
+        for (const { id } of job.batches.slice(1)) await complete(present, job.id, id);
+        await rejection(late.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+        expect(await late.tryFinalizeJob(job.id)).toBe(false);
+        await present.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 9, 1));
+        await rejection(late.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 0, 10)), 'LEASE_LOST');
+        expect(await batchOfJob(present, job)).toMatchObject({ status: 'COMPLETED', processedCount: 9, failedCount: 1 });
+        expect(await present.tryFinalizeJob(job.id)).toBe(true);
+      },
+    );
+
+    on.needs('shared')('gets the batch again by claiming it again', async () => {
+      const [late, present] = [await on.open(), await on.open()];
+      const { job, batchId } = await lost(late, present);
+      await present.releaseBatch(job.id, batchId, 'present');
+      expect(await claim(late, job.id, 'late')).toMatchObject({ batchId });
+      await late.saveProcessedRecord(job.id, batchId, recordOf(0));
+      await complete(late, job.id, batchId);
+      expect((await batchOfJob(late, job)).status).toBe('COMPLETED');
+    });
+
+    on.needs('shared')('is fenced off one batch, not off the others', async () => {
+      const [late, present] = [await on.open(), await on.open()];
+      const { job, batchId } = await lost(late, present);
+      const held = await claim(late, job.id, 'late');
+      const saves = Array.from({ length: 40 }, (_, n) =>
+        n % 2
+          ? late.saveProcessedRecord(job.id, held.batchId, recordOf(n))
+          : rejection(late.saveProcessedRecord(job.id, batchId, recordOf(n)), 'LEASE_LOST'),
+      );
+      await Promise.all(saves);
+      expect((await collect(on.store.records(job.id))).map(({ index }) => index)).toEqual(Array.from({ length: 20 }, (_, n) => 2 * n + 1));
+    });
+
+    on.needs('shared')('is fenced after it finished the batch, where that was opened again', async () => {
+      const [early, present] = [await on.open(), await on.open()];
+      const job = await saved(2);
+      const { batchId } = await claim(early, job.id, 'early');
+      await complete(early, job.id, batchId);
+      await present.updateBatchState(job.id, batchId, stateOf(batchId, 'PENDING'));
+      expect(await claim(present, job.id, 'present')).toMatchObject({ batchId });
+      await rejection(early.saveProcessedRecord(job.id, batchId, recordOf(0)), 'LEASE_LOST');
+      await rejection(early.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 0, 10)), 'LEASE_LOST');
+      expect(await batchOfJob(present, job)).toMatchObject({ status: 'PROCESSING', workerId: 'present' });
+    });
+
+    on.needs('shared')('is fenced also where a second worker on it has the worker id of the first', async () => {
+      const [late, present] = [await on.open(), await on.open()];
+      const job = await saved(1);
+      const { batchId } = await claim(late, job.id, 'same');
+      await on.backdate(job.id);
+      await present.reclaimStaleBatches(job.id, 60_000);
+      await claim(present, job.id, 'same');
+      await rejection(late.releaseBatch(job.id, batchId, 'same'), 'LEASE_LOST');
+      await rejection(late.renewBatch(job.id, batchId, 'same'), 'LEASE_LOST');
+      expect(await batchOfJob(present, job)).toMatchObject({ status: 'PROCESSING' });
+    });
+  });
+
+  describe('a store that holds its claim', () => {
+    test('saves, renews and finishes the batch', async () => {
+      const job = await saved(1);
+      const { batchId } = await claim(on.store, job.id, 'w');
+      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PROCESSING', 5, 0));
+      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0));
+      expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(true);
+      await complete(on.store, job.id, batchId);
+      await on.store.saveProcessedRecord(job.id, batchId, recordOf(1));
+      expect((await batchOfJob(on.store, job)).status).toBe('COMPLETED');
+      expect(await on.store.getBatchRecords(job.id, batchId)).toHaveLength(2);
+    });
+
+    test('keeps it through a saveJobState', async () => {
+      const job = await saved(1);
+      const { batchId } = await claim(on.store, job.id, 'w');
+      await on.store.saveJobState(job);
+      await complete(on.store, job.id, batchId);
+      expect((await batchOfJob(on.store, job)).status).toBe('COMPLETED');
+    });
+  });
+
+  describe('a store that never claimed a batch', () => {
+    on.needs('shared')('is not fenced', async () => {
+      const [holder, other] = [await on.open(), await on.open()];
+      const job = await saved(1);
+      const { batchId } = await claim(holder, job.id, 'w');
+      await other.saveProcessedRecord(job.id, batchId, recordOf(0));
+      await other.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0));
+      expect((await batchOfJob(holder, job)).status).toBe('COMPLETED');
+    });
+  });
+
+  describe('an explicit token', () => {
+    /** One store, two claims of one batch: the store's own last token is that of the second. */
+    const twice = async () => {
+      const job = await saved(1);
+      const first = await claim(on.store, job.id, 'w1');
+      await on.store.reclaimStaleBatches(job.id, await on.expire(job.id));
+      const second = await claim(on.store, job.id, 'w2');
+      return { job, batchId: first.batchId, first: { token: first.token }, second: { token: second.token } };
+    };
+
+    test('of a claim that is past is refused with LEASE_LOST, and nothing changes', async () => {
+      const { job, batchId, first } = await twice();
+      const expected = await on.store.getJobState(job.id);
+      const calls = [
+        () => on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0), first),
+        () => on.store.saveProcessedRecord(job.id, batchId, recordOf(0), first),
+        () => on.store.renewBatch(job.id, batchId, 'w1', first),
+        () => on.store.renewBatch(job.id, batchId, 'w2', first),
+      ];
+      for (const call of calls) await rejection(call(), 'LEASE_LOST');
+      expect(await on.store.getJobState(job.id)).toStrictEqual(expected);
+      expect(await collect(on.store.records(job.id))).toEqual([]);
+    });
+
+    test('of the present claim is let through', async () => {
+      const { job, batchId, second } = await twice();
+      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0), second);
+      expect(await on.store.renewBatch(job.id, batchId, 'w2', second)).toBe(true);
+      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0), second);
+      expect((await batchOfJob(on.store, job)).status).toBe('COMPLETED');
+      expect(await on.store.getBatchRecords(job.id, batchId)).toHaveLength(1);
+    });
+
+    test('of a claim that never was is refused', async () => {
+      const { job, batchId, second } = await twice();
+      for (const token of [second.token + 1, second.token + 2]) {
+        await rejection(on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token }), 'LEASE_LOST');
+      }
+    });
+
+    test('that is undefined is none', async () => {
+      const { job, batchId } = await twice();
+      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: undefined });
+      await on.store.saveProcessedRecord(job.id, batchId, recordOf(1), {});
+      await on.store.saveProcessedRecord(job.id, batchId, recordOf(2), undefined);
+      expect(await on.store.getBatchRecords(job.id, batchId)).toHaveLength(3);
+    });
+
+    on.needs('shared')('counts for a store that did not make the claim, and in place of its own', async () => {
+      const [one, two] = [await on.open(), await on.open()];
+      const { job, batchId, before, now } = await lost(one, two);
+      await rejection(on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: before }), 'LEASE_LOST');
+      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: now });
+      await one.saveProcessedRecord(job.id, batchId, recordOf(1), { token: now });
+      await rejection(two.saveProcessedRecord(job.id, batchId, recordOf(2), { token: before }), 'LEASE_LOST');
+      expect(await two.getBatchRecords(job.id, batchId)).toHaveLength(2);
+    });
+
+    test('in saves that are written together rejects only its own', async () => {
+      const { job, batchId, first, second } = await twice();
+      await Promise.all(
+        Array.from({ length: 60 }, (_, n) => {
+          const save = on.store.saveProcessedRecord(job.id, batchId, recordOf(n), n % 3 ? second : first);
+          return n % 3 ? save : rejection(save, 'LEASE_LOST');
+        }),
+      );
+      expect(await on.store.getBatchRecords(job.id, batchId)).toHaveLength(40);
+    });
+  });
+
+  describe('renewBatch', () => {
+    on.needs('raw')('moves claimedAt to now while the worker holds the batch, so that it is not stale', async () => {
+      const job = await saved(1);
+      const { batchId, claimedAt, token } = await claim(on.store, job.id, 'w');
+      await on.backdate(job.id);
+      expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(true);
+      const row = await on.row(batchId);
+      expect(row.claimedAt).toBeGreaterThanOrEqual(claimedAt);
+      expect(row).toMatchObject({ status: 'PROCESSING', workerId: 'w', version: token });
+      expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
+    });
+
+    test('is true, and moves claimedAt on', async () => {
+      const job = await saved(1);
+      const { batchId, claimedAt } = await claim(on.store, job.id, 'w');
+      await sleep(30);
+      expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(true);
+      expect((await batchOfJob(on.store, job)).claimedAt).toBeGreaterThan(claimedAt);
+    });
+
+    test('is false where the worker does not hold the batch, and changes nothing: worker ids are compared exactly', async () => {
+      const job = await saved(2);
+      const { batchId } = await claim(on.store, job.id, 'w');
+      const expected = await on.store.getJobState(job.id);
+      await sleep(10);
+      for (const other of ['W', 'w ', ' w', 'ẃ', 'other']) expect(await on.store.renewBatch(job.id, batchId, other)).toBe(false);
+      expect(await on.store.renewBatch(job.id, job.batches[1].id, 'w')).toBe(false);
+      expect(await on.store.renewBatch(job.id, `${batchId}?`, 'w')).toBe(false);
+      expect(await on.store.renewBatch(`${job.id}?`, batchId, 'w')).toBe(false);
+      expect(await on.store.getJobState(job.id)).toStrictEqual(expected);
+    });
+
+    test.each(['COMPLETED', 'FAILED', 'PAUSED'])('is false where the batch is %s', async (status) => {
+      const job = await saved(1);
+      const { batchId } = await claim(on.store, job.id, 'w');
+      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, status, 1, 0));
+      expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(false);
+    });
+  });
+
+  describe('leaseRenewal', () => {
+    on.needs('raw')('renews every batch that the store holds', async () => {
+      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
+      const job = await saved(3, store);
+      const claims = [await claim(store, job.id, 'w1'), await claim(store, job.id, 'w2')];
+      await on.backdate(job.id);
+      await expect
+        .poll(async () => (await on.rows(job.id)).slice(0, 2).every((row, n) => row.claimedAt >= claims[n].claimedAt), { timeout: 10_000 })
+        .toBe(true);
+      expect(await on.rows(job.id)).toMatchObject([
+        { status: 'PROCESSING', workerId: 'w1', version: 1 },
+        { status: 'PROCESSING', workerId: 'w2', version: 1 },
+        { status: 'PENDING', claimedAt: null },
+      ]);
+    });
+
+    on.needs('shared')('does so while the event loop is blocked', async () => {
+      const store = await on.open({ leaseRenewal: { everyMs: 100, forMs: 60_000 } });
+      const job = await saved(1, store);
+      await claim(store, job.id, 'w');
+      // The rival reclaims for 5 seconds what was not renewed for 2, in a process of its own. This one waits for it, and runs nothing.
+      const script = fileURLToPath(new URL('../support/reclaimer.mjs', import.meta.url));
+      const rival = spawnSync(process.execPath, [script, on.url, job.id, '2000', '5000'], { encoding: 'utf8' });
+      expect(rival.stderr).toBe('');
+      expect(JSON.parse(rival.stdout)).toEqual({ reclaimed: 0 });
+      await complete(store, job.id, job.batches[0].id);
+    });
+
+    on.needs('shared')('ends forMs after the claim, so that a hung worker loses its batch', async () => {
+      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 400 } });
+      const job = await saved(1, store);
+      const { batchId } = await claim(store, job.id, 'hung');
+      await expect.poll(() => on.store.reclaimStaleBatches(job.id, 1_000), { timeout: 20_000 }).toBe(1);
+      await rejection(store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+    });
+
+    on.needs('raw')('leaves a batch alone that was finished, given back or lost', async () => {
+      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
+      const job = await saved(3, store);
+      for (let n = 0; n < 3; n++) await claim(store, job.id, 'w');
+      await complete(store, job.id, job.batches[0].id);
+      await store.releaseBatch(job.id, job.batches[1].id, 'w');
+      await on.query(
+        `update "batchactions_batches" set "version" = "version" + 2, "workerId" = 'other', "claimedAt" = 1000 where "id" = ?`,
+        [job.batches[2].id],
+      );
+      await on.query('update "batchactions_batches" set "claimedAt" = 1000 where "id" = ?', [job.batches[0].id]);
+      const before = await on.rows(job.id);
+      await sleep(400);
+      expect(await on.rows(job.id)).toEqual(before);
+    });
+
+    on.needs('raw')('ends with the store', async () => {
+      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
+      const job = await saved(1, store);
+      await claim(store, job.id, 'w');
+      await store.close();
+      await on.backdate(job.id);
+      const before = await on.rows(job.id);
+      await sleep(300);
+      expect(await on.rows(job.id)).toEqual(before);
+    });
+  });
+
+  describe('maxClaims', () => {
+    /** Claims the job's only batch, lets the claim go stale, and reclaims it. */
+    const poison = async (store, job) => {
+      await claim(store, job.id, 'w');
+      const timeout = await on.expire(job.id);
+      return store.reclaimStaleBatches(job.id, timeout);
+    };
+
+    test('makes a batch that went stale so many times FAILED, and counts it as taken', async () => {
+      const store = await on.open({ maxClaims: 3 });
+      const job = await saved(1, store);
+      expect(await poison(store, job)).toBe(1);
+      expect((await batchOfJob(store, job)).status).toBe('PENDING');
+      expect(await poison(store, job)).toBe(1);
+      expect((await batchOfJob(store, job)).status).toBe('PENDING');
+      expect(await poison(store, job)).toBe(1);
+      expect((await batchOfJob(store, job)).status).toBe('FAILED');
+    });
+
+    test('of 1 allows one claim', async () => {
+      const store = await on.open({ maxClaims: 1 });
+      const job = await saved(2, store);
+      expect(await poison(store, job)).toBe(1);
+      expect((await batchOfJob(store, job)).status).toBe('FAILED');
+      expect(await claim(store, job.id, 'w')).toMatchObject({ batchIndex: 1 });
+    });
+
+    test('does not keep the job open: with nothing else to do it is finalized as FAILED', async () => {
+      const store = await on.open({ maxClaims: 1 });
+      const job = await saved(2, store);
+      await claim(store, job.id, 'w');
+      await complete(store, job.id, job.batches[0].id);
+      await poison(store, job);
+      await store.reclaimStaleBatches(job.id, await on.expire(job.id));
+      expect((await store.getJobState(job.id)).status).toBe('FAILED');
+    });
+
+    test('counts a claim that was given back, too', async () => {
+      const store = await on.open({ maxClaims: 2 });
+      const job = await saved(1, store);
+      const { batchId } = await claim(store, job.id, 'w');
+      await store.releaseBatch(job.id, batchId, 'w');
+      expect((await batchOfJob(store, job)).status).toBe('PENDING');
+      await poison(store, job);
+      expect((await batchOfJob(store, job)).status).toBe('FAILED');
+    });
+
+    test('leaves a batch alone whose worker finishes it, or is still at it, whatever the number of claims', async () => {
+      const store = await on.open({ maxClaims: 2 });
+      const job = await saved(1, store);
+      await poison(store, job);
+      const { batchId } = await claim(store, job.id, 'w');
+      expect(await store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
+      expect((await batchOfJob(store, job)).status).toBe('PROCESSING');
+      await complete(store, job.id, batchId);
+      expect((await batchOfJob(store, job)).status).toBe('COMPLETED');
+    });
+
+    test('is without limit where it is not given', async () => {
+      const job = await saved(1);
+      for (let n = 0; n < 6; n++) expect(await poison(on.store, job)).toBe(1);
+      expect((await batchOfJob(on.store, job)).status).toBe('PENDING');
+    });
+  });
+});

@@ -1,0 +1,545 @@
+// Guarantees of the records: how they are saved, what a JSON column holds, how they are read, and the `records` iterator.
+
+import { describe, expect, test } from 'vitest';
+import { collect, jobOf, newId, onEveryDatabase, recordOf, rejection } from '../support/suite.mjs';
+
+const statuses = ['pending', 'valid', 'invalid', 'processed', 'failed'];
+const range = (from, to) => Array.from({ length: to - from }, (_, offset) => from + offset);
+
+/** A value of so many nested levels. */
+const nested = (levels) => JSON.parse('['.repeat(levels) + ']'.repeat(levels));
+
+onEveryDatabase((on) => {
+  /** A record as it comes back. */
+  const stored = async (fields) => {
+    const [id, batch] = [newId(), newId('batch')];
+    await on.store.saveProcessedRecord(id, batch, recordOf(0, fields));
+    const [record] = await on.store.getBatchRecords(id, batch);
+    const many = newId();
+    await on.store.saveBatchRecords(many, batch, [recordOf(0, fields)]);
+    expect(await on.store.getBatchRecords(many, batch)).toStrictEqual([record]);
+    expect(await collect(on.store.records(many))).toStrictEqual([record]);
+    return record;
+  };
+
+  describe('a saved record', () => {
+    test('comes back as it was saved, also before its job exists', async () => {
+      const id = newId();
+      const record = recordOf(7, {
+        raw: { name: ' Ann ', age: '31' },
+        parsed: { name: 'Ann', age: 31, tags: ['a', null, { b: 1.5 }] },
+        status: 'failed',
+        errors: [
+          {
+            field: 'age',
+            message: 'too old',
+            code: 'MAX',
+            value: 31,
+            severity: 'error',
+            category: 'RANGE',
+            suggestion: '30',
+            metadata: { max: 30 },
+          },
+          { field: 'name', message: 'x', code: 'y' },
+        ],
+        processingError: 'it failed: “why?”',
+      });
+      expect(await on.store.saveProcessedRecord(id, 'b', record)).toBeUndefined();
+      expect(await on.store.getBatchRecords(id, 'b')).toStrictEqual([record]);
+      expect(await on.store.getFailedRecords(id)).toStrictEqual([record]);
+    });
+
+    test('has no key for what it was saved without', async () => {
+      const record = await stored({ processingError: undefined });
+      expect(Object.keys(record).sort()).toEqual(['errors', 'index', 'parsed', 'raw', 'status']);
+    });
+
+    test('does not bring its retryCount back: it has no column', async () => {
+      expect(await stored({ retryCount: 3 })).not.toHaveProperty('retryCount');
+    });
+
+    test('without errors has none', async () => {
+      expect((await stored({ errors: undefined })).errors).toEqual([]);
+    });
+
+    test.each(statuses)('keeps the status %s', async (status) => {
+      expect((await stored({ status })).status).toBe(status);
+    });
+
+    test('takes the place of the one with the same index, as a whole, also from another batch', async () => {
+      const id = newId();
+      await on.store.saveProcessedRecord(
+        id,
+        'one',
+        recordOf(3, { status: 'failed', errors: [{ field: 'f', message: 'm', code: 'c' }], processingError: 'x' }),
+      );
+      const second = recordOf(3, { raw: { second: true }, status: 'processed' });
+      await on.store.saveProcessedRecord(id, 'two', second);
+      expect(await on.store.getBatchRecords(id, 'one')).toEqual([]);
+      expect(await on.store.getBatchRecords(id, 'two')).toStrictEqual([second]);
+      expect(await collect(on.store.records(id))).toStrictEqual([second]);
+    });
+
+    test('is another one in another job', async () => {
+      const [one, two] = [newId(), newId()];
+      await on.store.saveProcessedRecord(one, 'b', recordOf(0, { raw: 1 }));
+      await on.store.saveProcessedRecord(two, 'b', recordOf(0, { raw: 2 }));
+      expect(await on.store.getBatchRecords(one, 'b')).toMatchObject([{ raw: 1 }]);
+      expect(await on.store.getBatchRecords(two, 'b')).toMatchObject([{ raw: 2 }]);
+    });
+
+    test('may have any 32-bit index', async () => {
+      const id = newId();
+      const indexes = [-2147483648, -1, 0, 2147483647];
+      for (const index of indexes) await on.store.saveProcessedRecord(id, 'b', recordOf(index));
+      expect((await on.store.getBatchRecords(id, 'b')).map(({ index }) => index)).toEqual(indexes);
+    });
+
+    on.needs('raw')('is one row, whose JSON columns hold JSON', async () => {
+      const id = newId();
+      const record = recordOf(5, { raw: { a: 1 }, parsed: [2], status: 'invalid', errors: [{ field: 'f', message: 'm', code: 'c' }] });
+      await on.store.saveProcessedRecord(id, 'b', recordOf(5));
+      await on.store.saveProcessedRecord(id, 'b', record);
+      const [row, ...more] = await on.query('select * from "batchactions_records" where "jobId" = ?', [id]);
+      expect(more).toEqual([]);
+      expect(row).toMatchObject({ jobId: id, batchId: 'b', recordIndex: 5, status: 'invalid', processingError: null });
+      expect([row.raw, row.parsed, row.errors].map((text) => JSON.parse(text))).toEqual([record.raw, record.parsed, record.errors]);
+    });
+  });
+
+  describe('a JSON value', () => {
+    test.each([null, true, false, 0, -1.5, '', 'text', [[]], {}, [1, 'a', null]].map((value) => [JSON.stringify(value), value]))(
+      'may be %s, as raw and as parsed',
+      async (_, value) => {
+        expect(await stored({ raw: value, parsed: value })).toMatchObject({ raw: value, parsed: value });
+      },
+    );
+
+    test('is what JSON.stringify makes of it', async () => {
+      class Money {
+        toJSON() {
+          return '12.50 €';
+        }
+      }
+      const value = {
+        date: new Date(1_700_000_000_123),
+        money: new Money(),
+        boxed: Object('text'),
+        map: new Map([[1, 2]]),
+        nan: NaN,
+        infinity: Infinity,
+        minusZero: -0,
+        gone: undefined,
+        method() {},
+        [Symbol('s')]: 1,
+        list: [undefined, () => 1, NaN, new Date(0)],
+        inherited: Object.create({ no: 1 }, { yes: { value: 1, enumerable: true } }),
+      };
+      const expected = JSON.parse(JSON.stringify(value));
+      const errors = [{ field: 'f', message: 'm', code: 'c', value: new Date(0), metadata: value }];
+      const record = await stored({ raw: value, parsed: value, errors });
+      expect(record.raw).toStrictEqual(expected);
+      expect(record.parsed).toStrictEqual(expected);
+      expect(record.errors).toStrictEqual([{ field: 'f', message: 'm', code: 'c', value: '1970-01-01T00:00:00.000Z', metadata: expected }]);
+    });
+
+    test('keeps every digit of a number', async () => {
+      const numbers = [0.1 + 0.2, 1 / 3, 1e21, 1.7976931348623157e308, 5e-324, 2.2250738585072014e-308, 9007199254740991, -(2 ** 53)];
+      numbers.push(123456789012345680000, 4.35, 100, 1e-7, 18446744073709552000, -9223372036854775808, 1.0000000000000002);
+      expect((await stored({ raw: numbers })).raw).toStrictEqual(numbers);
+    });
+
+    test('keeps every character, U+0000 and U+2028 too', async () => {
+      const text = 'plain "quoted" \\ / \b\f\n\r\t \u0000 \u0001 \u001f \u007f \u2028 é ü 漢字 😀 👩‍👩‍👧 \uFEFF \uFFFF \'; --';
+      expect(await stored({ raw: { text, [text]: 1 }, parsed: text })).toMatchObject({ raw: { text, [text]: 1 }, parsed: text });
+    });
+
+    test('keeps keys that mean something to JavaScript', async () => {
+      const raw = JSON.parse('{"__proto__": {"a": 1}, "constructor": 2, "toString": 3, "": 4}');
+      const back = (await stored({ raw })).raw;
+      expect(Object.keys(back).sort()).toEqual(Object.keys(raw).sort());
+      expect(Object.getOwnPropertyDescriptor(back, '__proto__').value).toEqual({ a: 1 });
+      expect(Object.getPrototypeOf(back)).toBe(Object.prototype);
+    });
+
+    on.except(['mysql'], 'its JSON type sorts the keys')('keeps the order of its keys', async () => {
+      const value = { zz: 1, b: { y: 1, x: [{ d: 1, c: 2 }] }, aaa: 2, a: 3 };
+      const record = await stored({ raw: value, parsed: value, errors: [{ message: 'm', field: 'f', code: 'c' }] });
+      expect(JSON.stringify(record.raw)).toBe(JSON.stringify(value));
+      expect(JSON.stringify(record.parsed)).toBe(JSON.stringify(value));
+      expect(Object.keys(record.errors[0])).toEqual(['message', 'field', 'code']);
+    });
+
+    test('may be large', async () => {
+      const raw = { text: 'é'.repeat(1_000_000) };
+      expect((await stored({ raw })).raw).toEqual(raw);
+    });
+
+    const lone = { half: 'a\ud800b', other: '\udc00', '\udbff': 1, whole: '\ud83d\ude00' };
+    on.except(['mysql', 'mariadb'], 'it refuses lone surrogates')('keeps lone surrogates', async () => {
+      expect((await stored({ raw: lone })).raw).toStrictEqual(lone);
+    });
+
+    on.except(['postgres', 'sqlite'], 'it keeps them')('has U+FFFD for lone surrogates', async () => {
+      const replaced = { half: 'a\ufffdb', other: '\ufffd', '\ufffd': 1, whole: '😀' };
+      const record = await stored({ raw: lone, errors: [{ field: '\ud800', message: 'm', code: 'c' }] });
+      expect(record.raw).toStrictEqual(replaced);
+      expect(record.errors[0].field).toBe('\ufffd');
+    });
+
+    const deepest = { mysql: 100, mariadb: 31 }[on.dialect];
+    test(`may be nested ${deepest ?? 1_000} levels deep`, async () => {
+      const raw = nested(deepest ?? 1_000);
+      expect((await stored({ raw })).raw).toEqual(raw);
+    });
+
+    on.except(['postgres', 'sqlite'], 'it sets no such limit')(
+      'that is nested deeper is refused with INVALID_ARGUMENT, which says so, and nothing is written',
+      async () => {
+        const id = newId();
+        for (const fields of [{ raw: nested(deepest + 1) }, { parsed: nested(deepest + 1) }]) {
+          const error = await rejection(on.store.saveProcessedRecord(id, 'b', recordOf(1, fields)), 'INVALID_ARGUMENT');
+          expect(error.message).toMatch(/nest|deep|level/i);
+          expect(error.message).toContain(String(deepest));
+          await rejection(on.store.saveBatchRecords(id, 'b', [recordOf(0), recordOf(1, fields)]), 'INVALID_ARGUMENT');
+        }
+        expect(await collect(on.store.records(id))).toEqual([]);
+        const job = jobOf(1, { config: { batchSize: 1, deep: nested(deepest + 1) } });
+        await rejection(on.store.saveJobState(job), 'INVALID_ARGUMENT');
+        expect(await on.store.getJobState(job.id)).toBeNull();
+      },
+    );
+
+    const cycle = {};
+    cycle.self = cycle;
+    test.each([
+      ['raw: a BigInt', { raw: { n: 1n } }],
+      ['raw: a cycle', { raw: cycle }],
+      ['parsed: a BigInt', { parsed: [1n] }],
+      ['parsed: a cycle', { parsed: cycle }],
+      ['errors: a BigInt', { errors: [{ field: 'f', message: 'm', code: 'c', value: 1n }] }],
+      ['errors: a cycle', { errors: [{ field: 'f', message: 'm', code: 'c', metadata: cycle }] }],
+    ])('that JSON.stringify refuses is refused with its TypeError as cause, and nothing is written (%s)', async (_, fields) => {
+      const id = newId();
+      const single = await rejection(on.store.saveProcessedRecord(id, 'b', recordOf(0, fields)), 'INVALID_ARGUMENT');
+      expect(single.cause).toBeInstanceOf(TypeError);
+      expect(single.retryable).toBe(false);
+      const bulk = await rejection(on.store.saveBatchRecords(id, 'b', [recordOf(1), recordOf(2, fields)]), 'INVALID_ARGUMENT');
+      expect(bulk.cause).toBeInstanceOf(TypeError);
+      expect(await collect(on.store.records(id))).toEqual([]);
+    });
+  });
+
+  describe('a processingError', () => {
+    test('keeps every character but those that a column of text can’t hold', async () => {
+      const text = '"quoted" \\ \n\t\u0001\u2028 é 漢字 😀 \'; drop table x; --';
+      expect((await stored({ processingError: text })).processingError).toBe(text);
+      expect((await stored({ processingError: '' })).processingError).toBe('');
+    });
+
+    on.except(['postgres'], 'its text has no U+0000')('keeps U+0000', async () => {
+      expect((await stored({ processingError: 'a\u0000b\u0000' })).processingError).toBe('a\u0000b\u0000');
+    });
+
+    on.except(['mysql', 'mariadb', 'sqlite'], 'it keeps U+0000')('has U+FFFD for U+0000', async () => {
+      expect((await stored({ processingError: 'a\u0000b\u0000' })).processingError).toBe('a\ufffdb\ufffd');
+    });
+
+    test('has U+FFFD for a lone surrogate, which UTF-8 can’t hold', async () => {
+      expect((await stored({ processingError: 'a\ud800b 😀' })).processingError).toBe('a\ufffdb 😀');
+    });
+
+    on.except(['mysql', 'mariadb'], 'its column holds 65,535 bytes')('may be long', async () => {
+      const text = 'é😀'.repeat(100_000);
+      expect((await stored({ processingError: text })).processingError).toBe(text);
+    });
+
+    test('of 65,535 bytes comes back whole', async () => {
+      const text = `x${'é'.repeat(32_767)}`;
+      expect(Buffer.byteLength(text)).toBe(65_535);
+      expect((await stored({ processingError: text })).processingError).toBe(text);
+    });
+
+    on.except(['postgres', 'sqlite'], 'it sets no such limit')('that is longer is cut at a character, and ends in … [cut]', async () => {
+      for (const text of [`x${'é'.repeat(32_767)}y`, `${'😀'.repeat(20_000)}`, `xx${'漢'.repeat(100_000)}`]) {
+        const { processingError: cut } = await stored({ processingError: text });
+        expect(cut.endsWith('… [cut]')).toBe(true);
+        const kept = cut.slice(0, -'… [cut]'.length);
+        expect(text.startsWith(kept)).toBe(true);
+        expect(cut).not.toContain('\ufffd');
+        expect(cut.isWellFormed?.() ?? true).toBe(true);
+        expect(Buffer.byteLength(cut)).toBeLessThanOrEqual(65_535);
+        expect(Buffer.byteLength(cut)).toBeGreaterThan(65_000);
+      }
+    });
+  });
+
+  describe('saveBatchRecords', () => {
+    test('stores them all, to be read by index', async () => {
+      const id = newId();
+      const records = range(0, 2_503).map((index) => recordOf(index, { status: statuses[index % 5] }));
+      expect(await on.store.saveBatchRecords(id, 'b', records.toReversed())).toBeUndefined();
+      expect(await on.store.getBatchRecords(id, 'b')).toStrictEqual(records);
+    });
+
+    test('of none resolves, and stores none', async () => {
+      const id = newId();
+      expect(await on.store.saveBatchRecords(id, 'b', [])).toBeUndefined();
+      expect(await on.store.getBatchRecords(id, 'b')).toEqual([]);
+    });
+
+    test('takes the place of records with the same indexes, so that it can be made again', async () => {
+      const id = newId();
+      const first = range(0, 300).map((index) => recordOf(index, { status: 'failed', processingError: 'x' }));
+      const second = range(0, 300).map((index) => recordOf(index, { raw: { again: index } }));
+      await on.store.saveBatchRecords(id, 'one', first);
+      await on.store.saveBatchRecords(id, 'one', first);
+      expect(await on.store.getFailedRecords(id)).toStrictEqual(first);
+      await on.store.saveBatchRecords(id, 'two', second.slice(100));
+      expect(await on.store.getBatchRecords(id, 'one')).toStrictEqual(first.slice(0, 100));
+      expect(await on.store.getBatchRecords(id, 'two')).toStrictEqual(second.slice(100));
+    });
+
+    test('counts the later one where an index comes twice', async () => {
+      const id = newId();
+      const records = [
+        ...range(0, 200).map((index) => recordOf(index)),
+        ...range(50, 150).map((index) => recordOf(index, { status: 'failed' })),
+      ];
+      await on.store.saveBatchRecords(id, 'b', records);
+      expect((await on.store.getFailedRecords(id)).map(({ index }) => index)).toEqual(range(50, 150));
+      expect(await on.store.getProcessedRecords(id)).toHaveLength(100);
+    });
+
+    test.each([
+      ['an index', { index: 2 ** 31 }],
+      ['a status', { status: 'unheard of' }],
+      ['a value', { raw: { n: 1n } }],
+    ])('stores all or nothing: %s that is wrong in the last record undoes the rest', async (_, wrong) => {
+      const id = newId();
+      const records = range(0, 1_500).map((index) => recordOf(index));
+      await rejection(on.store.saveBatchRecords(id, 'b', [...records, { ...recordOf(1_500), ...wrong }]), 'INVALID_ARGUMENT');
+      expect(await on.store.getBatchRecords(id, 'b')).toEqual([]);
+    });
+
+    on.needs('raw')('stores all or nothing where it is the database that refuses a record in the middle', async () => {
+      const id = newId();
+      const trigger = `refuse_${id.replaceAll('-', '_')}`;
+      if (on.dialect === 'postgres') {
+        await on.query(`create function ${trigger}() returns trigger language plpgsql as $$ begin raise exception 'refused'; end $$`);
+        await on.query(
+          `create trigger ${trigger} before insert on "batchactions_records" for each row
+          when (new."jobId" = '${id}' and new."recordIndex" = 2400) execute function ${trigger}()`,
+        );
+      } else if (on.dialect === 'sqlite') {
+        await on.query(
+          `create trigger ${trigger} before insert on "batchactions_records"
+          when new."jobId" = '${id}' and new."recordIndex" = 2400 begin select raise(abort, 'refused'); end`,
+        );
+      } else {
+        await on.query(
+          `create trigger ${trigger} before insert on "batchactions_records" for each row
+          if new."jobId" = '${id}' and new."recordIndex" = 2400 then signal sqlstate '45000' set message_text = 'refused'; end if`,
+        );
+      }
+      try {
+        const records = range(0, 2_500).map((index) => recordOf(index));
+        await expect(on.store.saveBatchRecords(id, 'b', records)).rejects.toThrow();
+        expect(await on.store.getBatchRecords(id, 'b')).toEqual([]);
+        await on.store.saveBatchRecords(id, 'b', records.slice(0, 2_400));
+        expect(await on.store.getBatchRecords(id, 'b')).toHaveLength(2_400);
+      } finally {
+        await on.query(`drop trigger ${trigger}${on.dialect === 'postgres' ? ' on "batchactions_records"' : ''}`);
+      }
+    });
+  });
+
+  describe('reads', () => {
+    test('give each record to the readers of its status, by index', async () => {
+      const id = newId();
+      const records = range(0, 50).map((index) => recordOf(index, { status: statuses[(index * 3) % 5] }));
+      await on.store.saveBatchRecords(id, 'odd', records.filter(({ index }) => index % 2).toReversed());
+      await on.store.saveBatchRecords(id, 'even', records.filter(({ index }) => index % 2 === 0).toReversed());
+      const having = (...wanted) => records.filter(({ status }) => wanted.includes(status));
+      expect(await on.store.getFailedRecords(id)).toStrictEqual(having('failed', 'invalid'));
+      expect(await on.store.getPendingRecords(id)).toStrictEqual(having('pending', 'valid'));
+      expect(await on.store.getProcessedRecords(id)).toStrictEqual(having('processed'));
+      expect(await on.store.getBatchRecords(id, 'odd')).toStrictEqual(records.filter(({ index }) => index % 2));
+    });
+
+    test('give an empty list for an unknown job or batch', async () => {
+      const id = newId();
+      await on.store.saveProcessedRecord(id, 'b', recordOf(0));
+      for (const read of ['getFailedRecords', 'getPendingRecords', 'getProcessedRecords'])
+        expect(await on.store[read](newId())).toEqual([]);
+      expect(await on.store.getBatchRecords(newId(), 'b')).toEqual([]);
+      expect(await on.store.getBatchRecords(id, 'other')).toEqual([]);
+    });
+  });
+
+  describe('saves of one record that are not awaited', () => {
+    test('take effect in the order of the calls: the last one counts', async () => {
+      const id = newId();
+      await Promise.all(range(0, 200).map((n) => on.store.saveProcessedRecord(id, 'b', recordOf(0, { raw: { n } }))));
+      expect(await on.store.getBatchRecords(id, 'b')).toMatchObject([{ raw: { n: 199 } }]);
+    });
+
+    test('take effect in the order of the calls where saves of other records are between them', async () => {
+      const id = newId();
+      const calls = range(0, 1_000).map((n) => on.store.saveProcessedRecord(id, 'b', recordOf(n % 7, { raw: { n } })));
+      await Promise.all(calls);
+      expect((await on.store.getBatchRecords(id, 'b')).map(({ raw }) => raw.n)).toEqual([994, 995, 996, 997, 998, 999, 993]);
+    });
+
+    test('take effect in the order of the calls, whichever method saves them', async () => {
+      for (let round = 0; round < 10; round++) {
+        const id = newId();
+        const bulk = (n) =>
+          on.store.saveBatchRecords(
+            id,
+            'b',
+            range(0, 20).map((index) => recordOf(index, { raw: { n } })),
+          );
+        const single = (n) =>
+          Promise.all(range(0, 20).map((index) => on.store.saveProcessedRecord(id, 'b', recordOf(index, { raw: { n } }))));
+        await Promise.all([single(0), bulk(1), single(2), bulk(3)]);
+        expect(new Set((await on.store.getBatchRecords(id, 'b')).map(({ raw }) => raw.n))).toEqual(new Set([3]));
+        await Promise.all([bulk(4), single(5), bulk(6), single(7)]);
+        expect(new Set((await on.store.getBatchRecords(id, 'b')).map(({ raw }) => raw.n))).toEqual(new Set([7]));
+      }
+    });
+
+    test('are what the arguments said when the call was made, not what they say later', async () => {
+      const id = newId();
+      const record = recordOf(0, { raw: { n: 'then' } });
+      const saves = [on.store.saveProcessedRecord(id, 'b', record), on.store.saveBatchRecords(id, 'b', [record])];
+      record.raw.n = 'later';
+      await Promise.all(saves);
+      expect(await on.store.getBatchRecords(id, 'b')).toMatchObject([{ raw: { n: 'then' } }]);
+    });
+
+    test('fail alone: what can’t be stored does not harm what is saved beside it', async () => {
+      const id = newId();
+      const wrong = new Map([
+        [10, [{ raw: { n: 1n } }, 'b', 'INVALID_ARGUMENT']],
+        [20, [{}, 'b'.repeat(37), 'VALUE_TOO_LONG']],
+        [30, [{ status: 'nonsense' }, 'b', 'INVALID_ARGUMENT']],
+        ...(on.mysqlFamily ? [[40, [{ raw: nested(200) }, 'b', 'INVALID_ARGUMENT']]] : []),
+      ]);
+      await Promise.all(
+        range(0, 100).map(async (index) => {
+          const [fields, batchId, code] = wrong.get(index) ?? [{}, 'b'];
+          const save = on.store.saveProcessedRecord(id, batchId, recordOf(index, fields));
+          await (code ? rejection(save, code) : save);
+        }),
+      );
+      const kept = range(0, 100).filter((index) => !wrong.has(index));
+      expect((await collect(on.store.records(id))).map(({ index }) => index)).toEqual(kept);
+    });
+
+    test('are committed when they resolve, in whatever number they are made', async () => {
+      const id = newId();
+      await Promise.all(
+        range(0, 300).map(async (index) => {
+          await on.store.saveProcessedRecord(id, `b${index}`, recordOf(index));
+          expect(await on.store.getBatchRecords(id, `b${index}`)).toHaveLength(1);
+        }),
+      );
+    });
+  });
+
+  describe('records()', () => {
+    const saved = async (count, fields = () => ({})) => {
+      const id = newId();
+      const records = range(0, count).map((index) => recordOf(index, { status: statuses[index % 5], ...fields(index) }));
+      await on.store.saveBatchRecords(
+        id,
+        'even',
+        records.filter(({ index }) => index % 2 === 0),
+      );
+      await on.store.saveBatchRecords(
+        id,
+        'odd',
+        records.filter(({ index }) => index % 2),
+      );
+      return { id, records };
+    };
+
+    test('gives all records of a job by index, however many', async () => {
+      const { id, records } = await saved(3_217);
+      expect(await collect(on.store.records(id))).toStrictEqual(records);
+    });
+
+    test('gives nothing for an unknown job', async () => {
+      expect(await collect(on.store.records(newId()))).toEqual([]);
+    });
+
+    test('selects by one status, by several, by batch, from an index, and by all of them', async () => {
+      const { id, records } = await saved(2_300);
+      const cases = [
+        [{ status: 'failed' }, ({ status }) => status === 'failed'],
+        [{ status: ['failed', 'valid'] }, ({ status }) => ['failed', 'valid'].includes(status)],
+        [{ status: ['valid', 'valid'] }, ({ status }) => status === 'valid'],
+        [{ batchId: 'odd' }, ({ index }) => index % 2 === 1],
+        [{ batchId: 'unknown' }, () => false],
+        [{ from: 2_298 }, ({ index }) => index >= 2_298],
+        [{ from: 2_300 }, () => false],
+        [{ from: -5 }, () => true],
+        [
+          { from: 1_000, batchId: 'odd', status: ['processed', 'pending'] },
+          (r) => r.index >= 1_000 && r.index % 2 === 1 && [0, 3].includes(r.index % 5),
+        ],
+        [{}, () => true],
+        [{ status: undefined, batchId: undefined, from: undefined }, () => true],
+      ];
+      for (const [options, matches] of cases) expect(await collect(on.store.records(id, options))).toStrictEqual(records.filter(matches));
+    });
+
+    test('is an async iterable iterator, and stays at its end', async () => {
+      const { id } = await saved(1);
+      const iterator = on.store.records(id);
+      expect(iterator[Symbol.asyncIterator]()).toBe(iterator);
+      expect(await iterator.next()).toMatchObject({ done: false, value: { index: 0 } });
+      expect(await iterator.next()).toEqual({ done: true, value: undefined });
+      expect(await iterator.next()).toEqual({ done: true, value: undefined });
+    });
+
+    test('may be left early, and then is at its end', async () => {
+      const { id } = await saved(2_100);
+      const iterator = on.store.records(id);
+      for await (const { index } of iterator) if (index === 3) break;
+      expect(await iterator.next()).toEqual({ done: true, value: undefined });
+      expect(await collect(on.store.records(id))).toHaveLength(2_100);
+    });
+
+    test('holds no connection: with a pool of one the loop’s body may save', async () => {
+      const store = await on.open({ pool: { max: 1 } });
+      const id = newId();
+      await store.saveBatchRecords(
+        id,
+        'b',
+        range(0, 1_234).map((index) => recordOf(index, { status: 'valid' })),
+      );
+      let seen = 0;
+      for await (const record of store.records(id, { status: 'valid' })) {
+        expect(record.index).toBe(seen++);
+        await store.saveProcessedRecord(id, 'b', { ...record, status: 'processed' });
+      }
+      expect(seen).toBe(1_234);
+      expect(await store.getProcessedRecords(id)).toHaveLength(1_234);
+    });
+
+    test('gives each record once to each of many loops at a time', async () => {
+      const { id, records } = await saved(1_500);
+      const all = await Promise.all(range(0, 10).map(() => collect(on.store.records(id))));
+      for (const one of all) expect(one).toStrictEqual(records);
+    });
+
+    test('gives each call of next() that is not awaited its own record', async () => {
+      const { id, records } = await saved(5);
+      const iterator = on.store.records(id);
+      const results = await Promise.all(range(0, 7).map(() => iterator.next()));
+      expect(results.filter(({ done }) => !done).map(({ value }) => value)).toStrictEqual(records);
+    });
+  });
+});
