@@ -10,7 +10,7 @@ import { beforeAll, afterAll, describe, expect, it, onTestFinished } from 'vites
 import * as esm from '../index.js';
 import { createTables, listTables, TABLES } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
-import { makeJob, makeRecord, prepare } from './support/jobs.mjs';
+import { makeJob, makeRecord, prepare, without } from './support/jobs.mjs';
 import { connect } from './support/raw.mjs';
 import { INDEX, runNode } from './support/run-node.mjs';
 import { IncumbentLikeStore } from './support/sequelize-models.mjs';
@@ -433,16 +433,17 @@ for (const database of servers)
 
       it('by the socket of the server, in parts and from a Sequelize instance', async (context) => {
         const parts = partsOf(db);
-        const { host, port, ...rest } = parts;
+        const rest = without(parts, 'host', 'port');
         if (!mysqlLike) {
           const [{ folders }] = await db.query(`select current_setting('unix_socket_directories') as folders`);
           const folder = folders.split(',')[0].trim();
-          if (!folder || !existsSync(join(folder, `.s.PGSQL.${port}`))) return context.skip('this server has no socket on this machine');
-          const target = `postgres://${encodeURIComponent(parts.user)}@/${parts.database}?host=${encodeURIComponent(folder)}&port=${port}`;
+          if (!folder || !existsSync(join(folder, `.s.PGSQL.${parts.port}`)))
+            return context.skip('this server has no socket on this machine');
+          const target = `postgres://${encodeURIComponent(parts.user)}@/${parts.database}?host=${encodeURIComponent(folder)}&port=${parts.port}`;
           const login = await connect('postgres', target).catch((error) => error);
           if (login instanceof Error) return context.skip(`nobody may come in by the socket: ${login.message}`);
           await login.end();
-          await expectToWork(open({ ...rest, port, socketPath: folder }), db);
+          await expectToWork(open({ ...rest, port: parts.port, socketPath: folder }), db);
           const sequelize = sequelizeOf({ ...sequelizePartsOf(db), host: folder });
           return expectToShare(open(sequelize), sequelize);
         }

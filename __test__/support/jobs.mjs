@@ -60,3 +60,8 @@ export async function prepare(store, job) {
   for (const batch of job.batches) await store.saveBatchRecords(job.id, batch.id, recordsOf(batch));
   await store.saveJobState(job);
 }
+
+/** The object without these keys. */
+export function without(object, ...keys) {
+  return Object.fromEntries(Object.entries(object).filter(([key]) => !keys.includes(key)));
+}

@@ -279,8 +279,7 @@ export class IncumbentLikeStore {
     const reopened = new Set(rows.map(({ id }) => id));
     await this.#rewriteJson(jobId, transaction, (batch) => {
       if (!reopened.has(batch.id)) return batch;
-      const { workerId, claimedAt, ...rest } = batch;
-      return { ...rest, status: 'PENDING' };
+      return { ...batch, status: 'PENDING', workerId: undefined, claimedAt: undefined };
     });
   }
 
