@@ -1,0 +1,407 @@
+/**
+ * The SQL state store for `@batchactions`: PostgreSQL, MySQL, MariaDB and SQLite.
+ *
+ * Times are epoch milliseconds by the database's clock, durations are milliseconds, counts are whole numbers.
+ * Every method returns a promise, and every promise rejects with a {@link StateStoreError}: nothing throws but the constructor.
+ * A call either took effect or it did not; `retryable` says whether the same call can succeed when it is made again.
+ */
+
+/** The state of a job. `COMPLETED`, `ABORTED` and `FAILED` are final. */
+export type JobStatus = 'CREATED' | 'PREVIEWING' | 'PREVIEWED' | 'PROCESSING' | 'PAUSED' | 'COMPLETED' | 'ABORTED' | 'FAILED';
+
+/** The state of a batch. `COMPLETED` and `FAILED` are final: only an explicit `updateBatchState` leaves them. */
+export type BatchStatus = 'PENDING' | 'PROCESSING' | 'PAUSED' | 'COMPLETED' | 'FAILED';
+
+/** The state of a record. `valid` and `pending` are still to be processed, `invalid` and `failed` count as failed. */
+export type RecordStatus = 'pending' | 'valid' | 'invalid' | 'processed' | 'failed';
+
+/** A job's configuration. Unknown keys are kept, as `JSON.stringify` writes them. */
+export interface JobConfig {
+  readonly id?: string;
+  /**
+   * Where `schema.fields` is an array, each field is stored with its `name`, `type`, `required` and, where present,
+   * `defaultValue`, `separator` and `aliases` only: validators and transforms are functions and can't be stored.
+   */
+  readonly schema?: object;
+  /** Records in a batch. */
+  readonly batchSize: number;
+  readonly maxConcurrentBatches?: number;
+  readonly continueOnError?: boolean;
+  readonly maxRetries?: number;
+  /** Milliseconds. */
+  readonly retryDelayMs?: number;
+  readonly skipEmptyRows?: boolean;
+  readonly [key: string]: unknown;
+}
+
+/** What was wrong with a record. */
+export interface ValidationError {
+  readonly field: string;
+  readonly message: string;
+  readonly code: string;
+  readonly value?: unknown;
+  readonly severity?: string;
+  readonly category?: string;
+  readonly suggestion?: string;
+  readonly metadata?: unknown;
+}
+
+/** One record of a job. `raw` and `parsed` may hold anything that `JSON.stringify` can write. */
+export interface ProcessedRecord {
+  /** The record's place in the whole job. A 32-bit integer, unique within the job. */
+  readonly index: number;
+  readonly raw: object;
+  readonly parsed: object;
+  readonly status: RecordStatus;
+  readonly errors: readonly ValidationError[];
+  readonly processingError?: string;
+  /** Accepted, and not stored: there is no column for it. */
+  readonly retryCount?: number;
+}
+
+/** One batch of a job. */
+export interface Batch {
+  /** At most 36 characters, unique in the whole database. */
+  readonly id: string;
+  /** A 32-bit integer, unique within the job. */
+  readonly index: number;
+  readonly status: BatchStatus;
+  /** Always empty in what the store returns: see `getBatchRecords`. */
+  readonly records: readonly ProcessedRecord[];
+  readonly processedCount: number;
+  readonly failedCount: number;
+  /** Who holds the batch, or held it last. */
+  readonly workerId?: string;
+  /** When it was claimed or renewed: epoch ms, by the database's clock. */
+  readonly claimedAt?: number;
+  readonly recordStartIndex?: number;
+  /** Inclusive. */
+  readonly recordEndIndex?: number;
+}
+
+/** A job with its batches. */
+export interface JobState {
+  /** At most 36 characters. */
+  readonly id: string;
+  readonly config: JobConfig;
+  readonly status: JobStatus;
+  readonly batches: readonly Batch[];
+  readonly totalRecords: number;
+  /** Epoch ms. */
+  readonly startedAt?: number;
+  /** Epoch ms. */
+  readonly completedAt?: number;
+  /** Present, and `true`, where workers claim the job's batches. */
+  readonly distributed?: true;
+}
+
+/** What `updateBatchState` sets. */
+export interface BatchState {
+  readonly batchId: string;
+  readonly status: BatchStatus;
+  readonly processedCount: number;
+  readonly failedCount: number;
+}
+
+/** How far a job is. */
+export interface JobProgress {
+  readonly totalRecords: number;
+  /** Records `processed`. */
+  readonly processedRecords: number;
+  /** Records `failed` or `invalid`. */
+  readonly failedRecords: number;
+  /** `totalRecords` less those two, and never below 0. */
+  readonly pendingRecords: number;
+  /** 0 to 100, rounded; 0 where `totalRecords` is 0. */
+  readonly percentage: number;
+  /** Batches COMPLETED. */
+  readonly currentBatch: number;
+  readonly totalBatches: number;
+  /** From `startedAt` to `completedAt`, or to now. */
+  readonly elapsedMs: number;
+  /** Given while something is pending and something is done. */
+  readonly estimatedRemainingMs?: number;
+}
+
+/** A claim on a batch. */
+export interface BatchReservation {
+  readonly jobId: string;
+  readonly batchId: string;
+  readonly batchIndex: number;
+  readonly workerId: string;
+  /** Epoch ms, by the database's clock. */
+  readonly claimedAt: number;
+  readonly recordStartIndex: number;
+  /** Inclusive. */
+  readonly recordEndIndex: number;
+  /**
+   * The fencing token of this claim: it grows with each claim of the batch. Hand it to whatever the processor writes to, so
+   * that a late writer can be told from the present one. (The term: M. Kleppmann, "How to do distributed locking", 2016.)
+   */
+  readonly token: number;
+}
+
+/** What `claimBatch` gives. */
+export type ClaimBatchResult =
+  | { readonly claimed: true; readonly reservation: BatchReservation }
+  | { readonly claimed: false; readonly reason: 'NO_PENDING_BATCHES' | 'JOB_NOT_FOUND' | 'JOB_NOT_PROCESSING' };
+
+/** How many batches of a distributed job are in which state. */
+export interface DistributedJobStatus {
+  readonly jobId: string;
+  readonly totalBatches: number;
+  readonly completedBatches: number;
+  readonly failedBatches: number;
+  readonly processingBatches: number;
+  readonly pendingBatches: number;
+  /** There are batches, and none of them is PENDING or PROCESSING. */
+  readonly isComplete: boolean;
+}
+
+/** A job as `listJobs` gives it: without its batches. */
+export type JobSummary = Omit<JobState, 'batches'>;
+
+/** What `listJobs` looks for. */
+export interface ListJobsOptions {
+  readonly status?: JobStatus;
+  /** At most so many: 1 to 1,000; 100 where it is not given. */
+  readonly limit?: number;
+  /** Only jobs after this one: the last of the page before. It need not exist any more. */
+  readonly after?: { readonly id: string; readonly startedAt?: number };
+}
+
+/** Which claim a fenced call belongs to. */
+export interface FenceOptions {
+  /** `BatchReservation.token`. Where it is not given, the last claim that this store made on the batch decides. */
+  readonly token?: number;
+}
+
+/** What `records` streams. */
+export interface RecordsOptions {
+  /** One status, or several. All where it is not given. */
+  readonly status?: RecordStatus | readonly RecordStatus[];
+  readonly batchId?: string;
+  /** The lowest record index to begin with. */
+  readonly from?: number;
+}
+
+/** The kinds of failure. They are stable: match on them, never on a message. */
+export type StateStoreErrorCode =
+  /** An argument or an option is not what it must be. The message names it. */
+  | 'INVALID_ARGUMENT'
+  /** The URL, the options or the Sequelize instance do not say where the database is. */
+  | 'INVALID_CONNECTION'
+  /** A dialect that is not served, or a server that is too old. */
+  | 'UNSUPPORTED_DATABASE'
+  /** The database could not be reached, or refused the login. */
+  | 'CONNECTION_FAILED'
+  /** The connection ended in the middle of a call: it is not known whether the call took effect. */
+  | 'CONNECTION_LOST'
+  /** A connection, a lock or a statement took longer than it may. */
+  | 'TIMEOUT'
+  /** The tables do not exist: call `initialize()`. */
+  | 'TABLES_MISSING'
+  /** The tables exist and lack a column. */
+  | 'TABLES_INCOMPATIBLE'
+  /** A value is longer than its column or than the server takes. */
+  | 'VALUE_TOO_LONG'
+  /** An id or an index that is taken. */
+  | 'CONSTRAINT'
+  /** The batch has been claimed anew, or given back, since this claim on it. */
+  | 'LEASE_LOST'
+  /** The store has been closed. */
+  | 'CLOSED'
+  /** A defect of this package. Please report it. */
+  | 'INTERNAL';
+
+/** What every method rejects with, and the constructor throws. It never holds a password. */
+export declare class StateStoreError extends Error {
+  constructor(message: string, options: { code: StateStoreErrorCode; retryable?: boolean; cause?: unknown });
+  readonly name: 'StateStoreError';
+  readonly code: StateStoreErrorCode;
+  /** Whether the same call may succeed when it is made again. */
+  readonly retryable: boolean;
+  /** What the database or `JSON.stringify` said, where it was that. */
+  readonly cause?: unknown;
+}
+
+/** How the connection is encrypted and whom it trusts. */
+export interface SslOptions {
+  /**
+   * `disable`: never. `prefer`: where the server offers it (what is used where nothing is said). `require`: always, whoever
+   * answers. `verify-ca`: and the certificate is signed by a trusted authority. `verify-full`: and it names the host.
+   */
+  readonly mode?: 'disable' | 'prefer' | 'require' | 'verify-ca' | 'verify-full';
+  /** The authorities to trust: PEM text, or the path of a PEM file. Mozilla's list where it is not given. */
+  readonly ca?: string;
+  /** The client's certificate: PEM text, or the path of a PEM file. */
+  readonly cert?: string;
+  /** The client's key: PEM text, or the path of a PEM file. */
+  readonly key?: string;
+}
+
+/** How many connections a store may have, and how long it waits for them. */
+export interface PoolOptions {
+  /** Connections at most: 1 to 1,000; 10 where it is not given. SQLite writes through one of them at a time. */
+  readonly max?: number;
+  /** Connections that stay open when idle; 0 where it is not given. */
+  readonly min?: number;
+  /** How long a call waits for a connection before it rejects with `TIMEOUT`; 30,000 ms where it is not given. */
+  readonly acquireTimeoutMs?: number;
+  /** After how long without use a connection is closed; 10,000 ms where it is not given. */
+  readonly idleTimeoutMs?: number;
+}
+
+/** Options of a store. One that is unknown, of the wrong type or out of range throws `INVALID_ARGUMENT`, and the message names it. */
+export interface SqlxStateStoreOptions {
+  /** PostgreSQL: the schema of the tables. `initialize()` creates it where it is missing. */
+  readonly schema?: string;
+  readonly pool?: PoolOptions;
+  /** How long making a connection may take; 5,000 ms where it is not given. */
+  readonly connectTimeoutMs?: number;
+  /** How long a statement may take before it is given up with `TIMEOUT`; 30,000 ms where it is not given. */
+  readonly statementTimeoutMs?: number;
+  readonly ssl?: SslOptions;
+  /** Prepared statements kept per connection: 0 (for a transaction pooler such as PgBouncer) to 10,000; 100 where it is not given. */
+  readonly statementCache?: number;
+  /** When a save resolves. `record`, the only value in this version: once it is committed. */
+  readonly durability?: 'record';
+  /**
+   * Renews every batch that this store has claimed, every `everyMs`, from a native thread, so that a blocked event loop does not
+   * lose its claim; for `forMs` after the claim at most, so that a hung worker does.
+   */
+  readonly leaseRenewal?: { readonly everyMs: number; readonly forMs: number };
+  /** A stale batch that was already claimed so many times becomes FAILED instead of PENDING. Unlimited where it is not given. */
+  readonly maxClaims?: number;
+  /** Accepted for compatibility, and without effect: the names of the tables are fixed. */
+  readonly tablePrefix?: string;
+}
+
+/** The name that the options have in `@batchactions/state-sequelize`. */
+export type SequelizeStateStoreOptions = SqlxStateStoreOptions;
+
+/** Where the database is, in parts. */
+export interface ConnectionOptions {
+  readonly dialect: 'postgres' | 'mysql' | 'mariadb' | 'sqlite';
+  /** `127.0.0.1` where it is not given. */
+  readonly host?: string;
+  /** 5432 for PostgreSQL, 3306 for MySQL and MariaDB, where it is not given. */
+  readonly port?: number;
+  readonly database?: string;
+  readonly user?: string;
+  readonly password?: string;
+  /** The server's Unix socket (PostgreSQL: the folder that it is in), instead of a host. */
+  readonly socketPath?: string;
+  /** SQLite: the file, or `:memory:`. */
+  readonly storage?: string;
+}
+
+/**
+ * As much of a Sequelize v6 instance as is read: dialect, host or socket, port, database, user, password, storage, pool size, SSL and
+ * `define.schema`. Its connections, models, hooks and transactions are not used.
+ */
+export interface SequelizeLike {
+  readonly config: object;
+  readonly options: object;
+  getDialect(): string;
+}
+
+/**
+ * A state store on a SQL database. It implements `StateStore` and `DistributedStateStore` of `@batchactions/core`.
+ *
+ * Making one never connects and never blocks; the first call connects. An open store never keeps the process alive.
+ */
+export declare class SqlxStateStore {
+  /**
+   * @param connection `postgres://`, `postgresql://`, `mysql://`, `mariadb://` or `sqlite:` URL (`sqlite::memory:`, `sqlite:file.db`,
+   *   `sqlite:///absolute/file.db`); or the same in parts; or a Sequelize v6 instance.
+   * @throws StateStoreError `INVALID_CONNECTION`, `UNSUPPORTED_DATABASE` or `INVALID_ARGUMENT`.
+   */
+  constructor(connection: string | ConnectionOptions | SequelizeLike, options?: SqlxStateStoreOptions);
+
+  /**
+   * Creates the tables and indexes that are missing. Idempotent, safe to call from many processes at once, and without any DDL where
+   * nothing is missing.
+   * Rejects with `TABLES_INCOMPATIBLE` where a table lacks a column, and with `UNSUPPORTED_DATABASE` where the server is too old
+   * (MySQL below 8.0, MariaDB below 10.6).
+   */
+  initialize(): Promise<void>;
+
+  /**
+   * Stores a job and the list of its batches. With `distributed: true` the batches that workers claim are stored in the same transaction;
+   * those that exist already stay as they are, so that an old snapshot can't undo a claim.
+   * Rejects with `CONSTRAINT` where a batch's index or id is taken.
+   */
+  saveJobState(job: JobState): Promise<void>;
+  /** A job with its batches in their present state; `null` where there is none. */
+  getJobState(jobId: string): Promise<JobState | null>;
+  /**
+   * Sets a batch's status and counts. Without effect where there is no such job or no such batch in it.
+   * Rejects with `LEASE_LOST` where this store, or `fence.token`, claimed the batch and it has been claimed or given back since.
+   */
+  updateBatchState(jobId: string, batchId: string, state: BatchState, fence?: FenceOptions): Promise<void>;
+
+  /**
+   * Stores one record, in place of the one with the same index. Calls made while a write is under way are written together.
+   * Rejects with `LEASE_LOST` as `updateBatchState` does.
+   */
+  saveProcessedRecord(jobId: string, batchId: string, record: ProcessedRecord, fence?: FenceOptions): Promise<void>;
+  /** Stores many records, all or none, in place of those with the same indexes. Where one index comes twice, the later record counts. */
+  saveBatchRecords(jobId: string, batchId: string, records: readonly ProcessedRecord[]): Promise<void>;
+  /** The records that are `failed` or `invalid`, by index. */
+  getFailedRecords(jobId: string): Promise<readonly ProcessedRecord[]>;
+  /** The records that are `pending` or `valid`, by index. */
+  getPendingRecords(jobId: string): Promise<readonly ProcessedRecord[]>;
+  /** The records that are `processed`, by index. */
+  getProcessedRecords(jobId: string): Promise<readonly ProcessedRecord[]>;
+  /** All records of a batch, by index. */
+  getBatchRecords(jobId: string, batchId: string): Promise<readonly ProcessedRecord[]>;
+  /**
+   * The records of a job by index, as a stream in bounded memory. It reads a page at a time and holds no connection between pages, so
+   * that the loop's body may save.
+   */
+  records(jobId: string, options?: RecordsOptions): AsyncIterableIterator<ProcessedRecord>;
+
+  /** How far a job is. For an unknown job: zeros, but for the counts of its records. */
+  getProgress(jobId: string): Promise<JobProgress>;
+
+  /**
+   * Claims a PENDING batch of a job that is PROCESSING, the lowest index first. No two callers ever get the same batch.
+   * `NO_PENDING_BATCHES` means that there was none; while there is one that somebody else has locked, the call tries again, for a second
+   * at most, and then rejects with `TIMEOUT`.
+   * @param workerId At most 128 characters.
+   */
+  claimBatch(jobId: string, workerId: string): Promise<ClaimBatchResult>;
+  /** Gives a batch back: PENDING, where `workerId` holds it and this store's claim on it, if it made one, is still the last. */
+  releaseBatch(jobId: string, batchId: string, workerId: string): Promise<void>;
+  /**
+   * Moves `claimedAt` to now while `workerId` holds the batch; `false` where it does not, `LEASE_LOST` as in `updateBatchState`.
+   */
+  renewBatch(jobId: string, batchId: string, workerId: string, fence?: FenceOptions): Promise<boolean>;
+  /**
+   * Gives back the batches that were claimed, or renewed, longer than `timeoutMs` ago, and finalizes a job whose last worker died before it
+   * could. Returns how many batches were taken from their workers. Safe to call from many workers at once.
+   */
+  reclaimStaleBatches(jobId: string, timeoutMs: number): Promise<number>;
+  /** How many batches are in which state. For an unknown job: zeros. */
+  getDistributedStatus(jobId: string): Promise<DistributedJobStatus>;
+  /**
+   * Finalizes a job that is PROCESSING and whose batches are all done: FAILED where a batch is, else COMPLETED. `true` for the one caller
+   * that did it.
+   */
+  tryFinalizeJob(jobId: string): Promise<boolean>;
+
+  /** Jobs without their batches, the newest `startedAt` first, those without one last; a page at a time. */
+  listJobs(options?: ListJobsOptions): Promise<readonly JobSummary[]>;
+  /** Deletes a job, its batches and its records, in slices. `true` if there was anything. Where it fails in the middle, call it again. */
+  deleteJob(jobId: string): Promise<boolean>;
+
+  /** Ends the connections, once the calls under way are done. Further calls reject with `CLOSED`; further `close` calls resolve. */
+  close(): Promise<void>;
+  /** `close()`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** The same class, under the name that it has in `@batchactions/state-sequelize`. */
+export declare const SequelizeStateStore: typeof SqlxStateStore;
+export type SequelizeStateStore = SqlxStateStore;

@@ -1,0 +1,204 @@
+'use strict';
+
+// Loads the addon of this platform and gives it the JavaScript half of the boundary: what crosses is one JSON text a call, written and read by the
+// user's own engine (see src/json.rs).
+
+const { existsSync } = require('node:fs');
+const { join } = require('node:path');
+
+class StateStoreError extends Error {
+  constructor(message, { code, retryable = false, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.retryable = retryable;
+  }
+}
+Object.defineProperty(StateStoreError.prototype, 'name', { value: 'StateStoreError', configurable: true, writable: true });
+
+const { parse, stringify } = JSON;
+
+const invalid = (message, cause) => new StateStoreError(message, { code: 'INVALID_ARGUMENT', cause });
+const isObject = (value) => typeof value === 'object' && value !== null;
+
+/** A wrong argument in a message: short, and without running any of its code. */
+function describe(value) {
+  if (typeof value === 'string') return stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value);
+  if (typeof value === 'function' || typeof value === 'symbol') return `a ${typeof value}`;
+  if (typeof value === 'bigint') return `${value}n`;
+  if (Array.isArray(value)) return 'an array';
+  return isObject(value) ? 'an object' : String(value);
+}
+
+// A field's validators and transforms are functions, and its pattern is an object that JSON can't hold, so only what can be read again is stored.
+function storableField(field) {
+  const { name, type, required, defaultValue, separator, aliases } = isObject(field) ? field : {};
+  const stored = {
+    name: typeof name === 'string' ? name : '',
+    type: typeof type === 'string' ? type : '',
+    required: typeof required === 'boolean' ? required : false,
+  };
+  if (defaultValue !== undefined) stored.defaultValue = defaultValue;
+  if (separator !== undefined) stored.separator = separator;
+  if (aliases !== undefined) stored.aliases = aliases;
+  return stored;
+}
+
+function storableConfig(config) {
+  if (!isObject(config) || !isObject(config.schema) || !Array.isArray(config.schema.fields)) return config;
+  return { ...config, schema: { ...config.schema, fields: config.schema.fields.map(storableField) } };
+}
+
+// The order of the keys is part of the contract: another adapter's readers see it.
+function storableBatch(batch) {
+  if (!isObject(batch) || Array.isArray(batch)) return batch;
+  const { id, index, status, processedCount, failedCount, recordStartIndex, recordEndIndex } = batch;
+  const stored = { id, index, status, records: [], processedCount, failedCount };
+  if (recordStartIndex !== undefined) stored.recordStartIndex = recordStartIndex;
+  if (recordEndIndex !== undefined) stored.recordEndIndex = recordEndIndex;
+  return stored;
+}
+
+/** A job without the records of its batches, which would make the text as large as the import. */
+function storableJob(job) {
+  const { id, config, status, batches, totalRecords, startedAt, completedAt, distributed } = job;
+  const stored = { id, config: storableConfig(config), status, batches, totalRecords, startedAt, completedAt, distributed };
+  if (Array.isArray(batches)) {
+    stored.batches = batches.map(storableBatch);
+    if (batches.some((batch) => isObject(batch) && batch.workerId !== undefined)) {
+      stored.holders = batches.map((batch) => (isObject(batch) ? { workerId: batch.workerId, claimedAt: batch.claimedAt } : {}));
+    }
+  }
+  return stored;
+}
+
+const isSequelize = (source) => typeof source.getDialect === 'function' || (isObject(source.config) && isObject(source.options));
+
+/** Certificates come as text, as a buffer, or as a list of either. */
+const pem = (value) => (Array.isArray(value) ? value.map(pem).join('\n') : Buffer.isBuffer(value) ? value.toString() : value);
+
+function dialectOptions(options) {
+  if (!isObject(options)) return options;
+  const { ssl, socketPath, application_name } = options;
+  if (!isObject(ssl)) return { ssl, socketPath, application_name };
+  const { rejectUnauthorized, verifyIdentity, ca, cert, key } = ssl;
+  return { ssl: { rejectUnauthorized, verifyIdentity, ca: pem(ca), cert: pem(cert), key: pem(key) }, socketPath, application_name };
+}
+
+/** What is read of a Sequelize instance. It is known by its shape, not its class: the user's copy of Sequelize is not ours. */
+function sequelizeSettings(sequelize) {
+  const config = sequelize.config ?? {};
+  const options = sequelize.options ?? {};
+  const server = ({ host, port, database, username, password }) => ({ host, port, database, username, password });
+  const write = options.replication ? options.replication.write : undefined;
+  return {
+    dialect: typeof sequelize.getDialect === 'function' ? sequelize.getDialect() : options.dialect,
+    config: { ...server(config), pool: isObject(config.pool) ? { max: config.pool.max, min: config.pool.min } : undefined },
+    options: {
+      storage: options.storage,
+      dialectOptions: dialectOptions(options.dialectOptions),
+      define: isObject(options.define) ? { schema: options.define.schema, underscored: options.define.underscored } : undefined,
+      replication: isObject(options.replication)
+        ? { write: isObject(write) ? { ...server(write), dialectOptions: dialectOptions(write.dialectOptions) } : write }
+        : undefined,
+    },
+  };
+}
+
+function connectionSource(source) {
+  if (typeof source === 'string') return { url: source };
+  if (source instanceof URL) return { url: source.href };
+  return isSequelize(source) ? { sequelize: sequelizeSettings(source) } : { parts: source };
+}
+
+/** Shows what JSON would drop, so that an option of a wrong type is refused and not ignored. */
+function visible(_key, value) {
+  const dropped = typeof value === 'number' ? !Number.isFinite(value) : ['function', 'symbol', 'bigint'].includes(typeof value);
+  return dropped ? { [describe(value)]: 'not JSON' } : value;
+}
+
+const write = {
+  plain: (value) => stringify(value),
+  job: (value) => stringify(storableJob(value)),
+  options: (value) => stringify(value, visible),
+  connection: (value) => stringify(connectionSource(value), visible),
+};
+
+/** The JSON text of an argument, or the error that refuses it. */
+function encode(how, what, value) {
+  const isUrl = how === 'connection' && typeof value === 'string';
+  if (!isObject(value) && !isUrl) {
+    const expected = how === 'connection' ? 'a URL, connection options or a Sequelize instance' : what === 'records' ? 'an array' : 'an object';
+    return invalid(`${what} must be ${expected}, not ${describe(value)}`);
+  }
+  try {
+    const text = write[how](value);
+    return text === undefined ? invalid(`${what} must be an object, and its toJSON gives ${describe(text)}`) : text;
+  } catch (error) {
+    return invalid(`${what} can't be written as JSON: ${error instanceof Error ? error.message : describe(error)}`, error);
+  }
+}
+
+/** A `StateStoreError` for a failure on the other side of the boundary. */
+function makeError(message, code, retryable, causeMessage, causeCode) {
+  let cause;
+  if (typeof causeMessage === 'string') {
+    cause = new Error(causeMessage);
+    if (typeof causeCode === 'string') cause.code = causeCode;
+  }
+  return new StateStoreError(message, { code, retryable, cause });
+}
+
+/** `linux-x64-gnu`, say: the name of this platform's binary. */
+function platform() {
+  const { platform: os, arch } = process;
+  if (os === 'linux') return `${os}-${arch}-${process.report.getReport().header.glibcVersionRuntime ? 'gnu' : 'musl'}`;
+  return os === 'win32' ? `${os}-${arch}-msvc` : `${os}-${arch}`;
+}
+
+function loadAddon() {
+  const name = platform();
+  const local = join(__dirname, `state-sqlx.${name}.node`);
+  try {
+    return require(existsSync(local) ? local : `@batchactions/state-sqlx-${name}`);
+  } catch (cause) {
+    const missing = cause.code === 'MODULE_NOT_FOUND';
+    throw new Error(
+      `@batchactions/state-sqlx could not load its binary for ${name}: ` +
+        (missing
+          ? `the package @batchactions/state-sqlx-${name} is not installed. Install again without --omit=optional and on the platform that it ` +
+            'runs on; where there is no such package, build it from source with Rust: npm run build in a clone of the repository'
+          : cause.message),
+      { cause },
+    );
+  }
+}
+
+const addon = loadAddon();
+addon.install(encode, parse, makeError);
+
+const { SqlxStateStore } = addon;
+const { _recordPage: recordPage } = SqlxStateStore.prototype;
+delete SqlxStateStore.prototype._recordPage;
+
+function define(name, value) {
+  Object.defineProperty(SqlxStateStore.prototype, name, { value, configurable: true, writable: true });
+}
+
+define('records', async function* records(jobId, options) {
+  let after;
+  for (;;) {
+    const page = await recordPage.call(this, jobId, options, after);
+    if (page.length === 0) return;
+    yield* page;
+    after = page[page.length - 1].index;
+  }
+});
+
+define(Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose'), function asyncDispose() {
+  return this.close();
+});
+
+// Assigned one by one, so that Node finds the names for `import { SqlxStateStore }`.
+module.exports.SqlxStateStore = SqlxStateStore;
+module.exports.SequelizeStateStore = SqlxStateStore;
+module.exports.StateStoreError = StateStoreError;

@@ -1,0 +1,179 @@
+//! What a database does for the store, and what each operation guarantees. No SQL here, and no type of a driver: the same operations in the
+//! same order stand in `postgres.rs`, `mysql.rs` (MariaDB too) and `sqlite.rs`, so that a fourth database is a fourth file.
+//!
+//! **Lock order**, the same everywhere and the same as the Sequelize adapter's: batch rows by index, then the job row. What reads batch rows
+//! after it has locked the job row reads them without locks, in a new statement, and so sees everything that was committed before.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::connection::{Database, Settings};
+use crate::error::Result;
+use crate::model::{
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
+    RecordPage, RecordStatus, Reservation,
+};
+
+mod mysql;
+mod postgres;
+mod rows;
+mod session;
+mod sqlite;
+mod tables;
+
+/// Opens nothing: the first operation connects.
+pub fn open(settings: Settings) -> Box<dyn Backend> {
+    match settings.database {
+        Database::Postgres => Box::new(postgres::Postgres::new(settings)),
+        Database::MySql => Box::new(mysql::MySql::new(settings)),
+        Database::Sqlite => Box::new(sqlite::Sqlite::new(settings)),
+    }
+}
+
+/// The verdict on a guarded change of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchChange {
+    /// Changed; the index of the batch.
+    Done(i32),
+    /// The batch's version is not the token's, or the batch is gone.
+    LeaseLost,
+    /// No row that the change applies to.
+    NotFound,
+}
+
+/// Why there was nothing to claim, as a plain read sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimOutlook {
+    pub job_status: String,
+    pub distributed: bool,
+    pub has_rows: bool,
+    pub has_pending: bool,
+}
+
+/// What a reclaim may find to do, as a plain read sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReclaimOutlook {
+    pub has_rows: bool,
+    pub has_stale: bool,
+    pub has_open: bool,
+}
+
+/// What a reclaim took from its workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    pub batches: u32,
+}
+
+/// The job row, locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockedJob {
+    pub status: String,
+    pub distributed: bool,
+    pub batches: String,
+    /// The database's clock, epoch ms.
+    pub now: i64,
+}
+
+/// A job's row with its list of batches, unlocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredJob {
+    pub row: JobRow,
+    pub batches: String,
+}
+
+/// What progress is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgressCounts {
+    pub job: Option<JobTimes>,
+    pub distributed: bool,
+    pub records: RecordCounts,
+    pub batches: BatchCounts,
+}
+
+/// One record of a group of saves.
+#[derive(Clone, Debug)]
+pub struct RecordWrite {
+    pub job_id: String,
+    pub batch_id: String,
+    pub record: Record,
+    /// The token that the batch must still have.
+    pub token: Option<i32>,
+}
+
+/// Operations that are one transaction each.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Creates what is missing; safe in many processes at once; no DDL where nothing is missing.
+    async fn initialize(&self) -> Result<()>;
+
+    /// Ends the connections once the operations under way are done.
+    async fn close(&self);
+
+    /// Begins a transaction. Dropped without `commit`, it is rolled back.
+    async fn begin(&self) -> Result<Box<dyn Transaction>>;
+
+    /// What the columns of this database can't hold.
+    async fn limits(&self) -> Result<ColumnLimits>;
+
+    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>>;
+    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
+    async fn count_batches(&self, job_id: &str) -> Result<i64>;
+    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts>;
+    async fn progress(&self, job_id: &str) -> Result<ProgressCounts>;
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
+
+    /// Claims the PENDING batch with the lowest index from `from` on that nobody has locked, if the job is PROCESSING.
+    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>>;
+    /// `None` where there is no such job.
+    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>>;
+    /// Sets a batch row's state, where `token`, if given, is its version.
+    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange>;
+    /// PROCESSING and held by this worker: back to PENDING.
+    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
+    /// PROCESSING and held by this worker: `claimedAt` becomes now.
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook>;
+    /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
+    /// left alone, for they are just being changed.
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed>;
+    /// Whether a batch is PENDING or PROCESSING.
+    async fn has_open_batch(&self, job_id: &str) -> Result<bool>;
+
+    /// Upserts the records, all or none. No two of them have the same job and index.
+    async fn save_records(&self, records: &[RecordWrite]) -> Result<()>;
+    /// As `save_records`, but only those whose batch still has their token: the batch rows are locked against a new claim until the records are
+    /// committed. The result says of each record whether it was written.
+    async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>>;
+    /// Records of these two statuses as a JSON array, by index.
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String>;
+    /// A batch's records as a JSON array, by index.
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String>;
+    /// One page of records as a JSON array, by index.
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String>;
+
+    /// Deletes up to `most` of a job's records; how many.
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;
+    /// Deletes up to `most` of a job's batch rows; how many.
+    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64>;
+    /// Makes a job ABORTED and its list of batches empty, so that nobody claims or adopts what is being deleted. Whether there was one.
+    async fn empty_job(&self, job_id: &str) -> Result<bool>;
+    /// Deletes a job's row.
+    async fn delete_job(&self, job_id: &str) -> Result<bool>;
+}
+
+/// Steps of a transaction, to be made in the lock order.
+#[async_trait]
+pub trait Transaction: Send {
+    /// Inserts the batch rows that are absent, in the order given. One that exists, or whose index is taken, is left as it is.
+    async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()>;
+    /// A plain read in a new statement.
+    async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>>;
+    /// Inserts or replaces the job's row, and so locks it.
+    async fn upsert_job(&mut self, job: &Job) -> Result<()>;
+    async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>>;
+    async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()>;
+    async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()>;
+    async fn commit(self: Box<Self>) -> Result<()>;
+    async fn rollback(self: Box<Self>) -> Result<()>;
+}

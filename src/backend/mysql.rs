@@ -1,0 +1,1064 @@
+//! Every statement for MySQL and MariaDB. Where the two differ, a comment says so.
+//!
+//! Neither has `update … returning`. `last_insert_id(expression)` does instead: the server sends the expression's value along with the number of rows
+//! (MySQL Reference Manual, "Information Functions").
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::error::DatabaseError;
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
+use sqlx::pool::PoolOptions;
+use sqlx::{ConnectOptions, MySqlConnection, Row};
+use tokio::sync::OnceCell;
+
+use super::postgres::is_pem;
+use super::rows::{MultiRow, chunks};
+use super::session::{BoxFuture, Connections, Dialect, Session, run, say};
+use super::tables::Catalogue;
+use super::{
+    Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
+};
+use crate::connection::{Settings, SslMode};
+use crate::error::{Code, Error, Repeatable, Result};
+use crate::model::{
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
+    RecordPage, RecordStatus, RecordText, Reservation,
+};
+
+pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
+
+/// How long making an index on a large table of another adapter's may take.
+const DDL_LIMIT: Duration = Duration::from_secs(3_600);
+
+/// A statement that waits for a lock is given up and made again so many times within the time that it may take.
+const LOCK_WAIT_SHARE: u32 = 15;
+
+impl Dialect for sqlx::MySql {
+    fn explain(error: &dyn DatabaseError) -> Error {
+        let message = error.message();
+        let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
+        match number {
+            // Deadlock, lock wait timeout, and MariaDB's refusal to change a row that has changed since it was read.
+            1213 | 1205 | 1020 => {
+                Error::new(Code::Timeout, format!("another transaction was in the way: {message}")).repeatable(Repeatable::RolledBack)
+            }
+            1317 | 1969 | 3024 => {
+                Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller)
+            }
+            1040 | 1203 => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
+            1053 | 1927 | 4031 => Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")),
+            1290 | 1792 | 1836 => Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")),
+            1146 => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
+            1054 => Error::new(Code::TablesIncompatible, format!("the tables are not the ones that this store knows: {message}")),
+            1044 | 1142 | 1143 | 1227 => {
+                Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
+            }
+            1153 => Error::new(Code::ValueTooLong, format!("{message}: raise the server's max_allowed_packet")),
+            1406 => Error::new(Code::ValueTooLong, message),
+            1062 | 1048 | 1451 | 1452 => Error::new(Code::Constraint, message),
+            1366 | 3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
+            1021 | 1041 | 1114 => Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller),
+            _ => Error::internal(format!("the database refused a statement: {message}")),
+        }
+    }
+
+    fn roll_back(connection: &mut MySqlConnection) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::Executor::execute(connection, "rollback").await.map(drop) })
+    }
+}
+
+type Conn = Session<sqlx::MySql>;
+
+/// Which server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Server {
+    is_mariadb: bool,
+    version: (u32, u32),
+    /// Bytes in one statement or value.
+    max_packet: usize,
+}
+
+impl Server {
+    fn check(self) -> Result<()> {
+        let (name, least) = if self.is_mariadb { ("MariaDB", (10, 6)) } else { ("MySQL", (8, 0)) };
+        if self.version < least {
+            return Err(Error::new(
+                Code::UnsupportedDatabase,
+                format!(
+                    "this server is {name} {}.{}, which has no SKIP LOCKED: {name} {}.{} is the oldest that works",
+                    self.version.0, self.version.1, least.0, least.1
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn parse(version: &str, max_packet: u64) -> Self {
+        // Some servers put a version that old clients understand in front: `5.5.5-10.11.2-MariaDB`.
+        let is_mariadb = version.contains("MariaDB");
+        let own = version.strip_prefix("5.5.5-").filter(|_| is_mariadb).unwrap_or(version);
+        let mut parts = own.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        Self { is_mariadb, version, max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX) }
+    }
+}
+
+pub struct MySql {
+    connections: Connections<sqlx::MySql>,
+    server: OnceCell<Server>,
+}
+
+impl MySql {
+    pub fn new(settings: Settings) -> Self {
+        // READ COMMITTED, so that a statement after a lock sees what was committed before it; strict, so that nothing is ever cut silently.
+        let set_up = format!(
+            "set session transaction isolation level read committed; \
+             set session innodb_lock_wait_timeout = {}, sql_mode = concat(@@sql_mode, ',STRICT_TRANS_TABLES')",
+            (settings.statement_timeout / LOCK_WAIT_SHARE).as_secs().max(1)
+        );
+        let pool = PoolOptions::new()
+            .max_connections(settings.pool_max)
+            .idle_timeout(settings.idle_timeout)
+            .after_connect(move |connection, _| {
+                let set_up = set_up.clone();
+                Box::pin(async move { sqlx::Executor::execute(connection, &*set_up).await.map(drop) })
+            });
+        Self { connections: Connections::new(&settings, connect_options(&settings), pool), server: OnceCell::new() }
+    }
+
+    async fn server(&self) -> Result<Server> {
+        self.server
+            .get_or_try_init(|| async {
+                let mut session = self.connections.acquire().await?;
+                let query = sqlx::query_as::<_, (String, u64)>("select version(), @@max_allowed_packet");
+                let (version, max_packet) = run!(&mut session, query, fetch_one)?;
+                Ok(Server::parse(&version, max_packet))
+            })
+            .await
+            .copied()
+    }
+
+    /// A statement that is larger than the server takes ends the connection in the middle, so it is not sent.
+    async fn check_size(&self, what: &str, bytes: usize) -> Result<()> {
+        // What surrounds the values in a packet.
+        const OVERHEAD: usize = 4_096;
+        // No server's limit is lower than its default of earlier days.
+        const ALWAYS_TAKEN: usize = 500_000;
+        if bytes < ALWAYS_TAKEN {
+            return Ok(());
+        }
+        let most = self.server().await?.max_packet;
+        if bytes + OVERHEAD > most {
+            return Err(Error::new(
+                Code::ValueTooLong,
+                format!("{what} has {bytes} bytes, and this server takes {most}: raise its setting max_allowed_packet"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn connect_options(settings: &Settings) -> MySqlConnectOptions {
+    let mut options = MySqlConnectOptions::new()
+        .host(&settings.host)
+        .port(settings.port)
+        .statement_cache_capacity(settings.statement_cache)
+        .ssl_mode(match settings.ssl.mode {
+            SslMode::Disable => MySqlSslMode::Disabled,
+            SslMode::Prefer => MySqlSslMode::Preferred,
+            SslMode::Require => MySqlSslMode::Required,
+            SslMode::VerifyCa => MySqlSslMode::VerifyCa,
+            SslMode::VerifyFull => MySqlSslMode::VerifyIdentity,
+        })
+        .disable_statement_logging();
+    if let Some(socket) = &settings.socket {
+        options = options.socket(socket);
+    }
+    if let Some(user) = &settings.user {
+        options = options.username(user);
+    }
+    if let Some(password) = &settings.password {
+        options = options.password(password.reveal());
+    }
+    if let Some(name) = &settings.name {
+        options = options.database(name);
+    }
+    if let Some(ca) = &settings.ssl.ca {
+        options = if is_pem(ca) { options.ssl_ca_from_pem(ca.clone().into_bytes()) } else { options.ssl_ca(ca) };
+    }
+    if let Some(cert) = &settings.ssl.cert {
+        options = if is_pem(cert) { options.ssl_client_cert_from_pem(cert) } else { options.ssl_client_cert(cert) };
+    }
+    if let Some(key) = settings.ssl.key.as_ref().map(|key| key.reveal()) {
+        options = if is_pem(key) { options.ssl_client_key_from_pem(key) } else { options.ssl_client_key(key) };
+    }
+    options
+}
+
+async fn begin(session: &mut Conn) -> Result<()> {
+    say!(session, "begin")?;
+    session.in_transaction(true);
+    Ok(())
+}
+
+async fn commit(session: &mut Conn) -> Result<()> {
+    say!(session, "commit")?;
+    session.in_transaction(false);
+    Ok(())
+}
+
+async fn rollback(session: &mut Conn) -> Result<()> {
+    say!(session, "rollback")?;
+    session.in_transaction(false);
+    Ok(())
+}
+
+async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
+    // MySQL 8 gives the catalogue's names as binary text.
+    let columns = sqlx::query_as(
+        "
+        select cast(table_name as char), cast(column_name as char)
+        from information_schema.columns
+        where table_schema = database()
+          and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
+        ",
+    );
+    let columns = run!(session, columns, fetch_all)?;
+    let indexes = sqlx::query_scalar(
+        "
+        select distinct cast(index_name as char)
+        from information_schema.statistics
+        where table_schema = database()
+          and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
+        ",
+    );
+    let indexes = run!(session, indexes, fetch_all)?;
+    Ok(Catalogue { columns, indexes })
+}
+
+async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
+    let query = sqlx::query(
+        "
+        select id, batchIndex, status, workerId, claimedAt, processedCount, failedCount
+        from batchactions_batches
+        where jobId = ?
+        order by batchIndex
+        ",
+    )
+    .bind(job_id);
+    run!(session, query, fetch_all)?.iter().map(|row| batch_row(row).map_err(unreadable)).collect()
+}
+
+fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
+    Ok(BatchRow {
+        id: row.try_get(0)?,
+        index: row.try_get(1)?,
+        status: row.try_get(2)?,
+        worker_id: row.try_get(3)?,
+        claimed_at: row.try_get(4)?,
+        processed: row.try_get(5)?,
+        failed: row.try_get(6)?,
+    })
+}
+
+fn unreadable(error: sqlx::Error) -> Error {
+    Error::new(Code::TablesIncompatible, format!("a column does not hold what this store expects: {error}"))
+}
+
+fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
+    Ok(JobRow {
+        id: row.try_get(0)?,
+        config: row.try_get(1)?,
+        status: row.try_get(2)?,
+        total_records: row.try_get::<i32, _>(3)?.into(),
+        started_at: row.try_get(4)?,
+        completed_at: row.try_get(5)?,
+        distributed: row.try_get(6)?,
+    })
+}
+
+async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
+    let query = sqlx::query_as::<_, (String, i64)>(
+        "
+        select status, count(*)
+        from batchactions_batches
+        where jobId = ?
+        group by status
+        ",
+    )
+    .bind(job_id);
+    let mut counts = BatchCounts::default();
+    for (status, count) in run!(session, query, fetch_all)? {
+        counts.add(&status, count);
+    }
+    Ok(counts)
+}
+
+fn records_json(rows: &[MySqlRow]) -> Result<String> {
+    let mut json = String::new();
+    for row in rows {
+        Record::push_json(&mut json, record_text(row).map_err(unreadable)?);
+    }
+    json.push_str(if json.is_empty() { "[]" } else { "]" });
+    Ok(json)
+}
+
+fn record_text(row: &MySqlRow) -> sqlx::Result<RecordText<'_>> {
+    Ok(RecordText {
+        index: row.try_get(0)?,
+        raw: row.try_get(1)?,
+        parsed: row.try_get(2)?,
+        status: row.try_get(3)?,
+        errors: row.try_get(4)?,
+        processing_error: row.try_get(5)?,
+    })
+}
+
+// `values()` is deprecated in MySQL, but its successor is unknown to MariaDB.
+static UPSERT_RECORDS: MultiRow = MultiRow::new(
+    "
+    insert into batchactions_records (jobId, batchId, recordIndex, status, raw, parsed, errors, processingError)
+    values ",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "
+    on duplicate key update
+      batchId = values(batchId),
+      status = values(status),
+      raw = values(raw),
+      parsed = values(parsed),
+      errors = values(errors),
+      processingError = values(processingError)
+    ",
+);
+
+/// Bytes in one statement, about: a quarter of the smallest default limit of the servers served.
+const STATEMENT_BYTES: usize = 4 << 20;
+
+fn size_of(write: &RecordWrite) -> usize {
+    let record = &write.record;
+    record.raw.len() + record.parsed.len() + record.errors.len() + record.processing_error.as_ref().map_or(0, String::len) + 200
+}
+
+/// Splits records so that no statement is much larger than one server's default packet.
+fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = records.iter().take_while(|write| {
+            bytes += size_of(write);
+            bytes <= STATEMENT_BYTES
+        });
+        let count = fits.count().max(1).min(records.len());
+        let (part, rest) = records.split_at(count);
+        records = rest;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<()> {
+    for chunk in by_bytes(records).flat_map(chunks) {
+        let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
+        for write in chunk {
+            let record = &write.record;
+            query = query
+                .bind(&*write.job_id)
+                .bind(&*write.batch_id)
+                .bind(record.index)
+                .bind(record.status.as_str())
+                .bind(&*record.raw)
+                .bind(&*record.parsed)
+                .bind(&*record.errors)
+                .bind(record.processing_error.as_deref());
+        }
+        run!(session, query, execute)?;
+    }
+    Ok(())
+}
+
+/// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
+async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
+    let query =
+        sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ? and jobId = ?").bind(batch_id).bind(job_id);
+    Ok(run!(session, query, fetch_optional)? != Some(token))
+}
+
+async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    match token {
+        Some(token) if lease_is_lost(session, job_id, batch_id, token).await? => Ok(BatchChange::LeaseLost),
+        _ => Ok(BatchChange::NotFound),
+    }
+}
+
+impl MySql {
+    async fn check_records(&self, records: &[RecordWrite]) -> Result<()> {
+        for write in records {
+            self.check_size(&format!("record {}", write.record.index), size_of(write)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Backend for MySql {
+    async fn initialize(&self) -> Result<()> {
+        self.server().await?.check()?;
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
+            return Ok(());
+        }
+        session.limit = DDL_LIMIT;
+        // A lock's name belongs to the whole server and has at most 64 characters.
+        let lock = sqlx::query_scalar::<_, Option<i64>>("select get_lock(concat('batchactions ', sha1(database())), 3600)");
+        run!(session, lock, fetch_one)?;
+        let made = make_tables(session).await;
+        let unlock = sqlx::query("select release_lock(concat('batchactions ', sha1(database())))");
+        let unlocked = run!(session, unlock, execute);
+        made?;
+        unlocked.map(drop)
+    }
+
+    async fn close(&self) {
+        self.connections.close().await;
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Transaction>> {
+        let server = self.server().await?;
+        let mut session = self.connections.acquire().await?;
+        begin(&mut session).await?;
+        Ok(Box::new(MySqlTransaction { session, server }))
+    }
+
+    async fn limits(&self) -> Result<ColumnLimits> {
+        let deepest = if self.server().await?.is_mariadb { 31 } else { 100 };
+        Ok(ColumnLimits { json_depth: Some(deepest), lone_surrogates: false, text_bytes: Some(65_535), nul_in_text: true })
+    }
+
+    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            select id, cast(config as char), status, totalRecords, startedAt, completedAt, distributed, cast(batches as char)
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id);
+        let Some(row) = run!(&mut session, query, fetch_optional)? else { return Ok(None) };
+        Ok(Some(StoredJob { row: job_row(&row).map_err(unreadable)?, batches: row.try_get(7).map_err(unreadable)? }))
+    }
+
+    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.connections.acquire().await?, job_id).await
+    }
+
+    async fn count_batches(&self, job_id: &str) -> Result<i64> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar("select count(*) from batchactions_batches where jobId = ?").bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
+        batch_counts(&mut self.connections.acquire().await?, job_id).await
+    }
+
+    async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
+            "
+            select totalRecords, startedAt, completedAt, distributed, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id);
+        let job = run!(session, job, fetch_optional)?;
+        let records = sqlx::query_as::<_, (String, i64)>(
+            "
+            select status, count(*)
+            from batchactions_records
+            where jobId = ?
+            group by status
+            ",
+        )
+        .bind(job_id);
+        let mut counts = RecordCounts::default();
+        for (status, count) in run!(session, records, fetch_all)? {
+            counts.add(&status, count);
+        }
+        Ok(ProgressCounts {
+            job: job.map(|(total, started_at, completed_at, _, now)| JobTimes {
+                total_records: total.into(),
+                started_at,
+                completed_at,
+                now,
+            }),
+            distributed: job.is_some_and(|job| job.3),
+            records: counts,
+            batches: batch_counts(session, job_id).await?,
+        })
+    }
+
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
+        let mut session = self.connections.acquire().await?;
+        let status = filter.status.map(JobStatus::as_str);
+        let after_id = filter.after.as_ref().map(|(_, id)| &**id);
+        let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
+        // Descending order puts missing times last here.
+        let query = sqlx::query(
+            "
+            select id, cast(config as char), status, totalRecords, startedAt, completedAt, distributed
+            from batchactions_jobs
+            where (? is null or status = ?)
+              and (? is null
+                or case
+                  when ? is null then startedAt is null and id < ?
+                  else startedAt is null or startedAt < ? or (startedAt = ? and id < ?)
+                end)
+            order by startedAt desc, id desc
+            limit ?
+            ",
+        )
+        .bind(status)
+        .bind(status)
+        .bind(after_id)
+        .bind(after_time)
+        .bind(after_id)
+        .bind(after_time)
+        .bind(after_time)
+        .bind(after_id)
+        .bind(filter.limit);
+        run!(&mut session, query, fetch_all)?.iter().map(|row| job_row(row).map_err(unreadable)).collect()
+    }
+
+    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        begin(session).await?;
+        // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
+        // for a join would lock the job's row too.
+        let query = sqlx::query_as::<_, (String, i32, i32, i32, i32, i64)>(
+            "
+            select id, batchIndex, recordStartIndex, recordEndIndex, version, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            from batchactions_batches force index (batchactions_batches_job_id_batch_index)
+            where jobId = ?
+              and batchIndex >= ?
+              and status = 'PENDING'
+              and exists (select 1 from batchactions_jobs where id = ? and status = 'PROCESSING')
+            order by batchIndex
+            limit 1
+            for update skip locked
+            ",
+        )
+        .bind(job_id)
+        .bind(from.unwrap_or(i32::MIN))
+        .bind(job_id);
+        let Some((batch_id, batch_index, record_start_index, record_end_index, version, claimed_at)) = run!(session, query, fetch_optional)?
+        else {
+            rollback(session).await?;
+            return Ok(None);
+        };
+        let query = sqlx::query(
+            "
+            update batchactions_batches
+            set status = 'PROCESSING', workerId = ?, claimedAt = ?, version = version + 1
+            where id = ?
+            ",
+        )
+        .bind(worker_id)
+        .bind(claimed_at)
+        .bind(&batch_id);
+        run!(session, query, execute)?;
+        commit(session).await?;
+        Ok(Some(Reservation {
+            job_id: job_id.to_owned(),
+            batch_id,
+            batch_index,
+            worker_id: worker_id.to_owned(),
+            claimed_at,
+            record_start_index,
+            record_end_index,
+            token: version + 1,
+        }))
+    }
+
+    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (String, bool, i64, i64)>(
+            "
+            select status,
+                   distributed,
+                   exists (select 1 from batchactions_batches where jobId = ?),
+                   exists (select 1 from batchactions_batches where jobId = ? and status = 'PENDING')
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id)
+        .bind(job_id)
+        .bind(job_id);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
+            job_status,
+            distributed,
+            has_rows: has_rows != 0,
+            has_pending: has_pending != 0,
+        }))
+    }
+
+    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            update batchactions_batches
+            set status = ?, processedCount = ?, failedCount = ?, batchIndex = last_insert_id(batchIndex)
+            where id = ?
+              and jobId = ?
+              and (? is null or version = ?)
+            ",
+        )
+        .bind(state.status.as_str())
+        .bind(state.processed)
+        .bind(state.failed)
+        .bind(batch_id)
+        .bind(job_id)
+        .bind(token)
+        .bind(token);
+        let result = run!(&mut session, query, execute)?;
+        Ok(match (result.rows_affected(), token) {
+            (0, Some(_)) => BatchChange::LeaseLost,
+            (0, None) => BatchChange::NotFound,
+            _ => BatchChange::Done(result.last_insert_id() as i32),
+        })
+    }
+
+    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.connections.acquire().await?;
+        // Worker ids are compared byte for byte: the columns' collations ignore case, accents or spaces at the end.
+        let query = sqlx::query(
+            "
+            update batchactions_batches
+            set status = 'PENDING', workerId = null, claimedAt = null, version = version + 1, batchIndex = last_insert_id(batchIndex)
+            where id = ?
+              and jobId = ?
+              and status = 'PROCESSING'
+              and cast(convert(workerId using utf8mb4) as binary) = cast(? as binary)
+              and (? is null or version = ?)
+            ",
+        )
+        .bind(batch_id)
+        .bind(job_id)
+        .bind(worker_id)
+        .bind(token)
+        .bind(token);
+        let result = run!(&mut session, query, execute)?;
+        match result.rows_affected() {
+            0 => not_held(&mut session, job_id, batch_id, token).await,
+            _ => Ok(BatchChange::Done(result.last_insert_id() as i32)),
+        }
+    }
+
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            update batchactions_batches
+            set claimedAt = cast(floor(unix_timestamp(now(3)) * 1000) as signed), batchIndex = last_insert_id(batchIndex)
+            where id = ?
+              and jobId = ?
+              and status = 'PROCESSING'
+              and cast(convert(workerId using utf8mb4) as binary) = cast(? as binary)
+              and (? is null or version = ?)
+            ",
+        )
+        .bind(batch_id)
+        .bind(job_id)
+        .bind(worker_id)
+        .bind(token)
+        .bind(token);
+        let result = run!(&mut session, query, execute)?;
+        match result.rows_affected() {
+            0 => not_held(&mut session, job_id, batch_id, token).await,
+            _ => Ok(BatchChange::Done(result.last_insert_id() as i32)),
+        }
+    }
+
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (i64, i64, i64)>(
+            "
+            select exists (select 1 from batchactions_batches where jobId = ?),
+                   exists (
+                     select 1 from batchactions_batches
+                     where jobId = ?
+                       and status = 'PROCESSING'
+                       and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
+                   ),
+                   exists (select 1 from batchactions_batches where jobId = ? and status in ('PENDING', 'PROCESSING'))
+            ",
+        )
+        .bind(job_id)
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64)
+        .bind(job_id);
+        let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
+        Ok(ReclaimOutlook { has_rows: has_rows != 0, has_stale: has_stale != 0, has_open: has_open != 0 })
+    }
+
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
+        static RECLAIM: MultiRow = MultiRow::new(
+            // The assignments see each other's results from left to right, so `version` comes last. A claim, a release and a reclaim each add 1 to it, so
+            // (version + 1) div 2 claims were made. A batch that is given up keeps the name of its last worker.
+            "
+            update batchactions_batches
+            set status = if((version + 1) div 2 >= ?, 'FAILED', 'PENDING'),
+                workerId = if((version + 1) div 2 >= ?, workerId, null),
+                claimedAt = if((version + 1) div 2 >= ?, claimedAt, null),
+                version = version + 1
+            where id in (",
+            "?",
+            ")",
+        );
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        begin(session).await?;
+        let query = sqlx::query_scalar::<_, String>(
+            "
+            select id
+            from batchactions_batches force index (batchactions_batches_job_id_status)
+            where jobId = ?
+              and status = 'PROCESSING'
+              and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
+            order by batchIndex
+            for update skip locked
+            ",
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64);
+        let stale = run!(session, query, fetch_all)?;
+        let most = max_claims.unwrap_or(i32::MAX);
+        for chunk in chunks(&stale) {
+            let mut query = sqlx::query(RECLAIM.text(chunk.len())).bind(most).bind(most).bind(most);
+            for batch_id in chunk {
+                query = query.bind(batch_id);
+            }
+            run!(session, query, execute)?;
+        }
+        commit(session).await?;
+        Ok(Reclaimed { batches: stale.len() as u32 })
+    }
+
+    async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar::<_, i64>(
+            "select exists (select 1 from batchactions_batches where jobId = ? and status in ('PENDING', 'PROCESSING'))",
+        )
+        .bind(job_id);
+        Ok(run!(&mut session, query, fetch_one)? != 0)
+    }
+
+    async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
+        self.check_records(records).await?;
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        let records: Vec<&RecordWrite> = records.iter().collect();
+        if let [_] = *records {
+            return upsert_records(session, &records).await;
+        }
+        begin(session).await?;
+        upsert_records(session, &records).await?;
+        commit(session).await
+    }
+
+    async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
+        // MariaDB knows no `for share`.
+        static LEASES: MultiRow = MultiRow::new(
+            "
+            select id, jobId, version
+            from batchactions_batches
+            where id in (",
+            "?",
+            ")
+            order by jobId, batchIndex
+            lock in share mode
+            ",
+        );
+        self.check_records(records).await?;
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        begin(session).await?;
+        let mut batch_ids: Vec<&str> = records.iter().filter(|write| write.token.is_some()).map(|write| &*write.batch_id).collect();
+        batch_ids.sort_unstable();
+        batch_ids.dedup();
+        let mut leases = HashMap::new();
+        for chunk in chunks(&batch_ids) {
+            let mut query = sqlx::query_as::<_, (String, String, i32)>(LEASES.text(chunk.len()));
+            for batch_id in chunk {
+                query = query.bind(*batch_id);
+            }
+            for (id, job_id, version) in run!(session, query, fetch_all)? {
+                leases.insert(id, (job_id, version));
+            }
+        }
+        let is_held = |write: &RecordWrite| {
+            let lease = leases.get(&write.batch_id);
+            write.token.is_none_or(|token| lease.is_some_and(|(job_id, version)| *job_id == write.job_id && *version == token))
+        };
+        let held: Vec<bool> = records.iter().map(is_held).collect();
+        let kept: Vec<&RecordWrite> = records.iter().zip(&held).filter(|(_, held)| **held).map(|(write, _)| write).collect();
+        upsert_records(session, &kept).await?;
+        commit(session).await?;
+        Ok(held)
+    }
+
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
+            from batchactions_records
+            where jobId = ? and status in (?, ?)
+            order by recordIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(statuses[0].as_str())
+        .bind(statuses[1].as_str());
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
+            from batchactions_records
+            where jobId = ? and batchId = ?
+            order by recordIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id);
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String> {
+        let mut session = self.connections.acquire().await?;
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let after = page.after.map_or(i64::MIN, i64::from);
+        let query = match &page.batch_id {
+            None => sqlx::query(
+                "
+                select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
+                from batchactions_records force index (batchactions_records_job_id_record_index)
+                where jobId = ? and recordIndex > ? and status in (?, ?, ?, ?, ?)
+                order by recordIndex
+                limit ?
+                ",
+            )
+            .bind(job_id)
+            .bind(after),
+            Some(batch_id) => sqlx::query(
+                "
+                select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
+                from batchactions_records
+                where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
+                order by recordIndex
+                limit ?
+                ",
+            )
+            .bind(job_id)
+            .bind(after)
+            .bind(&**batch_id),
+        };
+        let query = query.bind(s1).bind(s2).bind(s3).bind(s4).bind(s5).bind(page.limit);
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query("delete from batchactions_records where jobId = ? order by recordIndex limit ?").bind(job_id).bind(most);
+        Ok(run!(&mut session, query, execute)?.rows_affected())
+    }
+
+    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query("delete from batchactions_batches where jobId = ? order by batchIndex limit ?").bind(job_id).bind(most);
+        Ok(run!(&mut session, query, execute)?.rows_affected())
+    }
+
+    async fn empty_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query("update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?").bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+    }
+
+    async fn delete_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query("delete from batchactions_jobs where id = ?").bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+    }
+}
+
+async fn make_tables(session: &mut Conn) -> Result<()> {
+    // Another process may have made them while this one waited for the lock.
+    for statement in catalogue(session).await?.missing(MIGRATION)? {
+        say!(session, statement)?;
+    }
+    Ok(())
+}
+
+struct MySqlTransaction {
+    session: Conn,
+    server: Server,
+}
+
+impl MySqlTransaction {
+    fn check_job(&self, job_id: &str, bytes: usize) -> Result<()> {
+        let most = self.server.max_packet;
+        if bytes + 4_096 > most {
+            return Err(Error::new(
+                Code::ValueTooLong,
+                format!(
+                    "the batches of job {job_id:?} have {bytes} bytes, and this server takes {most}: raise its setting max_allowed_packet"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+static INSERT_BATCHES: MultiRow = MultiRow::new(
+    "
+    insert into batchactions_batches
+      (jobId, id, batchIndex, status, workerId, claimedAt, recordStartIndex, recordEndIndex, processedCount, failedCount, version)
+    values ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+    "
+    on duplicate key update version = version
+    ",
+);
+
+#[async_trait]
+impl Transaction for MySqlTransaction {
+    async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()> {
+        for chunk in chunks(batches) {
+            let mut query = sqlx::query(INSERT_BATCHES.text(chunk.len()));
+            for batch in chunk {
+                query = query
+                    .bind(job_id)
+                    .bind(&*batch.id)
+                    .bind(batch.index)
+                    .bind(batch.initial_status())
+                    .bind(batch.worker_id.as_deref())
+                    .bind(batch.claimed_at)
+                    .bind(batch.start)
+                    .bind(batch.end)
+                    .bind(batch.processed)
+                    .bind(batch.failed);
+            }
+            run!(&mut self.session, query, execute)?;
+        }
+        Ok(())
+    }
+
+    async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.session, job_id).await
+    }
+
+    async fn upsert_job(&mut self, job: &Job) -> Result<()> {
+        self.check_job(&job.id, job.batches.len() + job.config.len())?;
+        let query = sqlx::query(
+            "
+            insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
+            values (?, ?, ?, ?, ?, ?, ?, ?)
+            on duplicate key update
+              status = values(status),
+              config = values(config),
+              batches = values(batches),
+              totalRecords = values(totalRecords),
+              startedAt = values(startedAt),
+              completedAt = values(completedAt),
+              distributed = values(distributed)
+            ",
+        )
+        .bind(&*job.id)
+        .bind(job.status.as_str())
+        .bind(&*job.config)
+        .bind(&*job.batches)
+        .bind(job.total_records)
+        .bind(job.started_at)
+        .bind(job.completed_at)
+        .bind(job.distributed);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
+        let query = sqlx::query_as::<_, (String, bool, String, i64)>(
+            "
+            select status, distributed, cast(batches as char), cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            from batchactions_jobs
+            where id = ?
+            for update
+            ",
+        )
+        .bind(job_id);
+        let row = run!(&mut self.session, query, fetch_optional)?;
+        Ok(row.map(|(status, distributed, batches, now)| LockedJob { status, distributed, batches, now }))
+    }
+
+    async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
+        self.check_job(job_id, batches.len())?;
+        let query = sqlx::query("update batchactions_jobs set batches = ? where id = ?").bind(batches).bind(job_id);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
+        self.check_job(job_id, batches.len())?;
+        let query = sqlx::query(
+            "
+            update batchactions_jobs
+            set status = ?, batches = ?, completedAt = cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            where id = ?
+            ",
+        )
+        .bind(status.as_str())
+        .bind(batches)
+        .bind(job_id);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        commit(&mut self.session).await
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<()> {
+        rollback(&mut self.session).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_told_apart_and_old_ones_refused() {
+        for (version, is_mariadb, served) in [
+            ("10.11.19-MariaDB-0+deb12u1", true, true),
+            ("5.5.5-10.6.1-MariaDB", true, true),
+            ("10.5.28-MariaDB", true, false),
+            ("9.1.0", false, true),
+            ("8.0.36-0ubuntu0.22.04.1", false, true),
+            ("5.7.44-log", false, false),
+        ] {
+            let server = Server::parse(version, 1 << 24);
+            assert_eq!(server.is_mariadb, is_mariadb, "{version}");
+            assert_eq!(server.check().is_ok(), served, "{version}");
+        }
+    }
+}

@@ -1,0 +1,975 @@
+//! Every statement for PostgreSQL.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::error::DatabaseError;
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
+use sqlx::{ConnectOptions, PgConnection, Row};
+
+use super::session::{BoxFuture, Connections, Dialect, Session, run, say};
+use super::tables::Catalogue;
+use super::{
+    Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
+};
+use crate::connection::{Settings, SslMode};
+use crate::error::{Code, Error, Repeatable, Result};
+use crate::model::{
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
+    RecordPage, RecordStatus, RecordText, Reservation,
+};
+
+pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.sql");
+
+/// The key of the advisory lock under which tables are made: an arbitrary number of our own.
+const INITIALIZE_LOCK: i64 = 0x6261_7463_6861_6374;
+
+/// How long making an index on a large table of another adapter's may take.
+const DDL_LIMIT: Duration = Duration::from_secs(3_600);
+
+/// Rows in one bulk statement: large enough to be fast, small enough to keep one message small.
+const ROWS_PER_STATEMENT: usize = 1_000;
+
+impl Dialect for sqlx::Postgres {
+    fn explain(error: &dyn DatabaseError) -> Error {
+        let message = error.message();
+        let code = error.code().unwrap_or_default();
+        match &*code {
+            "40001" | "40P01" | "55P03" => {
+                Error::new(Code::Timeout, format!("another transaction was in the way: {message}")).repeatable(Repeatable::RolledBack)
+            }
+            // The server ended the statement, so it took no effect; whether to wait for it again is the caller's to say.
+            "57014" => Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller),
+            "53300" | "57P03" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
+            "57P01" | "57P02" | "57P05" => Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")),
+            "25006" => Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")),
+            "42P01" | "3F000" => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
+            "42703" => Error::new(Code::TablesIncompatible, format!("the tables are not the ones that this store knows: {message}")),
+            "42501" => Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never),
+            "22001" | "54000" | "54023" => Error::new(Code::ValueTooLong, message),
+            "54001" => Error::invalid(format!("JSON nests too deeply for this server (max_stack_depth): {message}")),
+            "22021" | "22P05" => Error::invalid(format!("a value holds a character that the database can't store: {message}")),
+            _ if code.starts_with("08") => Error::new(Code::ConnectionLost, message),
+            _ if code.starts_with("23") => Error::new(Code::Constraint, message),
+            _ if code.starts_with("53") => {
+                Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller)
+            }
+            _ => Error::internal(format!("the database refused a statement: {message}")),
+        }
+    }
+
+    fn roll_back(connection: &mut PgConnection) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::Executor::execute(connection, "rollback").await.map(drop) })
+    }
+}
+
+type Conn = Session<sqlx::Postgres>;
+
+pub struct Postgres {
+    connections: Connections<sqlx::Postgres>,
+    schema: Option<String>,
+}
+
+impl Postgres {
+    pub fn new(settings: Settings) -> Self {
+        let pool = PoolOptions::new().max_connections(settings.pool_max).idle_timeout(settings.idle_timeout);
+        Self { connections: Connections::new(&settings, connect_options(&settings), pool), schema: settings.schema }
+    }
+}
+
+fn connect_options(settings: &Settings) -> PgConnectOptions {
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(&settings.host)
+        .port(settings.port)
+        .statement_cache_capacity(settings.statement_cache)
+        .application_name(settings.application_name.as_deref().unwrap_or("batchactions"))
+        .ssl_mode(match settings.ssl.mode {
+            SslMode::Disable => PgSslMode::Disable,
+            SslMode::Prefer => PgSslMode::Prefer,
+            SslMode::Require => PgSslMode::Require,
+            SslMode::VerifyCa => PgSslMode::VerifyCa,
+            SslMode::VerifyFull => PgSslMode::VerifyFull,
+        })
+        .disable_statement_logging();
+    if let Some(socket) = &settings.socket {
+        options = options.socket(socket);
+    }
+    if let Some(user) = &settings.user {
+        options = options.username(user);
+    }
+    if let Some(password) = &settings.password {
+        options = options.password(password.reveal());
+    }
+    if let Some(name) = &settings.name {
+        options = options.database(name);
+    }
+    if let Some(ca) = &settings.ssl.ca {
+        options = if is_pem(ca) { options.ssl_root_cert_from_pem(ca.clone().into_bytes()) } else { options.ssl_root_cert(ca) };
+    }
+    if let Some(cert) = &settings.ssl.cert {
+        options = if is_pem(cert) { options.ssl_client_cert_from_pem(cert) } else { options.ssl_client_cert(cert) };
+    }
+    if let Some(key) = settings.ssl.key.as_ref().map(|key| key.reveal()) {
+        options = if is_pem(key) { options.ssl_client_key_from_pem(key) } else { options.ssl_client_key(key) };
+    }
+    // A transaction pooler refuses start-up parameters that it does not know; `statementCache: 0` says that there may be one.
+    if settings.statement_cache > 0 {
+        options = options.options([
+            ("default_transaction_isolation", "read committed".to_owned()),
+            ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+        ]);
+    }
+    if let Some(schema) = &settings.schema {
+        options = options.options([("search_path", quoted(schema))]);
+    }
+    options
+}
+
+fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+pub(super) fn is_pem(text: &str) -> bool {
+    text.contains("-----BEGIN ")
+}
+
+async fn begin(session: &mut Conn) -> Result<()> {
+    say!(session, "begin isolation level read committed")?;
+    session.in_transaction(true);
+    Ok(())
+}
+
+async fn commit(session: &mut Conn) -> Result<()> {
+    say!(session, "commit")?;
+    session.in_transaction(false);
+    Ok(())
+}
+
+async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
+    let columns = sqlx::query_as(
+        r#"
+        select c.relname::text, a.attname::text
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_attribute a on a.attrelid = c.oid
+        where c.relname in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
+          and c.relkind in ('r', 'p')
+          and pg_catalog.pg_table_is_visible(c.oid)
+          and a.attnum > 0
+          and not a.attisdropped
+        "#,
+    );
+    let columns = run!(session, columns, fetch_all)?;
+    let indexes = sqlx::query_scalar(
+        r#"
+        select i.relname::text
+        from pg_catalog.pg_index x
+        join pg_catalog.pg_class i on i.oid = x.indexrelid
+        join pg_catalog.pg_class c on c.oid = x.indrelid
+        where c.relname in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
+          and pg_catalog.pg_table_is_visible(c.oid)
+        "#,
+    );
+    let indexes = run!(session, indexes, fetch_all)?;
+    Ok(Catalogue { columns, indexes })
+}
+
+async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
+    let query = sqlx::query(
+        r#"
+        select "id", "batchIndex", "status", "workerId", "claimedAt", "processedCount", "failedCount"
+        from batchactions_batches
+        where "jobId" = $1
+        order by "batchIndex"
+        "#,
+    )
+    .bind(job_id);
+    run!(session, query, fetch_all)?.iter().map(|row| batch_row(row).map_err(unreadable)).collect()
+}
+
+fn batch_row(row: &PgRow) -> sqlx::Result<BatchRow> {
+    Ok(BatchRow {
+        id: row.try_get(0)?,
+        index: row.try_get(1)?,
+        status: row.try_get(2)?,
+        worker_id: row.try_get(3)?,
+        claimed_at: row.try_get(4)?,
+        processed: row.try_get(5)?,
+        failed: row.try_get(6)?,
+    })
+}
+
+fn unreadable(error: sqlx::Error) -> Error {
+    Error::new(Code::TablesIncompatible, format!("a column does not hold what this store expects: {error}"))
+}
+
+fn job_row(row: &PgRow) -> sqlx::Result<JobRow> {
+    Ok(JobRow {
+        id: row.try_get(0)?,
+        config: row.try_get(1)?,
+        status: row.try_get(2)?,
+        total_records: row.try_get::<i32, _>(3)?.into(),
+        started_at: row.try_get(4)?,
+        completed_at: row.try_get(5)?,
+        distributed: row.try_get(6)?,
+    })
+}
+
+async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
+    let query = sqlx::query_as::<_, (String, i64)>(
+        r#"
+        select "status", count(*)
+        from batchactions_batches
+        where "jobId" = $1
+        group by "status"
+        "#,
+    )
+    .bind(job_id);
+    let mut counts = BatchCounts::default();
+    for (status, count) in run!(session, query, fetch_all)? {
+        counts.add(&status, count);
+    }
+    Ok(counts)
+}
+
+fn records_json(rows: &[PgRow]) -> Result<String> {
+    let mut json = String::new();
+    for row in rows {
+        Record::push_json(&mut json, record_text(row).map_err(unreadable)?);
+    }
+    json.push_str(if json.is_empty() { "[]" } else { "]" });
+    Ok(json)
+}
+
+fn record_text(row: &PgRow) -> sqlx::Result<RecordText<'_>> {
+    Ok(RecordText {
+        index: row.try_get(0)?,
+        raw: row.try_get(1)?,
+        parsed: row.try_get(2)?,
+        status: row.try_get(3)?,
+        errors: row.try_get(4)?,
+        processing_error: row.try_get(5)?,
+    })
+}
+
+/// Columns of records as arrays: `unnest` makes rows of them again, so that one statement text serves any number of rows.
+#[derive(Default)]
+struct RecordColumns<'a> {
+    job_ids: Vec<&'a str>,
+    batch_ids: Vec<&'a str>,
+    indexes: Vec<i32>,
+    statuses: Vec<&'a str>,
+    raws: Vec<&'a str>,
+    parsed: Vec<&'a str>,
+    errors: Vec<&'a str>,
+    processing_errors: Vec<Option<&'a str>>,
+}
+
+impl<'a> RecordColumns<'a> {
+    fn of(writes: impl IntoIterator<Item = &'a RecordWrite>) -> Self {
+        let mut columns = Self::default();
+        for write in writes {
+            columns.job_ids.push(&write.job_id);
+            columns.batch_ids.push(&write.batch_id);
+            columns.indexes.push(write.record.index);
+            columns.statuses.push(write.record.status.as_str());
+            columns.raws.push(&write.record.raw);
+            columns.parsed.push(&write.record.parsed);
+            columns.errors.push(&write.record.errors);
+            columns.processing_errors.push(write.record.processing_error.as_deref());
+        }
+        columns
+    }
+}
+
+async fn upsert_records(session: &mut Conn, columns: &RecordColumns<'_>) -> Result<()> {
+    let query = sqlx::query(
+        r#"
+        insert into batchactions_records
+          ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
+        select r.job_id, r.batch_id, r.record_index, r.status, r.raw::json, r.parsed::json, r.errors::json, r.processing_error
+        from unnest($1::text[], $2::text[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+          as r (job_id, batch_id, record_index, status, raw, parsed, errors, processing_error)
+        on conflict ("jobId", "recordIndex") do update
+        set "batchId" = excluded."batchId",
+            "status" = excluded."status",
+            "raw" = excluded."raw",
+            "parsed" = excluded."parsed",
+            "errors" = excluded."errors",
+            "processingError" = excluded."processingError"
+        "#,
+    )
+    .bind(&columns.job_ids)
+    .bind(&columns.batch_ids)
+    .bind(&columns.indexes)
+    .bind(&columns.statuses)
+    .bind(&columns.raws)
+    .bind(&columns.parsed)
+    .bind(&columns.errors)
+    .bind(&columns.processing_errors);
+    run!(session, query, execute)?;
+    Ok(())
+}
+
+/// Records of one claim: the lease is locked and the rows are written in one statement. `for share` waits for a claim that is under way and
+/// then looks at the version again, which `exists` would not.
+async fn upsert_leased_records(session: &mut Conn, columns: &RecordColumns<'_>, token: i32) -> Result<bool> {
+    let query = sqlx::query(
+        r#"
+        with lease as (
+          select 1
+          from batchactions_batches
+          where "id" = $2[1] and "jobId" = $1[1] and "version" = $9
+          for share
+        )
+        insert into batchactions_records
+          ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
+        select r.job_id, r.batch_id, r.record_index, r.status, r.raw::json, r.parsed::json, r.errors::json, r.processing_error
+        from lease
+        cross join unnest($1::text[], $2::text[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+          as r (job_id, batch_id, record_index, status, raw, parsed, errors, processing_error)
+        on conflict ("jobId", "recordIndex") do update
+        set "batchId" = excluded."batchId",
+            "status" = excluded."status",
+            "raw" = excluded."raw",
+            "parsed" = excluded."parsed",
+            "errors" = excluded."errors",
+            "processingError" = excluded."processingError"
+        "#,
+    )
+    .bind(&columns.job_ids)
+    .bind(&columns.batch_ids)
+    .bind(&columns.indexes)
+    .bind(&columns.statuses)
+    .bind(&columns.raws)
+    .bind(&columns.parsed)
+    .bind(&columns.errors)
+    .bind(&columns.processing_errors)
+    .bind(token);
+    Ok(run!(session, query, execute)?.rows_affected() > 0)
+}
+
+/// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
+async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
+    let query = sqlx::query_scalar::<_, i32>(r#"select "version" from batchactions_batches where "id" = $1 and "jobId" = $2"#)
+        .bind(batch_id)
+        .bind(job_id);
+    Ok(run!(session, query, fetch_optional)? != Some(token))
+}
+
+async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    match token {
+        Some(token) if lease_is_lost(session, job_id, batch_id, token).await? => Ok(BatchChange::LeaseLost),
+        _ => Ok(BatchChange::NotFound),
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    async fn initialize(&self) -> Result<()> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
+            return Ok(());
+        }
+        session.limit = DDL_LIMIT;
+        begin(session).await?;
+        run!(session, sqlx::query("set local statement_timeout = 0"), execute)?;
+        run!(session, sqlx::query("select pg_catalog.pg_advisory_xact_lock($1)").bind(INITIALIZE_LOCK), execute)?;
+        if let Some(schema) = &self.schema {
+            let exists = sqlx::query_scalar::<_, bool>("select exists (select from pg_catalog.pg_namespace where nspname = $1)").bind(schema);
+            if !run!(session, exists, fetch_one)? {
+                let create = format!("create schema {}", quoted(schema));
+                say!(session, &*create)?;
+            }
+        }
+        // Another process may have made them while this one waited for the lock.
+        for statement in catalogue(session).await?.missing(MIGRATION)? {
+            say!(session, statement)?;
+        }
+        commit(session).await
+    }
+
+    async fn close(&self) {
+        self.connections.close().await;
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Transaction>> {
+        let mut session = self.connections.acquire().await?;
+        begin(&mut session).await?;
+        Ok(Box::new(PostgresTransaction { session }))
+    }
+
+    async fn limits(&self) -> Result<ColumnLimits> {
+        Ok(ColumnLimits { nul_in_text: false, ..ColumnLimits::NONE })
+    }
+
+    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            r#"
+            select "id", "config"::text, "status", "totalRecords", "startedAt", "completedAt", "distributed", "batches"::text
+            from batchactions_jobs
+            where "id" = $1
+            "#,
+        )
+        .bind(job_id);
+        let Some(row) = run!(&mut session, query, fetch_optional)? else { return Ok(None) };
+        Ok(Some(StoredJob { row: job_row(&row).map_err(unreadable)?, batches: row.try_get(7).map_err(unreadable)? }))
+    }
+
+    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.connections.acquire().await?, job_id).await
+    }
+
+    async fn count_batches(&self, job_id: &str) -> Result<i64> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar(r#"select count(*) from batchactions_batches where "jobId" = $1"#).bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
+        batch_counts(&mut self.connections.acquire().await?, job_id).await
+    }
+
+    async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
+            r#"
+            select "totalRecords", "startedAt", "completedAt", "distributed", (extract(epoch from clock_timestamp()) * 1000)::bigint
+            from batchactions_jobs
+            where "id" = $1
+            "#,
+        )
+        .bind(job_id);
+        let job = run!(session, job, fetch_optional)?;
+        let records = sqlx::query_as::<_, (String, i64)>(
+            r#"
+            select "status", count(*)
+            from batchactions_records
+            where "jobId" = $1
+            group by "status"
+            "#,
+        )
+        .bind(job_id);
+        let mut counts = RecordCounts::default();
+        for (status, count) in run!(session, records, fetch_all)? {
+            counts.add(&status, count);
+        }
+        Ok(ProgressCounts {
+            job: job.map(|(total, started_at, completed_at, _, now)| JobTimes {
+                total_records: total.into(),
+                started_at,
+                completed_at,
+                now,
+            }),
+            distributed: job.is_some_and(|job| job.3),
+            records: counts,
+            batches: batch_counts(session, job_id).await?,
+        })
+    }
+
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
+        let mut session = self.connections.acquire().await?;
+        let after = filter.after.as_ref();
+        let query = sqlx::query(
+            r#"
+            select "id", "config"::text, "status", "totalRecords", "startedAt", "completedAt", "distributed"
+            from batchactions_jobs
+            where ($1::text is null or "status" = $1)
+              and ($2::text is null
+                or case
+                  when $3::int8 is null then "startedAt" is null and "id" < $2
+                  else "startedAt" is null or "startedAt" < $3 or ("startedAt" = $3 and "id" < $2)
+                end)
+            order by "startedAt" desc nulls last, "id" desc
+            limit $4
+            "#,
+        )
+        .bind(filter.status.map(JobStatus::as_str))
+        .bind(after.map(|(_, id)| id))
+        .bind(after.and_then(|(started_at, _)| *started_at))
+        .bind(i64::from(filter.limit));
+        run!(&mut session, query, fetch_all)?.iter().map(|row| job_row(row).map_err(unreadable)).collect()
+    }
+
+    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
+        let mut session = self.connections.acquire().await?;
+        // `"status" || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
+        // sort all that are pending.
+        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32)>(
+            r#"
+            update batchactions_batches
+            set "status" = 'PROCESSING',
+                "workerId" = $2,
+                "claimedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint,
+                "version" = "version" + 1
+            where "id" = (
+              select "id"
+              from batchactions_batches
+              where "jobId" = $1
+                and "batchIndex" >= $3
+                and "status" || '' = 'PENDING'
+                and exists (select from batchactions_jobs where "id" = $1 and "status" = 'PROCESSING')
+              order by "batchIndex"
+              limit 1
+              for update skip locked
+            )
+            returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex", "version"
+            "#,
+        )
+        .bind(job_id)
+        .bind(worker_id)
+        .bind(from.unwrap_or(i32::MIN));
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
+            job_id: job_id.to_owned(),
+            batch_id,
+            batch_index,
+            worker_id: worker_id.to_owned(),
+            claimed_at,
+            record_start_index,
+            record_end_index,
+            token,
+        }))
+    }
+
+    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(
+            r#"
+            select "status",
+                   "distributed",
+                   exists (select from batchactions_batches where "jobId" = $1),
+                   exists (select from batchactions_batches where "jobId" = $1 and "status" = 'PENDING')
+            from batchactions_jobs
+            where "id" = $1
+            "#,
+        )
+        .bind(job_id);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook { job_status, distributed, has_rows, has_pending }))
+    }
+
+    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar(
+            r#"
+            update batchactions_batches
+            set "status" = $3, "processedCount" = $4, "failedCount" = $5
+            where "id" = $2
+              and "jobId" = $1
+              and ($6::int4 is null or "version" = $6)
+            returning "batchIndex"
+            "#,
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(state.status.as_str())
+        .bind(state.processed)
+        .bind(state.failed)
+        .bind(token);
+        Ok(match (run!(&mut session, query, fetch_optional)?, token) {
+            (Some(index), _) => BatchChange::Done(index),
+            (None, Some(_)) => BatchChange::LeaseLost,
+            (None, None) => BatchChange::NotFound,
+        })
+    }
+
+    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar(
+            r#"
+            update batchactions_batches
+            set "status" = 'PENDING', "workerId" = null, "claimedAt" = null, "version" = "version" + 1
+            where "id" = $2
+              and "jobId" = $1
+              and "status" = 'PROCESSING'
+              and "workerId" = $3
+              and ($4::int4 is null or "version" = $4)
+            returning "batchIndex"
+            "#,
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(worker_id)
+        .bind(token);
+        match run!(&mut session, query, fetch_optional)? {
+            Some(index) => Ok(BatchChange::Done(index)),
+            None => not_held(&mut session, job_id, batch_id, token).await,
+        }
+    }
+
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar(
+            r#"
+            update batchactions_batches
+            set "claimedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
+            where "id" = $2
+              and "jobId" = $1
+              and "status" = 'PROCESSING'
+              and "workerId" = $3
+              and ($4::int4 is null or "version" = $4)
+            returning "batchIndex"
+            "#,
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(worker_id)
+        .bind(token);
+        match run!(&mut session, query, fetch_optional)? {
+            Some(index) => Ok(BatchChange::Done(index)),
+            None => not_held(&mut session, job_id, batch_id, token).await,
+        }
+    }
+
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (bool, bool, bool)>(
+            r#"
+            select exists (select from batchactions_batches where "jobId" = $1),
+                   exists (
+                     select from batchactions_batches
+                     where "jobId" = $1
+                       and "status" = 'PROCESSING'
+                       and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
+                   ),
+                   exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
+            "#,
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64);
+        let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
+        Ok(ReclaimOutlook { has_rows, has_stale, has_open })
+    }
+
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
+        let mut session = self.connections.acquire().await?;
+        // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
+        // its last worker.
+        let query = sqlx::query(
+            r#"
+            with stale as (
+              select "id", $3::int4 is not null and ("version" + 1) / 2 >= $3 as poisoned
+              from batchactions_batches
+              where "jobId" = $1
+                and "status" = 'PROCESSING'
+                and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
+              order by "batchIndex"
+              for update skip locked
+            )
+            update batchactions_batches b
+            set "status" = case when poisoned then 'FAILED' else 'PENDING' end,
+                "workerId" = case when poisoned then "workerId" end,
+                "claimedAt" = case when poisoned then "claimedAt" end,
+                "version" = "version" + 1
+            from stale
+            where b."id" = stale."id"
+            "#,
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64)
+        .bind(max_claims);
+        Ok(Reclaimed { batches: run!(&mut session, query, execute)?.rows_affected() as u32 })
+    }
+
+    async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar(
+            r#"select exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))"#,
+        )
+        .bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        if records.len() <= ROWS_PER_STATEMENT {
+            return upsert_records(session, &RecordColumns::of(records)).await;
+        }
+        begin(session).await?;
+        for chunk in records.chunks(ROWS_PER_STATEMENT) {
+            upsert_records(session, &RecordColumns::of(chunk)).await?;
+        }
+        commit(session).await
+    }
+
+    async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        if let [first, rest @ ..] = records
+            && let Some(token) = first.token
+            && rest.iter().all(|write| (write.token, &write.batch_id, &write.job_id) == (first.token, &first.batch_id, &first.job_id))
+        {
+            let held = upsert_leased_records(session, &RecordColumns::of(records), token).await?;
+            return Ok(vec![held; records.len()]);
+        }
+        begin(session).await?;
+        let batch_ids: Vec<&str> = records.iter().filter(|write| write.token.is_some()).map(|write| &*write.batch_id).collect();
+        let leases = sqlx::query_as::<_, (String, String, i32)>(
+            r#"
+            select "id", "jobId", "version"
+            from batchactions_batches
+            where "id" = any($1)
+            order by "jobId", "batchIndex"
+            for share
+            "#,
+        )
+        .bind(&batch_ids);
+        let leases = run!(session, leases, fetch_all)?;
+        let leases: HashMap<&str, (&str, i32)> = leases.iter().map(|(id, job, version)| (&**id, (&**job, *version))).collect();
+        let held: Vec<bool> = records
+            .iter()
+            .map(|write| write.token.is_none_or(|token| leases.get(&*write.batch_id) == Some(&(&*write.job_id, token))))
+            .collect();
+        let kept: Vec<&RecordWrite> = records.iter().zip(&held).filter(|(_, held)| **held).map(|(write, _)| write).collect();
+        for chunk in kept.chunks(ROWS_PER_STATEMENT) {
+            upsert_records(session, &RecordColumns::of(chunk.iter().copied())).await?;
+        }
+        commit(session).await?;
+        Ok(held)
+    }
+
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            r#"
+            select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+            from batchactions_records
+            where "jobId" = $1 and "status" in ($2, $3)
+            order by "recordIndex"
+            "#,
+        )
+        .bind(job_id)
+        .bind(statuses[0].as_str())
+        .bind(statuses[1].as_str());
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            r#"
+            select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+            from batchactions_records
+            where "jobId" = $1 and "batchId" = $2
+            order by "recordIndex"
+            "#,
+        )
+        .bind(job_id)
+        .bind(batch_id);
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String> {
+        let mut session = self.connections.acquire().await?;
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let rows = match &page.batch_id {
+            None => {
+                let query = sqlx::query(
+                    r#"
+                    select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+                    from batchactions_records
+                    where "jobId" = $1 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
+                    order by "recordIndex"
+                    limit $8
+                    "#,
+                )
+                .bind(job_id)
+                .bind(page.after.map_or(i64::MIN, i64::from))
+                .bind(s1)
+                .bind(s2)
+                .bind(s3)
+                .bind(s4)
+                .bind(s5)
+                .bind(i64::from(page.limit));
+                run!(&mut session, query, fetch_all)?
+            }
+            Some(batch_id) => {
+                let query = sqlx::query(
+                    r#"
+                    select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+                    from batchactions_records
+                    where "jobId" = $1 and "batchId" = $9 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
+                    order by "recordIndex"
+                    limit $8
+                    "#,
+                )
+                .bind(job_id)
+                .bind(page.after.map_or(i64::MIN, i64::from))
+                .bind(s1)
+                .bind(s2)
+                .bind(s3)
+                .bind(s4)
+                .bind(s5)
+                .bind(i64::from(page.limit))
+                .bind(batch_id);
+                run!(&mut session, query, fetch_all)?
+            }
+        };
+        records_json(&rows)
+    }
+
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            r#"
+            delete from batchactions_records
+            where "id" in (select "id" from batchactions_records where "jobId" = $1 limit $2)
+            "#,
+        )
+        .bind(job_id)
+        .bind(i64::from(most));
+        Ok(run!(&mut session, query, execute)?.rows_affected())
+    }
+
+    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            r#"
+            delete from batchactions_batches
+            where "id" in (select "id" from batchactions_batches where "jobId" = $1 order by "batchIndex" limit $2 for update)
+            "#,
+        )
+        .bind(job_id)
+        .bind(i64::from(most));
+        Ok(run!(&mut session, query, execute)?.rows_affected())
+    }
+
+    async fn empty_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(r#"update batchactions_jobs set "status" = 'ABORTED', "batches" = '[]' where "id" = $1"#).bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+    }
+
+    async fn delete_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(r#"delete from batchactions_jobs where "id" = $1"#).bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+    }
+}
+
+struct PostgresTransaction {
+    session: Conn,
+}
+
+#[async_trait]
+impl Transaction for PostgresTransaction {
+    async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()> {
+        for chunk in batches.chunks(ROWS_PER_STATEMENT) {
+            let ids: Vec<&str> = chunk.iter().map(|batch| &*batch.id).collect();
+            let indexes: Vec<i32> = chunk.iter().map(|batch| batch.index).collect();
+            let statuses: Vec<&str> = chunk.iter().map(|batch| batch.initial_status()).collect();
+            let workers: Vec<Option<&str>> = chunk.iter().map(|batch| batch.worker_id.as_deref()).collect();
+            let claimed: Vec<Option<i64>> = chunk.iter().map(|batch| batch.claimed_at).collect();
+            let starts: Vec<i32> = chunk.iter().map(|batch| batch.start).collect();
+            let ends: Vec<i32> = chunk.iter().map(|batch| batch.end).collect();
+            let processed: Vec<i32> = chunk.iter().map(|batch| batch.processed).collect();
+            let failed: Vec<i32> = chunk.iter().map(|batch| batch.failed).collect();
+            let query = sqlx::query(
+                r#"
+                insert into batchactions_batches
+                  ("id", "jobId", "batchIndex", "status", "workerId", "claimedAt", "recordStartIndex", "recordEndIndex", "processedCount",
+                   "failedCount", "version")
+                select b.id, $1, b.batch_index, b.status, b.worker_id, b.claimed_at, b.first, b.last, b.processed, b.failed, 0
+                from unnest($2::text[], $3::int4[], $4::text[], $5::text[], $6::int8[], $7::int4[], $8::int4[], $9::int4[], $10::int4[])
+                  as b (id, batch_index, status, worker_id, claimed_at, first, last, processed, failed)
+                on conflict do nothing
+                "#,
+            )
+            .bind(job_id)
+            .bind(ids)
+            .bind(indexes)
+            .bind(statuses)
+            .bind(workers)
+            .bind(claimed)
+            .bind(starts)
+            .bind(ends)
+            .bind(processed)
+            .bind(failed);
+            run!(&mut self.session, query, execute)?;
+        }
+        Ok(())
+    }
+
+    async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.session, job_id).await
+    }
+
+    async fn upsert_job(&mut self, job: &Job) -> Result<()> {
+        let query = sqlx::query(
+            r#"
+            insert into batchactions_jobs
+              ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
+            values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8)
+            on conflict ("id") do update
+            set "status" = excluded."status",
+                "config" = excluded."config",
+                "batches" = excluded."batches",
+                "totalRecords" = excluded."totalRecords",
+                "startedAt" = excluded."startedAt",
+                "completedAt" = excluded."completedAt",
+                "distributed" = excluded."distributed"
+            "#,
+        )
+        .bind(&job.id)
+        .bind(job.status.as_str())
+        .bind(&job.config)
+        .bind(&job.batches)
+        .bind(job.total_records)
+        .bind(job.started_at)
+        .bind(job.completed_at)
+        .bind(job.distributed);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
+        let query = sqlx::query_as::<_, (String, bool, String, i64)>(
+            r#"
+            select "status", "distributed", "batches"::text, (extract(epoch from clock_timestamp()) * 1000)::bigint
+            from batchactions_jobs
+            where "id" = $1
+            for update
+            "#,
+        )
+        .bind(job_id);
+        let row = run!(&mut self.session, query, fetch_optional)?;
+        Ok(row.map(|(status, distributed, batches, now)| LockedJob { status, distributed, batches, now }))
+    }
+
+    async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
+        let query = sqlx::query(r#"update batchactions_jobs set "batches" = $2::text::json where "id" = $1"#).bind(job_id).bind(batches);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
+        let query = sqlx::query(
+            r#"
+            update batchactions_jobs
+            set "status" = $2, "batches" = $3::text::json, "completedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
+            where "id" = $1
+            "#,
+        )
+        .bind(job_id)
+        .bind(status.as_str())
+        .bind(batches);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        commit(&mut self.session).await
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<()> {
+        say!(&mut self.session, "rollback")?;
+        self.session.in_transaction(false);
+        Ok(())
+    }
+}

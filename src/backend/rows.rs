@@ -1,0 +1,62 @@
+//! Multi-row statements, for the databases that have no arrays.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use crate::error::lock;
+
+/// Rows in one statement. Few sizes, so that each is prepared once; the largest keeps within SQLite's 32,766 values a statement.
+const SIZES: [usize; 4] = [200, 50, 10, 1];
+
+/// Splits rows into chunks of the sizes that are prepared.
+pub fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = SIZES.into_iter().find(|size| *size <= rows.len())?;
+        let (chunk, rest) = rows.split_at(size);
+        rows = rest;
+        Some(chunk)
+    })
+}
+
+/// A statement with as many rows of values as are needed; each text is made once.
+pub struct MultiRow {
+    head: &'static str,
+    row: &'static str,
+    tail: &'static str,
+    texts: Mutex<BTreeMap<usize, &'static str>>,
+}
+
+impl MultiRow {
+    pub const fn new(head: &'static str, row: &'static str, tail: &'static str) -> Self {
+        Self { head, row, tail, texts: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The text for a chunk. It lives as long as the program: there are only as many as there are sizes.
+    pub fn text(&self, rows: usize) -> &'static str {
+        lock(&self.texts).entry(rows).or_insert_with(|| {
+            let values = vec![self.row; rows].join(", ");
+            Box::leak(format!("{}{values}{}", self.head, self.tail).into_boxed_str())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_have_prepared_sizes_and_lose_no_row() {
+        for length in [0, 1, 9, 10, 61, 199, 200, 461, 1_000] {
+            let rows: Vec<usize> = (0..length).collect();
+            let chunks: Vec<&[usize]> = chunks(&rows).collect();
+            assert!(chunks.iter().all(|chunk| SIZES.contains(&chunk.len())));
+            assert_eq!(chunks.concat(), rows);
+        }
+    }
+
+    #[test]
+    fn a_statement_has_its_rows() {
+        let insert = MultiRow::new("insert values ", "(?, ?)", " end");
+        assert_eq!(insert.text(2), "insert values (?, ?), (?, ?) end");
+    }
+}

@@ -1,0 +1,852 @@
+//! Every statement for SQLite.
+//!
+//! One connection writes, so that calls of one process wait for each other in order and not by polling; a few others read. Between processes, a write
+//! takes the write lock at its beginning (`begin immediate`): a read that turned into a write would fail at once instead of waiting.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::error::DatabaseError;
+use sqlx::pool::PoolOptions;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
+
+use super::rows::{MultiRow, chunks};
+use super::session::{BoxFuture, Connections, Dialect, Session, run, say};
+use super::tables::Catalogue;
+use super::{
+    Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
+};
+use crate::connection::Settings;
+use crate::error::{Code, Error, Repeatable, Result};
+use crate::model::{
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
+    RecordPage, RecordStatus, RecordText, Reservation,
+};
+
+pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
+
+/// Connections that read, at most: more would only wait for the disk.
+const READERS: u32 = 4;
+
+/// A write that waits for another process is given up and made again so many times within the time that a statement may take.
+const BUSY_SHARE: u32 = 15;
+
+impl Dialect for sqlx::Sqlite {
+    fn explain(error: &dyn DatabaseError) -> Error {
+        let message = error.message();
+        let extended: i32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+        // The low byte of an extended result code is the primary one (sqlite.org/rescode.html).
+        match extended & 0xff {
+            5 | 6 => Error::new(Code::Timeout, format!("another connection holds the file: {message}")).repeatable(Repeatable::RolledBack),
+            8 => Error::new(Code::ConnectionFailed, format!("the file accepts no writes: {message}")),
+            10 | 13 => Error::internal(format!("the disk failed, or is full: {message}")).repeatable(Repeatable::ByCaller),
+            11 | 26 => Error::new(Code::ConnectionFailed, format!("the file is not a sound SQLite database: {message}")),
+            14 => Error::new(Code::ConnectionFailed, format!("the file can't be opened: {message}")),
+            18 => Error::new(Code::ValueTooLong, message),
+            19 => Error::new(Code::Constraint, message),
+            1 if message.contains("no such table") => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
+            1 if message.contains("no such column") || message.contains("has no column") => {
+                Error::new(Code::TablesIncompatible, format!("the tables are not the ones that this store knows: {message}"))
+            }
+            _ => Error::internal(format!("the database refused a statement: {message}")),
+        }
+    }
+
+    fn roll_back(connection: &mut SqliteConnection) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::Executor::execute(connection, "rollback").await.map(drop) })
+    }
+}
+
+type Conn = Session<sqlx::Sqlite>;
+
+pub struct Sqlite {
+    writer: Connections<sqlx::Sqlite>,
+    /// `None` in memory, where the database is the one connection.
+    readers: Option<Connections<sqlx::Sqlite>>,
+}
+
+impl Sqlite {
+    pub fn new(settings: Settings) -> Self {
+        let options = connect_options(&settings);
+        // Both would end the database in memory, and are of no use to a file.
+        let pool = || PoolOptions::new().idle_timeout(None).max_lifetime(None);
+        let mut writer = Connections::new(&settings, options.clone(), pool().max_connections(1));
+        if settings.file.is_none() {
+            writer.keep_in_doubt();
+        }
+        let readers = pool().max_connections(settings.pool_max.min(READERS)).idle_timeout(settings.idle_timeout);
+        Self { writer, readers: settings.file.is_some().then(|| Connections::new(&settings, options, readers)) }
+    }
+
+    async fn read(&self) -> Result<Conn> {
+        self.readers.as_ref().unwrap_or(&self.writer).acquire().await
+    }
+}
+
+fn connect_options(settings: &Settings) -> SqliteConnectOptions {
+    let options = SqliteConnectOptions::new()
+        .statement_cache_capacity(settings.statement_cache)
+        .busy_timeout(settings.statement_timeout / BUSY_SHARE)
+        .foreign_keys(false)
+        .disable_statement_logging();
+    match &settings.file {
+        None => options.in_memory(true),
+        // In WAL, NORMAL loses no transaction when the process dies; FULL would also keep the last ones when the power fails, for a sync each.
+        Some(file) => options
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal),
+    }
+}
+
+async fn begin(session: &mut Conn) -> Result<()> {
+    say!(session, "begin immediate")?;
+    session.in_transaction(true);
+    Ok(())
+}
+
+async fn commit(session: &mut Conn) -> Result<()> {
+    say!(session, "commit")?;
+    session.in_transaction(false);
+    Ok(())
+}
+
+async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
+    let columns = sqlx::query_as(
+        "
+        select m.name, p.name
+        from sqlite_master m
+        join pragma_table_info(m.name) p
+        where m.type = 'table'
+          and m.name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
+        ",
+    );
+    let columns = run!(session, columns, fetch_all)?;
+    let indexes = sqlx::query_scalar(
+        "
+        select name
+        from sqlite_master
+        where type = 'index'
+          and tbl_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
+        ",
+    );
+    let indexes = run!(session, indexes, fetch_all)?;
+    Ok(Catalogue { columns, indexes })
+}
+
+async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
+    let query = sqlx::query(
+        "
+        select id, batchIndex, status, workerId, claimedAt, processedCount, failedCount
+        from batchactions_batches
+        where jobId = ?1
+        order by batchIndex
+        ",
+    )
+    .bind(job_id);
+    run!(session, query, fetch_all)?.iter().map(|row| batch_row(row).map_err(unreadable)).collect()
+}
+
+fn batch_row(row: &SqliteRow) -> sqlx::Result<BatchRow> {
+    Ok(BatchRow {
+        id: row.try_get(0)?,
+        index: row.try_get(1)?,
+        status: row.try_get(2)?,
+        worker_id: row.try_get(3)?,
+        claimed_at: row.try_get(4)?,
+        processed: row.try_get(5)?,
+        failed: row.try_get(6)?,
+    })
+}
+
+fn unreadable(error: sqlx::Error) -> Error {
+    Error::new(Code::TablesIncompatible, format!("a column does not hold what this store expects: {error}"))
+}
+
+/// A JSON column has NUMERIC affinity, so a JSON text that is a number is stored as one.
+fn json_text(row: &SqliteRow, column: usize) -> sqlx::Result<String> {
+    match row.try_get_raw(column)?.type_info().name() {
+        "INTEGER" => Ok(row.try_get_unchecked::<i64, _>(column)?.to_string()),
+        "REAL" => Ok(serde_json::Value::from(row.try_get_unchecked::<f64, _>(column)?).to_string()),
+        _ => row.try_get_unchecked(column),
+    }
+}
+
+/// SQLite would read the digits of a number less exactly than JavaScript does, so it gets the number itself.
+fn bind_json<'q>(query: Query<'q, sqlx::Sqlite, SqliteArguments<'q>>, json: &'q str) -> Query<'q, sqlx::Sqlite, SqliteArguments<'q>> {
+    if !json.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+        return query.bind(json);
+    }
+    match (json.parse::<i64>(), json.parse::<f64>()) {
+        (Ok(integer), _) => query.bind(integer),
+        (_, Ok(real)) => query.bind(real),
+        _ => query.bind(json),
+    }
+}
+
+fn job_row(row: &SqliteRow) -> sqlx::Result<JobRow> {
+    Ok(JobRow {
+        id: row.try_get(0)?,
+        config: json_text(row, 1)?,
+        status: row.try_get(2)?,
+        total_records: row.try_get(3)?,
+        started_at: row.try_get(4)?,
+        completed_at: row.try_get(5)?,
+        distributed: row.try_get(6)?,
+    })
+}
+
+async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
+    let query = sqlx::query_as::<_, (String, i64)>(
+        "
+        select status, count(*)
+        from batchactions_batches
+        where jobId = ?1
+        group by status
+        ",
+    )
+    .bind(job_id);
+    let mut counts = BatchCounts::default();
+    for (status, count) in run!(session, query, fetch_all)? {
+        counts.add(&status, count);
+    }
+    Ok(counts)
+}
+
+fn records_json(rows: &[SqliteRow]) -> Result<String> {
+    let mut json = String::new();
+    for row in rows {
+        push_record(&mut json, row).map_err(unreadable)?;
+    }
+    json.push_str(if json.is_empty() { "[]" } else { "]" });
+    Ok(json)
+}
+
+fn push_record(json: &mut String, row: &SqliteRow) -> sqlx::Result<()> {
+    let (raw, parsed, errors) = (json_text(row, 1)?, json_text(row, 2)?, json_text(row, 4)?);
+    let record = RecordText {
+        index: row.try_get(0)?,
+        raw: &raw,
+        parsed: &parsed,
+        status: row.try_get(3)?,
+        errors: &errors,
+        processing_error: row.try_get(5)?,
+    };
+    Record::push_json(json, record);
+    Ok(())
+}
+
+static UPSERT_RECORDS: MultiRow = MultiRow::new(
+    "
+    insert into batchactions_records (jobId, batchId, recordIndex, status, raw, parsed, errors, processingError)
+    values ",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "
+    on conflict (jobId, recordIndex) do update
+    set batchId = excluded.batchId,
+        status = excluded.status,
+        raw = excluded.raw,
+        parsed = excluded.parsed,
+        errors = excluded.errors,
+        processingError = excluded.processingError
+    ",
+);
+
+async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<()> {
+    for chunk in chunks(records) {
+        let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
+        for write in chunk {
+            let record = &write.record;
+            query = query.bind(&*write.job_id).bind(&*write.batch_id).bind(record.index).bind(record.status.as_str());
+            query = bind_json(bind_json(bind_json(query, &record.raw), &record.parsed), &record.errors);
+            query = query.bind(record.processing_error.as_deref());
+        }
+        run!(session, query, execute)?;
+    }
+    Ok(())
+}
+
+/// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
+async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
+    let query =
+        sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ?1 and jobId = ?2").bind(batch_id).bind(job_id);
+    Ok(run!(session, query, fetch_optional)? != Some(token))
+}
+
+async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    match token {
+        Some(token) if lease_is_lost(session, job_id, batch_id, token).await? => Ok(BatchChange::LeaseLost),
+        _ => Ok(BatchChange::NotFound),
+    }
+}
+
+#[async_trait]
+impl Backend for Sqlite {
+    async fn initialize(&self) -> Result<()> {
+        let mut session = self.writer.acquire().await?;
+        let session = &mut session;
+        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
+            return Ok(());
+        }
+        begin(session).await?;
+        // Another process may have made them while this one waited for the lock.
+        for statement in catalogue(session).await?.missing(MIGRATION)? {
+            say!(session, statement)?;
+        }
+        commit(session).await
+    }
+
+    async fn close(&self) {
+        if let Some(readers) = &self.readers {
+            readers.close().await;
+        }
+        self.writer.close().await;
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Transaction>> {
+        let mut session = self.writer.acquire().await?;
+        begin(&mut session).await?;
+        Ok(Box::new(SqliteTransaction { session }))
+    }
+
+    async fn limits(&self) -> Result<ColumnLimits> {
+        Ok(ColumnLimits::NONE)
+    }
+
+    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
+        let mut session = self.read().await?;
+        let query = sqlx::query(
+            "
+            select id, config, status, totalRecords, startedAt, completedAt, distributed, batches
+            from batchactions_jobs
+            where id = ?1
+            ",
+        )
+        .bind(job_id);
+        let Some(row) = run!(&mut session, query, fetch_optional)? else { return Ok(None) };
+        Ok(Some(StoredJob { row: job_row(&row).map_err(unreadable)?, batches: json_text(&row, 7).map_err(unreadable)? }))
+    }
+
+    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.read().await?, job_id).await
+    }
+
+    async fn count_batches(&self, job_id: &str) -> Result<i64> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_scalar("select count(*) from batchactions_batches where jobId = ?1").bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
+        batch_counts(&mut self.read().await?, job_id).await
+    }
+
+    async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
+        let mut session = self.read().await?;
+        let session = &mut session;
+        let job = sqlx::query_as::<_, (i64, Option<i64>, Option<i64>, bool, i64)>(
+            "
+            select totalRecords, startedAt, completedAt, distributed, cast(unixepoch('subsec') * 1000 as integer)
+            from batchactions_jobs
+            where id = ?1
+            ",
+        )
+        .bind(job_id);
+        let job = run!(session, job, fetch_optional)?;
+        let records = sqlx::query_as::<_, (String, i64)>(
+            "
+            select status, count(*)
+            from batchactions_records
+            where jobId = ?1
+            group by status
+            ",
+        )
+        .bind(job_id);
+        let mut counts = RecordCounts::default();
+        for (status, count) in run!(session, records, fetch_all)? {
+            counts.add(&status, count);
+        }
+        Ok(ProgressCounts {
+            job: job.map(|(total_records, started_at, completed_at, _, now)| JobTimes { total_records, started_at, completed_at, now }),
+            distributed: job.is_some_and(|job| job.3),
+            records: counts,
+            batches: batch_counts(session, job_id).await?,
+        })
+    }
+
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
+        let mut session = self.read().await?;
+        let after = filter.after.as_ref();
+        let query = sqlx::query(
+            "
+            select id, config, status, totalRecords, startedAt, completedAt, distributed
+            from batchactions_jobs
+            where (?1 is null or status = ?1)
+              and (?2 is null
+                or case
+                  when ?3 is null then startedAt is null and id < ?2
+                  else startedAt is null or startedAt < ?3 or (startedAt = ?3 and id < ?2)
+                end)
+            order by startedAt desc nulls last, id desc
+            limit ?4
+            ",
+        )
+        .bind(filter.status.map(JobStatus::as_str))
+        .bind(after.map(|(_, id)| id))
+        .bind(after.and_then(|(started_at, _)| *started_at))
+        .bind(filter.limit);
+        run!(&mut session, query, fetch_all)?.iter().map(|row| job_row(row).map_err(unreadable)).collect()
+    }
+
+    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
+        let mut session = self.writer.acquire().await?;
+        // `+status` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it sort all that
+        // are pending.
+        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32)>(
+            "
+            update batchactions_batches
+            set status = 'PROCESSING',
+                workerId = ?2,
+                claimedAt = cast(unixepoch('subsec') * 1000 as integer),
+                version = version + 1
+            where id = (
+              select id
+              from batchactions_batches
+              where jobId = ?1
+                and batchIndex >= ?3
+                and +status = 'PENDING'
+                and exists (select 1 from batchactions_jobs where id = ?1 and status = 'PROCESSING')
+              order by batchIndex
+              limit 1
+            )
+            returning id, batchIndex, claimedAt, recordStartIndex, recordEndIndex, version
+            ",
+        )
+        .bind(job_id)
+        .bind(worker_id)
+        .bind(from.unwrap_or(i32::MIN));
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
+            job_id: job_id.to_owned(),
+            batch_id,
+            batch_index,
+            worker_id: worker_id.to_owned(),
+            claimed_at,
+            record_start_index,
+            record_end_index,
+            token,
+        }))
+    }
+
+    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(
+            "
+            select status,
+                   distributed,
+                   exists (select 1 from batchactions_batches where jobId = ?1),
+                   exists (select 1 from batchactions_batches where jobId = ?1 and status = 'PENDING')
+            from batchactions_jobs
+            where id = ?1
+            ",
+        )
+        .bind(job_id);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook { job_status, distributed, has_rows, has_pending }))
+    }
+
+    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.writer.acquire().await?;
+        let query = sqlx::query_scalar(
+            "
+            update batchactions_batches
+            set status = ?3, processedCount = ?4, failedCount = ?5
+            where id = ?2
+              and jobId = ?1
+              and (?6 is null or version = ?6)
+            returning batchIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(state.status.as_str())
+        .bind(state.processed)
+        .bind(state.failed)
+        .bind(token);
+        Ok(match (run!(&mut session, query, fetch_optional)?, token) {
+            (Some(index), _) => BatchChange::Done(index),
+            (None, Some(_)) => BatchChange::LeaseLost,
+            (None, None) => BatchChange::NotFound,
+        })
+    }
+
+    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.writer.acquire().await?;
+        let query = sqlx::query_scalar(
+            "
+            update batchactions_batches
+            set status = 'PENDING', workerId = null, claimedAt = null, version = version + 1
+            where id = ?2
+              and jobId = ?1
+              and status = 'PROCESSING'
+              and workerId = ?3
+              and (?4 is null or version = ?4)
+            returning batchIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(worker_id)
+        .bind(token);
+        match run!(&mut session, query, fetch_optional)? {
+            Some(index) => Ok(BatchChange::Done(index)),
+            None => not_held(&mut session, job_id, batch_id, token).await,
+        }
+    }
+
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+        let mut session = self.writer.acquire().await?;
+        let query = sqlx::query_scalar(
+            "
+            update batchactions_batches
+            set claimedAt = cast(unixepoch('subsec') * 1000 as integer)
+            where id = ?2
+              and jobId = ?1
+              and status = 'PROCESSING'
+              and workerId = ?3
+              and (?4 is null or version = ?4)
+            returning batchIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(worker_id)
+        .bind(token);
+        match run!(&mut session, query, fetch_optional)? {
+            Some(index) => Ok(BatchChange::Done(index)),
+            None => not_held(&mut session, job_id, batch_id, token).await,
+        }
+    }
+
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_as::<_, (bool, bool, bool)>(
+            "
+            select exists (select 1 from batchactions_batches where jobId = ?1),
+                   exists (
+                     select 1 from batchactions_batches
+                     where jobId = ?1
+                       and status = 'PROCESSING'
+                       and (claimedAt is null or claimedAt < cast(unixepoch('subsec') * 1000 as integer) - ?2)
+                   ),
+                   exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))
+            ",
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64);
+        let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
+        Ok(ReclaimOutlook { has_rows, has_stale, has_open })
+    }
+
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
+        let mut session = self.writer.acquire().await?;
+        // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
+        // its last worker.
+        let query = sqlx::query(
+            "
+            update batchactions_batches
+            set status = case when ?3 is not null and (version + 1) / 2 >= ?3 then 'FAILED' else 'PENDING' end,
+                workerId = case when ?3 is not null and (version + 1) / 2 >= ?3 then workerId end,
+                claimedAt = case when ?3 is not null and (version + 1) / 2 >= ?3 then claimedAt end,
+                version = version + 1
+            where jobId = ?1
+              and status = 'PROCESSING'
+              and (claimedAt is null or claimedAt < cast(unixepoch('subsec') * 1000 as integer) - ?2)
+            ",
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64)
+        .bind(max_claims);
+        Ok(Reclaimed { batches: run!(&mut session, query, execute)?.rows_affected() as u32 })
+    }
+
+    async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_scalar(
+            "select exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))",
+        )
+        .bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
+        let mut session = self.writer.acquire().await?;
+        let session = &mut session;
+        let records: Vec<&RecordWrite> = records.iter().collect();
+        if let [_] = *records {
+            return upsert_records(session, &records).await;
+        }
+        begin(session).await?;
+        upsert_records(session, &records).await?;
+        commit(session).await
+    }
+
+    async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
+        let mut session = self.writer.acquire().await?;
+        let session = &mut session;
+        // Nobody else writes until the commit, so a version that was read holds.
+        begin(session).await?;
+        let mut leases = std::collections::HashMap::new();
+        let mut held = Vec::with_capacity(records.len());
+        for write in records {
+            let Some(token) = write.token else {
+                held.push(true);
+                continue;
+            };
+            let key = (&*write.job_id, &*write.batch_id, token);
+            let lost = match leases.get(&key) {
+                Some(lost) => *lost,
+                None => lease_is_lost(session, &write.job_id, &write.batch_id, token).await?,
+            };
+            leases.insert(key, lost);
+            held.push(!lost);
+        }
+        let kept: Vec<&RecordWrite> = records.iter().zip(&held).filter(|(_, held)| **held).map(|(write, _)| write).collect();
+        upsert_records(session, &kept).await?;
+        commit(session).await?;
+        Ok(held)
+    }
+
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+        let mut session = self.read().await?;
+        let query = sqlx::query(
+            "
+            select recordIndex, raw, parsed, status, errors, processingError
+            from batchactions_records
+            where jobId = ?1 and status in (?2, ?3)
+            order by recordIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(statuses[0].as_str())
+        .bind(statuses[1].as_str());
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+        let mut session = self.read().await?;
+        let query = sqlx::query(
+            "
+            select recordIndex, raw, parsed, status, errors, processingError
+            from batchactions_records
+            where jobId = ?1 and batchId = ?2
+            order by recordIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id);
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String> {
+        let mut session = self.read().await?;
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let text = match &page.batch_id {
+            None => {
+                "
+                select recordIndex, raw, parsed, status, errors, processingError
+                from batchactions_records
+                where jobId = ?1 and recordIndex > ?2 and +status in (?3, ?4, ?5, ?6, ?7)
+                order by recordIndex
+                limit ?8
+                "
+            }
+            Some(_) => {
+                "
+                select recordIndex, raw, parsed, status, errors, processingError
+                from batchactions_records
+                where jobId = ?1 and batchId = ?9 and recordIndex > ?2 and +status in (?3, ?4, ?5, ?6, ?7)
+                order by recordIndex
+                limit ?8
+                "
+            }
+        };
+        let mut query = sqlx::query(text)
+            .bind(job_id)
+            .bind(page.after.map_or(i64::MIN, i64::from))
+            .bind(s1)
+            .bind(s2)
+            .bind(s3)
+            .bind(s4)
+            .bind(s5)
+            .bind(page.limit);
+        if let Some(batch_id) = &page.batch_id {
+            query = query.bind(&**batch_id);
+        }
+        records_json(&run!(&mut session, query, fetch_all)?)
+    }
+
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
+        let mut session = self.writer.acquire().await?;
+        let query = sqlx::query(
+            "
+            delete from batchactions_records
+            where id in (select id from batchactions_records where jobId = ?1 limit ?2)
+            ",
+        )
+        .bind(job_id)
+        .bind(most);
+        Ok(run!(&mut session, query, execute)?.rows_affected())
+    }
+
+    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
+        let mut session = self.writer.acquire().await?;
+        let query = sqlx::query(
+            "
+            delete from batchactions_batches
+            where id in (select id from batchactions_batches where jobId = ?1 limit ?2)
+            ",
+        )
+        .bind(job_id)
+        .bind(most);
+        Ok(run!(&mut session, query, execute)?.rows_affected())
+    }
+
+    async fn empty_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.writer.acquire().await?;
+        let query = sqlx::query("update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?1").bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+    }
+
+    async fn delete_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.writer.acquire().await?;
+        let query = sqlx::query("delete from batchactions_jobs where id = ?1").bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+    }
+}
+
+struct SqliteTransaction {
+    session: Conn,
+}
+
+static INSERT_BATCHES: MultiRow = MultiRow::new(
+    "
+    insert into batchactions_batches
+      (jobId, id, batchIndex, status, workerId, claimedAt, recordStartIndex, recordEndIndex, processedCount, failedCount, version)
+    values ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+    "
+    on conflict do nothing
+    ",
+);
+
+#[async_trait]
+impl Transaction for SqliteTransaction {
+    async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()> {
+        for chunk in chunks(batches) {
+            let mut query = sqlx::query(INSERT_BATCHES.text(chunk.len()));
+            for batch in chunk {
+                query = query
+                    .bind(job_id)
+                    .bind(&*batch.id)
+                    .bind(batch.index)
+                    .bind(batch.initial_status())
+                    .bind(batch.worker_id.as_deref())
+                    .bind(batch.claimed_at)
+                    .bind(batch.start)
+                    .bind(batch.end)
+                    .bind(batch.processed)
+                    .bind(batch.failed);
+            }
+            run!(&mut self.session, query, execute)?;
+        }
+        Ok(())
+    }
+
+    async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.session, job_id).await
+    }
+
+    async fn upsert_job(&mut self, job: &Job) -> Result<()> {
+        let query = sqlx::query(
+            "
+            insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
+            values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            on conflict (id) do update
+            set status = excluded.status,
+                config = excluded.config,
+                batches = excluded.batches,
+                totalRecords = excluded.totalRecords,
+                startedAt = excluded.startedAt,
+                completedAt = excluded.completedAt,
+                distributed = excluded.distributed
+            ",
+        )
+        .bind(&*job.id)
+        .bind(job.status.as_str())
+        .bind(&*job.config)
+        .bind(&*job.batches)
+        .bind(job.total_records)
+        .bind(job.started_at)
+        .bind(job.completed_at)
+        .bind(job.distributed);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
+        let query = sqlx::query(
+            "
+            select status, distributed, batches, cast(unixepoch('subsec') * 1000 as integer)
+            from batchactions_jobs
+            where id = ?1
+            ",
+        )
+        .bind(job_id);
+        let row = run!(&mut self.session, query, fetch_optional)?;
+        row.map(|row| {
+            Ok(LockedJob {
+                status: row.try_get(0)?,
+                distributed: row.try_get(1)?,
+                batches: json_text(&row, 2)?,
+                now: row.try_get(3)?,
+            })
+        })
+        .transpose()
+        .map_err(unreadable)
+    }
+
+    async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
+        let query = sqlx::query("update batchactions_jobs set batches = ?2 where id = ?1").bind(job_id).bind(batches);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
+        let query = sqlx::query(
+            "
+            update batchactions_jobs
+            set status = ?2, batches = ?3, completedAt = cast(unixepoch('subsec') * 1000 as integer)
+            where id = ?1
+            ",
+        )
+        .bind(job_id)
+        .bind(status.as_str())
+        .bind(batches);
+        run!(&mut self.session, query, execute)?;
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        commit(&mut self.session).await
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<()> {
+        say!(&mut self.session, "rollback")?;
+        self.session.in_transaction(false);
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! What this process holds: the token of each claim that it made, where to look for the next batch, and the renewal of leases.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::error::lock;
+use crate::model::Reservation;
+
+/// Where to look for the next batch of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Every batch below was seen claimed, or was locked by a claim under way.
+    pub from: Option<i32>,
+    epoch: u64,
+}
+
+/// A claim whose lease is to be renewed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub job_id: String,
+    pub batch_id: String,
+    pub worker_id: String,
+    pub token: i32,
+}
+
+struct Held {
+    token: i32,
+    worker_id: String,
+    renew_until: Option<Instant>,
+}
+
+#[derive(Default)]
+struct HeldJob {
+    from: Option<i32>,
+    /// Counts reopened batches, so that a claim that was under way meanwhile does not hide them again.
+    epoch: u64,
+    batches: Option<i64>,
+    claims: HashMap<String, Held>,
+}
+
+/// Claims made through one store, by job.
+#[derive(Default)]
+pub struct Claims {
+    jobs: Mutex<HashMap<String, HeldJob>>,
+}
+
+impl Claims {
+    pub fn start(&self, job_id: &str) -> Start {
+        let jobs = lock(&self.jobs);
+        jobs.get(job_id).map_or(Start { from: None, epoch: 0 }, |job| Start { from: job.from, epoch: job.epoch })
+    }
+
+    /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it.
+    pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) {
+        let mut jobs = lock(&self.jobs);
+        let job = jobs.entry(claim.job_id.clone()).or_default();
+        if job.epoch == start.epoch {
+            job.from = Some(claim.batch_index);
+        }
+        let held = Held {
+            token: claim.token,
+            worker_id: claim.worker_id.clone(),
+            renew_until: renew_for.and_then(|duration| Instant::now().checked_add(duration)),
+        };
+        job.claims.insert(claim.batch_id.clone(), held);
+    }
+
+    /// The token of the last claim on a batch. It stays after the claim is lost or the batch is done, so that a late call can't hit the batch's next
+    /// holder.
+    pub fn token(&self, job_id: &str, batch_id: &str) -> Option<i32> {
+        lock(&self.jobs).get(job_id)?.claims.get(batch_id).map(|held| held.token)
+    }
+
+    /// Batches below the last claim may be pending again.
+    pub fn reopened(&self, job_id: &str) {
+        let mut jobs = lock(&self.jobs);
+        let job = jobs.entry(job_id.to_owned()).or_default();
+        job.from = None;
+        job.epoch += 1;
+    }
+
+    /// How many batches the job had when they were last counted.
+    pub fn batches(&self, job_id: &str) -> Option<i64> {
+        lock(&self.jobs).get(job_id)?.batches
+    }
+
+    pub fn set_batches(&self, job_id: &str, batches: i64) {
+        lock(&self.jobs).entry(job_id.to_owned()).or_default().batches = Some(batches);
+    }
+
+    pub fn stop_renewing(&self, job_id: &str, batch_id: &str) {
+        if let Some(held) = lock(&self.jobs).get_mut(job_id).and_then(|job| job.claims.get_mut(batch_id)) {
+            held.renew_until = None;
+        }
+    }
+
+    /// The job is final: nothing of it is held any more.
+    pub fn forget(&self, job_id: &str) {
+        lock(&self.jobs).remove(job_id);
+    }
+
+    /// The claims whose time for renewal is not over.
+    pub fn leases(&self, now: Instant) -> Vec<Lease> {
+        let jobs = lock(&self.jobs);
+        let claims = jobs.iter().flat_map(|(job_id, job)| job.claims.iter().map(move |(batch_id, held)| (job_id, batch_id, held)));
+        claims
+            .filter(|(_, _, held)| held.renew_until.is_some_and(|until| now < until))
+            .map(|(job_id, batch_id, held)| Lease {
+                job_id: job_id.clone(),
+                batch_id: batch_id.clone(),
+                worker_id: held.worker_id.clone(),
+                token: held.token,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(index: i32, token: i32) -> Reservation {
+        Reservation {
+            job_id: "job".into(),
+            batch_id: format!("batch {index}"),
+            batch_index: index,
+            worker_id: "worker".into(),
+            claimed_at: 0,
+            record_start_index: 0,
+            record_end_index: 0,
+            token,
+        }
+    }
+
+    #[test]
+    fn the_next_claim_begins_behind_the_last_one() {
+        let claims = Claims::default();
+        assert_eq!(claims.start("job").from, None);
+        claims.made(&claim(7, 1), claims.start("job"), None);
+        assert_eq!(claims.start("job").from, Some(7));
+    }
+
+    #[test]
+    fn a_claim_that_was_under_way_does_not_hide_a_reopened_batch() {
+        let claims = Claims::default();
+        let start = claims.start("job");
+        claims.reopened("job");
+        claims.made(&claim(7, 1), start, None);
+        assert_eq!(claims.start("job").from, None);
+    }
+
+    #[test]
+    fn the_token_is_that_of_the_last_claim_until_the_job_is_final() {
+        let claims = Claims::default();
+        claims.made(&claim(0, 1), claims.start("job"), None);
+        claims.made(&claim(0, 3), claims.start("job"), None);
+        claims.stop_renewing("job", "batch 0");
+        assert_eq!(claims.token("job", "batch 0"), Some(3));
+        claims.forget("job");
+        assert_eq!(claims.token("job", "batch 0"), None);
+    }
+
+    #[test]
+    fn leases_end_with_their_time_or_their_batch() {
+        let claims = Claims::default();
+        let hour = Duration::from_secs(3600);
+        claims.made(&claim(0, 1), claims.start("job"), Some(hour));
+        claims.made(&claim(1, 1), claims.start("job"), Some(hour));
+        claims.made(&claim(2, 1), claims.start("job"), None);
+        claims.stop_renewing("job", "batch 1");
+        let now = Instant::now();
+        assert_eq!(claims.leases(now).iter().map(|lease| &*lease.batch_id).collect::<Vec<_>>(), ["batch 0"]);
+        assert!(claims.leases(now + hour).is_empty());
+    }
+}

@@ -1,0 +1,571 @@
+//! Where the database is and how to talk to it: a URL, options, or a Sequelize instance become one settings struct.
+
+use std::fmt;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use crate::error::{Code, Error, Quoted, Result};
+use crate::fields::{Fields, shown};
+
+/// The drivers. MariaDB speaks MySQL's protocol; which of the two answers is known once connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    Postgres,
+    MySql,
+    Sqlite,
+}
+
+/// A password: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl SslMode {
+    const ALL: [(&'static str, SslMode); 5] = [
+        ("disable", SslMode::Disable),
+        ("prefer", SslMode::Prefer),
+        ("require", SslMode::Require),
+        ("verify-ca", SslMode::VerifyCa),
+        ("verify-full", SslMode::VerifyFull),
+    ];
+
+    /// The names of libpq; MySQL's own (`VERIFY_IDENTITY`, `PREFERRED`, …) mean the same things.
+    fn from_text(text: &str) -> Option<Self> {
+        let text = match text.to_ascii_lowercase().replace('_', "-").as_str() {
+            "disabled" => "disable".to_owned(),
+            "preferred" | "allow" => "prefer".to_owned(),
+            "required" => "require".to_owned(),
+            "verify-identity" => "verify-full".to_owned(),
+            other => other.to_owned(),
+        };
+        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode)
+    }
+
+    fn names() -> String {
+        Self::ALL.map(|(name, _)| name).join(", ")
+    }
+}
+
+/// Encryption. `ca`, `cert` and `key` are PEM text or the path of a PEM file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ssl {
+    pub mode: SslMode,
+    pub ca: Option<String>,
+    pub cert: Option<String>,
+    pub key: Option<Secret>,
+}
+
+impl Default for Ssl {
+    fn default() -> Self {
+        Self { mode: SslMode::Prefer, ca: None, cert: None, key: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRenewal {
+    pub every: Duration,
+    pub for_at_most: Duration,
+}
+
+/// Everything that a store is made from. It has no `Debug`, so that no message can print it by accident.
+#[derive(Clone)]
+pub struct Settings {
+    pub database: Database,
+    pub host: String,
+    pub port: u16,
+    /// A Unix socket; for PostgreSQL the folder that it is in.
+    pub socket: Option<String>,
+    pub name: Option<String>,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    /// SQLite's file; `None` is a database in memory.
+    pub file: Option<String>,
+    pub application_name: Option<String>,
+    pub schema: Option<String>,
+    pub pool_max: u32,
+    pub pool_min: u32,
+    pub acquire_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub statement_timeout: Duration,
+    pub ssl: Ssl,
+    pub statement_cache: usize,
+    pub lease_renewal: Option<LeaseRenewal>,
+    pub max_claims: Option<i32>,
+}
+
+const DEFAULT_POOL: u32 = 10;
+
+fn bad_connection(message: impl Into<String>) -> Error {
+    Error::new(Code::InvalidConnection, message)
+}
+
+fn not_served(what: &str) -> Error {
+    Error::new(
+        Code::UnsupportedDatabase,
+        format!("{} is not a database that this store serves: it serves postgres, mysql, mariadb and sqlite", Quoted(what)),
+    )
+}
+
+impl Database {
+    fn from_dialect(dialect: &str) -> Result<Self> {
+        match dialect {
+            "postgres" | "postgresql" => Ok(Database::Postgres),
+            "mysql" | "mariadb" => Ok(Database::MySql),
+            "sqlite" => Ok(Database::Sqlite),
+            other => Err(not_served(other)),
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Database::Postgres => 5432,
+            Database::MySql => 3306,
+            Database::Sqlite => 0,
+        }
+    }
+}
+
+impl Settings {
+    fn defaults(database: Database) -> Self {
+        Self {
+            database,
+            host: "127.0.0.1".to_owned(),
+            port: database.default_port(),
+            socket: None,
+            name: None,
+            user: None,
+            password: None,
+            file: None,
+            application_name: None,
+            schema: None,
+            pool_max: DEFAULT_POOL,
+            pool_min: 0,
+            acquire_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+            ssl: Ssl::default(),
+            statement_cache: 100,
+            lease_renewal: None,
+            max_claims: None,
+        }
+    }
+
+    /// `source` is what the JavaScript side of the boundary found: `{url}`, `{parts}` or `{sequelize}`.
+    pub fn from_json(source: &str, options: &str) -> Result<Self> {
+        let source = Fields::read(&"connection", source)?;
+        let mut settings = if let Some(url) = source.optional_string("url")? {
+            from_url(&url)?
+        } else if let Some(parts) = source.get("parts") {
+            from_parts(parts)?
+        } else if let Some(sequelize) = source.get("sequelize") {
+            from_sequelize(sequelize)?
+        } else {
+            return Err(bad_connection("the first argument must be a URL, connection options or a Sequelize instance"));
+        };
+        settings.apply_options(options)?;
+        if settings.schema.is_some() && settings.database != Database::Postgres {
+            return Err(Error::invalid("options.schema is for PostgreSQL only: the other databases have no schemas inside a database"));
+        }
+        Ok(settings)
+    }
+
+    /// The database, as messages name it: without user and password.
+    pub fn place(&self) -> String {
+        let name = self.name.as_deref().unwrap_or("");
+        match (self.database, &self.socket) {
+            (Database::Sqlite, _) => match &self.file {
+                Some(file) => format!("SQLite file {}", Quoted(file)),
+                None => "SQLite in memory".to_owned(),
+            },
+            (Database::Postgres, Some(socket)) => format!("PostgreSQL database {} at {socket}", Quoted(name)),
+            (Database::Postgres, None) => format!("PostgreSQL database {} at {}:{}", Quoted(name), self.host, self.port),
+            (Database::MySql, Some(socket)) => format!("MySQL database {} at {socket}", Quoted(name)),
+            (Database::MySql, None) => format!("MySQL database {} at {}:{}", Quoted(name), self.host, self.port),
+        }
+    }
+
+    fn apply_options(&mut self, json: &str) -> Result<()> {
+        let options = Fields::read(&"options", json)?;
+        options.only(&[
+            "schema",
+            "pool",
+            "connectTimeoutMs",
+            "statementTimeoutMs",
+            "ssl",
+            "statementCache",
+            "durability",
+            "leaseRenewal",
+            "maxClaims",
+            "tablePrefix",
+        ])?;
+        options.no_nulls()?;
+        if let Some(schema) = options.optional_string("schema")? {
+            self.schema = Some(schema);
+        }
+        if self.schema.as_ref().is_some_and(|schema| schema.is_empty() || schema.contains('\0')) {
+            return Err(Error::invalid("options.schema must be the name of a schema"));
+        }
+        options.optional_string("tablePrefix")?;
+        if let Some(pool) = options.get("pool") {
+            let pool = Fields::read(&"options.pool", pool)?;
+            pool.only(&["max", "min", "acquireTimeoutMs", "idleTimeoutMs"])?;
+            pool.no_nulls()?;
+            if let Some(max) = pool.count("max", 1, 1_000)? {
+                self.pool_max = max;
+                self.pool_min = self.pool_min.min(max);
+            }
+            if let Some(min) = pool.count("min", 0, self.pool_max)? {
+                self.pool_min = min;
+            }
+            if let Some(ms) = pool.milliseconds("acquireTimeoutMs")? {
+                self.acquire_timeout = ms;
+            }
+            if let Some(ms) = pool.milliseconds("idleTimeoutMs")? {
+                self.idle_timeout = ms;
+            }
+        }
+        if let Some(ms) = options.milliseconds("connectTimeoutMs")? {
+            self.connect_timeout = ms;
+        }
+        if let Some(ms) = options.milliseconds("statementTimeoutMs")? {
+            self.statement_timeout = ms;
+        }
+        if let Some(count) = options.count("statementCache", 0, 10_000)? {
+            self.statement_cache = count as usize;
+        }
+        match options.optional_string("durability")?.as_deref() {
+            None | Some("record") => {}
+            Some(other) => return Err(Error::invalid(format!("options.durability must be \"record\" in this version, not {}", Quoted(other)))),
+        }
+        if let Some(renewal) = options.get("leaseRenewal") {
+            let renewal = Fields::read(&"options.leaseRenewal", renewal)?;
+            renewal.only(&["everyMs", "forMs"])?;
+            let every = renewal.must("everyMs", renewal.milliseconds("everyMs")?, "a number of milliseconds")?;
+            let for_at_most = renewal.must("forMs", renewal.milliseconds("forMs")?, "a number of milliseconds")?;
+            self.lease_renewal = Some(LeaseRenewal { every, for_at_most });
+        }
+        if let Some(most) = options.count("maxClaims", 1, i32::MAX as u32 / 2)? {
+            self.max_claims = i32::try_from(most).ok();
+        }
+        if let Some(ssl) = options.get("ssl") {
+            let ssl = Fields::read(&"options.ssl", ssl)?;
+            ssl.only(&["mode", "ca", "cert", "key"])?;
+            ssl.no_nulls()?;
+            if let Some(mode) = ssl.optional_string("mode")? {
+                self.ssl.mode = SslMode::from_text(&mode)
+                    .ok_or_else(|| Error::invalid(format!("options.ssl.mode must be one of {}, not {}", SslMode::names(), Quoted(&mode))))?;
+            }
+            self.take_pem(&ssl)?;
+        }
+        Ok(())
+    }
+
+    fn take_pem(&mut self, ssl: &Fields<'_>) -> Result<()> {
+        self.ssl.ca = ssl.optional_string("ca")?.or(self.ssl.ca.take());
+        self.ssl.cert = ssl.optional_string("cert")?.or(self.ssl.cert.take());
+        // A wrong key is a secret too, so nothing of it is shown.
+        let key = ssl.optional_string("key").map_err(|_| Error::invalid(format!("{}.key must be a string", ssl.what)))?;
+        self.ssl.key = key.map(Secret).or(self.ssl.key.take());
+        Ok(())
+    }
+}
+
+impl Fields<'_> {
+    fn no_nulls(&self) -> Result<()> {
+        match self.entries.iter().find(|(_, value)| value.get() == "null") {
+            None => Ok(()),
+            Some((key, _)) => Err(Error::invalid(format!("{}.{key} is null: leave it out, or give it a value", self.what))),
+        }
+    }
+
+    fn count(&self, key: &str, least: u32, most: u32) -> Result<Option<u32>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.parse() {
+            Ok(count) if (least..=most).contains(&count) => Ok(Some(count)),
+            _ => Err(self.wrong(key, value, format!("a whole number from {least} to {most}"))),
+        }
+    }
+
+    /// A day at most: longer is a mistake in the unit.
+    fn milliseconds(&self, key: &str) -> Result<Option<Duration>> {
+        Ok(self.count(key, 1, 86_400_000)?.map(|ms| Duration::from_millis(ms.into())))
+    }
+
+    /// A secret, and so without its value in any message.
+    fn secret(&self, key: &str) -> Result<Option<Secret>> {
+        match self.optional_string(key) {
+            Ok(secret) => Ok(secret.map(Secret)),
+            Err(_) => Err(bad_connection(format!("{}.{key} must be a string", self.what))),
+        }
+    }
+
+    /// A port, as a number or, as Sequelize has it when it came from a URL, as a string.
+    fn port(&self, key: &str) -> Result<Option<u16>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.trim_matches('"').parse() {
+            Ok(port) if port > 0 => Ok(Some(port)),
+            _ => Err(bad_connection(format!("{}.{key} must be a port from 1 to 65535, not {}", self.what, shown(value)))),
+        }
+    }
+}
+
+fn decoded(what: &str, text: &str) -> Result<String> {
+    let text = percent_decode_str(text).decode_utf8().map_err(|_| bad_connection(format!("the URL's {what} is not UTF-8")))?;
+    if text.contains('\0') {
+        return Err(bad_connection(format!("the URL's {what} holds the character U+0000")));
+    }
+    Ok(text.into_owned())
+}
+
+fn from_url(text: &str) -> Result<Settings> {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return Err(bad_connection(
+            "the URL has no scheme: it must begin with postgres://, mysql://, mariadb:// or sqlite:".to_owned(),
+        ));
+    };
+    // Everything after the scheme may hold a password, so no message shows it.
+    let scheme = scheme.to_ascii_lowercase();
+    if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+        return Err(bad_connection("the URL has no scheme: it must begin with postgres://, mysql://, mariadb:// or sqlite:"));
+    }
+    let database = Database::from_dialect(&scheme)?;
+    if database == Database::Sqlite {
+        return from_sqlite_url(rest);
+    }
+    let url = Url::parse(text).map_err(|error| bad_connection(format!("the {scheme} URL can't be read: {error}")))?;
+    if url.cannot_be_a_base() {
+        return Err(bad_connection(format!("the {scheme} URL must begin with {scheme}://")));
+    }
+    let mut settings = Settings::defaults(database);
+    if let Some(host) = url.host_str().filter(|host| !host.is_empty()) {
+        let host = decoded("host", host)?;
+        if host.starts_with('/') { settings.socket = Some(host) } else { settings.host = host.trim_matches(['[', ']']).to_owned() }
+    }
+    if let Some(port) = url.port() {
+        settings.port = port;
+    }
+    if !url.username().is_empty() {
+        settings.user = Some(decoded("user", url.username())?);
+    }
+    if let Some(password) = url.password() {
+        settings.password = Some(Secret(decoded("password", password)?));
+    }
+    let name = decoded("database", url.path().trim_start_matches('/'))?;
+    if !name.is_empty() {
+        settings.name = Some(name);
+    }
+    for (key, value) in url.query_pairs() {
+        let value = value.into_owned();
+        match &*key {
+            "sslmode" | "ssl-mode" | "ssl_mode" => {
+                settings.ssl.mode = SslMode::from_text(&value)
+                    .ok_or_else(|| bad_connection(format!("the URL's {key} must be one of {}, not {}", SslMode::names(), Quoted(&value))))?;
+            }
+            "ssl" => match &*value {
+                "true" | "1" => settings.ssl.mode = SslMode::VerifyFull,
+                "false" | "0" => settings.ssl.mode = SslMode::Disable,
+                _ => return Err(bad_connection(format!("the URL's ssl must be true or false, not {}", Quoted(&value)))),
+            },
+            "sslrootcert" | "ssl-ca" => settings.ssl.ca = Some(value),
+            "sslcert" | "ssl-cert" => settings.ssl.cert = Some(value),
+            "sslkey" | "ssl-key" => settings.ssl.key = Some(Secret(value)),
+            "host" | "socket" | "socketPath" => settings.socket = Some(value),
+            "application_name" => settings.application_name = Some(value),
+            _ => {
+                return Err(bad_connection(format!(
+                    "the URL's parameter {} is unknown; known are sslmode, ssl, sslrootcert, sslcert, sslkey, socket, application_name",
+                    Quoted(&key)
+                )));
+            }
+        }
+    }
+    settings.check()
+}
+
+fn from_sqlite_url(rest: &str) -> Result<Settings> {
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    if let Some((_, parameters)) = path.split_once('?') {
+        return Err(bad_connection(format!("a sqlite URL takes no parameters, and this one has {}", Quoted(parameters))));
+    }
+    let mut settings = Settings::defaults(Database::Sqlite);
+    settings.file = sqlite_file(&decoded("path", path)?)?;
+    Ok(settings)
+}
+
+fn sqlite_file(storage: &str) -> Result<Option<String>> {
+    match storage {
+        ":memory:" => Ok(None),
+        "" => Err(bad_connection("SQLite needs a file: sqlite:file.db, sqlite:///absolute/file.db or sqlite::memory:")),
+        file if file.contains('\0') => Err(bad_connection("SQLite's file name holds the character U+0000")),
+        file => Ok(Some(file.to_owned())),
+    }
+}
+
+fn from_parts(json: &str) -> Result<Settings> {
+    let parts = Fields::read(&"connection", json)?;
+    parts
+        .only(&["dialect", "host", "port", "database", "user", "password", "socketPath", "storage"])
+        .map_err(|error| Error { code: Code::InvalidConnection, ..error })?;
+    let text = |key: &str| parts.optional_string(key).map_err(|error| Error { code: Code::InvalidConnection, ..error });
+    let dialect = text("dialect")?
+        .ok_or_else(|| bad_connection("connection.dialect is missing: it must be postgres, mysql, mariadb or sqlite"))?;
+    let mut settings = Settings::defaults(Database::from_dialect(&dialect)?);
+    if settings.database == Database::Sqlite {
+        settings.file = sqlite_file(&text("storage")?.unwrap_or_default())?;
+        return Ok(settings);
+    }
+    settings.host = text("host")?.unwrap_or(settings.host);
+    settings.port = parts.port("port")?.unwrap_or(settings.port);
+    settings.socket = text("socketPath")?;
+    settings.name = text("database")?;
+    settings.user = text("user")?;
+    settings.password = parts.secret("password")?;
+    settings.check()
+}
+
+fn from_sequelize(json: &str) -> Result<Settings> {
+    let sequelize = Fields::read(&"sequelize", json)?;
+    let dialect = sequelize.optional_string("dialect")?.unwrap_or_default();
+    let database = Database::from_dialect(&dialect)?;
+    let section = |key: &str| Fields::read(&"sequelize", sequelize.get(key).unwrap_or("{}"));
+    let (config, options) = (section("config")?, section("options")?);
+    let define = Fields::read(&"sequelize.options.define", options.get("define").unwrap_or("{}"))?;
+    if define.get("underscored") == Some("true") {
+        return Err(bad_connection(
+            "the Sequelize instance has define.underscored, which gives its tables other column names than this store uses (jobId, not \
+             job_id): pass an instance without it, or a URL",
+        ));
+    }
+    let mut settings = Settings::defaults(database);
+    if let Some(schema) = define.optional_string("schema")? {
+        if database != Database::Postgres {
+            return Err(bad_connection(format!(
+                "the Sequelize instance has define.schema {}, which {dialect} makes part of the tables' names: pass an instance without it, or \
+                 a URL",
+                Quoted(&schema)
+            )));
+        }
+        settings.schema = Some(schema);
+    }
+    // With replication, Sequelize writes through `write` and falls back to its own settings for what that leaves out.
+    let replication = Fields::read(&"sequelize.options.replication", options.get("replication").filter(|it| it.starts_with('{')).unwrap_or("{}"))?;
+    let write = replication.get("write").unwrap_or("{}");
+    if let Ok(url) = serde_json::from_str::<String>(write) {
+        let schema = settings.schema.take();
+        return Ok(Settings { schema, ..from_url(&url)? });
+    }
+    let write = Fields::read(&"sequelize.options.replication.write", write)?;
+    let text = |key: &str| -> Result<Option<String>> {
+        match write.optional_string(key)? {
+            Some(value) => Ok(Some(value)),
+            None => config.optional_string(key),
+        }
+    };
+    if let Some(pool) = config.get("pool").filter(|pool| pool.starts_with('{')) {
+        let pool = Fields::read(&"sequelize.config.pool", pool)?;
+        let max = pool.count("max", 0, u32::MAX)?.unwrap_or(DEFAULT_POOL);
+        settings.pool_max = max.clamp(1, 1_000);
+        settings.pool_min = pool.count("min", 0, u32::MAX)?.unwrap_or(0).min(settings.pool_max);
+    }
+    if database == Database::Sqlite {
+        let storage = match options.optional_string("storage")? {
+            Some(storage) => storage,
+            // `new Sequelize('sqlite::memory:')` leaves `storage` out.
+            None => text("host")?.filter(|host| host != "localhost").unwrap_or_else(|| ":memory:".to_owned()),
+        };
+        settings.file = sqlite_file(&storage)?;
+        return Ok(settings);
+    }
+    settings.host = text("host")?.unwrap_or(settings.host);
+    settings.port = match write.port("port")? {
+        Some(port) => port,
+        None => config.port("port")?.unwrap_or(settings.port),
+    };
+    settings.name = text("database")?;
+    settings.user = text("username")?;
+    settings.password = match write.secret("password")? {
+        Some(password) => Some(password),
+        None => config.secret("password")?,
+    };
+    let dialect_options = match write.get("dialectOptions").or(options.get("dialectOptions")) {
+        Some(given) => Fields::read(&"sequelize.options.dialectOptions", given)?,
+        None => Fields::read(&"sequelize.options.dialectOptions", "{}")?,
+    };
+    settings.socket = dialect_options.optional_string("socketPath")?;
+    settings.application_name = dialect_options.optional_string("application_name")?;
+    // `pg` takes a folder as the host for a Unix socket.
+    if settings.host.starts_with('/') {
+        settings.socket = Some(std::mem::take(&mut settings.host));
+    }
+    if let Some(ssl) = dialect_options.get("ssl") {
+        settings.take_sequelize_ssl(&dialect, ssl)?;
+    }
+    settings.check()
+}
+
+impl Settings {
+    /// `dialectOptions.ssl`, as the driver that Sequelize uses for the dialect understands it: Node's TLS verifies unless told otherwise, and
+    /// `mysql2` verifies the host name only with `verifyIdentity`.
+    fn take_sequelize_ssl(&mut self, dialect: &str, ssl: &str) -> Result<()> {
+        let ssl = match ssl {
+            "false" => {
+                self.ssl.mode = SslMode::Disable;
+                return Ok(());
+            }
+            "true" => "{}",
+            object if object.starts_with('{') => object,
+            other => {
+                return Err(bad_connection(format!(
+                    "sequelize.options.dialectOptions.ssl must be true, false or an object, not {}: give the certificates themselves",
+                    shown(other)
+                )));
+            }
+        };
+        let ssl = Fields::read(&"sequelize.options.dialectOptions.ssl", ssl)?;
+        self.ssl.mode = if ssl.get("rejectUnauthorized") == Some("false") {
+            SslMode::Require
+        } else if dialect == "mysql" && ssl.get("verifyIdentity") != Some("true") {
+            SslMode::VerifyCa
+        } else {
+            SslMode::VerifyFull
+        };
+        self.take_pem(&ssl)
+    }
+
+    fn check(self) -> Result<Self> {
+        if self.database == Database::MySql && self.name.is_none() {
+            return Err(bad_connection("the name of the database is missing: mysql://user:password@host:3306/database"));
+        }
+        if [&self.name, &self.user, &self.socket].into_iter().flatten().any(|text| text.contains('\0')) || self.host.contains('\0') {
+            return Err(bad_connection("a host, socket, database or user must not hold the character U+0000"));
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Reading an object that the user gave: what is missing or wrong is refused with the name of the place and the value.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::model::{ID_LENGTH, check_id};
+
+/// The keys of a JSON object with their values as text: reads once, copies nothing.
+pub struct Fields<'a> {
+    pub what: &'a dyn fmt::Display,
+    pub entries: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+pub struct Entries<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut entries = Vec::with_capacity(8);
+                while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+                    entries.push((key, value));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A JSON value in a message, cut where it is long.
+pub fn shown(json: &str) -> String {
+    match json.char_indices().nth(80) {
+        None => json.to_owned(),
+        Some((end, _)) => format!("{}… ({} characters)", &json[..end], json.chars().count()),
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub fn read(what: &'a dyn fmt::Display, json: &'a str) -> Result<Self> {
+        match serde_json::from_str::<Entries<'a>>(json) {
+            Ok(Entries(entries)) => Ok(Self { what, entries }),
+            Err(_) => Err(Error::invalid(format!("{what} must be an object, not {}", shown(json)))),
+        }
+    }
+
+    /// The value of a key; `null` counts as absent, for that is what `undefined` and `NaN` become on the way.
+    pub fn get(&self, key: &str) -> Option<&'a str> {
+        let found = self.entries.iter().rev().find(|(name, _)| name == key)?;
+        Some(found.1.get()).filter(|value| *value != "null")
+    }
+
+    /// Refuses every key but these.
+    pub fn only(&self, known: &[&str]) -> Result<()> {
+        match self.entries.iter().find(|(key, _)| !known.contains(&key.as_ref())) {
+            None => Ok(()),
+            Some((key, _)) => Err(Error::invalid(format!("{}.{key} is unknown; known are {}", self.what, known.join(", ")))),
+        }
+    }
+
+    pub fn must<T>(&self, key: &str, value: Option<T>, expected: &str) -> Result<T> {
+        value.ok_or_else(|| Error::invalid(format!("{}.{key} is missing: it must be {expected}", self.what)))
+    }
+
+    pub fn wrong(&self, key: &str, value: &str, expected: impl fmt::Display) -> Error {
+        Error::invalid(format!("{}.{key} must be {expected}, not {}", self.what, shown(value)))
+    }
+
+    pub fn optional_string(&self, key: &str) -> Result<Option<String>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        serde_json::from_str(value).map(Some).map_err(|_| self.wrong(key, value, "a string"))
+    }
+
+    pub fn id(&self, key: &str) -> Result<String> {
+        let id = self.must(key, self.optional_string(key)?, "a string")?;
+        check_id(&format_args!("{}.{key}", self.what), &id, ID_LENGTH)?;
+        Ok(id)
+    }
+
+    pub fn optional_int(&self, key: &str) -> Result<Option<i32>> {
+        const EXPECTED: &str = "a whole number from -2147483648 to 2147483647";
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.parse().map(Some).map_err(|_| self.wrong(key, value, EXPECTED))
+    }
+
+    pub fn int(&self, key: &str) -> Result<i32> {
+        self.must(key, self.optional_int(key)?, "a whole number")
+    }
+
+    pub fn optional_time(&self, key: &str) -> Result<Option<i64>> {
+        const SAFE: i64 = (1 << 53) - 1;
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.parse() {
+            Ok(time) if (-SAFE..=SAFE).contains(&time) => Ok(Some(time)),
+            _ => Err(self.wrong(key, value, "a time in whole epoch milliseconds")),
+        }
+    }
+
+    pub fn status<T>(&self, key: &str, from_text: fn(&str) -> Option<T>, names: fn() -> String) -> Result<T> {
+        let expected = || format!("one of {}", names());
+        let value = self.get(key);
+        let value = value.ok_or_else(|| Error::invalid(format!("{}.{key} is missing: it must be {}", self.what, expected())))?;
+        let text: Option<Cow<'_, str>> = serde_json::from_str(value).ok();
+        text.and_then(|text| from_text(&text)).ok_or_else(|| self.wrong(key, value, expected()))
+    }
+
+    /// Any JSON value, `null` included, as it stands in the text.
+    pub fn json(&self, key: &str) -> Result<String> {
+        let found = self.entries.iter().rev().find(|(name, _)| name == key);
+        self.must(key, found.map(|(_, value)| value.get().to_owned()), "a value that JSON can hold")
+    }
+
+    pub fn array(&self, key: &str) -> Result<Option<&'a str>> {
+        match self.get(key) {
+            Some(value) if !value.starts_with('[') => Err(self.wrong(key, value, "an array")),
+            value => Ok(value),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The boundary: a value crosses once in each direction per call, as JSON text that V8 writes and reads. It is the only module with `unsafe`.
+//!
+//! Text is several times faster than building values one by one through Node-API, and it is exact: what `JSON.stringify` does with a `Date`, a
+//! `NaN` or a lone surrogate is what the user's own engine does.
+
+#![allow(unsafe_code, reason = "Node-API's conversion trait is an unsafe one; each use says what it relies on")]
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, PromiseRaw, ToNapiValue, Unknown};
+use napi::{Env, JsValue, ValueType, sys};
+use napi_derive::napi;
+
+use crate::error::{Error, Result};
+
+type Encode = FunctionRef<FnArgs<(String, String, Unknown<'static>)>, Unknown<'static>>;
+type Decode = FunctionRef<String, Unknown<'static>>;
+type MakeError = FunctionRef<FnArgs<(String, String, bool, Option<String>, Option<String>)>, Unknown<'static>>;
+
+/// The JavaScript half of the boundary, which belongs to one thread's engine.
+struct Hooks {
+    encode: Encode,
+    decode: Decode,
+    make_error: MakeError,
+}
+
+thread_local! {
+    static HOOKS: RefCell<Option<Hooks>> = const { RefCell::new(None) };
+}
+
+/// Takes the JavaScript half of the boundary, when `index.js` is loaded in a thread.
+#[napi(catch_unwind, skip_typescript)]
+pub fn install(
+    encode: Function<FnArgs<(String, String, Unknown<'static>)>, Unknown<'static>>,
+    decode: Function<String, Unknown<'static>>,
+    make_error: Function<FnArgs<(String, String, bool, Option<String>, Option<String>)>, Unknown<'static>>,
+) -> napi::Result<()> {
+    let hooks = Hooks { encode: encode.create_ref()?, decode: decode.create_ref()?, make_error: make_error.create_ref()? };
+    HOOKS.with(|cell| *cell.borrow_mut() = Some(hooks));
+    Ok(())
+}
+
+fn with_hooks<T>(use_them: impl FnOnce(&Hooks) -> napi::Result<T>) -> napi::Result<T> {
+    HOOKS.with(|cell| match &*cell.borrow() {
+        Some(hooks) => use_them(hooks),
+        None => Err(napi::Error::from_reason("the addon was loaded without its index.js")),
+    })
+}
+
+/// Why a call is refused: an error of ours, or a JavaScript error that exists already.
+pub enum Refusal<'env> {
+    Error(Error),
+    Value(Unknown<'env>),
+    Engine(napi::Error),
+}
+
+impl From<Error> for Refusal<'_> {
+    fn from(error: Error) -> Self {
+        Refusal::Error(error)
+    }
+}
+
+impl From<napi::Error> for Refusal<'_> {
+    fn from(error: napi::Error) -> Self {
+        Refusal::Engine(error)
+    }
+}
+
+impl<'env> Refusal<'env> {
+    /// The refusal as a JavaScript error, for a constructor to throw.
+    pub fn into_thrown(self, env: &'env Env) -> napi::Error {
+        let value = match self {
+            Refusal::Error(error) => js_error(env, &error),
+            Refusal::Value(value) => Ok(value),
+            Refusal::Engine(error) => Err(error),
+        };
+        value.map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
+    }
+}
+
+/// A `StateStoreError` in the user's engine.
+fn js_error<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> {
+    with_hooks(|hooks| {
+        let make_error = hooks.make_error.borrow_back(env)?;
+        let cause = error.cause.as_ref();
+        make_error.call(
+            (
+                error.message.clone(),
+                error.code.as_str().to_owned(),
+                error.retryable(),
+                cause.map(|cause| cause.message.clone()),
+                cause.and_then(|cause| cause.code.clone()),
+            )
+                .into(),
+        )
+    })
+}
+
+/// The JSON text of an argument, written by the user's engine. `how` says what of it crosses (see `index.js`).
+pub fn encode<'env>(env: &'env Env, how: &str, what: &str, value: Unknown<'env>) -> std::result::Result<String, Refusal<'env>> {
+    // SAFETY: the handle is only used in this call, whose scope it belongs to; the lifetime is lost because a stored function type can't name it.
+    let value = unsafe { std::mem::transmute::<Unknown<'env>, Unknown<'static>>(value) };
+    let outcome = with_hooks(|hooks| hooks.encode.borrow_back(env)?.call((how.to_owned(), what.to_owned(), value).into()))?;
+    match outcome.get_type()? {
+        ValueType::String => Ok(outcome.coerce_to_string()?.into_utf8()?.into_owned()?),
+        _ => Err(Refusal::Value(outcome)),
+    }
+}
+
+/// A string argument.
+pub fn string(value: Unknown<'_>) -> napi::Result<Option<String>> {
+    match value.get_type()? {
+        ValueType::String => Ok(Some(value.coerce_to_string()?.into_utf8()?.into_owned()?)),
+        _ => Ok(None),
+    }
+}
+
+/// What a call resolves with.
+#[derive(Debug)]
+pub enum Reply {
+    Nothing,
+    Null,
+    Boolean(bool),
+    Number(u32),
+    /// JSON text, which becomes a value as the promise settles.
+    Json(String),
+}
+
+/// A call's outcome on its way to JavaScript.
+pub struct Outcome(Result<Reply>);
+
+impl ToNapiValue for Outcome {
+    unsafe fn to_napi_value(raw_env: sys::napi_env, outcome: Self) -> napi::Result<sys::napi_value> {
+        let convert = move || {
+            let env = Env::from_raw(raw_env);
+            let value = match outcome.0 {
+                Ok(Reply::Nothing) => return unsafe { ToNapiValue::to_napi_value(raw_env, ()) },
+                Ok(Reply::Null) => return unsafe { ToNapiValue::to_napi_value(raw_env, napi::bindgen_prelude::Null) },
+                Ok(Reply::Boolean(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
+                Ok(Reply::Number(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
+                Ok(Reply::Json(text)) => with_hooks(|hooks| hooks.decode.borrow_back(&env)?.call(text))?,
+                Err(error) => return Err(napi::Error::from_unknown_without_coercion(js_error(&env, &error)?)),
+            };
+            Ok(value.raw())
+        };
+        // A panic that crossed into Node would end the process.
+        catch_unwind(AssertUnwindSafe(convert)).unwrap_or_else(|_| Err(napi::Error::from_reason("a result could not be handed over")))
+    }
+}
+
+/// The promise of a call: a refusal before it began is a rejection too, and a panic in the middle is one with `INTERNAL`.
+pub fn promise<'env, F>(env: &'env Env, call: std::result::Result<F, Refusal<'env>>) -> napi::Result<PromiseRaw<'env, Outcome>>
+where
+    F: Future<Output = Result<Reply>> + Send + 'static,
+{
+    match call {
+        Ok(future) => {
+            let future = CatchPanic(Box::pin(future));
+            env.spawn_future(async move { Ok(Outcome(future.await)) })
+        }
+        Err(Refusal::Error(error)) => PromiseRaw::reject(env, js_error(env, &error)?),
+        Err(Refusal::Value(value)) => PromiseRaw::reject(env, value),
+        Err(Refusal::Engine(error)) => Err(error),
+    }
+}
+
+struct CatchPanic(Pin<Box<dyn Future<Output = Result<Reply>> + Send>>);
+
+impl Future for CatchPanic {
+    type Output = Result<Reply>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = &mut self.0;
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)))
+            .unwrap_or_else(|_| Poll::Ready(Err(Error::internal("a defect of this package ended the call: please report it"))))
+    }
+}

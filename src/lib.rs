@@ -1,0 +1,37 @@
+//! The SQL state store of `@batchactions`, as a Node addon.
+//!
+//! # Layers
+//!
+//! ```text
+//! index.js        loads the addon, shapes what crosses, makes StateStoreError
+//! store           the methods, as JavaScript sees them: arguments checked, the order of the calls taken, delegated
+//! json            the boundary: JSON text in, JSON text out
+//! operations      what a call does, on any database: steps, their order, what is repeated
+//!   claims          what this process holds: tokens, where to look next, renewal
+//!   record_writer   single saves, written in groups
+//!   order           calls take effect in the order in which they were made
+//! backend         what a database does, and what that guarantees; postgres, mysql, sqlite: every statement
+//! connection      URL, options or Sequelize instance -> settings
+//! model, fields   jobs, batches, records, checked; the arithmetic on them
+//! error           what a call rejects with; the one retry loop
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A batch has at most one live claim, on every database: a claim is one guarded update.
+//! - A call with a token takes effect only while it is the batch's last one.
+//! - A job is finalized by one caller.
+//! - Batch rows are locked before the job row, by every operation, so that two calls can't wait for each other.
+//! - A call took effect or it did not; what is repeated inside is idempotent or known to have rolled back.
+
+mod backend;
+mod claims;
+mod connection;
+mod error;
+mod fields;
+mod json;
+mod model;
+mod operations;
+mod order;
+mod record_writer;
+mod store;

@@ -1,0 +1,835 @@
+//! Jobs, batches and records: what crosses the boundary, checked, and the arithmetic on it. Nothing here knows a database.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::error::{Code, Error, Quoted, Result};
+use crate::fields::{Entries, Fields, shown};
+
+/// Characters in a job's and a batch's id.
+pub const ID_LENGTH: usize = 36;
+/// Characters in a worker's id.
+pub const WORKER_ID_LENGTH: usize = 128;
+
+macro_rules! status {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+
+            pub fn from_text(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|status| status.as_str() == text)
+            }
+
+            fn names() -> String {
+                Self::ALL.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ")
+            }
+        }
+    };
+}
+
+status! {
+    /// The state of a job.
+    JobStatus {
+        Created = "CREATED", Previewing = "PREVIEWING", Previewed = "PREVIEWED", Processing = "PROCESSING",
+        Paused = "PAUSED", Completed = "COMPLETED", Aborted = "ABORTED", Failed = "FAILED",
+    }
+}
+
+status! {
+    /// The state of a batch.
+    BatchStatus {
+        Pending = "PENDING", Processing = "PROCESSING", Paused = "PAUSED", Completed = "COMPLETED", Failed = "FAILED",
+    }
+}
+
+status! {
+    /// The state of a record.
+    RecordStatus {
+        Pending = "pending", Valid = "valid", Invalid = "invalid", Processed = "processed", Failed = "failed",
+    }
+}
+
+impl JobStatus {
+    pub fn is_final(self) -> bool {
+        matches!(self, JobStatus::Completed | JobStatus::Aborted | JobStatus::Failed)
+    }
+}
+
+/// A status as the database has it. Another adapter may have written one that we do not know; it is passed on as it is.
+pub fn batch_is_open(status: &str) -> bool {
+    status == BatchStatus::Pending.as_str() || status == BatchStatus::Processing.as_str()
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Reading what the user gave
+
+/// Checks an id before a database sees it, so that all of them refuse the same ones.
+pub fn check_id(what: &dyn fmt::Display, id: &str, longest: usize) -> Result<()> {
+    if id.len() > longest && id.chars().count() > longest {
+        return Err(Error::invalid(format!(
+            "{what} must have at most {longest} characters, and {} has {}",
+            Quoted(id),
+            id.chars().count()
+        )));
+    }
+    if id.contains('\0') {
+        return Err(Error::invalid(format!("{what} must not hold the character U+0000: {}", Quoted(id))));
+    }
+    Ok(())
+}
+
+/// One record, its JSON columns as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub index: i32,
+    pub status: RecordStatus,
+    pub raw: String,
+    pub parsed: String,
+    pub errors: String,
+    pub processing_error: Option<String>,
+}
+
+impl Record {
+    pub fn from_json(what: &dyn fmt::Display, json: &str) -> Result<Self> {
+        let fields = Fields::read(what, json)?;
+        Ok(Self {
+            index: fields.int("index")?,
+            status: fields.status("status", RecordStatus::from_text, RecordStatus::names)?,
+            raw: fields.json("raw")?,
+            parsed: fields.json("parsed")?,
+            errors: fields.array("errors")?.unwrap_or("[]").to_owned(),
+            processing_error: fields.optional_string("processingError")?,
+        })
+    }
+
+    /// The records of one bulk save. Where an index comes twice the later record counts, as if they had been saved one by one; a single
+    /// statement can't write one row twice.
+    pub fn list_from_json(what: &str, json: &str) -> Result<Vec<Self>> {
+        let items: Vec<&RawValue> =
+            serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array, not {}", shown(json))))?;
+        let mut records = Vec::with_capacity(items.len());
+        for (place, item) in items.iter().enumerate() {
+            records.push(Self::from_json(&format_args!("{what}[{place}]"), item.get())?);
+        }
+        keep_last_by(&mut records, |record| record.index);
+        Ok(records)
+    }
+
+    /// Appends the record to a JSON array under construction.
+    pub fn push_json(into: &mut String, record: RecordText<'_>) {
+        into.push(if into.is_empty() { '[' } else { ',' });
+        into.push_str("{\"index\":");
+        into.push_str(&record.index.to_string());
+        for (key, value) in [(",\"raw\":", record.raw), (",\"parsed\":", record.parsed)] {
+            into.push_str(key);
+            into.push_str(value);
+        }
+        into.push_str(",\"status\":");
+        push_string(into, record.status);
+        into.push_str(",\"errors\":");
+        into.push_str(record.errors);
+        if let Some(error) = record.processing_error {
+            into.push_str(",\"processingError\":");
+            push_string(into, error);
+        }
+        into.push('}');
+    }
+}
+
+/// A record as a row of the database gives it.
+pub struct RecordText<'a> {
+    pub index: i32,
+    pub raw: &'a str,
+    pub parsed: &'a str,
+    pub status: &'a str,
+    pub errors: &'a str,
+    pub processing_error: Option<&'a str>,
+}
+
+/// Keeps the last item of each key, in the order of the keys' last appearance.
+pub fn keep_last_by<T, K: std::hash::Hash + Eq>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut last = HashMap::with_capacity(items.len());
+    for (place, item) in items.iter().enumerate() {
+        last.insert(key(item), place);
+    }
+    if last.len() < items.len() {
+        let mut place = 0;
+        items.retain(|item| {
+            let keep = last[&key(item)] == place;
+            place += 1;
+            keep
+        });
+    }
+}
+
+fn push_string(into: &mut String, text: &str) {
+    // Writing a string as JSON can't fail: there is no I/O in it and no key to refuse.
+    into.push_str(&serde_json::Value::from(text).to_string());
+}
+
+/// A batch as `saveJobState` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedBatch {
+    pub id: String,
+    pub index: i32,
+    pub status: String,
+    pub processed: i32,
+    pub failed: i32,
+    pub worker_id: Option<String>,
+    pub claimed_at: Option<i64>,
+    pub start: i32,
+    pub end: i32,
+}
+
+impl ListedBatch {
+    fn from_json(what: &dyn fmt::Display, json: &str) -> Result<Self> {
+        let fields = Fields::read(what, json)?;
+        Ok(Self {
+            id: fields.id("id")?,
+            index: fields.int("index")?,
+            status: fields.status("status", BatchStatus::from_text, BatchStatus::names)?.as_str().to_owned(),
+            processed: fields.int("processedCount")?,
+            failed: fields.int("failedCount")?,
+            worker_id: fields.optional_string("workerId")?,
+            claimed_at: fields.optional_time("claimedAt")?,
+            start: fields.optional_int("recordStartIndex")?.unwrap_or(0),
+            end: fields.optional_int("recordEndIndex")?.unwrap_or(0),
+        })
+    }
+
+    fn list_from_json(what: &dyn fmt::Display, json: &str) -> Result<Vec<Self>> {
+        let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array")))?;
+        items.iter().enumerate().map(|(place, item)| Self::from_json(&format_args!("{what}[{place}]"), item.get())).collect()
+    }
+
+    /// The status that its row begins with. PROCESSING without a worker is a claim that nobody holds: nobody could ever take it.
+    pub fn initial_status(&self) -> &str {
+        if self.status == BatchStatus::Processing.as_str() && self.worker_id.is_none() { BatchStatus::Pending.as_str() } else { &self.status }
+    }
+}
+
+/// What `saveJobState` was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub id: String,
+    pub config: String,
+    pub status: JobStatus,
+    /// The text for the `batches` column: an array, in the user's order.
+    pub batches: String,
+    /// The same batches, and who held them.
+    pub listed: Vec<ListedBatch>,
+    pub total_records: i32,
+    pub started_at: Option<i64>,
+    pub completed_at: Option<i64>,
+    pub distributed: bool,
+}
+
+impl Job {
+    pub fn from_json(json: &str) -> Result<Self> {
+        let fields = Fields::read(&"job", json)?;
+        let batches = fields.must("batches", fields.array("batches")?, "an array")?;
+        let config = fields.must("config", fields.get("config"), "an object")?;
+        if !config.starts_with('{') {
+            return Err(fields.wrong("config", config, "an object"));
+        }
+        let distributed = match fields.get("distributed") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(value) => return Err(fields.wrong("distributed", value, "a boolean")),
+        };
+        let mut listed = ListedBatch::list_from_json(&"job.batches", batches)?;
+        if let Some(holders) = fields.array("holders")? {
+            read_holders(&mut listed, holders)?;
+        }
+        Ok(Self {
+            id: fields.id("id")?,
+            config: config.to_owned(),
+            status: fields.status("status", JobStatus::from_text, JobStatus::names)?,
+            listed,
+            batches: batches.to_owned(),
+            total_records: fields.optional_int("totalRecords")?.unwrap_or(0),
+            started_at: fields.optional_time("startedAt")?,
+            completed_at: fields.optional_time("completedAt")?,
+            distributed,
+        })
+    }
+}
+
+/// Who held each batch in the user's snapshot. It stands beside the list, for the list is stored and the claims are not: they belong to the rows.
+fn read_holders(listed: &mut [ListedBatch], json: &str) -> Result<()> {
+    let holders: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Error::invalid("job.batches must be an array"))?;
+    for (place, (batch, holder)) in listed.iter_mut().zip(holders).enumerate() {
+        let what = format_args!("job.batches[{place}]").to_string();
+        let holder = Fields::read(&what, holder.get())?;
+        batch.worker_id = holder.optional_string("workerId")?;
+        if let Some(worker_id) = &batch.worker_id {
+            check_id(&format_args!("{what}.workerId"), worker_id, WORKER_ID_LENGTH)?;
+        }
+        batch.claimed_at = holder.optional_time("claimedAt")?;
+    }
+    Ok(())
+}
+
+/// What `updateBatchState` sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchState {
+    pub status: BatchStatus,
+    pub processed: i32,
+    pub failed: i32,
+}
+
+impl BatchState {
+    pub fn from_json(batch_id: &str, json: &str) -> Result<Self> {
+        let fields = Fields::read(&"state", json)?;
+        let named = fields.id("batchId")?;
+        if named != batch_id {
+            return Err(Error::invalid(format!("state.batchId is {}, but the call is for batch {}", Quoted(&named), Quoted(batch_id))));
+        }
+        Ok(Self {
+            status: fields.status("status", BatchStatus::from_text, BatchStatus::names)?,
+            processed: fields.int("processedCount")?,
+            failed: fields.int("failedCount")?,
+        })
+    }
+}
+
+/// `{ token }`, the optional last argument of a fenced call.
+pub fn token_from_json(json: &str) -> Result<Option<i32>> {
+    let fields = Fields::read(&"fence", json)?;
+    fields.only(&["token"])?;
+    fields.optional_int("token")
+}
+
+/// What `listJobs` looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobFilter {
+    pub status: Option<JobStatus>,
+    pub limit: i32,
+    /// Only jobs behind this key: `startedAt`, newest first and missing ones last, then `id`.
+    pub after: Option<(Option<i64>, String)>,
+}
+
+impl JobFilter {
+    const MOST: i32 = 1_000;
+
+    pub fn from_json(json: &str) -> Result<Self> {
+        let fields = Fields::read(&"options", json)?;
+        fields.only(&["status", "limit", "after"])?;
+        let limit = fields.optional_int("limit")?.unwrap_or(100);
+        if !(1..=Self::MOST).contains(&limit) {
+            return Err(fields.wrong("limit", &limit.to_string(), format!("from 1 to {}", Self::MOST)));
+        }
+        let after = match fields.get("after") {
+            None => None,
+            Some(value) => {
+                let key = Fields::read(&"options.after", value)?;
+                Some((key.optional_time("startedAt")?, key.id("id")?))
+            }
+        };
+        let status = fields.get("status").map(|_| fields.status("status", JobStatus::from_text, JobStatus::names)).transpose()?;
+        Ok(Self { status, limit, after })
+    }
+}
+
+/// One page of `records`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordPage {
+    pub statuses: Vec<RecordStatus>,
+    pub batch_id: Option<String>,
+    /// Only records with a higher index.
+    pub after: Option<i32>,
+    pub limit: i32,
+}
+
+impl RecordPage {
+    /// Records in a page: enough to make the round trip cheap, few enough to stay small in memory.
+    const SIZE: i32 = 500;
+
+    pub fn from_json(json: &str, after: Option<i32>) -> Result<Self> {
+        let fields = Fields::read(&"options", json)?;
+        fields.only(&["status", "batchId", "from"])?;
+        let from = fields.optional_int("from")?;
+        let batch_id = fields.get("batchId").map(|_| fields.id("batchId")).transpose()?;
+        let statuses = match fields.get("status") {
+            None => RecordStatus::ALL.to_vec(),
+            Some(list) if list.starts_with('[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| fields.wrong("status", list, "an array"))?;
+                let mut statuses = Vec::with_capacity(items.len());
+                for item in items {
+                    let text: Option<Cow<'_, str>> = serde_json::from_str(item.get()).ok();
+                    let status = text.and_then(|text| RecordStatus::from_text(&text));
+                    statuses.push(status.ok_or_else(|| fields.wrong("status", item.get(), format!("one of {}", RecordStatus::names())))?);
+                }
+                if statuses.is_empty() {
+                    return Err(fields.wrong("status", list, "a status, or an array of at least one"));
+                }
+                statuses
+            }
+            Some(_) => vec![fields.status("status", RecordStatus::from_text, RecordStatus::names)?],
+        };
+        let from = from.and_then(|from| from.checked_sub(1));
+        Ok(Self { statuses, batch_id, after: after.or(from), limit: Self::SIZE })
+    }
+
+    /// The statuses in as many places as there are statuses, so that one statement serves any choice.
+    pub fn status_places(&self) -> [&'static str; 5] {
+        std::array::from_fn(|place| self.statuses[place.min(self.statuses.len() - 1)].as_str())
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// What a database's columns can't hold
+
+/// How one database's columns differ from what JavaScript can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColumnLimits {
+    /// How deep JSON may nest.
+    pub json_depth: Option<usize>,
+    /// Whether JSON may hold lone surrogates (`"\ud800"`).
+    pub lone_surrogates: bool,
+    /// Bytes in `processingError`.
+    pub text_bytes: Option<usize>,
+    /// Whether text may hold U+0000.
+    pub nul_in_text: bool,
+}
+
+impl ColumnLimits {
+    pub const NONE: Self = Self { json_depth: None, lone_surrogates: true, text_bytes: None, nul_in_text: true };
+
+    /// The record as this database can hold it.
+    pub fn fit_record(&self, mut record: Record) -> Result<Record> {
+        for json in [&mut record.raw, &mut record.parsed, &mut record.errors] {
+            self.fit_json(&format_args!("record {}", record.index), json)?;
+        }
+        if let Some(error) = &mut record.processing_error {
+            if !self.nul_in_text && error.contains('\0') {
+                *error = error.replace('\0', "\u{fffd}");
+            }
+            if let Some(longest) = self.text_bytes {
+                cut(error, longest);
+            }
+        }
+        Ok(record)
+    }
+
+    /// Makes one JSON text storable, or says why it is not.
+    pub fn fit_json(&self, what: &dyn fmt::Display, json: &mut String) -> Result<()> {
+        if let Some(deepest) = self.json_depth {
+            let depth = json_depth(json);
+            if depth > deepest {
+                return Err(Error::invalid(format!(
+                    "{what} nests {depth} levels deep, and this database holds JSON of at most {deepest} levels: flatten it"
+                )));
+            }
+        }
+        if !self.lone_surrogates && json.contains("\\ud") {
+            *json = replace_surrogates(json);
+        }
+        Ok(())
+    }
+}
+
+fn cut(text: &mut String, longest: usize) {
+    const MARK: &str = "… [cut]";
+    if text.len() > longest {
+        let mut end = longest - MARK.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+}
+
+fn json_depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string) = (0usize, 0usize, false);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' if in_string => {
+                bytes.next();
+            }
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// `JSON.stringify` writes a surrogate as an escape only where it stands alone, so each such escape becomes U+FFFD.
+fn replace_surrogates(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let length = if escape.as_bytes().get(1) == Some(&b'u') { 6 } else { 2 }.min(escape.len());
+        let surrogate = length == 6 && escape.as_bytes()[2] == b'd' && matches!(escape.as_bytes()[3], b'8'..=b'9' | b'a'..=b'f');
+        out.push_str(if surrogate { "\u{fffd}" } else { &escape[..length] });
+        rest = &escape[length..];
+    }
+    out.push_str(rest);
+    out
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Two copies of a batch's state
+
+/// A row of the batches table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchRow {
+    pub id: String,
+    pub index: i32,
+    pub status: String,
+    pub worker_id: Option<String>,
+    pub claimed_at: Option<i64>,
+    pub processed: i32,
+    pub failed: i32,
+}
+
+/// The batches of a job as its `batches` column lists them, key order and unknown keys kept.
+pub struct BatchList<'a> {
+    batches: Vec<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
+    ids: Vec<String>,
+}
+
+fn unreadable(job_id: &str) -> Error {
+    Error::new(
+        Code::TablesIncompatible,
+        format!("the column batches of job {} does not hold a list of batches: another program wrote it", Quoted(job_id)),
+    )
+}
+
+impl<'a> BatchList<'a> {
+    pub fn read(job_id: &str, json: &'a str) -> Result<Self> {
+        let entries: Vec<Entries<'a>> = serde_json::from_str(json).map_err(|_| unreadable(job_id))?;
+        let mut ids = Vec::with_capacity(entries.len());
+        let mut batches = Vec::with_capacity(entries.len());
+        for Entries(entry) in entries {
+            let id = entry.iter().find(|(key, _)| key == "id").and_then(|(_, value)| serde_json::from_str(value.get()).ok());
+            ids.push(id.ok_or_else(|| unreadable(job_id))?);
+            batches.push(entry.into_iter().map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect());
+        }
+        Ok(Self { batches, ids })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn position(&self, batch_id: &str) -> Option<usize> {
+        self.ids.iter().position(|id| id == batch_id)
+    }
+
+    /// How many are COMPLETED.
+    pub fn completed(&self) -> usize {
+        let completed = format!("\"{}\"", BatchStatus::Completed.as_str());
+        self.batches.iter().filter(|batch| batch.iter().any(|(key, value)| key == "status" && *value == completed)).count()
+    }
+
+    fn set(&mut self, place: usize, key: &'static str, value: Option<String>) -> bool {
+        let batch = &mut self.batches[place];
+        let found = batch.iter().position(|(name, _)| name == key);
+        match (found, value) {
+            (Some(at), Some(value)) if batch[at].1 != value => batch[at].1 = Cow::Owned(value),
+            (None, Some(value)) => batch.push((Cow::Borrowed(key), Cow::Owned(value))),
+            (Some(at), None) => {
+                batch.remove(at);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Sets one batch's status and counts; whether that changed anything.
+    pub fn set_state(&mut self, place: usize, status: &str, processed: i32, failed: i32) -> bool {
+        let status = self.set(place, "status", Some(serde_json::Value::from(status).to_string()));
+        let processed = self.set(place, "processedCount", Some(processed.to_string()));
+        let failed = self.set(place, "failedCount", Some(failed.to_string()));
+        status | processed | failed
+    }
+
+    /// Takes the state of every batch that has a row from its row; whether that changed anything. The claim itself stays in the row.
+    pub fn follow(&mut self, rows: &[BatchRow]) -> bool {
+        self.follow_each(rows, |list, place, row| {
+            let worker = list.set(place, "workerId", None);
+            let claimed = list.set(place, "claimedAt", None);
+            list.set_state(place, &row.status, row.processed, row.failed) | worker | claimed
+        })
+    }
+
+    /// As `follow`, and with the claims: what `getJobState` shows.
+    pub fn follow_with_claims(&mut self, rows: &[BatchRow]) {
+        for place in 0..self.batches.len() {
+            // Nobody stores records there; should somebody have, `getBatchRecords` has the true ones.
+            self.set(place, "records", Some("[]".to_owned()));
+            for key in ["workerId", "claimedAt", "recordStartIndex", "recordEndIndex"] {
+                let absent = self.batches[place].iter().any(|(name, value)| name == key && value == "null");
+                if absent {
+                    self.set(place, key, None);
+                }
+            }
+        }
+        self.follow_each(rows, |list, place, row| {
+            list.set(place, "workerId", row.worker_id.as_deref().map(|id| serde_json::Value::from(id).to_string()));
+            list.set(place, "claimedAt", row.claimed_at.map(|time| time.to_string()));
+            list.set_state(place, &row.status, row.processed, row.failed)
+        });
+    }
+
+    fn follow_each(&mut self, rows: &[BatchRow], mut take: impl FnMut(&mut Self, usize, &BatchRow) -> bool) -> bool {
+        if rows.is_empty() {
+            return false;
+        }
+        let by_id: HashMap<&str, &BatchRow> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+        let mut changed = false;
+        for place in 0..self.ids.len() {
+            if let Some(row) = by_id.get(self.ids[place].as_str()) {
+                changed |= take(self, place, row);
+            }
+        }
+        changed
+    }
+
+    /// The batches as typed values: what adoption makes rows of.
+    pub fn listed(&self, job_id: &str) -> Result<Vec<ListedBatch>> {
+        ListedBatch::list_from_json(&format_args!("batches of job {}", Quoted(job_id)), &self.to_json())
+            .map_err(|error| Error { code: Code::TablesIncompatible, ..error })
+    }
+
+    pub fn to_json(&self) -> String {
+        let mut out = String::with_capacity(self.batches.len() * 160 + 2);
+        out.push('[');
+        for (place, batch) in self.batches.iter().enumerate() {
+            out.push_str(if place == 0 { "{" } else { ",{" });
+            for (at, (key, value)) in batch.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                push_string(&mut out, key);
+                out.push(':');
+                out.push_str(value);
+            }
+            out.push('}');
+        }
+        out.push(']');
+        out
+    }
+}
+
+/// Every how many indexes a change of state brings the JSON copy up to date: a job of up to 100 batches always, a larger one for one batch in
+/// a hundred, so that the cost of a call does not grow with the job.
+pub fn mirror_step(batches: i64) -> i64 {
+    (batches.max(1) + 99) / 100
+}
+
+pub fn mirrors(index: i32, batches: i64) -> bool {
+    i64::from(index) % mirror_step(batches) == 0
+}
+
+/// Counts of a job's batch rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchCounts {
+    pub total: i64,
+    pub pending: i64,
+    pub processing: i64,
+    pub completed: i64,
+    pub failed: i64,
+}
+
+impl BatchCounts {
+    pub fn add(&mut self, status: &str, count: i64) {
+        self.total += count;
+        match BatchStatus::from_text(status) {
+            Some(BatchStatus::Pending) => self.pending += count,
+            Some(BatchStatus::Processing) => self.processing += count,
+            Some(BatchStatus::Completed) => self.completed += count,
+            Some(BatchStatus::Failed) => self.failed += count,
+            Some(BatchStatus::Paused) | None => {}
+        }
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.total > 0 && self.pending == 0 && self.processing == 0
+    }
+}
+
+/// The status that a job ends with, if its batches are all done.
+pub fn final_status(rows: &[BatchRow]) -> Option<JobStatus> {
+    if rows.is_empty() || rows.iter().any(|row| batch_is_open(&row.status)) {
+        return None;
+    }
+    let failed = rows.iter().any(|row| row.status == BatchStatus::Failed.as_str());
+    Some(if failed { JobStatus::Failed } else { JobStatus::Completed })
+}
+
+/// Counts of a job's records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordCounts {
+    pub processed: i64,
+    /// `failed` and `invalid`.
+    pub failed: i64,
+}
+
+impl RecordCounts {
+    pub fn add(&mut self, status: &str, count: i64) {
+        match RecordStatus::from_text(status) {
+            Some(RecordStatus::Processed) => self.processed += count,
+            Some(RecordStatus::Failed | RecordStatus::Invalid) => self.failed += count,
+            Some(RecordStatus::Pending | RecordStatus::Valid) | None => {}
+        }
+    }
+}
+
+/// What progress is reckoned from, where the job exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobTimes {
+    pub total_records: i64,
+    pub started_at: Option<i64>,
+    pub completed_at: Option<i64>,
+    /// The database's clock.
+    pub now: i64,
+}
+
+/// How far a job is, as the user sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    pub total_records: i64,
+    pub processed_records: i64,
+    pub failed_records: i64,
+    pub pending_records: i64,
+    pub percentage: i64,
+    pub current_batch: i64,
+    pub total_batches: i64,
+    pub elapsed_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_remaining_ms: Option<i64>,
+}
+
+impl Progress {
+    pub fn of(job: JobTimes, records: RecordCounts, completed_batches: i64, total_batches: i64) -> Self {
+        let done = records.processed + records.failed;
+        let pending = (job.total_records - done).max(0);
+        let elapsed = job.started_at.map_or(0, |started| (job.completed_at.unwrap_or(job.now) - started).max(0));
+        let percentage = if job.total_records > 0 { (done as f64 / job.total_records as f64 * 100.0).round() as i64 } else { 0 };
+        Self {
+            total_records: job.total_records,
+            processed_records: records.processed,
+            failed_records: records.failed,
+            pending_records: pending,
+            percentage,
+            current_batch: completed_batches,
+            total_batches,
+            elapsed_ms: elapsed,
+            estimated_remaining_ms: (pending > 0 && done > 0).then(|| (elapsed as f64 / done as f64 * pending as f64).round() as i64),
+        }
+    }
+}
+
+/// The row of a job, its JSON columns as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRow {
+    pub id: String,
+    pub config: String,
+    pub status: String,
+    pub total_records: i64,
+    pub started_at: Option<i64>,
+    pub completed_at: Option<i64>,
+    pub distributed: bool,
+}
+
+impl JobRow {
+    /// `JobState` as JSON, or without `batches` what `listJobs` gives.
+    pub fn to_json(&self, batches: Option<&str>) -> String {
+        let mut out = String::with_capacity(self.config.len() + batches.map_or(0, str::len) + 200);
+        out.push_str("{\"id\":");
+        push_string(&mut out, &self.id);
+        out.push_str(",\"config\":");
+        out.push_str(&self.config);
+        out.push_str(",\"status\":");
+        push_string(&mut out, &self.status);
+        if let Some(batches) = batches {
+            out.push_str(",\"batches\":");
+            out.push_str(batches);
+        }
+        out.push_str(",\"totalRecords\":");
+        out.push_str(&self.total_records.to_string());
+        for (key, time) in [(",\"startedAt\":", self.started_at), (",\"completedAt\":", self.completed_at)] {
+            if let Some(time) = time {
+                out.push_str(key);
+                out.push_str(&time.to_string());
+            }
+        }
+        if self.distributed {
+            out.push_str(",\"distributed\":true");
+        }
+        out.push('}');
+        out
+    }
+}
+
+/// A claim, as the user sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservation {
+    pub job_id: String,
+    pub batch_id: String,
+    pub batch_index: i32,
+    pub worker_id: String,
+    pub claimed_at: i64,
+    pub record_start_index: i32,
+    pub record_end_index: i32,
+    pub token: i32,
+}
+
+/// Counts as `getDistributedStatus` gives them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DistributedStatus<'a> {
+    pub job_id: &'a str,
+    pub total_batches: i64,
+    pub completed_batches: i64,
+    pub failed_batches: i64,
+    pub processing_batches: i64,
+    pub pending_batches: i64,
+    pub is_complete: bool,
+}
+
+impl<'a> DistributedStatus<'a> {
+    pub fn of(job_id: &'a str, counts: BatchCounts) -> Self {
+        Self {
+            job_id,
+            total_batches: counts.total,
+            completed_batches: counts.completed,
+            failed_batches: counts.failed,
+            processing_batches: counts.processing,
+            pending_batches: counts.pending,
+            is_complete: counts.is_complete(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,599 @@
+//! What the store does, on any database: which steps a call takes, in which order, and what is repeated when. The rule of the two copies of a
+//! batch's state is kept here and nowhere else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backend::{self, Backend, BatchChange, RecordWrite, StoredJob, Transaction};
+use crate::claims::{Claims, Lease, Start};
+use crate::connection::{LeaseRenewal, Settings};
+use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, jittered, repeat};
+use crate::model::{
+    BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, Progress, Record, RecordPage,
+    RecordStatus, Reservation, final_status, mirrors,
+};
+use crate::order::{Gate, Turns};
+use crate::record_writer::{BulkPlace, RecordWriter};
+
+/// How long a claim tries again while a batch is PENDING that somebody has locked.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
+/// Rows that one statement of `deleteJob` deletes, so that a large job does not lock its tables for long.
+const DELETE_SLICE: i32 = 5_000;
+
+/// Why nothing was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoClaim {
+    NoPendingBatches,
+    JobNotFound,
+    JobNotProcessing,
+}
+
+impl NoClaim {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoClaim::NoPendingBatches => "NO_PENDING_BATCHES",
+            NoClaim::JobNotFound => "JOB_NOT_FOUND",
+            NoClaim::JobNotProcessing => "JOB_NOT_PROCESSING",
+        }
+    }
+}
+
+/// What became of an attempt to finalize a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finalized {
+    Now,
+    NotYet,
+    /// Final before, or not PROCESSING, or unknown.
+    Not,
+}
+
+/// One store.
+pub struct Operations {
+    backend: Arc<dyn Backend>,
+    claims: Claims,
+    writer: Arc<RecordWriter>,
+    lease_renewal: Option<LeaseRenewal>,
+    renewing: AtomicBool,
+    max_claims: Option<i32>,
+    /// The order of `saveJobState` and `updateBatchState`, by job.
+    pub turns: Turns,
+    pub gate: Gate,
+}
+
+impl Operations {
+    /// Opens nothing: the first call connects.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let (lease_renewal, max_claims) = (settings.lease_renewal, settings.max_claims);
+        let backend: Arc<dyn Backend> = Arc::from(backend::open(settings));
+        Arc::new(Self {
+            writer: Arc::new(RecordWriter::new(backend.clone())),
+            backend,
+            claims: Claims::default(),
+            lease_renewal,
+            renewing: AtomicBool::new(false),
+            max_claims,
+            turns: Turns::default(),
+            gate: Gate::default(),
+        })
+    }
+
+    pub async fn initialize(&self) -> Result<()> {
+        repeat(Repeat::Idempotent, || self.backend.initialize()).await
+    }
+
+    /// Lets the calls under way finish, then ends the connections.
+    pub async fn close(&self) {
+        self.gate.close();
+        self.gate.wait_until_empty().await;
+        self.backend.close().await;
+    }
+
+    // -----------------------------------------------------------------------------------------------------------------------------
+    // Jobs
+
+    pub async fn save_job(&self, mut job: Job) -> Result<()> {
+        let limits = repeat(Repeat::Idempotent, || self.backend.limits()).await?;
+        limits.fit_json(&"job.config", &mut job.config)?;
+        limits.fit_json(&"job.batches", &mut job.batches)?;
+        repeat(Repeat::Idempotent, || self.save_job_once(&job)).await?;
+        if job.status.is_final() {
+            self.claims.forget(&job.id);
+        }
+        Ok(())
+    }
+
+    async fn save_job_once(&self, job: &Job) -> Result<()> {
+        let mut transaction = self.backend.begin().await?;
+        if job.distributed && !job.listed.is_empty() {
+            if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed.iter().collect::<Vec<_>>()).await {
+                if error.code == Code::Constraint {
+                    transaction.rollback().await?;
+                }
+                return Err(error);
+            }
+            self.claims.reopened(&job.id);
+        }
+        transaction.upsert_job(job).await?;
+        // The job is locked now, so a new statement sees every batch that was changed before.
+        let rows = transaction.batch_rows(&job.id).await?;
+        let mut batches = BatchList::read(&job.id, &job.batches)?;
+        if batches.follow(&rows) {
+            transaction.set_job_batches(&job.id, &batches.to_json()).await?;
+        }
+        transaction.commit().await?;
+        if !rows.is_empty() {
+            self.claims.set_batches(&job.id, rows.len() as i64);
+        }
+        Ok(())
+    }
+
+    /// `JobState` as JSON.
+    pub async fn job(&self, job_id: &str) -> Result<Option<String>> {
+        repeat(Repeat::Idempotent, || async {
+            let Some(StoredJob { row, batches }) = self.backend.job(job_id).await? else { return Ok(None) };
+            let mut batches = BatchList::read(job_id, &batches)?;
+            let rows = if batches.is_empty() { Vec::new() } else { self.backend.batch_rows(job_id).await? };
+            batches.follow_with_claims(&rows);
+            Ok(Some(row.to_json(Some(&batches.to_json()))))
+        })
+        .await
+    }
+
+    /// Jobs as a JSON array.
+    pub async fn list_jobs(&self, filter: JobFilter) -> Result<String> {
+        let jobs = repeat(Repeat::Idempotent, || self.backend.list_jobs(&filter)).await?;
+        let jobs: Vec<String> = jobs.iter().map(|job| job.to_json(None)).collect();
+        Ok(format!("[{}]", jobs.join(",")))
+    }
+
+    pub async fn delete_job(&self, job_id: &str) -> Result<bool> {
+        // The job's row goes last, so that a deletion that was interrupted can be found and made again.
+        let mut found = repeat(Repeat::Idempotent, || self.backend.empty_job(job_id)).await?;
+        loop {
+            let deleted = repeat(Repeat::Idempotent, || self.backend.delete_batches(job_id, DELETE_SLICE)).await?;
+            found |= deleted > 0;
+            if deleted == 0 {
+                break;
+            }
+        }
+        loop {
+            let deleted = repeat(Repeat::Idempotent, || self.backend.delete_records(job_id, DELETE_SLICE)).await?;
+            found |= deleted > 0;
+            if deleted == 0 {
+                break;
+            }
+        }
+        found |= repeat(Repeat::Idempotent, || self.backend.delete_job(job_id)).await?;
+        self.claims.forget(job_id);
+        Ok(found)
+    }
+
+    // -----------------------------------------------------------------------------------------------------------------------------
+    // Batches
+
+    pub async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<()> {
+        let token = token.or_else(|| self.claims.token(job_id, batch_id));
+        let mut change = self.change_batch(job_id, batch_id, state, token).await?;
+        if change == BatchChange::NotFound && self.adopt_if_needed(job_id).await? {
+            change = self.change_batch(job_id, batch_id, state, token).await?;
+        }
+        match change {
+            BatchChange::Done(index) => {
+                match state.status {
+                    BatchStatus::Completed | BatchStatus::Failed => self.claims.stop_renewing(job_id, batch_id),
+                    BatchStatus::Pending => self.claims.reopened(job_id),
+                    BatchStatus::Processing | BatchStatus::Paused => {}
+                }
+                self.mirror_if_due(job_id, index).await
+            }
+            BatchChange::LeaseLost => {
+                self.claims.stop_renewing(job_id, batch_id);
+                Err(Error::lease_lost(job_id, batch_id, token.unwrap_or_default()))
+            }
+            BatchChange::NotFound => repeat(Repeat::Idempotent, || self.update_listed_batch(job_id, batch_id, state)).await,
+        }
+    }
+
+    async fn change_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+        repeat(Repeat::Idempotent, || self.backend.update_batch(job_id, batch_id, state, token)).await
+    }
+
+    /// A batch without a row stands in the job's list only.
+    async fn update_listed_batch(&self, job_id: &str, batch_id: &str, state: BatchState) -> Result<()> {
+        let mut transaction = self.backend.begin().await?;
+        let Some(job) = transaction.lock_job(job_id).await? else { return transaction.rollback().await };
+        let mut batches = BatchList::read(job_id, &job.batches)?;
+        match batches.position(batch_id) {
+            Some(place) if batches.set_state(place, state.status.as_str(), state.processed, state.failed) => {
+                transaction.set_job_batches(job_id, &batches.to_json()).await?;
+                transaction.commit().await
+            }
+            _ => transaction.rollback().await,
+        }
+    }
+
+    /// Brings the job's list up to date where the change of this batch calls for it.
+    async fn mirror_if_due(&self, job_id: &str, index: i32) -> Result<()> {
+        let batches = match self.claims.batches(job_id) {
+            Some(batches) => batches,
+            None => {
+                let batches = repeat(Repeat::Idempotent, || self.backend.count_batches(job_id)).await?;
+                self.claims.set_batches(job_id, batches);
+                batches
+            }
+        };
+        if mirrors(index, batches) { self.mirror(job_id).await } else { Ok(()) }
+    }
+
+    /// Brings the job's list up to date: idempotent, for the rows are the truth.
+    async fn mirror(&self, job_id: &str) -> Result<()> {
+        let rows = repeat(Repeat::Idempotent, || async {
+            let mut transaction = self.backend.begin().await?;
+            let Some(job) = transaction.lock_job(job_id).await? else {
+                transaction.rollback().await?;
+                return Ok(0);
+            };
+            let rows = transaction.batch_rows(job_id).await?;
+            let mut batches = BatchList::read(job_id, &job.batches)?;
+            if batches.follow(&rows) {
+                transaction.set_job_batches(job_id, &batches.to_json()).await?;
+                transaction.commit().await?;
+            } else {
+                transaction.rollback().await?;
+            }
+            Ok(rows.len())
+        })
+        .await?;
+        if rows > 0 {
+            self.claims.set_batches(job_id, rows as i64);
+        }
+        Ok(())
+    }
+
+    /// Gives a distributed job that another adapter prepared the rows of its batches. Whether it did.
+    async fn adopt_if_needed(&self, job_id: &str) -> Result<bool> {
+        let outlook = repeat(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
+        match outlook {
+            Some(outlook) if outlook.distributed && !outlook.has_rows => self.adopt(job_id).await,
+            _ => Ok(false),
+        }
+    }
+
+    async fn adopt(&self, job_id: &str) -> Result<bool> {
+        let adopted = repeat(Repeat::Idempotent, || async {
+            let Some(job) = self.backend.job(job_id).await? else { return Ok(false) };
+            let batches = BatchList::read(job_id, &job.batches)?;
+            if batches.is_empty() {
+                return Ok(false);
+            }
+            let listed = batches.listed(job_id)?;
+            let mut transaction = self.backend.begin().await?;
+            insert_absent_batches(&mut *transaction, job_id, &listed.iter().collect::<Vec<_>>()).await?;
+            transaction.commit().await?;
+            Ok(true)
+        })
+        .await?;
+        if adopted {
+            self.mirror(job_id).await?;
+        }
+        Ok(adopted)
+    }
+
+    pub async fn distributed_status(&self, job_id: &str) -> Result<String> {
+        let mut counts = repeat(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
+        if counts.total == 0 && self.adopt_if_needed(job_id).await? {
+            counts = repeat(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
+        }
+        to_json(&DistributedStatus::of(job_id, counts))
+    }
+
+    // -----------------------------------------------------------------------------------------------------------------------------
+    // Claims
+
+    /// `ClaimBatchResult` as JSON.
+    pub async fn claim_batch(self: &Arc<Self>, job_id: &str, worker_id: &str) -> Result<String> {
+        Ok(match self.try_claim(job_id, worker_id).await? {
+            Ok(reservation) => format!("{{\"claimed\":true,\"reservation\":{}}}", to_json(&reservation)?),
+            Err(reason) => format!("{{\"claimed\":false,\"reason\":\"{}\"}}", reason.as_str()),
+        })
+    }
+
+    async fn try_claim(self: &Arc<Self>, job_id: &str, worker_id: &str) -> Result<std::result::Result<Reservation, NoClaim>> {
+        let patience = Instant::now() + CLAIM_PATIENCE;
+        loop {
+            let start = self.claims.start(job_id);
+            if let Some(claim) = self.claim_from(job_id, worker_id, start, start.from).await? {
+                return Ok(Ok(claim));
+            }
+            // Nothing is left from there on; a batch further down may have been reopened by another process.
+            if start.from.is_some()
+                && let Some(claim) = self.claim_from(job_id, worker_id, start, None).await?
+            {
+                return Ok(Ok(claim));
+            }
+            let outlook = repeat(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
+            let Some(outlook) = outlook else { return Ok(Err(NoClaim::JobNotFound)) };
+            if outlook.job_status != JobStatus::Processing.as_str() {
+                return Ok(Err(NoClaim::JobNotProcessing));
+            }
+            if outlook.distributed && !outlook.has_rows && self.adopt(job_id).await? {
+                continue;
+            }
+            if !outlook.has_pending {
+                return Ok(Err(NoClaim::NoPendingBatches));
+            }
+            if Instant::now() >= patience {
+                return Err(Error::new(
+                    Code::Timeout,
+                    format!(
+                        "a batch of job {} is PENDING, and another transaction has kept it locked for {} ms",
+                        Quoted(job_id),
+                        CLAIM_PATIENCE.as_millis()
+                    ),
+                )
+                .repeatable(Repeatable::ByCaller));
+            }
+            tokio::time::sleep(jittered(CLAIM_PAUSE)).await;
+        }
+    }
+
+    async fn claim_from(self: &Arc<Self>, job_id: &str, worker_id: &str, start: Start, from: Option<i32>) -> Result<Option<Reservation>> {
+        // A claim whose reply is lost may have been made, so it is not repeated: `reclaimStaleBatches` brings it back.
+        let claim = repeat(Repeat::RolledBackOnly, || self.backend.claim(job_id, worker_id, from)).await?;
+        let Some(claim) = claim else { return Ok(None) };
+        self.claims.made(&claim, start, self.lease_renewal.map(|renewal| renewal.for_at_most));
+        self.renew_leases();
+        self.mirror_if_due(job_id, claim.batch_index).await?;
+        Ok(Some(claim))
+    }
+
+    pub async fn release_batch(&self, job_id: &str, batch_id: &str, worker_id: &str) -> Result<()> {
+        let token = self.claims.token(job_id, batch_id);
+        match repeat(Repeat::Idempotent, || self.backend.release(job_id, batch_id, worker_id, token)).await? {
+            BatchChange::Done(_) => {
+                self.claims.stop_renewing(job_id, batch_id);
+                self.claims.reopened(job_id);
+                self.mirror(job_id).await
+            }
+            BatchChange::LeaseLost => {
+                self.claims.stop_renewing(job_id, batch_id);
+                Err(Error::lease_lost(job_id, batch_id, token.unwrap_or_default()))
+            }
+            BatchChange::NotFound => Ok(()),
+        }
+    }
+
+    pub async fn renew_batch(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<bool> {
+        let token = token.or_else(|| self.claims.token(job_id, batch_id));
+        match repeat(Repeat::Idempotent, || self.backend.renew(job_id, batch_id, worker_id, token)).await? {
+            BatchChange::Done(_) => Ok(true),
+            BatchChange::NotFound => Ok(false),
+            BatchChange::LeaseLost => {
+                self.claims.stop_renewing(job_id, batch_id);
+                Err(Error::lease_lost(job_id, batch_id, token.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Keeps the leases of this store alive, where the options ask for it, until none is left. It runs on the runtime's own threads, which a blocked
+    /// event loop does not stop.
+    fn renew_leases(self: &Arc<Self>) {
+        let Some(renewal) = self.lease_renewal else { return };
+        if self.renewing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let store = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(renewal.every).await;
+                let Some(store) = store.upgrade() else { return };
+                let leases = store.claims.leases(Instant::now());
+                if store.gate.is_closed() {
+                    return;
+                }
+                if leases.is_empty() {
+                    store.renewing.store(false, Ordering::Release);
+                    // A claim may have been made between the look and the flag.
+                    if store.claims.leases(Instant::now()).is_empty() || store.renewing.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
+                }
+                for Lease { job_id, batch_id, worker_id, token } in leases {
+                    match store.backend.renew(&job_id, &batch_id, &worker_id, Some(token)).await {
+                        Ok(BatchChange::Done(_)) => {}
+                        Ok(BatchChange::LeaseLost | BatchChange::NotFound) => store.claims.stop_renewing(&job_id, &batch_id),
+                        // The next round tries again; a lease that can't be renewed for long is lost, which the worker's next call says.
+                        Err(_) => {}
+                    }
+                }
+            }
+        });
+    }
+
+    pub async fn reclaim_stale_batches(&self, job_id: &str, older_than: Duration) -> Result<u32> {
+        let mut outlook = repeat(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than)).await?;
+        if !outlook.has_rows {
+            if !self.adopt_if_needed(job_id).await? {
+                return Ok(0);
+            }
+            outlook = repeat(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than)).await?;
+        }
+        let mut reclaimed = 0;
+        if outlook.has_stale {
+            reclaimed = repeat(Repeat::Idempotent, || self.backend.reclaim(job_id, older_than, self.max_claims)).await?.batches;
+        }
+        if reclaimed > 0 {
+            self.claims.reopened(job_id);
+            self.mirror(job_id).await?;
+        }
+        // Where nothing is open, the job's last worker may have died before it could finalize it.
+        let open = outlook.has_open && (reclaimed == 0 || repeat(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await?);
+        if !open {
+            repeat(Repeat::RolledBackOnly, || self.finalize(job_id, Some(older_than))).await?;
+        }
+        Ok(reclaimed)
+    }
+
+    pub async fn try_finalize_job(&self, job_id: &str) -> Result<bool> {
+        if repeat(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await? {
+            return Ok(false);
+        }
+        // `true` must reach its one caller, so a reply that is lost is not asked for again.
+        let mut finalized = repeat(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
+        if finalized == Finalized::NotYet && self.adopt_if_needed(job_id).await? {
+            finalized = repeat(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
+        }
+        Ok(finalized == Finalized::Now)
+    }
+
+    /// `abandoned_for`: only where the newest claim is older than that.
+    async fn finalize(&self, job_id: &str, abandoned_for: Option<Duration>) -> Result<Finalized> {
+        let mut transaction = self.backend.begin().await?;
+        let Some(job) = transaction.lock_job(job_id).await? else {
+            transaction.rollback().await?;
+            return Ok(Finalized::Not);
+        };
+        if job.status != JobStatus::Processing.as_str() {
+            transaction.rollback().await?;
+            if JobStatus::from_text(&job.status).is_some_and(JobStatus::is_final) {
+                self.claims.forget(job_id);
+            }
+            return Ok(Finalized::Not);
+        }
+        let rows = transaction.batch_rows(job_id).await?;
+        let abandoned = abandoned_for.is_none_or(|age| is_abandoned(&rows, job.now, age));
+        let Some(status) = final_status(&rows).filter(|_| abandoned) else {
+            transaction.rollback().await?;
+            return Ok(Finalized::NotYet);
+        };
+        let mut batches = BatchList::read(job_id, &job.batches)?;
+        batches.follow(&rows);
+        transaction.finish_job(job_id, status, &batches.to_json()).await?;
+        transaction.commit().await?;
+        self.claims.forget(job_id);
+        Ok(Finalized::Now)
+    }
+
+    // -----------------------------------------------------------------------------------------------------------------------------
+    // Records
+
+    /// Takes the record's place among the saves, on the caller's thread; the future does the rest.
+    pub fn save_record(
+        self: &Arc<Self>,
+        job_id: String,
+        batch_id: String,
+        record: Record,
+        token: Option<i32>,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let token = token.or_else(|| self.claims.token(&job_id, &batch_id));
+        let place = self.writer.enqueue(RecordWrite { job_id, batch_id, record, token });
+        self.writer.clone().wait(place)
+    }
+
+    /// Takes the records' place among the saves, on the caller's thread.
+    pub fn enter_bulk(&self, job_id: &str, records: &[Record]) -> BulkPlace {
+        let indexes = || records.iter().map(|record| record.index);
+        let range = indexes().min().unwrap_or_default()..=indexes().max().unwrap_or_default();
+        self.writer.enter_bulk(job_id, range)
+    }
+
+    pub async fn save_records(&self, mut place: BulkPlace, job_id: String, batch_id: String, records: Vec<Record>) -> Result<()> {
+        place.wait().await;
+        let limits = repeat(Repeat::Idempotent, || self.backend.limits()).await?;
+        let mut writes = Vec::with_capacity(records.len());
+        for record in records {
+            let record = limits.fit_record(record)?;
+            writes.push(RecordWrite { job_id: job_id.clone(), batch_id: batch_id.clone(), record, token: None });
+        }
+        repeat(Repeat::Idempotent, || self.backend.save_records(&writes)).await
+    }
+
+    pub async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+        repeat(Repeat::Idempotent, || self.backend.records_with_status(job_id, statuses)).await
+    }
+
+    pub async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+        repeat(Repeat::Idempotent, || self.backend.records_of_batch(job_id, batch_id)).await
+    }
+
+    pub async fn record_page(&self, job_id: &str, page: RecordPage) -> Result<String> {
+        repeat(Repeat::Idempotent, || self.backend.record_page(job_id, &page)).await
+    }
+
+    pub async fn progress(&self, job_id: &str) -> Result<String> {
+        let counts = repeat(Repeat::Idempotent, || self.backend.progress(job_id)).await?;
+        let (mut completed, mut total) = (counts.batches.completed, counts.batches.total);
+        if counts.job.is_some() && !(counts.distributed && total > 0) {
+            // The list says which batches there are, unless workers claim them from the rows.
+            let stored = repeat(Repeat::Idempotent, || self.backend.job(job_id)).await?;
+            let rows = if total > 0 { repeat(Repeat::Idempotent, || self.backend.batch_rows(job_id)).await? } else { Vec::new() };
+            let json = stored.map_or_else(|| "[]".to_owned(), |job| job.batches);
+            let mut batches = BatchList::read(job_id, &json)?;
+            batches.follow(&rows);
+            (completed, total) = (batches.completed() as i64, batches.len() as i64);
+        }
+        if counts.job.is_none() {
+            (completed, total) = (0, 0);
+        }
+        to_json(&Progress::of(counts.job.unwrap_or_default(), counts.records, completed, total))
+    }
+}
+
+/// A complete job whose newest claim is that old: nobody who worked on it is left.
+fn is_abandoned(rows: &[BatchRow], now: i64, age: Duration) -> bool {
+    let newest = rows.iter().filter_map(|row| row.claimed_at).max();
+    newest.is_some_and(|claimed_at| claimed_at < now.saturating_sub_unsigned(age.as_millis() as u64))
+}
+
+async fn insert_absent_batches(
+    transaction: &mut dyn Transaction,
+    job_id: &str,
+    listed: &[&crate::model::ListedBatch],
+) -> Result<()> {
+    let mut by_index = listed.to_vec();
+    by_index.sort_by_key(|batch| batch.index);
+    let mut ids = std::collections::HashSet::with_capacity(by_index.len());
+    if let Some(twice) = by_index.iter().find(|batch| !ids.insert(&*batch.id)) {
+        return Err(taken(job_id, twice.index, &twice.id, "its id stands twice in the same call"));
+    }
+    for pair in by_index.windows(2) {
+        if pair[0].index == pair[1].index {
+            return Err(taken(job_id, pair[1].index, &pair[1].id, &format!("batch {} of the same call has that index", Quoted(&pair[0].id))));
+        }
+    }
+    let before = transaction.batch_rows(job_id).await?;
+    let known: std::collections::HashSet<&str> = before.iter().map(|row| &*row.id).collect();
+    let absent: Vec<_> = by_index.iter().copied().filter(|batch| !known.contains(&*batch.id)).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    transaction.insert_batches(job_id, &absent).await?;
+    let rows = transaction.batch_rows(job_id).await?;
+    let by_id: std::collections::HashMap<&str, &BatchRow> = rows.iter().map(|row| (&*row.id, row)).collect();
+    for batch in absent {
+        if !by_id.contains_key(&*batch.id) {
+            let why = match rows.iter().find(|row| row.index == batch.index) {
+                Some(row) => format!("batch {} has that index", Quoted(&row.id)),
+                None => "its id belongs to another job, or differs from another one only in case or accents".to_owned(),
+            };
+            return Err(taken(job_id, batch.index, &batch.id, &why));
+        }
+    }
+    Ok(())
+}
+
+fn taken(job_id: &str, index: i32, batch_id: &str, why: &str) -> Error {
+    Error::new(
+        Code::Constraint,
+        format!("batch {} of job {} with index {index} is refused: {why}. Nothing was stored", Quoted(batch_id), Quoted(job_id)),
+    )
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::internal(format!("a result could not be written: {error}")))
+}
+
+#[cfg(test)]
+mod tests;
