@@ -61,7 +61,10 @@ function storableBatch(batch) {
 /** A job without the records of its batches, which would make the text as large as the import. */
 function storableJob(job) {
   const { id, config, status, batches, totalRecords, startedAt, completedAt, distributed } = job;
-  const stored = { id, config: storableConfig(config), status, batches, totalRecords, startedAt, completedAt, distributed };
+  const stored = { id, config: storableConfig(config), status, batches, totalRecords, distributed };
+  // A time that is null is one that is not set, as a database's client gives it.
+  stored.startedAt = startedAt ?? undefined;
+  stored.completedAt = completedAt ?? undefined;
   if (Array.isArray(batches)) {
     stored.batches = batches.map(storableBatch);
     if (batches.some((batch) => isObject(batch) && batch.workerId !== undefined)) {
@@ -123,6 +126,32 @@ const write = {
   connection: (value) => stringify(connectionSource(value), visible),
 };
 
+/** Where in a value the thing is that `JSON.stringify` refused: a BigInt, or an object inside itself. Runs only once it has refused. */
+function unwritable(value, path, inside = new Set()) {
+  if (typeof value === 'bigint') return `${path} is ${value}n, and JSON has no BigInt`;
+  if (!isObject(value)) return undefined;
+  if (inside.has(value)) return `${path} is an object that holds itself`;
+  // Deeper than this, the stack ends before JSON does.
+  if (inside.size > 200 || typeof value.toJSON === 'function') return undefined;
+  inside.add(value);
+  for (const key of Object.keys(value)) {
+    const found = unwritable(value[key], Array.isArray(value) ? `${path}[${key}]` : `${path}.${key}`, inside);
+    if (found) return found;
+  }
+  inside.delete(value);
+  return undefined;
+}
+
+function whyUnwritable(what, value, error) {
+  try {
+    const found = unwritable(value, what);
+    if (found) return found;
+  } catch {
+    // A getter that throws is what stopped JSON.stringify too: its error says more.
+  }
+  return error instanceof Error ? error.message : describe(error);
+}
+
 /** The JSON text of an argument, or the error that refuses it. */
 function encode(how, what, value) {
   const isUrl = how === 'connection' && typeof value === 'string';
@@ -134,7 +163,7 @@ function encode(how, what, value) {
     const text = write[how](value);
     return text === undefined ? invalid(`${what} must be an object, and its toJSON gives ${describe(text)}`) : text;
   } catch (error) {
-    return invalid(`${what} can't be written as JSON: ${error instanceof Error ? error.message : describe(error)}`, error);
+    return invalid(`${what} can't be written as JSON: ${whyUnwritable(what, value, error)}`, error);
   }
 }
 

@@ -56,7 +56,7 @@ impl Claims {
         let mut jobs = lock(&self.jobs);
         let job = jobs.entry(claim.job_id.clone()).or_default();
         if job.epoch == start.epoch {
-            job.from = Some(claim.batch_index);
+            job.from = claim.batch_index.checked_add(1);
         }
         let held = Held {
             token: claim.token,
@@ -138,7 +138,7 @@ mod tests {
         let claims = Claims::default();
         assert_eq!(claims.start("job").from, None);
         claims.made(&claim(7, 1), claims.start("job"), None);
-        assert_eq!(claims.start("job").from, Some(7));
+        assert_eq!(claims.start("job").from, Some(8));
     }
 
     #[test]

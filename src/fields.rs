@@ -58,10 +58,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of a key; `null` counts as absent, for that is what `undefined` and `NaN` become on the way.
+    fn present(&self, key: &str) -> Option<&'a str> {
+        self.entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.get())
+    }
+
+    /// The value of a key; `null` counts as absent.
     pub fn get(&self, key: &str) -> Option<&'a str> {
-        let found = self.entries.iter().rev().find(|(name, _)| name == key)?;
-        Some(found.1.get()).filter(|value| *value != "null")
+        self.present(key).filter(|value| *value != "null")
     }
 
     /// Refuses every key but these.
@@ -82,7 +85,12 @@ impl<'a> Fields<'a> {
 
     pub fn optional_string(&self, key: &str) -> Result<Option<String>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        serde_json::from_str(value).map(Some).map_err(|_| self.wrong(key, value, "a string"))
+        let text = serde_json::from_str(value).or_else(|error| match value.contains("\\ud") {
+            // UTF-8 has no lone surrogates, so none of our databases' text columns has.
+            true => serde_json::from_str(&replace_surrogates(value)),
+            false => Err(error),
+        });
+        text.map(Some).map_err(|_| self.wrong(key, value, "a string"))
     }
 
     pub fn id(&self, key: &str) -> Result<String> {
@@ -93,7 +101,8 @@ impl<'a> Fields<'a> {
 
     pub fn optional_int(&self, key: &str) -> Result<Option<i32>> {
         const EXPECTED: &str = "a whole number from -2147483648 to 2147483647";
-        let Some(value) = self.get(key) else { return Ok(None) };
+        // `NaN` and the infinities arrive as null, so null is a wrong number and not an absent one.
+        let Some(value) = self.present(key) else { return Ok(None) };
         value.parse().map(Some).map_err(|_| self.wrong(key, value, EXPECTED))
     }
 
@@ -103,7 +112,7 @@ impl<'a> Fields<'a> {
 
     pub fn optional_time(&self, key: &str) -> Result<Option<i64>> {
         const SAFE: i64 = (1 << 53) - 1;
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.present(key) else { return Ok(None) };
         match value.parse() {
             Ok(time) if (-SAFE..=SAFE).contains(&time) => Ok(Some(time)),
             _ => Err(self.wrong(key, value, "a time in whole epoch milliseconds")),
@@ -120,8 +129,7 @@ impl<'a> Fields<'a> {
 
     /// Any JSON value, `null` included, as it stands in the text.
     pub fn json(&self, key: &str) -> Result<String> {
-        let found = self.entries.iter().rev().find(|(name, _)| name == key);
-        self.must(key, found.map(|(_, value)| value.get().to_owned()), "a value that JSON can hold")
+        self.must(key, self.present(key).map(str::to_owned), "a value that JSON can hold")
     }
 
     pub fn array(&self, key: &str) -> Result<Option<&'a str>> {
@@ -130,4 +138,20 @@ impl<'a> Fields<'a> {
             value => Ok(value),
         }
     }
+}
+
+/// `JSON.stringify` writes a surrogate as an escape only where it stands alone, so each such escape becomes U+FFFD.
+pub fn replace_surrogates(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let length = if escape.as_bytes().get(1) == Some(&b'u') { 6 } else { 2 }.min(escape.len());
+        let surrogate = length == 6 && escape.as_bytes()[2] == b'd' && matches!(escape.as_bytes()[3], b'8'..=b'9' | b'a'..=b'f');
+        out.push_str(if surrogate { "\u{fffd}" } else { &escape[..length] });
+        rest = &escape[length..];
+    }
+    out.push_str(rest);
+    out
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Code, Error, Quoted, Result};
-use crate::fields::{Entries, Fields, shown};
+use crate::fields::{Entries, Fields, replace_surrogates, shown};
 
 /// Characters in a job's and a batch's id.
 pub const ID_LENGTH: usize = 36;
@@ -78,11 +78,10 @@ pub fn batch_is_open(status: &str) -> bool {
 /// Checks an id before a database sees it, so that all of them refuse the same ones.
 pub fn check_id(what: &dyn fmt::Display, id: &str, longest: usize) -> Result<()> {
     if id.len() > longest && id.chars().count() > longest {
-        return Err(Error::invalid(format!(
-            "{what} must have at most {longest} characters, and {} has {}",
-            Quoted(id),
-            id.chars().count()
-        )));
+        return Err(Error::new(
+            Code::ValueTooLong,
+            format!("{what} must have at most {longest} characters, and {} has {}", Quoted(id), id.chars().count()),
+        ));
     }
     if id.contains('\0') {
         return Err(Error::invalid(format!("{what} must not hold the character U+0000: {}", Quoted(id))));
@@ -471,22 +470,6 @@ fn json_depth(json: &str) -> usize {
         }
     }
     deepest
-}
-
-/// `JSON.stringify` writes a surrogate as an escape only where it stands alone, so each such escape becomes U+FFFD.
-fn replace_surrogates(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        out.push_str(before);
-        let length = if escape.as_bytes().get(1) == Some(&b'u') { 6 } else { 2 }.min(escape.len());
-        let surrogate = length == 6 && escape.as_bytes()[2] == b'd' && matches!(escape.as_bytes()[3], b'8'..=b'9' | b'a'..=b'f');
-        out.push_str(if surrogate { "\u{fffd}" } else { &escape[..length] });
-        rest = &escape[length..];
-    }
-    out.push_str(rest);
-    out
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------

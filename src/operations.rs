@@ -108,14 +108,13 @@ impl Operations {
         let mut transaction = self.backend.begin().await?;
         if job.distributed && !job.listed.is_empty() {
             if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed.iter().collect::<Vec<_>>()).await {
-                if error.code == Code::Constraint {
-                    transaction.rollback().await?;
-                }
-                return Err(error);
+                return refuse(transaction, error).await;
             }
             self.claims.reopened(&job.id);
         }
-        transaction.upsert_job(job).await?;
+        if let Err(error) = transaction.upsert_job(job).await {
+            return refuse(transaction, error).await;
+        }
         // The job is locked now, so a new statement sees every batch that was changed before.
         let rows = transaction.batch_rows(&job.id).await?;
         let mut batches = BatchList::read(&job.id, &job.batches)?;
@@ -582,6 +581,14 @@ async fn insert_absent_batches(
         }
     }
     Ok(())
+}
+
+/// Ends a transaction that a taken id or index refused. Other failures end it by themselves, when it is dropped.
+async fn refuse(transaction: Box<dyn Transaction>, error: Error) -> Result<()> {
+    if error.code == Code::Constraint {
+        transaction.rollback().await?;
+    }
+    Err(error)
 }
 
 fn taken(job_id: &str, index: i32, batch_id: &str, why: &str) -> Error {

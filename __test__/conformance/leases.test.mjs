@@ -93,7 +93,9 @@ onEveryDatabase((on) => {
       const [late, present] = [await on.open(), await on.open()];
       const { job, batchId } = await lost(late, present);
       await present.releaseBatch(job.id, batchId, 'present');
-      expect(await claim(late, job.id, 'late')).toMatchObject({ batchId });
+      // Behind the batches that it has not seen yet, at the latest.
+      const claimed = [];
+      while (!claimed.includes(batchId)) claimed.push((await claim(late, job.id, 'late')).batchId);
       await late.saveProcessedRecord(job.id, batchId, recordOf(0));
       await complete(late, job.id, batchId);
       expect((await batchOfJob(late, job)).status).toBe('COMPLETED');

@@ -21,7 +21,7 @@ use super::{
     Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
 };
 use crate::connection::{Settings, SslMode};
-use crate::error::{Code, Error, Repeatable, Result};
+use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
     RecordPage, RecordStatus, RecordText, Reservation,
@@ -410,10 +410,10 @@ impl Backend for MySql {
         }
         session.limit = DDL_LIMIT;
         // A lock's name belongs to the whole server and has at most 64 characters.
-        let lock = sqlx::query_scalar::<_, Option<i64>>("select get_lock(concat('batchactions ', sha1(database())), 3600)");
+        let lock = sqlx::query_scalar::<_, Option<i64>>("select get_lock(concat('batchactions ', left(sha2(database(), 256), 40)), 3600)");
         run!(session, lock, fetch_one)?;
         let made = make_tables(session).await;
-        let unlock = sqlx::query("select release_lock(concat('batchactions ', sha1(database())))");
+        let unlock = sqlx::query("select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))");
         let unlocked = run!(session, unlock, execute);
         made?;
         unlocked.map(drop)
@@ -922,7 +922,8 @@ impl MySqlTransaction {
             return Err(Error::new(
                 Code::ValueTooLong,
                 format!(
-                    "the batches of job {job_id:?} have {bytes} bytes, and this server takes {most}: raise its setting max_allowed_packet"
+                    "the batches of job {} have {bytes} bytes, and this server takes {most}: raise its setting max_allowed_packet",
+                    Quoted(job_id)
                 ),
             ));
         }
@@ -993,7 +994,19 @@ impl Transaction for MySqlTransaction {
         .bind(job.completed_at)
         .bind(job.distributed);
         run!(&mut self.session, query, execute)?;
-        Ok(())
+        // The collation of `id` takes ids that differ in case or accents for one, and so the upsert may have hit another job.
+        let query = sqlx::query_scalar::<_, String>("select id from batchactions_jobs where id = ?").bind(&*job.id);
+        match run!(&mut self.session, query, fetch_optional)? {
+            Some(id) if id != job.id => Err(Error::new(
+                Code::Constraint,
+                format!(
+                    "job {} can't be stored beside job {}: this database takes their ids for the same one. Nothing was stored",
+                    Quoted(&job.id),
+                    Quoted(&id)
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {

@@ -117,18 +117,30 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
     // A transaction pooler refuses start-up parameters that it does not know; `statementCache: 0` says that there may be one.
     if settings.statement_cache > 0 {
         options = options.options([
-            ("default_transaction_isolation", "read committed".to_owned()),
+            ("default_transaction_isolation", start_up_value("read committed")),
             ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
         ]);
     }
     if let Some(schema) = &settings.schema {
-        options = options.options([("search_path", quoted(schema))]);
+        options = options.options([("search_path", start_up_value(&quoted(schema)))]);
     }
     options
 }
 
 fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// A value among the start-up options, where a space ends one and a backslash takes the meaning from what follows.
+fn start_up_value(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for character in value.chars() {
+        if character.is_whitespace() || character == '\\' {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
 }
 
 pub(super) fn is_pem(text: &str) -> bool {
