@@ -202,32 +202,36 @@ function loadAddon() {
   }
 }
 
-const addon = loadAddon();
-addon.install(encode, parse, makeError);
+/** Joins the two halves. A subclass, because the addon's own class could be called without `new`. */
+function connect(addon) {
+  addon.install(encode, parse, makeError);
+  const { _recordPage: recordPage } = addon.SqlxStateStore.prototype;
+  delete addon.SqlxStateStore.prototype._recordPage;
 
-const { SqlxStateStore } = addon;
-const { _recordPage: recordPage } = SqlxStateStore.prototype;
-delete SqlxStateStore.prototype._recordPage;
+  class SqlxStateStore extends addon.SqlxStateStore {
+    async *records(jobId, options) {
+      let after;
+      for (;;) {
+        const page = await recordPage.call(this, jobId, options, after);
+        if (page.length === 0) return;
+        yield* page;
+        after = page[page.length - 1].index;
+      }
+    }
 
-function define(name, value) {
-  Object.defineProperty(SqlxStateStore.prototype, name, { value, configurable: true, writable: true });
+    // Node 20 has no `await using`, but compilers that translate it look for this name there.
+    [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
+      return this.close();
+    }
+  }
+  return { SqlxStateStore, StateStoreError };
 }
 
-define('records', async function* records(jobId, options) {
-  let after;
-  for (;;) {
-    const page = await recordPage.call(this, jobId, options, after);
-    if (page.length === 0) return;
-    yield* page;
-    after = page[page.length - 1].index;
-  }
-});
-
-define(Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose'), function asyncDispose() {
-  return this.close();
-});
+const addon = loadAddon();
+// A test runner may load this file more than once in a thread. There is one addon, so there is one class of stores and one of errors.
+addon.connected ??= connect(addon);
 
 // Assigned one by one, so that Node finds the names for `import { SqlxStateStore }`.
-module.exports.SqlxStateStore = SqlxStateStore;
-module.exports.SequelizeStateStore = SqlxStateStore;
-module.exports.StateStoreError = StateStoreError;
+module.exports.SqlxStateStore = addon.connected.SqlxStateStore;
+module.exports.SequelizeStateStore = addon.connected.SqlxStateStore;
+module.exports.StateStoreError = addon.connected.StateStoreError;

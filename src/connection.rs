@@ -494,8 +494,8 @@ fn from_sequelize(json: &str) -> Result<Settings> {
     if database == Database::Sqlite {
         let storage = match options.optional_string("storage")? {
             Some(storage) => storage,
-            // `new Sequelize('sqlite::memory:')` leaves `storage` out.
-            None => text("host")?.filter(|host| host != "localhost").unwrap_or_else(|| ":memory:".to_owned()),
+            // Made from a URL, it has the file's name as the host, or nothing for `sqlite::memory:`; made from options, it has its default host.
+            None => text("host")?.filter(|host| !host.is_empty() && host != "localhost").unwrap_or_else(|| ":memory:".to_owned()),
         };
         settings.file = sqlite_file(&storage)?;
         return Ok(settings);

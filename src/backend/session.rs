@@ -157,6 +157,9 @@ impl<DB: Dialect> Connections<DB> {
         self.closed.store(true, Ordering::Release);
         if let Some(pool) = self.pool.get() {
             pool.close().await;
+            // A connection that was on its way back while the pool closed is idle in the closed pool now: sqlx 0.8 does not look again after it has
+            // waited for the last one.
+            pool.close().await;
         }
     }
 }
