@@ -15,6 +15,7 @@ use crate::model::{
     RecordPage, RecordStatus, Reservation,
 };
 
+mod file_in_use;
 mod mysql;
 mod postgres;
 mod rows;

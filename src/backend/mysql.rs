@@ -9,13 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
-use sqlx::pool::PoolOptions;
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 use tokio::sync::OnceCell;
 
 use super::postgres::is_pem;
 use super::rows::{MultiRow, chunks};
-use super::session::{BoxFuture, Connections, Dialect, Session, run, say};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say};
 use super::tables::Catalogue;
 use super::{
     Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
@@ -64,8 +63,8 @@ impl Dialect for sqlx::MySql {
         }
     }
 
-    fn roll_back(connection: &mut MySqlConnection) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async move { sqlx::Executor::execute(connection, "rollback").await.map(drop) })
+    fn execute<'c>(connection: &'c mut MySqlConnection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::Executor::execute(connection, text).await.map(drop) })
     }
 }
 
@@ -118,14 +117,8 @@ impl MySql {
              set session innodb_lock_wait_timeout = {}, sql_mode = concat(@@sql_mode, ',STRICT_TRANS_TABLES')",
             (settings.statement_timeout / LOCK_WAIT_SHARE).as_secs().max(1)
         );
-        let pool = PoolOptions::new()
-            .max_connections(settings.pool_max)
-            .idle_timeout(settings.idle_timeout)
-            .after_connect(move |connection, _| {
-                let set_up = set_up.clone();
-                Box::pin(async move { sqlx::Executor::execute(connection, &*set_up).await.map(drop) })
-            });
-        Self { connections: Connections::new(&settings, connect_options(&settings), pool), server: OnceCell::new() }
+        let rules = PoolRules { set_up: Some(set_up), ..PoolRules::of(&settings) };
+        Self { connections: Connections::new(&settings, connect_options(&settings), rules), server: OnceCell::new() }
     }
 
     async fn server(&self) -> Result<Server> {

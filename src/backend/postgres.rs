@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
-use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
-use super::session::{BoxFuture, Connections, Dialect, Session, run, say};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say};
 use super::tables::Catalogue;
 use super::{
     Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
@@ -60,8 +59,8 @@ impl Dialect for sqlx::Postgres {
         }
     }
 
-    fn roll_back(connection: &mut PgConnection) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async move { sqlx::Executor::execute(connection, "rollback").await.map(drop) })
+    fn execute<'c>(connection: &'c mut PgConnection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::Executor::execute(connection, text).await.map(drop) })
     }
 }
 
@@ -74,8 +73,8 @@ pub struct Postgres {
 
 impl Postgres {
     pub fn new(settings: Settings) -> Self {
-        let pool = PoolOptions::new().max_connections(settings.pool_max).idle_timeout(settings.idle_timeout);
-        Self { connections: Connections::new(&settings, connect_options(&settings), pool), schema: settings.schema }
+        let connections = Connections::new(&settings, connect_options(&settings), PoolRules::of(&settings));
+        Self { connections, schema: settings.schema }
     }
 }
 

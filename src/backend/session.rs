@@ -1,172 +1,250 @@
-//! Connections, shared by the three drivers: made lazily, bounded in time, and thrown away after anything that leaves them in doubt.
+//! Connections, shared by the three drivers: made when they are needed, bounded in number and time, and thrown away after anything that leaves them in
+//! doubt.
+//!
+//! The pool is our own, for four properties that sqlx 0.8's lacks: a refused connection fails at once, with its reason, instead of being tried until
+//! the caller's patience ends; a connection that comes back costs no round trip (theirs is pinged each time); what was on its way back while the pool
+//! closed is closed too; and a connection whose statement was given up never comes back.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sqlx::error::DatabaseError;
-use sqlx::pool::{PoolConnection, PoolOptions};
-use sqlx::{ConnectOptions, Connection, Database, Pool};
-use tokio::sync::OnceCell;
+use sqlx::{ConnectOptions, Connection, Database};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use crate::connection::Settings;
-use crate::error::{Code, Error, Repeatable, Result};
+use crate::error::{Code, Error, Repeatable, Result, lock};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a driver must say so that its errors mean the same everywhere.
+/// What a driver must say so that its connections and errors mean the same everywhere.
 pub trait Dialect: Database {
     /// The error that a database's own error becomes, without the cause.
     fn explain(error: &dyn DatabaseError) -> Error;
 
-    /// Ends a transaction that was given up.
-    fn roll_back(connection: &mut Self::Connection) -> BoxFuture<'_, sqlx::Result<()>>;
+    /// Runs text without values, unprepared.
+    fn execute<'c>(connection: &'c mut Self::Connection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>>;
 }
 
 /// A connection that was idle for longer is tried before it is used: a server or a firewall may have ended it meanwhile. A busy store never pays for it.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// A lazily made pool.
-pub struct Connections<DB: Dialect> {
-    options: <DB::Connection as Connection>::Options,
-    pool_options: PoolOptions<DB>,
-    pool: OnceCell<Pool<DB>>,
-    closed: AtomicBool,
-    place: String,
-    connect_timeout: Duration,
-    statement_timeout: Duration,
-    acquire_timeout: Duration,
-    /// Whether a connection in doubt is kept all the same.
-    keep_in_doubt: bool,
+/// How long a goodbye to the server may take.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How a pool's connections are made and kept.
+pub struct PoolRules {
+    pub max: u32,
+    /// Idle connections that are kept.
+    pub min: u32,
+    /// After how long without use the others are closed; never where it is `None`.
+    pub idle_timeout: Option<Duration>,
+    /// Said on each new connection.
+    pub set_up: Option<String>,
+    /// Whether a connection in doubt is kept all the same, for a database that ends with its connection.
+    pub keep_in_doubt: bool,
 }
 
-impl<DB: Dialect> Connections<DB> {
-    pub fn new(settings: &Settings, options: <DB::Connection as Connection>::Options, pool_options: PoolOptions<DB>) -> Self {
+impl PoolRules {
+    pub fn of(settings: &Settings) -> Self {
         Self {
-            options,
-            pool_options: pool_options
-                .min_connections(settings.pool_min)
-                .acquire_timeout(settings.acquire_timeout)
-                .test_before_acquire(false)
-                .before_acquire(|connection, meta| {
-                    Box::pin(async move {
-                        if meta.idle_for < TRUSTED_IDLE {
-                            return Ok(true);
-                        }
-                        // A server that vanished without a word must not hold the call up for long.
-                        Ok(matches!(timeout(TRUSTED_IDLE, connection.ping()).await, Ok(Ok(()))))
-                    })
-                }),
-            pool: OnceCell::new(),
-            closed: AtomicBool::new(false),
-            place: settings.place(),
-            connect_timeout: settings.connect_timeout,
-            statement_timeout: settings.statement_timeout,
-            acquire_timeout: settings.acquire_timeout,
+            max: settings.pool_max,
+            min: settings.pool_min,
+            idle_timeout: Some(settings.idle_timeout),
+            set_up: None,
             keep_in_doubt: false,
         }
     }
+}
 
-    /// For a database that ends with its connection.
-    pub fn keep_in_doubt(&mut self) {
-        self.keep_in_doubt = true;
+/// A pool that is filled as it is used.
+pub struct Connections<DB: Dialect> {
+    options: <DB::Connection as Connection>::Options,
+    settings: Settings,
+    rules: PoolRules,
+    slots: Arc<Semaphore>,
+    /// Whether a connection was ever made: then the settings are right, and a refusal is a server that restarts.
+    connected: AtomicBool,
+    shelf: Arc<Shelf<DB>>,
+}
+
+/// Idle connections, the one used last on top.
+struct Shelf<DB: Dialect> {
+    idle: Mutex<Vec<(DB::Connection, Instant)>>,
+    min: usize,
+    idle_timeout: Option<Duration>,
+    reaping: AtomicBool,
+}
+
+impl<DB: Dialect> Connections<DB> {
+    pub fn new(settings: &Settings, options: <DB::Connection as Connection>::Options, rules: PoolRules) -> Self {
+        let shelf = Shelf {
+            idle: Mutex::default(),
+            min: rules.min as usize,
+            idle_timeout: rules.idle_timeout,
+            reaping: AtomicBool::new(false),
+        };
+        Self {
+            options,
+            settings: settings.clone(),
+            slots: Arc::new(Semaphore::new(rules.max as usize)),
+            rules,
+            connected: AtomicBool::new(false),
+            shelf: Arc::new(shelf),
+        }
     }
 
     pub async fn acquire(&self) -> Result<Session<DB>> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::closed());
-        }
-        let pool = self.pool.get_or_try_init(|| self.open()).await?;
-        let connection = match pool.acquire().await {
-            Ok(connection) => connection,
-            Err(sqlx::Error::PoolClosed) => return Err(Error::closed()),
-            Err(sqlx::Error::PoolTimedOut) => return Err(self.why_none_was_free(pool).await),
-            Err(error) => return Err(self.connection_failed(error)),
+        let slot = match timeout(self.settings.acquire_timeout, self.slots.clone().acquire_owned()).await {
+            Ok(Ok(slot)) => slot,
+            Ok(Err(_)) => return Err(Error::closed()),
+            Err(_) => {
+                return Err(Error::new(
+                    Code::Timeout,
+                    format!(
+                        "all {} connections to {} were in use for {} ms (pool.acquireTimeoutMs): raise pool.max, or make fewer calls at once",
+                        self.rules.max,
+                        self.settings.place(),
+                        self.settings.acquire_timeout.as_millis(),
+                    ),
+                )
+                // Nothing was sent, so the caller may try again.
+                .repeatable(Repeatable::ByCaller));
+            }
+        };
+        let connection = match self.reuse().await {
+            Some(connection) => connection,
+            None => self.connect().await?,
         };
         Ok(Session {
             connection: Some(connection),
+            slot: Some(slot),
+            shelf: self.shelf.clone(),
             in_doubt: false,
             in_transaction: false,
-            keep_in_doubt: self.keep_in_doubt,
-            limit: self.statement_timeout,
-            place: self.place.clone(),
+            keep_in_doubt: self.rules.keep_in_doubt,
+            limit: self.settings.statement_timeout,
+            place: self.settings.place(),
         })
     }
 
-    /// The pool repeats a refused connection for as long as a caller may wait and then says that it timed out. One plain connection first, so
-    /// that a wrong port or password fails at once, with the reason.
-    async fn open(&self) -> Result<Pool<DB>> {
-        self.try_connection().await?;
-        Ok(self.pool_options.clone().connect_lazy_with(self.options.clone()))
+    async fn reuse(&self) -> Option<DB::Connection> {
+        loop {
+            let (mut connection, since) = lock(&self.shelf.idle).pop()?;
+            if self.rules.keep_in_doubt || since.elapsed() < TRUSTED_IDLE {
+                return Some(connection);
+            }
+            // A server that vanished without a word must not hold the call up for long.
+            if matches!(timeout(TRUSTED_IDLE, connection.ping()).await, Ok(Ok(()))) {
+                return Some(connection);
+            }
+        }
     }
 
-    async fn try_connection(&self) -> Result<()> {
-        match timeout(self.connect_timeout, self.options.connect()).await {
+    async fn connect(&self) -> Result<DB::Connection> {
+        let connecting = async {
+            let mut connection = self.options.connect().await?;
+            if let Some(set_up) = &self.rules.set_up {
+                DB::execute(&mut connection, set_up).await?;
+            }
+            Ok(connection)
+        };
+        match timeout(self.settings.connect_timeout, connecting).await {
             Ok(Ok(connection)) => {
-                // It has served its purpose; whether the goodbye arrives does not matter.
-                let _ = timeout(self.connect_timeout, connection.close()).await;
-                Ok(())
+                self.connected.store(true, Ordering::Release);
+                Ok(connection)
             }
             Ok(Err(error)) => Err(self.connection_failed(error)),
             Err(_) => Err(Error::new(
                 Code::ConnectionFailed,
-                format!("could not connect to {} within {} ms (connectTimeoutMs): no answer", self.place, self.connect_timeout.as_millis()),
+                format!(
+                    "could not connect to {} within {} ms (connectTimeoutMs): no answer",
+                    self.settings.place(),
+                    self.settings.connect_timeout.as_millis()
+                ),
             )),
         }
     }
 
-    async fn why_none_was_free(&self, pool: &Pool<DB>) -> Error {
-        if let Err(error) = self.try_connection().await {
-            return error;
-        }
-        Error::new(
-            Code::Timeout,
-            format!(
-                "all {} connections to {} were in use for {} ms (pool.acquireTimeoutMs): raise pool.max, or make fewer calls at once",
-                pool.size(),
-                self.place,
-                self.acquire_timeout.as_millis(),
-            ),
-        )
-        // Nothing was sent, so the caller may try again.
-        .repeatable(Repeatable::ByCaller)
-    }
-
     fn connection_failed(&self, error: sqlx::Error) -> Error {
-        let reason = match &error {
-            sqlx::Error::Database(database) => database.message().to_owned(),
-            sqlx::Error::Io(io) => io.to_string(),
-            other => other.to_string(),
-        };
-        let failed = Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place));
-        match &error {
+        let (reason, code, transient) = match &error {
             sqlx::Error::Database(database) => {
-                let explained = DB::explain(&**database);
-                // A server that is still starting, or full for the moment, is worth another try by ourselves.
-                let repeatable = if explained.repeatable == Repeatable::RolledBack { Repeatable::RolledBack } else { Repeatable::ByCaller };
-                failed.repeatable(repeatable).caused_by(database.message(), database.code().map(Into::into))
+                // A server that is still starting, or full for the moment.
+                let transient = DB::explain(&**database).repeatable == Repeatable::RolledBack;
+                (database.message().to_owned(), database.code().map(Into::into), transient)
             }
-            other => failed.caused_by(other.to_string(), None),
-        }
+            sqlx::Error::Io(io) => (io.to_string(), None, self.connected.load(Ordering::Acquire)),
+            other => (other.to_string(), None, false),
+        };
+        // Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
+        let repeatable = if transient { Repeatable::RolledBack } else { Repeatable::ByCaller };
+        Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.settings.place()))
+            .repeatable(repeatable)
+            .caused_by(reason, code)
     }
 
+    /// Waits for the connections that are in use, then ends all.
     pub async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        if let Some(pool) = self.pool.get() {
-            pool.close().await;
-            // A connection that was on its way back while the pool closed is idle in the closed pool now: sqlx 0.8 does not look again after it has
-            // waited for the last one.
-            pool.close().await;
+        // Should one not come back in the time that its statement may take, it is given up.
+        let all = timeout(self.settings.statement_timeout, self.slots.acquire_many(self.rules.max)).await;
+        self.slots.close();
+        let idle = std::mem::take(&mut *lock(&self.shelf.idle));
+        for (connection, _) in idle {
+            // Whether the goodbye arrives does not matter: the socket closes either way.
+            let _ = timeout(GOODBYE, connection.close()).await;
+        }
+        drop(all);
+    }
+}
+
+impl<DB: Dialect> Shelf<DB> {
+    fn put(self: &Arc<Self>, connection: DB::Connection) {
+        let mut idle = lock(&self.idle);
+        idle.push((connection, Instant::now()));
+        let Some(idle_timeout) = self.idle_timeout else { return };
+        if idle.len() > self.min && !self.reaping.swap(true, Ordering::AcqRel) {
+            tokio::spawn(reap(Arc::downgrade(self), idle_timeout));
+        }
+    }
+}
+
+/// Closes what has not been used for long, until nothing is left to close.
+async fn reap<DB: Dialect>(shelf: std::sync::Weak<Shelf<DB>>, idle_timeout: Duration) {
+    loop {
+        tokio::time::sleep(idle_timeout).await;
+        let Some(shelf) = shelf.upgrade() else { return };
+        let (expired, done) = {
+            let mut idle = lock(&shelf.idle);
+            let mut expired = Vec::new();
+            while idle.len() > shelf.min && idle.first().is_some_and(|(_, since)| since.elapsed() >= idle_timeout) {
+                expired.push(idle.remove(0).0);
+            }
+            let done = idle.len() <= shelf.min;
+            if done {
+                // Under the lock, so that what is put there next starts another round.
+                shelf.reaping.store(false, Ordering::Release);
+            }
+            (expired, done)
+        };
+        for connection in expired {
+            let _ = timeout(GOODBYE, connection.close()).await;
+        }
+        if done {
+            return;
         }
     }
 }
 
 /// One connection for one call.
 pub struct Session<DB: Dialect> {
-    connection: Option<PoolConnection<DB>>,
+    connection: Option<DB::Connection>,
+    slot: Option<OwnedSemaphorePermit>,
+    shelf: Arc<Shelf<DB>>,
     /// A statement is under way, or it was given up: an answer may still come.
     in_doubt: bool,
     in_transaction: bool,
@@ -180,7 +258,7 @@ impl<DB: Dialect> Session<DB> {
     pub fn start(&mut self) -> Result<&mut DB::Connection> {
         self.in_doubt = true;
         match &mut self.connection {
-            Some(connection) => Ok(&mut **connection),
+            Some(connection) => Ok(connection),
             None => Err(Error::internal("a connection was used after its end")),
         }
     }
@@ -229,18 +307,23 @@ impl<DB: Dialect> Session<DB> {
 
 impl<DB: Dialect> Drop for Session<DB> {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
+        let (Some(mut connection), Some(slot)) = (self.connection.take(), self.slot.take()) else { return };
         if self.in_doubt && !self.keep_in_doubt {
             // The socket closes, and the server rolls back what was open.
-            drop(connection.detach());
-        } else if self.in_transaction {
-            let limit = self.limit;
-            tokio::spawn(async move {
-                if !matches!(timeout(limit, DB::roll_back(&mut connection)).await, Ok(Ok(()))) {
-                    drop(connection.detach());
-                }
-            });
+            return;
         }
+        let shelf = self.shelf.clone();
+        if !self.in_transaction {
+            shelf.put(connection);
+            return;
+        }
+        let limit = self.limit;
+        tokio::spawn(async move {
+            if matches!(timeout(limit, DB::execute(&mut connection, "rollback")).await, Ok(Ok(()))) {
+                shelf.put(connection);
+            }
+            drop(slot);
+        });
     }
 }
 

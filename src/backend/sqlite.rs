@@ -3,17 +3,19 @@
 //! One connection writes, so that calls of one process wait for each other in order and not by polling; a few others read. Between processes, a write
 //! takes the write lock at its beginning (`begin immediate`): a read that turned into a write would fail at once instead of waiting.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
-use sqlx::pool::PoolOptions;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
+use tokio::sync::OnceCell;
 
+use super::file_in_use::FileInUse;
 use super::rows::{MultiRow, chunks};
-use super::session::{BoxFuture, Connections, Dialect, Session, run, say};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say};
 use super::tables::Catalogue;
 use super::{
     Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
@@ -54,8 +56,8 @@ impl Dialect for sqlx::Sqlite {
         }
     }
 
-    fn roll_back(connection: &mut SqliteConnection) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async move { sqlx::Executor::execute(connection, "rollback").await.map(drop) })
+    fn execute<'c>(connection: &'c mut SqliteConnection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::Executor::execute(connection, text).await.map(drop) })
     }
 }
 
@@ -65,23 +67,46 @@ pub struct Sqlite {
     writer: Connections<sqlx::Sqlite>,
     /// `None` in memory, where the database is the one connection.
     readers: Option<Connections<sqlx::Sqlite>>,
+    file: Option<PathBuf>,
+    /// Set before the first connection.
+    in_use: OnceCell<Option<FileInUse>>,
 }
 
 impl Sqlite {
     pub fn new(settings: Settings) -> Self {
         let options = connect_options(&settings);
-        // Both would end the database in memory, and are of no use to a file.
-        let pool = || PoolOptions::new().idle_timeout(None).max_lifetime(None);
-        let mut writer = Connections::new(&settings, options.clone(), pool().max_connections(1));
-        if settings.file.is_none() {
-            writer.keep_in_doubt();
+        let rules = PoolRules::of(&settings);
+        // The writer's connection stays, and in memory it is the database.
+        let writer = PoolRules { max: 1, min: 1, idle_timeout: None, keep_in_doubt: settings.file.is_none(), ..PoolRules::of(&settings) };
+        let readers = PoolRules { max: rules.max.min(READERS), min: rules.min.min(READERS), ..rules };
+        Self {
+            writer: Connections::new(&settings, options.clone(), writer),
+            readers: settings.file.is_some().then(|| Connections::new(&settings, options, readers)),
+            file: settings.file.map(PathBuf::from),
+            in_use: OnceCell::new(),
         }
-        let readers = pool().max_connections(settings.pool_max.min(READERS)).idle_timeout(settings.idle_timeout);
-        Self { writer, readers: settings.file.is_some().then(|| Connections::new(&settings, options, readers)) }
+    }
+
+    async fn write(&self) -> Result<Conn> {
+        self.begin_use().await?;
+        self.writer.acquire().await
     }
 
     async fn read(&self) -> Result<Conn> {
+        self.begin_use().await?;
         self.readers.as_ref().unwrap_or(&self.writer).acquire().await
+    }
+
+    async fn begin_use(&self) -> Result<()> {
+        self.in_use
+            .get_or_try_init(|| async {
+                match &self.file {
+                    Some(file) => FileInUse::begin(file).await,
+                    None => Ok(None),
+                }
+            })
+            .await
+            .map(drop)
     }
 }
 
@@ -286,7 +311,7 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 #[async_trait]
 impl Backend for Sqlite {
     async fn initialize(&self) -> Result<()> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let session = &mut session;
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
@@ -304,10 +329,13 @@ impl Backend for Sqlite {
             readers.close().await;
         }
         self.writer.close().await;
+        if let Some(Some(in_use)) = self.in_use.get() {
+            in_use.end();
+        }
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         begin(&mut session).await?;
         Ok(Box::new(SqliteTransaction { session }))
     }
@@ -402,7 +430,7 @@ impl Backend for Sqlite {
     }
 
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         // `+status` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it sort all that
         // are pending.
         let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32)>(
@@ -459,7 +487,7 @@ impl Backend for Sqlite {
     }
 
     async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
             update batchactions_batches
@@ -484,7 +512,7 @@ impl Backend for Sqlite {
     }
 
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
             update batchactions_batches
@@ -508,7 +536,7 @@ impl Backend for Sqlite {
     }
 
     async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
             update batchactions_batches
@@ -552,7 +580,7 @@ impl Backend for Sqlite {
     }
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
         // its last worker.
         let query = sqlx::query(
@@ -583,7 +611,7 @@ impl Backend for Sqlite {
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
         if let [_] = *records {
@@ -595,7 +623,7 @@ impl Backend for Sqlite {
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let session = &mut session;
         // Nobody else writes until the commit, so a version that was read holds.
         begin(session).await?;
@@ -690,7 +718,7 @@ impl Backend for Sqlite {
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let query = sqlx::query(
             "
             delete from batchactions_records
@@ -703,7 +731,7 @@ impl Backend for Sqlite {
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let query = sqlx::query(
             "
             delete from batchactions_batches
@@ -716,13 +744,13 @@ impl Backend for Sqlite {
     }
 
     async fn empty_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let query = sqlx::query("update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?1").bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.writer.acquire().await?;
+        let mut session = self.write().await?;
         let query = sqlx::query("delete from batchactions_jobs where id = ?1").bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
