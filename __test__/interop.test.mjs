@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { SqlxStateStore } from '../index.js';
 import { createTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
+import { openIncumbent } from './support/incumbent.mjs';
 import {
   BATCH_STATUSES,
   DIFFICULT,
@@ -17,7 +18,6 @@ import {
   RECORD_STATUSES,
   without,
 } from './support/jobs.mjs';
-import { connectSequelize, IncumbentLikeStore } from './support/sequelize-models.mjs';
 import { createUser } from './support/users.mjs';
 
 function openStore(db, options) {
@@ -26,8 +26,8 @@ function openStore(db, options) {
   return store;
 }
 
-function openIncumbent(db, options) {
-  const incumbent = new IncumbentLikeStore(connectSequelize(db, options));
+async function freshIncumbent(db, options) {
+  const incumbent = await openIncumbent(db, options);
   onTestFinished(() => incumbent.close());
   return incumbent;
 }
@@ -61,7 +61,7 @@ for (const database of databases) {
 
       beforeAll(async () => {
         db = await database.create();
-        incumbent = new IncumbentLikeStore(connectSequelize(db));
+        incumbent = await openIncumbent(db);
         await incumbent.initialize();
         store = new SqlxStateStore(db.url);
         await store.initialize();
@@ -159,7 +159,7 @@ for (const database of databases) {
         db = await database.create();
         store = new SqlxStateStore(db.url);
         await store.initialize();
-        incumbent = new IncumbentLikeStore(connectSequelize(db));
+        incumbent = await openIncumbent(db);
         await incumbent.initialize();
       });
 
@@ -178,8 +178,7 @@ for (const database of databases) {
       it('a job with nothing but what it must have: what is absent here is null there', async () => {
         const job = without(makeJob('written-bare', { batches: 0 }), 'startedAt', 'totalRecords');
         await store.saveJobState(job);
-        const row = await incumbent.Job.findByPk(job.id);
-        expect(row.get()).toMatchObject({ totalRecords: 0, startedAt: null, completedAt: null, distributed: false });
+        expect(await incumbent.jobRow(job.id)).toMatchObject({ totalRecords: 0, startedAt: null, completedAt: null, distributed: false });
         expect(await incumbent.getJobState(job.id)).toStrictEqual({ ...job, totalRecords: 0 });
       });
 
@@ -187,8 +186,7 @@ for (const database of databases) {
         const job = makeJob('written-batches', { batches: 5, distributed: true });
         await store.saveJobState(job);
         expect(await incumbent.getJobState(job.id)).toStrictEqual(job);
-        const rows = await incumbent.Batch.findAll({ where: { jobId: job.id }, order: [['batchIndex', 'ASC']] });
-        expect(rows.map((row) => row.get())).toStrictEqual(
+        expect(await incumbent.batchRows(job.id)).toStrictEqual(
           job.batches.map((batch) => ({
             id: batch.id,
             jobId: job.id,
@@ -215,7 +213,7 @@ for (const database of databases) {
         await store.updateBatchState(job.id, first.id, { batchId: first.id, status: 'COMPLETED', processedCount: 1, failedCount: 1 });
         await store.releaseBatch(job.id, third.id, 'ours');
 
-        const rows = await incumbent.Batch.findAll({ where: { jobId: job.id }, order: [['batchIndex', 'ASC']] });
+        const rows = await incumbent.batchRows(job.id);
         expect(rows.map(({ status, version }) => [status, version])).toStrictEqual([
           ['COMPLETED', 1],
           ['PROCESSING', 1],
@@ -243,8 +241,7 @@ for (const database of databases) {
 
         expect(await incumbent.getBatchRecords(jobId, 'written-records-b0')).toStrictEqual(records.slice(0, 4));
         expect(await incumbent.getBatchRecords(jobId, 'written-records-b1')).toStrictEqual(records.slice(4));
-        const [row] = await incumbent.Record.findAll({ where: { jobId, recordIndex: 0 } });
-        expect(row.processingError).toBeNull();
+        expect((await incumbent.recordRow(jobId, 0)).processingError).toBeNull();
       });
 
       it('big texts', async () => {
@@ -275,7 +272,7 @@ for (const database of databases) {
         await prepare(store, makeJob('kept', { distributed: true }));
         const before = await readCatalogue(db);
 
-        await openIncumbent(db).initialize();
+        await (await freshIncumbent(db)).initialize();
 
         expect(await readCatalogue(db)).toStrictEqual(before);
         expect(await store.getJobState('kept')).toStrictEqual(makeJob('kept', { distributed: true }));
@@ -284,7 +281,7 @@ for (const database of databases) {
 
       it('the store accepts those of Sequelize as they are: initialize() keeps the columns, the indexes and the rows', async () => {
         const db = await freshDatabase(database);
-        const incumbent = openIncumbent(db);
+        const incumbent = await freshIncumbent(db);
         await incumbent.initialize();
         await prepare(incumbent, makeJob('kept'));
         const before = await readCatalogue(db);
@@ -308,7 +305,7 @@ for (const database of databases) {
 
         it('initialize() leaves the schema of complete tables untouched', async () => {
           const db = await freshDatabase(database);
-          await openIncumbent(db).initialize();
+          await (await freshIncumbent(db)).initialize();
           await openStore(db).initialize();
           const before = await db.query('select name, sql from sqlite_master order by name');
           const [{ schema_version: version }] = await db.query('pragma schema_version');
@@ -319,7 +316,7 @@ for (const database of databases) {
       } else {
         it.each(['Sequelize', 'the store', 'hand-written statements'])(`${unprivileged}: made by %s`, async (maker) => {
           const db = await freshDatabase(database);
-          if (maker === 'Sequelize') await openIncumbent(db).initialize();
+          if (maker === 'Sequelize') await (await freshIncumbent(db)).initialize();
           else if (maker === 'the store') await openStore(db).initialize();
           else await createTables(db);
           const user = await createUser(db, { rights: 'data' });
@@ -345,10 +342,6 @@ for (const database of databases) {
     });
 
     describe('workers of both kinds share a job', () => {
-      // Beside a writer of the store, Sequelize's own transactions may see SQLITE_BUSY: there the workers take turns.
-      const takeTurns = database.dialect === 'sqlite';
-      const how = takeTurns ? 'in turns' : 'at the same time';
-
       const preparedBy = {
         'the store': async (store, incumbent, job) => prepare(store, job),
         'the incumbent, whose user inserted the batch rows': async (store, incumbent, job) => {
@@ -367,17 +360,16 @@ for (const database of databases) {
           ['COMPLETED', -1],
           ['FAILED', 7],
         ]) {
-          it(`${how}, prepared by ${preparer}: each batch once, one finalizer, ${outcome}`, { timeout: 120_000 }, async () => {
+          it(`at the same time, prepared by ${preparer}: each batch once, one finalizer, ${outcome}`, { timeout: 120_000 }, async () => {
             const db = await freshDatabase(database);
             const shared = openStore(db);
             await shared.initialize();
-            const incumbent = openIncumbent(db, { pool: { max: 4 } });
+            const incumbent = await freshIncumbent(db, { pool: { max: 4 } });
             const job = makeJob('fleet', { batches: 60, distributed: true });
             await prepareJob(shared, incumbent, job);
 
-            const turn = takeTurns ? createTurns() : (step) => step();
-            const ours = [shared, shared, openStore(db), openStore(db)].map((store, n) => makeWorker(store, `ours-${n}`, turn));
-            const theirs = [0, 1, 2, 3].map((n) => makeWorker(incumbent, `theirs-${n}`, (step) => turn(() => retryDeadlocks(step))));
+            const ours = [shared, shared, openStore(db), openStore(db)].map((store, n) => makeWorker(store, `ours-${n}`));
+            const theirs = [0, 1, 2, 3].map((n) => makeWorker(incumbent, `theirs-${n}`, repeatRolledBack));
             const workers = [...ours, ...theirs];
 
             // Each kind has its part, however fast the other one is.
@@ -461,7 +453,7 @@ for (const database of databases) {
 
       it('a job that the store prepared is worked off by workers of the incumbent alone', async () => {
         const { db, store, incumbent, job } = await sharedJob(database);
-        const worker = makeWorker(incumbent, 'theirs', (step) => step());
+        const worker = makeWorker(incumbent, 'theirs');
         await worker.run(job.id, await worker.claim(job.id), -1);
         expect(worker.claims).toStrictEqual(job.batches.map(({ id }) => id));
         expect(worker.finalized).toBe(1);
@@ -474,7 +466,7 @@ for (const database of databases) {
     describe('a distributed job that the incumbent prepared, without batch rows', () => {
       async function preparedByIncumbent(job) {
         const db = await freshDatabase(database);
-        const incumbent = openIncumbent(db);
+        const incumbent = await freshIncumbent(db);
         await incumbent.initialize();
         await prepare(incumbent, job);
         expect(await batchRows(db, job.id)).toStrictEqual([]);
@@ -542,55 +534,48 @@ async function sharedJob(database) {
   const db = await freshDatabase(database);
   const store = openStore(db);
   await store.initialize();
-  const incumbent = openIncumbent(db);
+  const incumbent = await freshIncumbent(db);
   const job = makeJob('shared', { batches: 4, distributed: true });
   await prepare(store, job);
   return { db, store, incumbent, job };
 }
 
-/** One at a time, in the order of asking. */
-function createTurns() {
-  let last = Promise.resolve();
-  return (step) => {
-    const mine = last.then(step);
-    last = mine.catch(() => {});
-    return mine;
-  };
-}
-
-/** A Sequelize transaction that the database ended to resolve a deadlock is the incumbent's caller's to repeat. */
-async function retryDeadlocks(step) {
+/**
+ * A transaction of the incumbent that the database ended to resolve a deadlock, or did not let begin beside another writer of a SQLite file, is
+ * its caller's to repeat.
+ */
+async function repeatRolledBack(step) {
   for (let tries = 1; ; tries++) {
     try {
       return await step();
     } catch (error) {
-      if (tries === 50 || !/deadlock|record has changed/i.test(error.message)) throw error;
+      if (tries === 50 || !/deadlock|record has changed|SQLITE_BUSY/i.test(error.message)) throw error;
     }
   }
 }
 
-/** A worker as the importer runs one. `turn` decides when a step of it is made. */
-function makeWorker(store, workerId, turn) {
+/** A worker as the importer runs one. `make` makes each step of it. */
+function makeWorker(store, workerId, make = (step) => step()) {
   const worker = {
     claims: [],
     finalized: 0,
     async claim(jobId) {
-      await turn(() => store.reclaimStaleBatches(jobId, 15 * 60_000));
-      return turn(() => store.claimBatch(jobId, workerId));
+      await make(() => store.reclaimStaleBatches(jobId, 15 * 60_000));
+      return make(() => store.claimBatch(jobId, workerId));
     },
     async run(jobId, first, failing) {
       for (let claim = first; claim.claimed; claim = await worker.claim(jobId)) {
         const { batchId, batchIndex } = claim.reservation;
         worker.claims.push(batchId);
-        for (const record of await turn(() => store.getBatchRecords(jobId, batchId))) {
-          await turn(() => store.saveProcessedRecord(jobId, batchId, { ...record, status: 'processed' }));
+        for (const record of await make(() => store.getBatchRecords(jobId, batchId))) {
+          await make(() => store.saveProcessedRecord(jobId, batchId, { ...record, status: 'processed' }));
         }
         const state =
           batchIndex === failing
             ? { batchId, status: 'FAILED', processedCount: 1, failedCount: 1 }
             : { batchId, status: 'COMPLETED', processedCount: 2, failedCount: 0 };
-        await turn(() => store.updateBatchState(jobId, batchId, state));
-        if (await turn(() => store.tryFinalizeJob(jobId))) worker.finalized++;
+        await make(() => store.updateBatchState(jobId, batchId, state));
+        if (await make(() => store.tryFinalizeJob(jobId))) worker.finalized++;
       }
     },
   };

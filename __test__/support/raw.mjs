@@ -2,7 +2,7 @@
 
 import mysql from 'mysql2/promise';
 import pg from 'pg';
-import sqlite3 from 'sqlite3';
+import { startRemote } from './remote.mjs';
 
 /**
  * One connection. SQL is written one way for all: `"name"` quotes a name, `?` stands for a parameter. JSON columns come back as the
@@ -59,14 +59,11 @@ async function connectMysql(uri) {
   };
 }
 
+/** In another process, so that a file may be open in a store of this one: see `remote.mjs`. */
 async function connectSqlite(file) {
-  const database = await new Promise((resolve, reject) => {
-    const opened = new sqlite3.Database(file, (error) => (error ? reject(error) : resolve(opened)));
-  });
-  database.configure('busyTimeout', 10_000);
+  const { call, end } = await startRemote(new URL('./sqlite-child.mjs', import.meta.url), file);
   return {
-    query: (sql, params = []) =>
-      new Promise((resolve, reject) => database.all(sql, params, (error, rows) => (error ? reject(error) : resolve(rows)))),
-    end: () => new Promise((resolve, reject) => database.close((error) => (error ? reject(error) : resolve()))),
+    query: (sql, params = []) => call('query', sql, params),
+    end: () => call('close').finally(end),
   };
 }

@@ -165,6 +165,19 @@ export class IncumbentLikeStore {
     });
   }
 
+  /** The row of a job as Sequelize gives it, and those of its batches. */
+  async jobRow(jobId) {
+    return (await this.Job.findByPk(jobId)).get();
+  }
+
+  async batchRows(jobId) {
+    return (await this.Batch.findAll({ where: { jobId }, order: [['batchIndex', 'ASC']] })).map((row) => row.get());
+  }
+
+  async recordRow(jobId, recordIndex) {
+    return (await this.Record.findOne({ where: { jobId, recordIndex } })).get();
+  }
+
   async saveProcessedRecord(jobId, batchId, record) {
     const row = await this.Record.findOne({ where: { jobId, recordIndex: record.index } });
     if (row) await row.update(toRow(jobId, batchId, record));
