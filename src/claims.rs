@@ -48,7 +48,10 @@ pub struct Claims {
 impl Claims {
     pub fn start(&self, job_id: &str) -> Start {
         let jobs = lock(&self.jobs);
-        jobs.get(job_id).map_or(Start { from: None, epoch: 0 }, |job| Start { from: job.from, epoch: job.epoch })
+        jobs.get(job_id).map_or(Start { from: None, epoch: 0 }, |job| Start {
+            from: job.from,
+            epoch: job.epoch,
+        })
     }
 
     /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it.
@@ -103,7 +106,9 @@ impl Claims {
     /// The claims whose time for renewal is not over.
     pub fn leases(&self, now: Instant) -> Vec<Lease> {
         let jobs = lock(&self.jobs);
-        let claims = jobs.iter().flat_map(|(job_id, job)| job.claims.iter().map(move |(batch_id, held)| (job_id, batch_id, held)));
+        let claims = jobs
+            .iter()
+            .flat_map(|(job_id, job)| job.claims.iter().map(move |(batch_id, held)| (job_id, batch_id, held)));
         claims
             .filter(|(_, _, held)| held.renew_until.is_some_and(|until| now < until))
             .map(|(job_id, batch_id, held)| Lease {
@@ -170,7 +175,10 @@ mod tests {
         claims.made(&claim(2, 1), claims.start("job"), None);
         claims.stop_renewing("job", "batch 1");
         let now = Instant::now();
-        assert_eq!(claims.leases(now).iter().map(|lease| &*lease.batch_id).collect::<Vec<_>>(), ["batch 0"]);
+        assert_eq!(
+            claims.leases(now).iter().map(|lease| &*lease.batch_id).collect::<Vec<_>>(),
+            ["batch 0"]
+        );
         assert!(claims.leases(now + hour).is_empty());
     }
 }

@@ -79,7 +79,12 @@ pub struct Ssl {
 
 impl Default for Ssl {
     fn default() -> Self {
-        Self { mode: SslMode::Prefer, ca: None, cert: None, key: None }
+        Self {
+            mode: SslMode::Prefer,
+            ca: None,
+            cert: None,
+            key: None,
+        }
     }
 }
 
@@ -125,7 +130,10 @@ fn bad_connection(message: impl Into<String>) -> Error {
 fn not_served(what: &str) -> Error {
     Error::new(
         Code::UnsupportedDatabase,
-        format!("{} is not a database that this store serves: it serves postgres, mysql, mariadb and sqlite", Quoted(what)),
+        format!(
+            "{} is not a database that this store serves: it serves postgres, mysql, mariadb and sqlite",
+            Quoted(what)
+        ),
     )
 }
 
@@ -184,11 +192,15 @@ impl Settings {
         } else if let Some(sequelize) = source.get("sequelize") {
             from_sequelize(sequelize)?
         } else {
-            return Err(bad_connection("the first argument must be a URL, connection options or a Sequelize instance"));
+            return Err(bad_connection(
+                "the first argument must be a URL, connection options or a Sequelize instance",
+            ));
         };
         settings.apply_options(options)?;
         if settings.schema.is_some() && settings.database != Database::Postgres {
-            return Err(Error::invalid("options.schema is for PostgreSQL only: the other databases have no schemas inside a database"));
+            return Err(Error::invalid(
+                "options.schema is for PostgreSQL only: the other databases have no schemas inside a database",
+            ));
         }
         Ok(settings)
     }
@@ -226,7 +238,11 @@ impl Settings {
         if let Some(schema) = options.optional_string("schema")? {
             self.schema = Some(schema);
         }
-        if self.schema.as_ref().is_some_and(|schema| schema.is_empty() || schema.contains('\0')) {
+        if self
+            .schema
+            .as_ref()
+            .is_some_and(|schema| schema.is_empty() || schema.contains('\0'))
+        {
             return Err(Error::invalid("options.schema must be the name of a schema"));
         }
         options.optional_string("tablePrefix")?;
@@ -259,7 +275,12 @@ impl Settings {
         }
         match options.optional_string("durability")?.as_deref() {
             None | Some("record") => {}
-            Some(other) => return Err(Error::invalid(format!("options.durability must be \"record\" in this version, not {}", Quoted(other)))),
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "options.durability must be \"record\" in this version, not {}",
+                    Quoted(other)
+                )));
+            }
         }
         if let Some(renewal) = options.get("leaseRenewal") {
             let renewal = Fields::read(&"options.leaseRenewal", renewal)?;
@@ -276,8 +297,13 @@ impl Settings {
             ssl.only(&["mode", "ca", "cert", "key"])?;
             ssl.no_nulls()?;
             if let Some(mode) = ssl.optional_string("mode")? {
-                self.ssl.mode = SslMode::from_text(&mode)
-                    .ok_or_else(|| Error::invalid(format!("options.ssl.mode must be one of {}, not {}", SslMode::names(), Quoted(&mode))))?;
+                self.ssl.mode = SslMode::from_text(&mode).ok_or_else(|| {
+                    Error::invalid(format!(
+                        "options.ssl.mode must be one of {}, not {}",
+                        SslMode::names(),
+                        Quoted(&mode)
+                    ))
+                })?;
             }
             self.take_pem(&ssl)?;
         }
@@ -288,7 +314,9 @@ impl Settings {
         self.ssl.ca = ssl.optional_string("ca")?.or(self.ssl.ca.take());
         self.ssl.cert = ssl.optional_string("cert")?.or(self.ssl.cert.take());
         // A wrong key is a secret too, so nothing of it is shown.
-        let key = ssl.optional_string("key").map_err(|_| Error::invalid(format!("{}.key must be a string", ssl.what)))?;
+        let key = ssl
+            .optional_string("key")
+            .map_err(|_| Error::invalid(format!("{}.key must be a string", ssl.what)))?;
         self.ssl.key = key.map(Secret).or(self.ssl.key.take());
         Ok(())
     }
@@ -298,7 +326,10 @@ impl Fields<'_> {
     fn no_nulls(&self) -> Result<()> {
         match self.entries.iter().find(|(_, value)| value.get() == "null") {
             None => Ok(()),
-            Some((key, _)) => Err(Error::invalid(format!("{}.{key} is null: leave it out, or give it a value", self.what))),
+            Some((key, _)) => Err(Error::invalid(format!(
+                "{}.{key} is null: leave it out, or give it a value",
+                self.what
+            ))),
         }
     }
 
@@ -328,13 +359,19 @@ impl Fields<'_> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.trim_matches('"').parse() {
             Ok(port) if port > 0 => Ok(Some(port)),
-            _ => Err(bad_connection(format!("{}.{key} must be a port from 1 to 65535, not {}", self.what, shown(value)))),
+            _ => Err(bad_connection(format!(
+                "{}.{key} must be a port from 1 to 65535, not {}",
+                self.what,
+                shown(value)
+            ))),
         }
     }
 }
 
 fn decoded(what: &str, text: &str) -> Result<String> {
-    let text = percent_decode_str(text).decode_utf8().map_err(|_| bad_connection(format!("the URL's {what} is not UTF-8")))?;
+    let text = percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| bad_connection(format!("the URL's {what} is not UTF-8")))?;
     if text.contains('\0') {
         return Err(bad_connection(format!("the URL's {what} holds the character U+0000")));
     }
@@ -350,7 +387,9 @@ fn from_url(text: &str) -> Result<Settings> {
     // Everything after the scheme may hold a password, so no message shows it.
     let scheme = scheme.to_ascii_lowercase();
     if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
-        return Err(bad_connection("the URL has no scheme: it must begin with postgres://, mysql://, mariadb:// or sqlite:"));
+        return Err(bad_connection(
+            "the URL has no scheme: it must begin with postgres://, mysql://, mariadb:// or sqlite:",
+        ));
     }
     let database = Database::from_dialect(&scheme)?;
     if database == Database::Sqlite {
@@ -363,7 +402,11 @@ fn from_url(text: &str) -> Result<Settings> {
     let mut settings = Settings::defaults(database);
     if let Some(host) = url.host_str().filter(|host| !host.is_empty()) {
         let host = decoded("host", host)?;
-        if host.starts_with('/') { settings.socket = Some(host) } else { settings.host = host.trim_matches(['[', ']']).to_owned() }
+        if host.starts_with('/') {
+            settings.socket = Some(host)
+        } else {
+            settings.host = host.trim_matches(['[', ']']).to_owned()
+        }
     }
     if let Some(port) = url.port() {
         settings.port = port;
@@ -382,13 +425,23 @@ fn from_url(text: &str) -> Result<Settings> {
         let value = value.into_owned();
         match &*key {
             "sslmode" | "ssl-mode" | "ssl_mode" => {
-                settings.ssl.mode = SslMode::from_text(&value)
-                    .ok_or_else(|| bad_connection(format!("the URL's {key} must be one of {}, not {}", SslMode::names(), Quoted(&value))))?;
+                settings.ssl.mode = SslMode::from_text(&value).ok_or_else(|| {
+                    bad_connection(format!(
+                        "the URL's {key} must be one of {}, not {}",
+                        SslMode::names(),
+                        Quoted(&value)
+                    ))
+                })?;
             }
             "ssl" => match &*value {
                 "true" | "1" => settings.ssl.mode = SslMode::VerifyFull,
                 "false" | "0" => settings.ssl.mode = SslMode::Disable,
-                _ => return Err(bad_connection(format!("the URL's ssl must be true or false, not {}", Quoted(&value)))),
+                _ => {
+                    return Err(bad_connection(format!(
+                        "the URL's ssl must be true or false, not {}",
+                        Quoted(&value)
+                    )));
+                }
             },
             "sslrootcert" | "ssl-ca" => settings.ssl.ca = Some(value),
             "sslcert" | "ssl-cert" => settings.ssl.cert = Some(value),
@@ -409,7 +462,10 @@ fn from_url(text: &str) -> Result<Settings> {
 fn from_sqlite_url(rest: &str) -> Result<Settings> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
     if let Some((_, parameters)) = path.split_once('?') {
-        return Err(bad_connection(format!("a sqlite URL takes no parameters, and this one has {}", Quoted(parameters))));
+        return Err(bad_connection(format!(
+            "a sqlite URL takes no parameters, and this one has {}",
+            Quoted(parameters)
+        )));
     }
     let mut settings = Settings::defaults(Database::Sqlite);
     settings.file = sqlite_file(&decoded("path", path)?)?;
@@ -419,7 +475,9 @@ fn from_sqlite_url(rest: &str) -> Result<Settings> {
 fn sqlite_file(storage: &str) -> Result<Option<String>> {
     match storage {
         ":memory:" => Ok(None),
-        "" => Err(bad_connection("SQLite needs a file: sqlite:file.db, sqlite:///absolute/file.db or sqlite::memory:")),
+        "" => Err(bad_connection(
+            "SQLite needs a file: sqlite:file.db, sqlite:///absolute/file.db or sqlite::memory:",
+        )),
         file if file.contains('\0') => Err(bad_connection("SQLite's file name holds the character U+0000")),
         file => Ok(Some(file.to_owned())),
     }
@@ -429,10 +487,18 @@ fn from_parts(json: &str) -> Result<Settings> {
     let parts = Fields::read(&"connection", json)?;
     parts
         .only(&["dialect", "host", "port", "database", "user", "password", "socketPath", "storage"])
-        .map_err(|error| Error { code: Code::InvalidConnection, ..error })?;
-    let text = |key: &str| parts.optional_string(key).map_err(|error| Error { code: Code::InvalidConnection, ..error });
-    let dialect = text("dialect")?
-        .ok_or_else(|| bad_connection("connection.dialect is missing: it must be postgres, mysql, mariadb or sqlite"))?;
+        .map_err(|error| Error {
+            code: Code::InvalidConnection,
+            ..error
+        })?;
+    let text = |key: &str| {
+        parts.optional_string(key).map_err(|error| Error {
+            code: Code::InvalidConnection,
+            ..error
+        })
+    };
+    let dialect =
+        text("dialect")?.ok_or_else(|| bad_connection("connection.dialect is missing: it must be postgres, mysql, mariadb or sqlite"))?;
     let mut settings = Settings::defaults(Database::from_dialect(&dialect)?);
     if settings.database == Database::Sqlite {
         settings.file = sqlite_file(&text("storage")?.unwrap_or_default())?;
@@ -472,7 +538,10 @@ fn from_sequelize(json: &str) -> Result<Settings> {
         settings.schema = Some(schema);
     }
     // With replication, Sequelize writes through `write` and falls back to its own settings for what that leaves out.
-    let replication = Fields::read(&"sequelize.options.replication", options.get("replication").filter(|it| it.starts_with('{')).unwrap_or("{}"))?;
+    let replication = Fields::read(
+        &"sequelize.options.replication",
+        options.get("replication").filter(|it| it.starts_with('{')).unwrap_or("{}"),
+    )?;
     let write = replication.get("write").unwrap_or("{}");
     if let Ok(url) = serde_json::from_str::<String>(write) {
         let schema = settings.schema.take();
@@ -495,7 +564,9 @@ fn from_sequelize(json: &str) -> Result<Settings> {
         let storage = match options.optional_string("storage")? {
             Some(storage) => storage,
             // Made from a URL, it has the file's name as the host, or nothing for `sqlite::memory:`; made from options, it has its default host.
-            None => text("host")?.filter(|host| !host.is_empty() && host != "localhost").unwrap_or_else(|| ":memory:".to_owned()),
+            None => text("host")?
+                .filter(|host| !host.is_empty() && host != "localhost")
+                .unwrap_or_else(|| ":memory:".to_owned()),
         };
         settings.file = sqlite_file(&storage)?;
         return Ok(settings);
@@ -558,10 +629,19 @@ impl Settings {
 
     fn check(self) -> Result<Self> {
         if self.database == Database::MySql && self.name.is_none() {
-            return Err(bad_connection("the name of the database is missing: mysql://user:password@host:3306/database"));
+            return Err(bad_connection(
+                "the name of the database is missing: mysql://user:password@host:3306/database",
+            ));
         }
-        if [&self.name, &self.user, &self.socket].into_iter().flatten().any(|text| text.contains('\0')) || self.host.contains('\0') {
-            return Err(bad_connection("a host, socket, database or user must not hold the character U+0000"));
+        if [&self.name, &self.user, &self.socket]
+            .into_iter()
+            .flatten()
+            .any(|text| text.contains('\0'))
+            || self.host.contains('\0')
+        {
+            return Err(bad_connection(
+                "a host, socket, database or user must not hold the character U+0000",
+            ));
         }
         Ok(self)
     }

@@ -98,7 +98,12 @@ impl Error {
             Code::ConnectionLost | Code::Timeout => Repeatable::Unknown,
             _ => Repeatable::Never,
         };
-        Self { code, message: message.into(), repeatable, cause: None }
+        Self {
+            code,
+            message: message.into(),
+            repeatable,
+            cause: None,
+        }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -131,7 +136,10 @@ impl Error {
     }
 
     pub fn caused_by(mut self, message: impl Into<String>, code: Option<String>) -> Self {
-        self.cause = Some(Cause { message: message.into(), code });
+        self.cause = Some(Cause {
+            message: message.into(),
+            code,
+        });
         self
     }
 
@@ -238,7 +246,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn timeouts_and_final_errors_are_never_repeated() {
-        for error in [Error::new(Code::Timeout, "slow"), Error::new(Code::ConnectionFailed, "no"), Error::invalid("bad")] {
+        for error in [
+            Error::new(Code::Timeout, "slow"),
+            Error::new(Code::ConnectionFailed, "no"),
+            Error::invalid("bad"),
+        ] {
             assert_eq!(attempts_made(Repeat::Idempotent, error).await, 1);
         }
     }

@@ -59,7 +59,11 @@ impl<'a> Fields<'a> {
     }
 
     fn present(&self, key: &str) -> Option<&'a str> {
-        self.entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.get())
+        self.entries
+            .iter()
+            .rev()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.get())
     }
 
     /// The value of a key; `null` counts as absent.
@@ -71,7 +75,11 @@ impl<'a> Fields<'a> {
     pub fn only(&self, known: &[&str]) -> Result<()> {
         match self.entries.iter().find(|(key, _)| !known.contains(&key.as_ref())) {
             None => Ok(()),
-            Some((key, _)) => Err(Error::invalid(format!("{}.{key} is unknown; known are {}", self.what, known.join(", ")))),
+            Some((key, _)) => Err(Error::invalid(format!(
+                "{}.{key} is unknown; known are {}",
+                self.what,
+                known.join(", ")
+            ))),
         }
     }
 
@@ -124,7 +132,8 @@ impl<'a> Fields<'a> {
         let value = self.get(key);
         let value = value.ok_or_else(|| Error::invalid(format!("{}.{key} is missing: it must be {}", self.what, expected())))?;
         let text: Option<Cow<'_, str>> = serde_json::from_str(value).ok();
-        text.and_then(|text| from_text(&text)).ok_or_else(|| self.wrong(key, value, expected()))
+        text.and_then(|text| from_text(&text))
+            .ok_or_else(|| self.wrong(key, value, expected()))
     }
 
     /// Any JSON value, `null` included, as it stands in the text.

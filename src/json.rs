@@ -3,7 +3,10 @@
 //! Text is several times faster than building values one by one through Node-API, and it is exact: what `JSON.stringify` does with a `Date`, a
 //! `NaN` or a lone surrogate is what the user's own engine does.
 
-#![allow(unsafe_code, reason = "Node-API's conversion trait is an unsafe one; each use says what it relies on")]
+#![allow(
+    unsafe_code,
+    reason = "Node-API's conversion trait is an unsafe one; each use says what it relies on"
+)]
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -17,15 +20,16 @@ use napi_derive::napi;
 
 use crate::error::{Error, Result};
 
-type Encode = FunctionRef<FnArgs<(String, String, Unknown<'static>)>, Unknown<'static>>;
-type Decode = FunctionRef<String, Unknown<'static>>;
-type MakeError = FunctionRef<FnArgs<(String, String, bool, Option<String>, Option<String>)>, Unknown<'static>>;
+/// How, what, value.
+type EncodeArgs = FnArgs<(String, String, Unknown<'static>)>;
+/// Message, code, retryable, and of the cause message and code.
+type ErrorArgs = FnArgs<(String, String, bool, Option<String>, Option<String>)>;
 
 /// The JavaScript half of the boundary, which belongs to one thread's engine.
 struct Hooks {
-    encode: Encode,
-    decode: Decode,
-    make_error: MakeError,
+    encode: FunctionRef<EncodeArgs, Unknown<'static>>,
+    decode: FunctionRef<String, Unknown<'static>>,
+    make_error: FunctionRef<ErrorArgs, Unknown<'static>>,
 }
 
 thread_local! {
@@ -33,13 +37,18 @@ thread_local! {
 }
 
 /// Takes the JavaScript half of the boundary, when `index.js` is loaded in a thread.
+#[cfg_attr(test, allow(dead_code, reason = "a test build registers nothing with Node"))]
 #[napi(catch_unwind, skip_typescript)]
 pub fn install(
-    encode: Function<FnArgs<(String, String, Unknown<'static>)>, Unknown<'static>>,
+    encode: Function<EncodeArgs, Unknown<'static>>,
     decode: Function<String, Unknown<'static>>,
-    make_error: Function<FnArgs<(String, String, bool, Option<String>, Option<String>)>, Unknown<'static>>,
+    make_error: Function<ErrorArgs, Unknown<'static>>,
 ) -> napi::Result<()> {
-    let hooks = Hooks { encode: encode.create_ref()?, decode: decode.create_ref()?, make_error: make_error.create_ref()? };
+    let hooks = Hooks {
+        encode: encode.create_ref()?,
+        decode: decode.create_ref()?,
+        make_error: make_error.create_ref()?,
+    };
     HOOKS.with(|cell| *cell.borrow_mut() = Some(hooks));
     Ok(())
 }

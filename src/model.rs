@@ -80,7 +80,11 @@ pub fn check_id(what: &dyn fmt::Display, id: &str, longest: usize) -> Result<()>
     if id.len() > longest && id.chars().count() > longest {
         return Err(Error::new(
             Code::ValueTooLong,
-            format!("{what} must have at most {longest} characters, and {} has {}", Quoted(id), id.chars().count()),
+            format!(
+                "{what} must have at most {longest} characters, and {} has {}",
+                Quoted(id),
+                id.chars().count()
+            ),
         ));
     }
     if id.contains('\0') {
@@ -198,7 +202,10 @@ impl ListedBatch {
         Ok(Self {
             id: fields.id("id")?,
             index: fields.int("index")?,
-            status: fields.status("status", BatchStatus::from_text, BatchStatus::names)?.as_str().to_owned(),
+            status: fields
+                .status("status", BatchStatus::from_text, BatchStatus::names)?
+                .as_str()
+                .to_owned(),
             processed: fields.int("processedCount")?,
             failed: fields.int("failedCount")?,
             worker_id: fields.optional_string("workerId")?,
@@ -210,12 +217,20 @@ impl ListedBatch {
 
     fn list_from_json(what: &dyn fmt::Display, json: &str) -> Result<Vec<Self>> {
         let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array")))?;
-        items.iter().enumerate().map(|(place, item)| Self::from_json(&format_args!("{what}[{place}]"), item.get())).collect()
+        items
+            .iter()
+            .enumerate()
+            .map(|(place, item)| Self::from_json(&format_args!("{what}[{place}]"), item.get()))
+            .collect()
     }
 
     /// The status that its row begins with. PROCESSING without a worker is a claim that nobody holds: nobody could ever take it.
     pub fn initial_status(&self) -> &str {
-        if self.status == BatchStatus::Processing.as_str() && self.worker_id.is_none() { BatchStatus::Pending.as_str() } else { &self.status }
+        if self.status == BatchStatus::Processing.as_str() && self.worker_id.is_none() {
+            BatchStatus::Pending.as_str()
+        } else {
+            &self.status
+        }
     }
 }
 
@@ -294,7 +309,11 @@ impl BatchState {
         let fields = Fields::read(&"state", json)?;
         let named = fields.id("batchId")?;
         if named != batch_id {
-            return Err(Error::invalid(format!("state.batchId is {}, but the call is for batch {}", Quoted(&named), Quoted(batch_id))));
+            return Err(Error::invalid(format!(
+                "state.batchId is {}, but the call is for batch {}",
+                Quoted(&named),
+                Quoted(batch_id)
+            )));
         }
         Ok(Self {
             status: fields.status("status", BatchStatus::from_text, BatchStatus::names)?,
@@ -337,7 +356,10 @@ impl JobFilter {
                 Some((key.optional_time("startedAt")?, key.id("id")?))
             }
         };
-        let status = fields.get("status").map(|_| fields.status("status", JobStatus::from_text, JobStatus::names)).transpose()?;
+        let status = fields
+            .get("status")
+            .map(|_| fields.status("status", JobStatus::from_text, JobStatus::names))
+            .transpose()?;
         Ok(Self { status, limit, after })
     }
 }
@@ -379,7 +401,12 @@ impl RecordPage {
             Some(_) => vec![fields.status("status", RecordStatus::from_text, RecordStatus::names)?],
         };
         let from = from.and_then(|from| from.checked_sub(1));
-        Ok(Self { statuses, batch_id, after: after.or(from), limit: Self::SIZE })
+        Ok(Self {
+            statuses,
+            batch_id,
+            after: after.or(from),
+            limit: Self::SIZE,
+        })
     }
 
     /// The statuses in as many places as there are statuses, so that one statement serves any choice.
@@ -405,7 +432,12 @@ pub struct ColumnLimits {
 }
 
 impl ColumnLimits {
-    pub const NONE: Self = Self { json_depth: None, lone_surrogates: true, text_bytes: None, nul_in_text: true };
+    pub const NONE: Self = Self {
+        json_depth: None,
+        lone_surrogates: true,
+        text_bytes: None,
+        nul_in_text: true,
+    };
 
     /// The record as this database can hold it.
     pub fn fit_record(&self, mut record: Record) -> Result<Record> {
@@ -496,7 +528,10 @@ pub struct BatchList<'a> {
 fn unreadable(job_id: &str) -> Error {
     Error::new(
         Code::TablesIncompatible,
-        format!("the column batches of job {} does not hold a list of batches: another program wrote it", Quoted(job_id)),
+        format!(
+            "the column batches of job {} does not hold a list of batches: another program wrote it",
+            Quoted(job_id)
+        ),
     )
 }
 
@@ -506,7 +541,10 @@ impl<'a> BatchList<'a> {
         let mut ids = Vec::with_capacity(entries.len());
         let mut batches = Vec::with_capacity(entries.len());
         for Entries(entry) in entries {
-            let id = entry.iter().find(|(key, _)| key == "id").and_then(|(_, value)| serde_json::from_str(value.get()).ok());
+            let id = entry
+                .iter()
+                .find(|(key, _)| key == "id")
+                .and_then(|(_, value)| serde_json::from_str(value.get()).ok());
             ids.push(id.ok_or_else(|| unreadable(job_id))?);
             batches.push(entry.into_iter().map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect());
         }
@@ -528,7 +566,10 @@ impl<'a> BatchList<'a> {
     /// How many are COMPLETED.
     pub fn completed(&self) -> usize {
         let completed = format!("\"{}\"", BatchStatus::Completed.as_str());
-        self.batches.iter().filter(|batch| batch.iter().any(|(key, value)| key == "status" && *value == completed)).count()
+        self.batches
+            .iter()
+            .filter(|batch| batch.iter().any(|(key, value)| key == "status" && *value == completed))
+            .count()
     }
 
     fn set(&mut self, place: usize, key: &'static str, value: Option<String>) -> bool {
@@ -575,7 +616,11 @@ impl<'a> BatchList<'a> {
             }
         }
         self.follow_each(rows, |list, place, row| {
-            list.set(place, "workerId", row.worker_id.as_deref().map(|id| serde_json::Value::from(id).to_string()));
+            list.set(
+                place,
+                "workerId",
+                row.worker_id.as_deref().map(|id| serde_json::Value::from(id).to_string()),
+            );
             list.set(place, "claimedAt", row.claimed_at.map(|time| time.to_string()));
             list.set_state(place, &row.status, row.processed, row.failed)
         });
@@ -597,8 +642,10 @@ impl<'a> BatchList<'a> {
 
     /// The batches as typed values: what adoption makes rows of.
     pub fn listed(&self, job_id: &str) -> Result<Vec<ListedBatch>> {
-        ListedBatch::list_from_json(&format_args!("batches of job {}", Quoted(job_id)), &self.to_json())
-            .map_err(|error| Error { code: Code::TablesIncompatible, ..error })
+        ListedBatch::list_from_json(&format_args!("batches of job {}", Quoted(job_id)), &self.to_json()).map_err(|error| Error {
+            code: Code::TablesIncompatible,
+            ..error
+        })
     }
 
     pub fn to_json(&self) -> String {
@@ -715,8 +762,14 @@ impl Progress {
     pub fn of(job: JobTimes, records: RecordCounts, completed_batches: i64, total_batches: i64) -> Self {
         let done = records.processed + records.failed;
         let pending = (job.total_records - done).max(0);
-        let elapsed = job.started_at.map_or(0, |started| (job.completed_at.unwrap_or(job.now) - started).max(0));
-        let percentage = if job.total_records > 0 { (done as f64 / job.total_records as f64 * 100.0).round() as i64 } else { 0 };
+        let elapsed = job
+            .started_at
+            .map_or(0, |started| (job.completed_at.unwrap_or(job.now) - started).max(0));
+        let percentage = if job.total_records > 0 {
+            (done as f64 / job.total_records as f64 * 100.0).round() as i64
+        } else {
+            0
+        };
         Self {
             total_records: job.total_records,
             processed_records: records.processed,

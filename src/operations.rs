@@ -10,8 +10,8 @@ use crate::claims::{Claims, Lease, Start};
 use crate::connection::{LeaseRenewal, Settings};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, jittered, repeat};
 use crate::model::{
-    BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, Progress, Record, RecordPage,
-    RecordStatus, Reservation, final_status, mirrors,
+    BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, Progress, Record, RecordPage, RecordStatus,
+    Reservation, final_status, mirrors,
 };
 use crate::order::{Gate, Turns};
 use crate::record_writer::{BulkPlace, RecordWriter};
@@ -131,9 +131,15 @@ impl Operations {
     /// `JobState` as JSON.
     pub async fn job(&self, job_id: &str) -> Result<Option<String>> {
         repeat(Repeat::Idempotent, || async {
-            let Some(StoredJob { row, batches }) = self.backend.job(job_id).await? else { return Ok(None) };
+            let Some(StoredJob { row, batches }) = self.backend.job(job_id).await? else {
+                return Ok(None);
+            };
             let mut batches = BatchList::read(job_id, &batches)?;
-            let rows = if batches.is_empty() { Vec::new() } else { self.backend.batch_rows(job_id).await? };
+            let rows = if batches.is_empty() {
+                Vec::new()
+            } else {
+                self.backend.batch_rows(job_id).await?
+            };
             batches.follow_with_claims(&rows);
             Ok(Some(row.to_json(Some(&batches.to_json()))))
         })
@@ -202,7 +208,9 @@ impl Operations {
     /// A batch without a row stands in the job's list only.
     async fn update_listed_batch(&self, job_id: &str, batch_id: &str, state: BatchState) -> Result<()> {
         let mut transaction = self.backend.begin().await?;
-        let Some(job) = transaction.lock_job(job_id).await? else { return transaction.rollback().await };
+        let Some(job) = transaction.lock_job(job_id).await? else {
+            return transaction.rollback().await;
+        };
         let mut batches = BatchList::read(job_id, &job.batches)?;
         match batches.position(batch_id) {
             Some(place) if batches.set_state(place, state.status.as_str(), state.processed, state.failed) => {
@@ -223,7 +231,11 @@ impl Operations {
                 batches
             }
         };
-        if mirrors(index, batches) { self.mirror(job_id).await } else { Ok(()) }
+        if mirrors(index, batches) {
+            self.mirror(job_id).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Brings the job's list up to date: idempotent, for the rows are the truth.
@@ -262,7 +274,9 @@ impl Operations {
 
     async fn adopt(&self, job_id: &str) -> Result<bool> {
         let adopted = repeat(Repeat::Idempotent, || async {
-            let Some(job) = self.backend.job(job_id).await? else { return Ok(false) };
+            let Some(job) = self.backend.job(job_id).await? else {
+                return Ok(false);
+            };
             let batches = BatchList::read(job_id, &job.batches)?;
             if batches.is_empty() {
                 return Ok(false);
@@ -313,7 +327,9 @@ impl Operations {
                 return Ok(Ok(claim));
             }
             let outlook = repeat(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
-            let Some(outlook) = outlook else { return Ok(Err(NoClaim::JobNotFound)) };
+            let Some(outlook) = outlook else {
+                return Ok(Err(NoClaim::JobNotFound));
+            };
             if outlook.job_status != JobStatus::Processing.as_str() {
                 return Ok(Err(NoClaim::JobNotProcessing));
             }
@@ -342,7 +358,8 @@ impl Operations {
         // A claim whose reply is lost may have been made, so it is not repeated: `reclaimStaleBatches` brings it back.
         let claim = repeat(Repeat::RolledBackOnly, || self.backend.claim(job_id, worker_id, from)).await?;
         let Some(claim) = claim else { return Ok(None) };
-        self.claims.made(&claim, start, self.lease_renewal.map(|renewal| renewal.for_at_most));
+        self.claims
+            .made(&claim, start, self.lease_renewal.map(|renewal| renewal.for_at_most));
         self.renew_leases();
         self.mirror_if_due(job_id, claim.batch_index).await?;
         Ok(Some(claim))
@@ -399,7 +416,13 @@ impl Operations {
                         return;
                     }
                 }
-                for Lease { job_id, batch_id, worker_id, token } in leases {
+                for Lease {
+                    job_id,
+                    batch_id,
+                    worker_id,
+                    token,
+                } in leases
+                {
                     match store.backend.renew(&job_id, &batch_id, &worker_id, Some(token)).await {
                         Ok(BatchChange::Done(_)) => {}
                         Ok(BatchChange::LeaseLost | BatchChange::NotFound) => store.claims.stop_renewing(&job_id, &batch_id),
@@ -421,7 +444,9 @@ impl Operations {
         }
         let mut reclaimed = 0;
         if outlook.has_stale {
-            reclaimed = repeat(Repeat::Idempotent, || self.backend.reclaim(job_id, older_than, self.max_claims)).await?.batches;
+            reclaimed = repeat(Repeat::Idempotent, || self.backend.reclaim(job_id, older_than, self.max_claims))
+                .await?
+                .batches;
         }
         if reclaimed > 0 {
             self.claims.reopened(job_id);
@@ -487,7 +512,12 @@ impl Operations {
         token: Option<i32>,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
         let token = token.or_else(|| self.claims.token(&job_id, &batch_id));
-        let place = self.writer.enqueue(RecordWrite { job_id, batch_id, record, token });
+        let place = self.writer.enqueue(RecordWrite {
+            job_id,
+            batch_id,
+            record,
+            token,
+        });
         self.writer.clone().wait(place)
     }
 
@@ -504,7 +534,12 @@ impl Operations {
         let mut writes = Vec::with_capacity(records.len());
         for record in records {
             let record = limits.fit_record(record)?;
-            writes.push(RecordWrite { job_id: job_id.clone(), batch_id: batch_id.clone(), record, token: None });
+            writes.push(RecordWrite {
+                job_id: job_id.clone(),
+                batch_id: batch_id.clone(),
+                record,
+                token: None,
+            });
         }
         repeat(Repeat::Idempotent, || self.backend.save_records(&writes)).await
     }
@@ -527,7 +562,11 @@ impl Operations {
         if counts.job.is_some() && !(counts.distributed && total > 0) {
             // The list says which batches there are, unless workers claim them from the rows.
             let stored = repeat(Repeat::Idempotent, || self.backend.job(job_id)).await?;
-            let rows = if total > 0 { repeat(Repeat::Idempotent, || self.backend.batch_rows(job_id)).await? } else { Vec::new() };
+            let rows = if total > 0 {
+                repeat(Repeat::Idempotent, || self.backend.batch_rows(job_id)).await?
+            } else {
+                Vec::new()
+            };
             let json = stored.map_or_else(|| "[]".to_owned(), |job| job.batches);
             let mut batches = BatchList::read(job_id, &json)?;
             batches.follow(&rows);
@@ -546,11 +585,7 @@ fn is_abandoned(rows: &[BatchRow], now: i64, age: Duration) -> bool {
     newest.is_some_and(|claimed_at| claimed_at < now.saturating_sub_unsigned(age.as_millis() as u64))
 }
 
-async fn insert_absent_batches(
-    transaction: &mut dyn Transaction,
-    job_id: &str,
-    listed: &[&crate::model::ListedBatch],
-) -> Result<()> {
+async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, listed: &[&crate::model::ListedBatch]) -> Result<()> {
     let mut by_index = listed.to_vec();
     by_index.sort_by_key(|batch| batch.index);
     let mut ids = std::collections::HashSet::with_capacity(by_index.len());
@@ -559,7 +594,12 @@ async fn insert_absent_batches(
     }
     for pair in by_index.windows(2) {
         if pair[0].index == pair[1].index {
-            return Err(taken(job_id, pair[1].index, &pair[1].id, &format!("batch {} of the same call has that index", Quoted(&pair[0].id))));
+            return Err(taken(
+                job_id,
+                pair[1].index,
+                &pair[1].id,
+                &format!("batch {} of the same call has that index", Quoted(&pair[0].id)),
+            ));
         }
     }
     let before = transaction.batch_rows(job_id).await?;
@@ -594,7 +634,11 @@ async fn refuse(transaction: Box<dyn Transaction>, error: Error) -> Result<()> {
 fn taken(job_id: &str, index: i32, batch_id: &str, why: &str) -> Error {
     Error::new(
         Code::Constraint,
-        format!("batch {} of job {} with index {index} is refused: {why}. Nothing was stored", Quoted(batch_id), Quoted(job_id)),
+        format!(
+            "batch {} of job {} with index {index} is refused: {why}. Nothing was stored",
+            Quoted(batch_id),
+            Quoted(job_id)
+        ),
     )
 }
 

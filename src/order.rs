@@ -40,7 +40,13 @@ impl Turns {
         let number = last.number;
         let before = last.calls.insert(key.to_owned(), (number, next)).map(|(_, before)| before);
         drop(last);
-        Turn { before, _done: done, key: key.to_owned(), number, last: self.last.clone() }
+        Turn {
+            before,
+            _done: done,
+            key: key.to_owned(),
+            number,
+            last: self.last.clone(),
+        }
     }
 }
 
@@ -92,7 +98,9 @@ impl Gate {
             return Err(Error::closed());
         }
         state.calls += 1;
-        Ok(Pass { inside: self.inside.clone() })
+        Ok(Pass {
+            inside: self.inside.clone(),
+        })
     }
 
     pub fn close(&self) {

@@ -20,7 +20,11 @@ const GROUP_RECORDS: usize = 1_000;
 const GROUP_BYTES: usize = 4 << 20;
 
 enum Item {
-    Save { write: RecordWrite, after: Vec<watch::Receiver<()>>, reply: oneshot::Sender<Result<()>> },
+    Save {
+        write: RecordWrite,
+        after: Vec<watch::Receiver<()>>,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Answered when all saves before it are done.
     Barrier(oneshot::Sender<()>),
 }
@@ -30,8 +34,15 @@ struct Queue {
     items: VecDeque<Item>,
     /// A group is being written, or is about to be.
     writing: bool,
-    bulks: HashMap<String, Vec<(u64, RangeInclusive<i32>, watch::Receiver<()>)>>,
+    bulks: HashMap<String, Vec<Bulk>>,
     number: u64,
+}
+
+/// A bulk save that is under way.
+struct Bulk {
+    number: u64,
+    range: RangeInclusive<i32>,
+    ended: watch::Receiver<()>,
 }
 
 /// Writes single records in groups.
@@ -53,7 +64,10 @@ pub struct BulkPlace {
 
 impl RecordWriter {
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, queue: Mutex::default() }
+        Self {
+            backend,
+            queue: Mutex::default(),
+        }
     }
 
     /// Takes a place in the queue, on the caller's thread. `wait` brings the result.
@@ -61,7 +75,10 @@ impl RecordWriter {
         let (reply, result) = oneshot::channel();
         let mut queue = lock(&self.queue);
         let bulks = queue.bulks.get(&write.job_id).into_iter().flatten();
-        let after = bulks.filter(|(_, range, _)| range.contains(&write.record.index)).map(|(_, _, done)| done.clone()).collect();
+        let after = bulks
+            .filter(|(_, range, _)| range.contains(&write.record.index))
+            .map(|(_, _, done)| done.clone())
+            .collect();
         queue.items.push_back(Item::Save { write, after, reply });
         result
     }
@@ -69,7 +86,9 @@ impl RecordWriter {
     /// Waits for a save, and sees to it that somebody writes.
     pub async fn wait(self: Arc<Self>, result: oneshot::Receiver<Result<()>>) -> Result<()> {
         self.start();
-        result.await.unwrap_or_else(|_| Err(Error::internal("a save was dropped before it was written")))
+        result
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("a save was dropped before it was written")))
     }
 
     /// Takes a bulk save's place, on the caller's thread.
@@ -85,10 +104,21 @@ impl RecordWriter {
         let number = queue.number;
         let bulks = queue.bulks.entry(job_id.to_owned()).or_default();
         let overlap = |other: &RangeInclusive<i32>| other.start() <= range.end() && range.start() <= other.end();
-        let before = bulks.iter().filter(|(_, other, _)| overlap(other)).map(|(_, _, done)| done.clone()).collect();
-        bulks.push((number, range, ended));
+        let before = bulks
+            .iter()
+            .filter(|(_, other, _)| overlap(other))
+            .map(|(_, _, done)| done.clone())
+            .collect();
+        bulks.push(Bulk { number, range, ended });
         drop(queue);
-        BulkPlace { writer: self.clone(), job_id: job_id.to_owned(), number, before, barrier, _done: done }
+        BulkPlace {
+            writer: self.clone(),
+            job_id: job_id.to_owned(),
+            number,
+            before,
+            barrier,
+            _done: done,
+        }
     }
 
     fn start(self: &Arc<Self>) {
@@ -183,7 +213,11 @@ impl RecordWriter {
             Err(error) if error.repeatable == Repeatable::Never && writes.len() > 1 => {
                 let mut results = Vec::with_capacity(writes.len());
                 for write in &writes {
-                    results.push(self.write(std::slice::from_ref(write)).await.and_then(|mut results| results.remove(0)));
+                    results.push(
+                        self.write(std::slice::from_ref(write))
+                            .await
+                            .and_then(|mut results| results.remove(0)),
+                    );
                 }
                 results
             }
@@ -240,7 +274,7 @@ impl Drop for BulkPlace {
     fn drop(&mut self) {
         let mut queue = lock(&self.writer.queue);
         if let Some(bulks) = queue.bulks.get_mut(&self.job_id) {
-            bulks.retain(|(number, _, _)| *number != self.number);
+            bulks.retain(|bulk| bulk.number != self.number);
             if bulks.is_empty() {
                 queue.bulks.remove(&self.job_id);
             }

@@ -14,9 +14,7 @@ use napi_derive::napi;
 use crate::connection::Settings;
 use crate::error::{Error, Result};
 use crate::json::{Outcome, Refusal, Reply, encode, promise, string};
-use crate::model::{
-    BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json,
-};
+use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
 use crate::operations::Operations;
 
 type Promise<'env> = napi::Result<PromiseRaw<'env, Outcome>>;
@@ -63,12 +61,20 @@ fn is_absent(value: &Unknown<'_>) -> napi::Result<bool> {
 }
 
 fn token<'env>(env: &'env Env, fence: Unknown<'env>) -> Prepared<'env, Option<i32>> {
-    if is_absent(&fence)? { Ok(None) } else { Ok(token_from_json(&encode(env, "plain", "fence", fence)?)?) }
+    if is_absent(&fence)? {
+        Ok(None)
+    } else {
+        Ok(token_from_json(&encode(env, "plain", "fence", fence)?)?)
+    }
 }
 
 /// `options`, where they may be left out.
 fn options<'env>(env: &'env Env, value: Unknown<'env>) -> Prepared<'env, String> {
-    if is_absent(&value)? { Ok("{}".to_owned()) } else { encode(env, "options", "options", value) }
+    if is_absent(&value)? {
+        Ok("{}".to_owned())
+    } else {
+        encode(env, "options", "options", value)
+    }
 }
 
 #[napi]
@@ -80,7 +86,9 @@ impl SqlxStateStore {
             Ok(Settings::from_json(&source, &options(env, store_options)?)?)
         };
         let settings = settings().map_err(|refusal| refusal.into_thrown(env))?;
-        Ok(Self { operations: Operations::new(settings) })
+        Ok(Self {
+            operations: Operations::new(settings),
+        })
     }
 
     /// A call that may begin unless the store is closed, and that `close` waits for.

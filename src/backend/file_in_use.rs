@@ -36,7 +36,10 @@ impl FileInUse {
                 let mut in_use = lock(&IN_USE);
                 if in_use.contains_key(&key) || !is_open(key) {
                     *in_use.entry(key).or_default() += 1;
-                    return Ok(Some(Self { key, ended: AtomicBool::new(false) }));
+                    return Ok(Some(Self {
+                        key,
+                        ended: AtomicBool::new(false),
+                    }));
                 }
             }
             if Instant::now() >= deadline {
@@ -78,7 +81,12 @@ fn key_of_new_or_old(file: &Path) -> Option<FileKey> {
     use std::os::unix::fs::MetadataExt;
 
     if !file.exists() {
-        std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(file).ok()?;
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(file)
+            .ok()?;
     }
     std::fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
@@ -87,7 +95,9 @@ fn key_of_new_or_old(file: &Path) -> Option<FileKey> {
 fn is_open(key: FileKey) -> bool {
     use std::os::unix::fs::MetadataExt;
 
-    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return false };
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else {
+        return false;
+    };
     descriptors.flatten().any(|descriptor| {
         std::fs::metadata(descriptor.path()).is_ok_and(|metadata| metadata.is_file() && (metadata.dev(), metadata.ino()) == key)
     })

@@ -50,7 +50,10 @@ impl Dialect for sqlx::MySql {
             1053 | 1927 | 4031 => Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")),
             1290 | 1792 | 1836 => Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")),
             1146 => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
-            1054 => Error::new(Code::TablesIncompatible, format!("the tables are not the ones that this store knows: {message}")),
+            1054 => Error::new(
+                Code::TablesIncompatible,
+                format!("the tables are not the ones that this store knows: {message}"),
+            ),
             1044 | 1142 | 1143 | 1227 => {
                 Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
             }
@@ -100,7 +103,11 @@ impl Server {
         let own = version.strip_prefix("5.5.5-").filter(|_| is_mariadb).unwrap_or(version);
         let mut parts = own.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
         let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        Self { is_mariadb, version, max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX) }
+        Self {
+            is_mariadb,
+            version,
+            max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
+        }
     }
 }
 
@@ -117,8 +124,14 @@ impl MySql {
              set session innodb_lock_wait_timeout = {}, sql_mode = concat(@@sql_mode, ',STRICT_TRANS_TABLES')",
             (settings.statement_timeout / LOCK_WAIT_SHARE).as_secs().max(1)
         );
-        let rules = PoolRules { set_up: Some(set_up), ..PoolRules::of(&settings) };
-        Self { connections: Connections::new(&settings, connect_options(&settings), rules), server: OnceCell::new() }
+        let rules = PoolRules {
+            set_up: Some(set_up),
+            ..PoolRules::of(&settings)
+        };
+        Self {
+            connections: Connections::new(&settings, connect_options(&settings), rules),
+            server: OnceCell::new(),
+        }
     }
 
     async fn server(&self) -> Result<Server> {
@@ -179,13 +192,25 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
         options = options.database(name);
     }
     if let Some(ca) = &settings.ssl.ca {
-        options = if is_pem(ca) { options.ssl_ca_from_pem(ca.clone().into_bytes()) } else { options.ssl_ca(ca) };
+        options = if is_pem(ca) {
+            options.ssl_ca_from_pem(ca.clone().into_bytes())
+        } else {
+            options.ssl_ca(ca)
+        };
     }
     if let Some(cert) = &settings.ssl.cert {
-        options = if is_pem(cert) { options.ssl_client_cert_from_pem(cert) } else { options.ssl_client_cert(cert) };
+        options = if is_pem(cert) {
+            options.ssl_client_cert_from_pem(cert)
+        } else {
+            options.ssl_client_cert(cert)
+        };
     }
     if let Some(key) = settings.ssl.key.as_ref().map(|key| key.reveal()) {
-        options = if is_pem(key) { options.ssl_client_key_from_pem(key) } else { options.ssl_client_key(key) };
+        options = if is_pem(key) {
+            options.ssl_client_key_from_pem(key)
+        } else {
+            options.ssl_client_key(key)
+        };
     }
     options
 }
@@ -241,7 +266,10 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
         ",
     )
     .bind(job_id);
-    run!(session, query, fetch_all)?.iter().map(|row| batch_row(row).map_err(unreadable)).collect()
+    run!(session, query, fetch_all)?
+        .iter()
+        .map(|row| batch_row(row).map_err(unreadable))
+        .collect()
 }
 
 fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
@@ -257,7 +285,10 @@ fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
 }
 
 fn unreadable(error: sqlx::Error) -> Error {
-    Error::new(Code::TablesIncompatible, format!("a column does not hold what this store expects: {error}"))
+    Error::new(
+        Code::TablesIncompatible,
+        format!("a column does not hold what this store expects: {error}"),
+    )
 }
 
 fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
@@ -371,8 +402,9 @@ async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
-    let query =
-        sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ? and jobId = ?").bind(batch_id).bind(job_id);
+    let query = sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ? and jobId = ?")
+        .bind(batch_id)
+        .bind(job_id);
     Ok(run!(session, query, fetch_optional)? != Some(token))
 }
 
@@ -425,7 +457,12 @@ impl Backend for MySql {
 
     async fn limits(&self) -> Result<ColumnLimits> {
         let deepest = if self.server().await?.is_mariadb { 31 } else { 100 };
-        Ok(ColumnLimits { json_depth: Some(deepest), lone_surrogates: false, text_bytes: Some(65_535), nul_in_text: true })
+        Ok(ColumnLimits {
+            json_depth: Some(deepest),
+            lone_surrogates: false,
+            text_bytes: Some(65_535),
+            nul_in_text: true,
+        })
     }
 
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
@@ -438,8 +475,13 @@ impl Backend for MySql {
             ",
         )
         .bind(job_id);
-        let Some(row) = run!(&mut session, query, fetch_optional)? else { return Ok(None) };
-        Ok(Some(StoredJob { row: job_row(&row).map_err(unreadable)?, batches: row.try_get(7).map_err(unreadable)? }))
+        let Some(row) = run!(&mut session, query, fetch_optional)? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredJob {
+            row: job_row(&row).map_err(unreadable)?,
+            batches: row.try_get(7).map_err(unreadable)?,
+        }))
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
@@ -523,7 +565,10 @@ impl Backend for MySql {
         .bind(after_time)
         .bind(after_id)
         .bind(filter.limit);
-        run!(&mut session, query, fetch_all)?.iter().map(|row| job_row(row).map_err(unreadable)).collect()
+        run!(&mut session, query, fetch_all)?
+            .iter()
+            .map(|row| job_row(row).map_err(unreadable))
+            .collect()
     }
 
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
@@ -548,7 +593,8 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
-        let Some((batch_id, batch_index, record_start_index, record_end_index, version, claimed_at)) = run!(session, query, fetch_optional)?
+        let Some((batch_id, batch_index, record_start_index, record_end_index, version, claimed_at)) =
+            run!(session, query, fetch_optional)?
         else {
             rollback(session).await?;
             return Ok(None);
@@ -697,7 +743,11 @@ impl Backend for MySql {
         .bind(older_than.as_millis() as i64)
         .bind(job_id);
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
-        Ok(ReclaimOutlook { has_rows: has_rows != 0, has_stale: has_stale != 0, has_open: has_open != 0 })
+        Ok(ReclaimOutlook {
+            has_rows: has_rows != 0,
+            has_stale: has_stale != 0,
+            has_open: has_open != 0,
+        })
     }
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
@@ -740,7 +790,9 @@ impl Backend for MySql {
             run!(session, query, execute)?;
         }
         commit(session).await?;
-        Ok(Reclaimed { batches: stale.len() as u32 })
+        Ok(Reclaimed {
+            batches: stale.len() as u32,
+        })
     }
 
     async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
@@ -782,7 +834,11 @@ impl Backend for MySql {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         begin(session).await?;
-        let mut batch_ids: Vec<&str> = records.iter().filter(|write| write.token.is_some()).map(|write| &*write.batch_id).collect();
+        let mut batch_ids: Vec<&str> = records
+            .iter()
+            .filter(|write| write.token.is_some())
+            .map(|write| &*write.batch_id)
+            .collect();
         batch_ids.sort_unstable();
         batch_ids.dedup();
         let mut leases = HashMap::new();
@@ -797,10 +853,17 @@ impl Backend for MySql {
         }
         let is_held = |write: &RecordWrite| {
             let lease = leases.get(&write.batch_id);
-            write.token.is_none_or(|token| lease.is_some_and(|(job_id, version)| *job_id == write.job_id && *version == token))
+            write
+                .token
+                .is_none_or(|token| lease.is_some_and(|(job_id, version)| *job_id == write.job_id && *version == token))
         };
         let held: Vec<bool> = records.iter().map(is_held).collect();
-        let kept: Vec<&RecordWrite> = records.iter().zip(&held).filter(|(_, held)| **held).map(|(write, _)| write).collect();
+        let kept: Vec<&RecordWrite> = records
+            .iter()
+            .zip(&held)
+            .filter(|(_, held)| **held)
+            .map(|(write, _)| write)
+            .collect();
         upsert_records(session, &kept).await?;
         commit(session).await?;
         Ok(held)
@@ -872,13 +935,17 @@ impl Backend for MySql {
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query("delete from batchactions_records where jobId = ? order by recordIndex limit ?").bind(job_id).bind(most);
+        let query = sqlx::query("delete from batchactions_records where jobId = ? order by recordIndex limit ?")
+            .bind(job_id)
+            .bind(most);
         Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query("delete from batchactions_batches where jobId = ? order by batchIndex limit ?").bind(job_id).bind(most);
+        let query = sqlx::query("delete from batchactions_batches where jobId = ? order by batchIndex limit ?")
+            .bind(job_id)
+            .bind(most);
         Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
@@ -1013,12 +1080,19 @@ impl Transaction for MySqlTransaction {
         )
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
-        Ok(row.map(|(status, distributed, batches, now)| LockedJob { status, distributed, batches, now }))
+        Ok(row.map(|(status, distributed, batches, now)| LockedJob {
+            status,
+            distributed,
+            batches,
+            now,
+        }))
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
         self.check_job(job_id, batches.len())?;
-        let query = sqlx::query("update batchactions_jobs set batches = ? where id = ?").bind(batches).bind(job_id);
+        let query = sqlx::query("update batchactions_jobs set batches = ? where id = ?")
+            .bind(batches)
+            .bind(job_id);
         run!(&mut self.session, query, execute)?;
         Ok(())
     }

@@ -45,8 +45,13 @@ impl Dialect for sqlx::Postgres {
             "57P01" | "57P02" | "57P05" => Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")),
             "25006" => Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")),
             "42P01" | "3F000" => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
-            "42703" => Error::new(Code::TablesIncompatible, format!("the tables are not the ones that this store knows: {message}")),
-            "42501" => Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never),
+            "42703" => Error::new(
+                Code::TablesIncompatible,
+                format!("the tables are not the ones that this store knows: {message}"),
+            ),
+            "42501" => {
+                Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
+            }
             "22001" | "54000" | "54023" => Error::new(Code::ValueTooLong, message),
             "54001" => Error::invalid(format!("JSON nests too deeply for this server (max_stack_depth): {message}")),
             "22021" | "22P05" => Error::invalid(format!("a value holds a character that the database can't store: {message}")),
@@ -74,7 +79,10 @@ pub struct Postgres {
 impl Postgres {
     pub fn new(settings: Settings) -> Self {
         let connections = Connections::new(&settings, connect_options(&settings), PoolRules::of(&settings));
-        Self { connections, schema: settings.schema }
+        Self {
+            connections,
+            schema: settings.schema,
+        }
     }
 }
 
@@ -105,13 +113,25 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
         options = options.database(name);
     }
     if let Some(ca) = &settings.ssl.ca {
-        options = if is_pem(ca) { options.ssl_root_cert_from_pem(ca.clone().into_bytes()) } else { options.ssl_root_cert(ca) };
+        options = if is_pem(ca) {
+            options.ssl_root_cert_from_pem(ca.clone().into_bytes())
+        } else {
+            options.ssl_root_cert(ca)
+        };
     }
     if let Some(cert) = &settings.ssl.cert {
-        options = if is_pem(cert) { options.ssl_client_cert_from_pem(cert) } else { options.ssl_client_cert(cert) };
+        options = if is_pem(cert) {
+            options.ssl_client_cert_from_pem(cert)
+        } else {
+            options.ssl_client_cert(cert)
+        };
     }
     if let Some(key) = settings.ssl.key.as_ref().map(|key| key.reveal()) {
-        options = if is_pem(key) { options.ssl_client_key_from_pem(key) } else { options.ssl_client_key(key) };
+        options = if is_pem(key) {
+            options.ssl_client_key_from_pem(key)
+        } else {
+            options.ssl_client_key(key)
+        };
     }
     // A transaction pooler refuses start-up parameters that it does not know; `statementCache: 0` says that there may be one.
     if settings.statement_cache > 0 {
@@ -196,7 +216,10 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
         "#,
     )
     .bind(job_id);
-    run!(session, query, fetch_all)?.iter().map(|row| batch_row(row).map_err(unreadable)).collect()
+    run!(session, query, fetch_all)?
+        .iter()
+        .map(|row| batch_row(row).map_err(unreadable))
+        .collect()
 }
 
 fn batch_row(row: &PgRow) -> sqlx::Result<BatchRow> {
@@ -212,7 +235,10 @@ fn batch_row(row: &PgRow) -> sqlx::Result<BatchRow> {
 }
 
 fn unreadable(error: sqlx::Error) -> Error {
-    Error::new(Code::TablesIncompatible, format!("a column does not hold what this store expects: {error}"))
+    Error::new(
+        Code::TablesIncompatible,
+        format!("a column does not hold what this store expects: {error}"),
+    )
 }
 
 fn job_row(row: &PgRow) -> sqlx::Result<JobRow> {
@@ -387,9 +413,14 @@ impl Backend for Postgres {
         session.limit = DDL_LIMIT;
         begin(session).await?;
         run!(session, sqlx::query("set local statement_timeout = 0"), execute)?;
-        run!(session, sqlx::query("select pg_catalog.pg_advisory_xact_lock($1)").bind(INITIALIZE_LOCK), execute)?;
+        run!(
+            session,
+            sqlx::query("select pg_catalog.pg_advisory_xact_lock($1)").bind(INITIALIZE_LOCK),
+            execute
+        )?;
         if let Some(schema) = &self.schema {
-            let exists = sqlx::query_scalar::<_, bool>("select exists (select from pg_catalog.pg_namespace where nspname = $1)").bind(schema);
+            let exists =
+                sqlx::query_scalar::<_, bool>("select exists (select from pg_catalog.pg_namespace where nspname = $1)").bind(schema);
             if !run!(session, exists, fetch_one)? {
                 let create = format!("create schema {}", quoted(schema));
                 say!(session, &*create)?;
@@ -413,7 +444,10 @@ impl Backend for Postgres {
     }
 
     async fn limits(&self) -> Result<ColumnLimits> {
-        Ok(ColumnLimits { nul_in_text: false, ..ColumnLimits::NONE })
+        Ok(ColumnLimits {
+            nul_in_text: false,
+            ..ColumnLimits::NONE
+        })
     }
 
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
@@ -426,8 +460,13 @@ impl Backend for Postgres {
             "#,
         )
         .bind(job_id);
-        let Some(row) = run!(&mut session, query, fetch_optional)? else { return Ok(None) };
-        Ok(Some(StoredJob { row: job_row(&row).map_err(unreadable)?, batches: row.try_get(7).map_err(unreadable)? }))
+        let Some(row) = run!(&mut session, query, fetch_optional)? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredJob {
+            row: job_row(&row).map_err(unreadable)?,
+            batches: row.try_get(7).map_err(unreadable)?,
+        }))
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
@@ -503,7 +542,10 @@ impl Backend for Postgres {
         .bind(after.map(|(_, id)| id))
         .bind(after.and_then(|(started_at, _)| *started_at))
         .bind(i64::from(filter.limit));
-        run!(&mut session, query, fetch_all)?.iter().map(|row| job_row(row).map_err(unreadable)).collect()
+        run!(&mut session, query, fetch_all)?
+            .iter()
+            .map(|row| job_row(row).map_err(unreadable))
+            .collect()
     }
 
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
@@ -535,16 +577,18 @@ impl Backend for Postgres {
         .bind(worker_id)
         .bind(from.unwrap_or(i32::MIN));
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
-            job_id: job_id.to_owned(),
-            batch_id,
-            batch_index,
-            worker_id: worker_id.to_owned(),
-            claimed_at,
-            record_start_index,
-            record_end_index,
-            token,
-        }))
+        Ok(row.map(
+            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
+                job_id: job_id.to_owned(),
+                batch_id,
+                batch_index,
+                worker_id: worker_id.to_owned(),
+                claimed_at,
+                record_start_index,
+                record_end_index,
+                token,
+            },
+        ))
     }
 
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
@@ -561,7 +605,12 @@ impl Backend for Postgres {
         )
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook { job_status, distributed, has_rows, has_pending }))
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
+            job_status,
+            distributed,
+            has_rows,
+            has_pending,
+        }))
     }
 
     async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
@@ -654,7 +703,11 @@ impl Backend for Postgres {
         .bind(job_id)
         .bind(older_than.as_millis() as i64);
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
-        Ok(ReclaimOutlook { has_rows, has_stale, has_open })
+        Ok(ReclaimOutlook {
+            has_rows,
+            has_stale,
+            has_open,
+        })
     }
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
@@ -684,7 +737,9 @@ impl Backend for Postgres {
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(max_claims);
-        Ok(Reclaimed { batches: run!(&mut session, query, execute)?.rows_affected() as u32 })
+        Ok(Reclaimed {
+            batches: run!(&mut session, query, execute)?.rows_affected() as u32,
+        })
     }
 
     async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
@@ -714,13 +769,19 @@ impl Backend for Postgres {
         let session = &mut session;
         if let [first, rest @ ..] = records
             && let Some(token) = first.token
-            && rest.iter().all(|write| (write.token, &write.batch_id, &write.job_id) == (first.token, &first.batch_id, &first.job_id))
+            && rest
+                .iter()
+                .all(|write| (write.token, &write.batch_id, &write.job_id) == (first.token, &first.batch_id, &first.job_id))
         {
             let held = upsert_leased_records(session, &RecordColumns::of(records), token).await?;
             return Ok(vec![held; records.len()]);
         }
         begin(session).await?;
-        let batch_ids: Vec<&str> = records.iter().filter(|write| write.token.is_some()).map(|write| &*write.batch_id).collect();
+        let batch_ids: Vec<&str> = records
+            .iter()
+            .filter(|write| write.token.is_some())
+            .map(|write| &*write.batch_id)
+            .collect();
         let leases = sqlx::query_as::<_, (String, String, i32)>(
             r#"
             select "id", "jobId", "version"
@@ -735,9 +796,18 @@ impl Backend for Postgres {
         let leases: HashMap<&str, (&str, i32)> = leases.iter().map(|(id, job, version)| (&**id, (&**job, *version))).collect();
         let held: Vec<bool> = records
             .iter()
-            .map(|write| write.token.is_none_or(|token| leases.get(&*write.batch_id) == Some(&(&*write.job_id, token))))
+            .map(|write| {
+                write
+                    .token
+                    .is_none_or(|token| leases.get(&*write.batch_id) == Some(&(&*write.job_id, token)))
+            })
             .collect();
-        let kept: Vec<&RecordWrite> = records.iter().zip(&held).filter(|(_, held)| **held).map(|(write, _)| write).collect();
+        let kept: Vec<&RecordWrite> = records
+            .iter()
+            .zip(&held)
+            .filter(|(_, held)| **held)
+            .map(|(write, _)| write)
+            .collect();
         for chunk in kept.chunks(ROWS_PER_STATEMENT) {
             upsert_records(session, &RecordColumns::of(chunk.iter().copied())).await?;
         }
@@ -950,11 +1020,18 @@ impl Transaction for PostgresTransaction {
         )
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
-        Ok(row.map(|(status, distributed, batches, now)| LockedJob { status, distributed, batches, now }))
+        Ok(row.map(|(status, distributed, batches, now)| LockedJob {
+            status,
+            distributed,
+            batches,
+            now,
+        }))
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
-        let query = sqlx::query(r#"update batchactions_jobs set "batches" = $2::text::json where "id" = $1"#).bind(job_id).bind(batches);
+        let query = sqlx::query(r#"update batchactions_jobs set "batches" = $2::text::json where "id" = $1"#)
+            .bind(job_id)
+            .bind(batches);
         run!(&mut self.session, query, execute)?;
         Ok(())
     }

@@ -28,7 +28,12 @@ pub struct MultiRow {
 
 impl MultiRow {
     pub const fn new(head: &'static str, row: &'static str, tail: &'static str) -> Self {
-        Self { head, row, tail, texts: Mutex::new(BTreeMap::new()) }
+        Self {
+            head,
+            row,
+            tail,
+            texts: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// The text for a chunk. It lives as long as the program: there are only as many as there are sizes.

@@ -183,9 +183,12 @@ impl<DB: Dialect> Connections<DB> {
         };
         // Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
         let repeatable = if transient { Repeatable::RolledBack } else { Repeatable::ByCaller };
-        Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.settings.place()))
-            .repeatable(repeatable)
-            .caused_by(reason, code)
+        Error::new(
+            Code::ConnectionFailed,
+            format!("could not connect to {}: {reason}", self.settings.place()),
+        )
+        .repeatable(repeatable)
+        .caused_by(reason, code)
     }
 
     /// Waits for the connections that are in use, then ends all.
@@ -292,7 +295,10 @@ impl<DB: Dialect> Session<DB> {
             }
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => Err(Error::new(
                 Code::ConnectionLost,
-                format!("the connection to {} ended in the middle of a call, which may or may not have taken effect: {text}", self.place),
+                format!(
+                    "the connection to {} ended in the middle of a call, which may or may not have taken effect: {text}",
+                    self.place
+                ),
             )
             .caused_by(text, None)),
             _ => Err(Error::internal(format!("the answer of {} made no sense: {text}", self.place)).caused_by(text, None)),
@@ -307,7 +313,9 @@ impl<DB: Dialect> Session<DB> {
 
 impl<DB: Dialect> Drop for Session<DB> {
     fn drop(&mut self) {
-        let (Some(mut connection), Some(slot)) = (self.connection.take(), self.slot.take()) else { return };
+        let (Some(mut connection), Some(slot)) = (self.connection.take(), self.slot.take()) else {
+            return;
+        };
         if self.in_doubt && !self.keep_in_doubt {
             // The socket closes, and the server rolls back what was open.
             return;

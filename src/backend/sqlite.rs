@@ -44,14 +44,18 @@ impl Dialect for sqlx::Sqlite {
             5 | 6 => Error::new(Code::Timeout, format!("another connection holds the file: {message}")).repeatable(Repeatable::RolledBack),
             8 => Error::new(Code::ConnectionFailed, format!("the file accepts no writes: {message}")),
             10 | 13 => Error::internal(format!("the disk failed, or is full: {message}")).repeatable(Repeatable::ByCaller),
-            11 | 26 => Error::new(Code::ConnectionFailed, format!("the file is not a sound SQLite database: {message}")),
+            11 | 26 => Error::new(
+                Code::ConnectionFailed,
+                format!("the file is not a sound SQLite database: {message}"),
+            ),
             14 => Error::new(Code::ConnectionFailed, format!("the file can't be opened: {message}")),
             18 => Error::new(Code::ValueTooLong, message),
             19 => Error::new(Code::Constraint, message),
             1 if message.contains("no such table") => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
-            1 if message.contains("no such column") || message.contains("has no column") => {
-                Error::new(Code::TablesIncompatible, format!("the tables are not the ones that this store knows: {message}"))
-            }
+            1 if message.contains("no such column") || message.contains("has no column") => Error::new(
+                Code::TablesIncompatible,
+                format!("the tables are not the ones that this store knows: {message}"),
+            ),
             _ => Error::internal(format!("the database refused a statement: {message}")),
         }
     }
@@ -77,8 +81,18 @@ impl Sqlite {
         let options = connect_options(&settings);
         let rules = PoolRules::of(&settings);
         // The writer's connection stays, and in memory it is the database.
-        let writer = PoolRules { max: 1, min: 1, idle_timeout: None, keep_in_doubt: settings.file.is_none(), ..PoolRules::of(&settings) };
-        let readers = PoolRules { max: rules.max.min(READERS), min: rules.min.min(READERS), ..rules };
+        let writer = PoolRules {
+            max: 1,
+            min: 1,
+            idle_timeout: None,
+            keep_in_doubt: settings.file.is_none(),
+            ..PoolRules::of(&settings)
+        };
+        let readers = PoolRules {
+            max: rules.max.min(READERS),
+            min: rules.min.min(READERS),
+            ..rules
+        };
         Self {
             writer: Connections::new(&settings, options.clone(), writer),
             readers: settings.file.is_some().then(|| Connections::new(&settings, options, readers)),
@@ -172,7 +186,10 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
         ",
     )
     .bind(job_id);
-    run!(session, query, fetch_all)?.iter().map(|row| batch_row(row).map_err(unreadable)).collect()
+    run!(session, query, fetch_all)?
+        .iter()
+        .map(|row| batch_row(row).map_err(unreadable))
+        .collect()
 }
 
 fn batch_row(row: &SqliteRow) -> sqlx::Result<BatchRow> {
@@ -188,7 +205,10 @@ fn batch_row(row: &SqliteRow) -> sqlx::Result<BatchRow> {
 }
 
 fn unreadable(error: sqlx::Error) -> Error {
-    Error::new(Code::TablesIncompatible, format!("a column does not hold what this store expects: {error}"))
+    Error::new(
+        Code::TablesIncompatible,
+        format!("a column does not hold what this store expects: {error}"),
+    )
 }
 
 /// A JSON column has NUMERIC affinity, so a JSON text that is a number is stored as one.
@@ -285,7 +305,11 @@ async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<
         let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
         for write in chunk {
             let record = &write.record;
-            query = query.bind(&*write.job_id).bind(&*write.batch_id).bind(record.index).bind(record.status.as_str());
+            query = query
+                .bind(&*write.job_id)
+                .bind(&*write.batch_id)
+                .bind(record.index)
+                .bind(record.status.as_str());
             query = bind_json(bind_json(bind_json(query, &record.raw), &record.parsed), &record.errors);
             query = query.bind(record.processing_error.as_deref());
         }
@@ -296,8 +320,9 @@ async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
-    let query =
-        sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ?1 and jobId = ?2").bind(batch_id).bind(job_id);
+    let query = sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ?1 and jobId = ?2")
+        .bind(batch_id)
+        .bind(job_id);
     Ok(run!(session, query, fetch_optional)? != Some(token))
 }
 
@@ -354,8 +379,13 @@ impl Backend for Sqlite {
             ",
         )
         .bind(job_id);
-        let Some(row) = run!(&mut session, query, fetch_optional)? else { return Ok(None) };
-        Ok(Some(StoredJob { row: job_row(&row).map_err(unreadable)?, batches: json_text(&row, 7).map_err(unreadable)? }))
+        let Some(row) = run!(&mut session, query, fetch_optional)? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredJob {
+            row: job_row(&row).map_err(unreadable)?,
+            batches: json_text(&row, 7).map_err(unreadable)?,
+        }))
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
@@ -398,7 +428,12 @@ impl Backend for Sqlite {
             counts.add(&status, count);
         }
         Ok(ProgressCounts {
-            job: job.map(|(total_records, started_at, completed_at, _, now)| JobTimes { total_records, started_at, completed_at, now }),
+            job: job.map(|(total_records, started_at, completed_at, _, now)| JobTimes {
+                total_records,
+                started_at,
+                completed_at,
+                now,
+            }),
             distributed: job.is_some_and(|job| job.3),
             records: counts,
             batches: batch_counts(session, job_id).await?,
@@ -426,7 +461,10 @@ impl Backend for Sqlite {
         .bind(after.map(|(_, id)| id))
         .bind(after.and_then(|(started_at, _)| *started_at))
         .bind(filter.limit);
-        run!(&mut session, query, fetch_all)?.iter().map(|row| job_row(row).map_err(unreadable)).collect()
+        run!(&mut session, query, fetch_all)?
+            .iter()
+            .map(|row| job_row(row).map_err(unreadable))
+            .collect()
     }
 
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
@@ -457,16 +495,18 @@ impl Backend for Sqlite {
         .bind(worker_id)
         .bind(from.unwrap_or(i32::MIN));
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
-            job_id: job_id.to_owned(),
-            batch_id,
-            batch_index,
-            worker_id: worker_id.to_owned(),
-            claimed_at,
-            record_start_index,
-            record_end_index,
-            token,
-        }))
+        Ok(row.map(
+            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
+                job_id: job_id.to_owned(),
+                batch_id,
+                batch_index,
+                worker_id: worker_id.to_owned(),
+                claimed_at,
+                record_start_index,
+                record_end_index,
+                token,
+            },
+        ))
     }
 
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
@@ -483,7 +523,12 @@ impl Backend for Sqlite {
         )
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook { job_status, distributed, has_rows, has_pending }))
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
+            job_status,
+            distributed,
+            has_rows,
+            has_pending,
+        }))
     }
 
     async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
@@ -576,7 +621,11 @@ impl Backend for Sqlite {
         .bind(job_id)
         .bind(older_than.as_millis() as i64);
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
-        Ok(ReclaimOutlook { has_rows, has_stale, has_open })
+        Ok(ReclaimOutlook {
+            has_rows,
+            has_stale,
+            has_open,
+        })
     }
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
@@ -598,7 +647,9 @@ impl Backend for Sqlite {
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(max_claims);
-        Ok(Reclaimed { batches: run!(&mut session, query, execute)?.rows_affected() as u32 })
+        Ok(Reclaimed {
+            batches: run!(&mut session, query, execute)?.rows_affected() as u32,
+        })
     }
 
     async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
@@ -642,7 +693,12 @@ impl Backend for Sqlite {
             leases.insert(key, lost);
             held.push(!lost);
         }
-        let kept: Vec<&RecordWrite> = records.iter().zip(&held).filter(|(_, held)| **held).map(|(write, _)| write).collect();
+        let kept: Vec<&RecordWrite> = records
+            .iter()
+            .zip(&held)
+            .filter(|(_, held)| **held)
+            .map(|(write, _)| write)
+            .collect();
         upsert_records(session, &kept).await?;
         commit(session).await?;
         Ok(held)
@@ -848,7 +904,9 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
-        let query = sqlx::query("update batchactions_jobs set batches = ?2 where id = ?1").bind(job_id).bind(batches);
+        let query = sqlx::query("update batchactions_jobs set batches = ?2 where id = ?1")
+            .bind(job_id)
+            .bind(batches);
         run!(&mut self.session, query, execute)?;
         Ok(())
     }

@@ -3,10 +3,32 @@
 use crate::error::{Code, Error, Result};
 
 const TABLES: [(&str, &[&str]); 3] = [
-    ("batchactions_jobs", &["id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed"]),
+    (
+        "batchactions_jobs",
+        &[
+            "id",
+            "status",
+            "config",
+            "batches",
+            "totalRecords",
+            "startedAt",
+            "completedAt",
+            "distributed",
+        ],
+    ),
     (
         "batchactions_records",
-        &["id", "jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError"],
+        &[
+            "id",
+            "jobId",
+            "batchId",
+            "recordIndex",
+            "status",
+            "raw",
+            "parsed",
+            "errors",
+            "processingError",
+        ],
     ),
     (
         "batchactions_batches",
@@ -55,8 +77,11 @@ impl Catalogue {
     /// The statements that are still to be run, in order.
     pub fn missing<'m>(&self, migration: &'m str) -> Result<Vec<&'m str>> {
         for (table, columns) in TABLES.iter().filter(|(table, _)| self.has_table(table)) {
-            let lacks: Vec<&str> =
-                columns.iter().copied().filter(|column| !self.columns.iter().any(|(t, c)| t == table && c == column)).collect();
+            let lacks: Vec<&str> = columns
+                .iter()
+                .copied()
+                .filter(|column| !self.columns.iter().any(|(t, c)| t == table && c == column))
+                .collect();
             if !lacks.is_empty() {
                 return Err(Error::new(
                     Code::TablesIncompatible,
@@ -85,7 +110,11 @@ fn statements(migration: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    const MIGRATIONS: [&str; 3] = [super::super::postgres::MIGRATION, super::super::mysql::MIGRATION, super::super::sqlite::MIGRATION];
+    const MIGRATIONS: [&str; 3] = [
+        super::super::postgres::MIGRATION,
+        super::super::mysql::MIGRATION,
+        super::super::sqlite::MIGRATION,
+    ];
 
     #[test]
     fn each_statement_makes_its_object() {
@@ -94,7 +123,9 @@ mod tests {
             assert_eq!(statements.len(), OBJECTS.len());
             for (object, statement) in OBJECTS.iter().zip(statements) {
                 let made = statement.lines().find(|line| line.starts_with("create ")).unwrap();
-                let named = made.split(|c: char| c.is_whitespace() || c == '`' || c == '"').any(|word| word == *object);
+                let named = made
+                    .split(|c: char| c.is_whitespace() || c == '`' || c == '"')
+                    .any(|word| word == *object);
                 assert!(named, "{made} should make {object}");
             }
         }
@@ -102,8 +133,13 @@ mod tests {
 
     #[test]
     fn an_empty_database_needs_every_statement_and_a_whole_one_none() {
-        let columns = TABLES.iter().flat_map(|(table, columns)| columns.iter().map(|column| (table.to_string(), column.to_string())));
-        let whole = Catalogue { columns: columns.collect(), indexes: OBJECTS.iter().map(|name| name.to_string()).collect() };
+        let columns = TABLES
+            .iter()
+            .flat_map(|(table, columns)| columns.iter().map(|column| (table.to_string(), column.to_string())));
+        let whole = Catalogue {
+            columns: columns.collect(),
+            indexes: OBJECTS.iter().map(|name| name.to_string()).collect(),
+        };
         for migration in MIGRATIONS {
             assert_eq!(Catalogue::default().missing(migration).unwrap().len(), OBJECTS.len());
             assert!(whole.missing(migration).unwrap().is_empty());
@@ -112,9 +148,15 @@ mod tests {
 
     #[test]
     fn a_lacking_column_is_named() {
-        let catalogue = Catalogue { columns: vec![("batchactions_jobs".into(), "id".into())], indexes: Vec::new() };
+        let catalogue = Catalogue {
+            columns: vec![("batchactions_jobs".into(), "id".into())],
+            indexes: Vec::new(),
+        };
         let error = catalogue.missing(MIGRATIONS[0]).unwrap_err();
         assert_eq!(error.code, Code::TablesIncompatible);
-        assert!(error.message.contains("batchactions_jobs") && error.message.contains("distributed"), "{error}");
+        assert!(
+            error.message.contains("batchactions_jobs") && error.message.contains("distributed"),
+            "{error}"
+        );
     }
 }

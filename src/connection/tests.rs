@@ -1,1 +1,161 @@
 use super::*;
+
+fn url(url: &str) -> Result<Settings> {
+    Settings::from_json(&serde_json::json!({ "url": url }).to_string(), "{}")
+}
+
+fn error_of(result: Result<Settings>) -> Error {
+    match result {
+        Ok(_) => panic!("should have been refused"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_url_says_where_the_database_is() {
+    let settings = url("postgres://us%40er:p%2Fw@db.example:6000/my%20db?sslmode=require&application_name=x").unwrap();
+    assert_eq!(
+        (settings.database, &*settings.host, settings.port),
+        (Database::Postgres, "db.example", 6000)
+    );
+    assert_eq!((settings.user.as_deref(), settings.name.as_deref()), (Some("us@er"), Some("my db")));
+    assert_eq!(settings.password.as_ref().map(Secret::reveal), Some("p/w"));
+    assert_eq!(
+        (settings.ssl.mode, settings.application_name.as_deref()),
+        (SslMode::Require, Some("x"))
+    );
+
+    let settings = url("mariadb://root@[::1]/test").unwrap();
+    assert_eq!((settings.database, &*settings.host, settings.port), (Database::MySql, "::1", 3306));
+    assert_eq!(
+        url("postgres:///db?host=/run/postgresql").unwrap().socket.as_deref(),
+        Some("/run/postgresql")
+    );
+    assert_eq!(
+        url("postgres://%2Frun%2Fpostgresql/db").unwrap().socket.as_deref(),
+        Some("/run/postgresql")
+    );
+}
+
+#[test]
+fn a_sqlite_url_is_a_file_or_memory() {
+    for (text, file) in [
+        ("sqlite::memory:", None),
+        ("sqlite:relative.db", Some("relative.db")),
+        ("sqlite://relative.db", Some("relative.db")),
+        ("sqlite:///absolute.db", Some("/absolute.db")),
+        ("sqlite:a%20b.db", Some("a b.db")),
+    ] {
+        assert_eq!(url(text).unwrap().file.as_deref(), file, "{text}");
+    }
+    assert_eq!(error_of(url("sqlite:")).code, Code::InvalidConnection);
+}
+
+#[test]
+fn a_url_that_is_wrong_is_refused_without_its_password() {
+    for (text, code, says) in [
+        ("nonsense", Code::InvalidConnection, "no scheme"),
+        ("mssql://sa:hunter2@h/db", Code::UnsupportedDatabase, "mssql"),
+        ("postgres://u:hunter2@h:port/db", Code::InvalidConnection, "port"),
+        ("postgres://u:hunter2@h/db?sslmode=sure", Code::InvalidConnection, "sure"),
+        ("postgres://u:hunter2@h/db?nonsense=1", Code::InvalidConnection, "nonsense"),
+        ("mysql://u:hunter2@h", Code::InvalidConnection, "name of the database"),
+        ("sqlite:f.db?mode=ro", Code::InvalidConnection, "mode=ro"),
+    ] {
+        let error = error_of(url(text));
+        assert_eq!(error.code, code, "{text}");
+        assert!(
+            error.message.contains(says) && !error.message.contains("hunter2"),
+            "{}",
+            error.message
+        );
+    }
+}
+
+#[test]
+fn places_name_no_user_and_no_password() {
+    let place = url("mysql://us3r:hunter2@h:1/db").unwrap().place();
+    assert_eq!(place, "MySQL database \"db\" at h:1");
+    assert_eq!(
+        format!("{:?}", url("mysql://us3r:hunter2@h:1/db").unwrap().password),
+        "Some((secret))"
+    );
+}
+
+fn sequelize(json: serde_json::Value) -> Result<Settings> {
+    Settings::from_json(&serde_json::json!({ "sequelize": json }).to_string(), "{}")
+}
+
+#[test]
+fn a_sequelize_instance_says_the_same() {
+    let settings = sequelize(serde_json::json!({
+        "dialect": "postgres",
+        "config": { "host": "h", "port": "6000", "database": "d", "username": "u", "password": null, "pool": { "max": 3 } },
+        "options": { "define": { "schema": "s" }, "dialectOptions": { "ssl": { "rejectUnauthorized": false, "ca": "x" } } },
+    }))
+    .unwrap();
+    assert_eq!((&*settings.host, settings.port, settings.pool_max), ("h", 6000, 3));
+    assert_eq!((settings.schema.as_deref(), settings.ssl.mode), (Some("s"), SslMode::Require));
+
+    let settings = sequelize(serde_json::json!({
+        "dialect": "mysql",
+        "config": { "host": "read", "port": 1, "database": "d", "username": "u", "password": "p", "pool": {} },
+        "options": { "replication": { "write": { "host": "write" } }, "dialectOptions": { "ssl": true } },
+    }))
+    .unwrap();
+    assert_eq!(
+        (&*settings.host, settings.port, settings.pool_max, settings.ssl.mode),
+        ("write", 1, 10, SslMode::VerifyCa)
+    );
+    assert!(
+        sequelize(serde_json::json!({ "dialect": "sqlite", "config": { "host": "localhost" } }))
+            .unwrap()
+            .file
+            .is_none()
+    );
+    assert_eq!(
+        sequelize(serde_json::json!({ "dialect": "sqlite", "config": { "host": "rel.db" } }))
+            .unwrap()
+            .file
+            .as_deref(),
+        Some("rel.db")
+    );
+}
+
+#[test]
+fn a_sequelize_instance_with_other_tables_is_refused() {
+    let refused = |json| error_of(sequelize(json));
+    let underscored = refused(serde_json::json!({ "dialect": "postgres", "options": { "define": { "underscored": true } } }));
+    assert!(underscored.message.contains("underscored") && underscored.code == Code::InvalidConnection);
+    let schema = refused(serde_json::json!({ "dialect": "mysql", "options": { "define": { "schema": "s" } } }));
+    assert!(schema.message.contains("define.schema") && schema.code == Code::InvalidConnection);
+    assert_eq!(refused(serde_json::json!({ "dialect": "oracle" })).code, Code::UnsupportedDatabase);
+}
+
+#[test]
+fn options_are_taken_or_refused_by_name() {
+    let with = |options: &str| Settings::from_json(r#"{"url":"postgres://h/d"}"#, options);
+    let settings = with(
+        r#"{"pool":{"max":4,"min":2},"statementTimeoutMs":5,"leaseRenewal":{"everyMs":1,"forMs":2},"maxClaims":3,"schema":"s","tablePrefix":"p"}"#,
+    )
+    .unwrap();
+    assert_eq!((settings.pool_max, settings.pool_min, settings.max_claims), (4, 2, Some(3)));
+    assert_eq!(settings.lease_renewal.unwrap().for_at_most, Duration::from_millis(2));
+    for (options, named) in [
+        (r#"{"x":1}"#, "options.x"),
+        (r#"{"pool":null}"#, "options.pool"),
+        (r#"{"pool":{"max":0}}"#, "options.pool.max"),
+        (r#"{"pool":{"max":2,"min":3}}"#, "options.pool.min"),
+        (r#"{"statementTimeoutMs":"5"}"#, "options.statementTimeoutMs"),
+        (r#"{"leaseRenewal":{"everyMs":1}}"#, "options.leaseRenewal.forMs"),
+        (r#"{"durability":"never"}"#, "options.durability"),
+        (r#"{"ssl":{"mode":"maybe"}}"#, "options.ssl.mode"),
+    ] {
+        let error = error_of(with(options));
+        assert!(
+            error.code == Code::InvalidArgument && error.message.contains(named),
+            "{options}: {}",
+            error.message
+        );
+    }
+}

@@ -1,1 +1,292 @@
+//! The operations on real databases. What the methods promise is tested from JavaScript, on all of them; here stand the orders of events that only
+//! a transaction held open from outside can make.
+
 use super::*;
+use crate::connection::Database;
+use sqlx::Connection;
+
+/// A server's address in `TEST_…_URL`, or on its default port. The name is what `REQUIRE_DATABASES` calls it.
+const SERVERS: [(&str, &str, &str); 3] = [
+    ("postgres", "TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres"),
+    ("mariadb", "TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306/mysql"),
+    ("mysql", "TEST_MYSQL_URL", "mysql://test:test@127.0.0.1:3307/test"),
+];
+
+/// A database of a test's own.
+struct TestDatabase {
+    name: &'static str,
+    url: String,
+    /// The server and what ends the database there; a file is removed.
+    remove: Option<(String, String)>,
+}
+
+async fn execute(server: &str, statement: &str) -> sqlx::Result<()> {
+    if server.starts_with("postgres") {
+        let mut connection = sqlx::PgConnection::connect(server).await?;
+        sqlx::Executor::execute(&mut connection, statement).await?;
+        connection.close().await
+    } else {
+        let mut connection = sqlx::MySqlConnection::connect(server).await?;
+        sqlx::Executor::execute(&mut connection, statement).await?;
+        connection.close().await
+    }
+}
+
+impl TestDatabase {
+    async fn make(name: &'static str, server: &str, test: &str) -> sqlx::Result<Self> {
+        let database = format!("batchactions_cargo_{test}_{}", std::process::id());
+        execute(server, &format!("create database {database}")).await?;
+        let end = server.rfind('/').unwrap();
+        let url = format!("{}/{database}", &server[..end]);
+        let force = if name == "postgres" { " with (force)" } else { "" };
+        Ok(Self {
+            name,
+            url,
+            remove: Some((server.to_owned(), format!("drop database {database}{force}"))),
+        })
+    }
+
+    fn store(&self) -> Arc<Operations> {
+        let settings = Settings::from_json(&serde_json::json!({ "url": self.url }).to_string(), "{}").unwrap();
+        Operations::new(settings)
+    }
+
+    async fn remove(self) {
+        match self.remove {
+            Some((server, statement)) => execute(&server, &statement).await.unwrap(),
+            None => {
+                for suffix in ["", "-wal", "-shm"] {
+                    let _ = std::fs::remove_file(format!("{}{suffix}", self.url.trim_start_matches("sqlite://")));
+                }
+            }
+        }
+    }
+}
+
+/// The databases that there are. One that is missing is named, and fails the test where it is required.
+async fn databases(test: &str) -> Vec<TestDatabase> {
+    let required = std::env::var("REQUIRE_DATABASES").unwrap_or_default();
+    let file = std::env::temp_dir().join(format!("batchactions-cargo-{test}-{}.db", std::process::id()));
+    let mut found = vec![TestDatabase {
+        name: "sqlite",
+        url: format!("sqlite://{}", file.display()),
+        remove: None,
+    }];
+    for (name, variable, default) in SERVERS {
+        let server = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+        match TestDatabase::make(name, &server, test).await {
+            Ok(database) => found.push(database),
+            Err(error) => {
+                assert!(
+                    !required.split(',').any(|required| required == name),
+                    "{name} is required, and can't be had: {error}"
+                );
+                eprintln!("{test}: not run on {name}, which can't be had: {error}");
+            }
+        }
+    }
+    found
+}
+
+fn job(id: &str, batches: usize) -> Job {
+    let batch = |index: usize| {
+        format!(r#"{{"id":"{id} {index}","index":{index},"status":"PENDING","records":[],"processedCount":0,"failedCount":0}}"#)
+    };
+    let batches: Vec<String> = (0..batches).map(batch).collect();
+    let json = format!(
+        r#"{{"id":"{id}","config":{{}},"status":"PROCESSING","distributed":true,"batches":[{}]}}"#,
+        batches.join(",")
+    );
+    Job::from_json(&json).unwrap()
+}
+
+const DONE: BatchState = BatchState {
+    status: BatchStatus::Completed,
+    processed: 1,
+    failed: 0,
+};
+
+fn record(index: i32) -> Record {
+    Record {
+        index,
+        status: RecordStatus::Processed,
+        raw: "{}".into(),
+        parsed: "{}".into(),
+        errors: "[]".into(),
+        processing_error: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
+    for database in databases("claims").await {
+        let first = database.store();
+        first.initialize().await.unwrap();
+        first.save_job(job("job", 120)).await.unwrap();
+        let workers: Vec<_> = (0..16)
+            .map(|worker| {
+                // Half of the callers share a store, and half have one of their own.
+                let shared = worker % 2 == 0;
+                let store = if shared { first.clone() } else { database.store() };
+                tokio::spawn(async move {
+                    let (mut claimed, mut finalized) = (Vec::new(), 0);
+                    while let Ok(claim) = store.try_claim("job", &format!("worker {worker}")).await.unwrap() {
+                        store.update_batch("job", &claim.batch_id, DONE, None).await.unwrap();
+                        finalized += u32::from(store.try_finalize_job("job").await.unwrap());
+                        claimed.push(claim.batch_index);
+                    }
+                    if !shared {
+                        store.close().await;
+                    }
+                    (claimed, finalized)
+                })
+            })
+            .collect();
+        let (mut claimed, mut finalized) = (Vec::new(), 0);
+        for worker in workers {
+            let (indexes, times) = worker.await.unwrap();
+            claimed.extend(indexes);
+            finalized += times;
+        }
+        first.close().await;
+        claimed.sort_unstable();
+        assert_eq!(claimed, (0..120).collect::<Vec<_>>(), "{}", database.name);
+        assert_eq!(finalized, 1, "{}", database.name);
+        database.remove().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
+    for database in databases("fence").await {
+        if database.url.starts_with("sqlite") {
+            // A file has one writer, so nothing can come between a save's look at the claim and its write.
+            database.remove().await;
+            continue;
+        }
+        let (late, present) = (database.store(), database.store());
+        late.initialize().await.unwrap();
+        late.save_job(job("job", 1)).await.unwrap();
+        late.save_record("job".into(), "job 0".into(), record(0), None).await.unwrap();
+        late.try_claim("job", "late").await.unwrap().unwrap();
+
+        // Somebody holds the record's lock, so that the save of the late worker must wait, with its claim still good.
+        let held = hold_record(&database.url).await;
+        let saving = tokio::spawn(late.save_record(
+            "job".into(),
+            "job 0".into(),
+            Record {
+                raw: "\"late\"".into(),
+                ..record(0)
+            },
+            None,
+        ));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!saving.is_finished(), "{}", database.name);
+
+        // Now the claim is taken and made anew, if the database lets it.
+        let taking = tokio::spawn({
+            let present = present.clone();
+            async move {
+                loop {
+                    present.reclaim_stale_batches("job", Duration::ZERO).await.unwrap();
+                    if let Ok(claim) = present.try_claim("job", "present").await.unwrap() {
+                        return claim;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let taken_before_the_write = taking.is_finished();
+        held.release().await;
+        let saved = saving.await.unwrap();
+        let claim = taking.await.unwrap();
+        assert_eq!(claim.token, 3);
+        // Either the save kept the batch from being claimed until it was written, or it lost.
+        let raw = late.records_of_batch("job", "job 0").await.unwrap();
+        assert_eq!(saved.is_ok(), raw.contains("late"), "{}: {saved:?}", database.name);
+        assert!(
+            !(taken_before_the_write && saved.is_ok()),
+            "{}: a stale worker wrote over the present one's batch",
+            database.name
+        );
+        for store in [late, present] {
+            store.close().await;
+        }
+        database.remove().await;
+    }
+}
+
+/// A transaction of somebody else's that has locked record 0.
+enum HeldRecord {
+    Postgres(sqlx::PgConnection),
+    MySql(sqlx::MySqlConnection),
+}
+
+async fn hold_record(url: &str) -> HeldRecord {
+    if url.starts_with("postgres") {
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        sqlx::Executor::execute(
+            &mut connection,
+            r#"begin; select from batchactions_records where "recordIndex" = 0 for update"#,
+        )
+        .await
+        .unwrap();
+        HeldRecord::Postgres(connection)
+    } else {
+        let mut connection = sqlx::MySqlConnection::connect(url).await.unwrap();
+        sqlx::Executor::execute(
+            &mut connection,
+            "begin; select 1 from batchactions_records where recordIndex = 0 for update",
+        )
+        .await
+        .unwrap();
+        HeldRecord::MySql(connection)
+    }
+}
+
+impl HeldRecord {
+    async fn release(self) {
+        match self {
+            HeldRecord::Postgres(connection) => connection.close().await.unwrap(),
+            HeldRecord::MySql(connection) => connection.close().await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_copy_agrees_after_every_call_of_sixteen_callers_at_once() {
+    for database in databases("copy").await {
+        let store = database.store();
+        store.initialize().await.unwrap();
+        store.save_job(job("job", 64)).await.unwrap();
+        let workers = (0..16).map(|worker| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                while let Ok(claim) = store.try_claim("job", &format!("worker {worker}")).await.unwrap() {
+                    store.update_batch("job", &claim.batch_id, DONE, None).await.unwrap();
+                }
+            })
+        });
+        for worker in workers.collect::<Vec<_>>() {
+            worker.await.unwrap();
+        }
+        let stored = store.backend.job("job").await.unwrap().unwrap();
+        let list = BatchList::read("job", &stored.batches).unwrap();
+        assert_eq!(list.completed(), 64, "{}", database.name);
+        store.close().await;
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_made_connects_to_nothing() {
+    let settings = Settings::from_json(r#"{"url":"postgres://127.0.0.1:1/none"}"#, "{}").unwrap();
+    assert_eq!(settings.database, Database::Postgres);
+    let store = Operations::new(settings);
+    let error = store.initialize().await.unwrap_err();
+    assert_eq!(error.code, Code::ConnectionFailed);
+    assert!(error.message.contains("127.0.0.1:1") && error.retryable(), "{error:?}");
+    store.close().await;
+}
