@@ -76,8 +76,8 @@ impl RecordWriter {
         let mut queue = lock(&self.queue);
         let bulks = queue.bulks.get(&write.job_id).into_iter().flatten();
         let after = bulks
-            .filter(|(_, range, _)| range.contains(&write.record.index))
-            .map(|(_, _, done)| done.clone())
+            .filter(|bulk| bulk.range.contains(&write.record.index))
+            .map(|bulk| bulk.ended.clone())
             .collect();
         queue.items.push_back(Item::Save { write, after, reply });
         result
@@ -106,8 +106,8 @@ impl RecordWriter {
         let overlap = |other: &RangeInclusive<i32>| other.start() <= range.end() && range.start() <= other.end();
         let before = bulks
             .iter()
-            .filter(|(_, other, _)| overlap(other))
-            .map(|(_, _, done)| done.clone())
+            .filter(|bulk| overlap(&bulk.range))
+            .map(|bulk| bulk.ended.clone())
             .collect();
         bulks.push(Bulk { number, range, ended });
         drop(queue);
