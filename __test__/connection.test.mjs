@@ -795,7 +795,8 @@ describe('a SQLite file', () => {
       const link = `${file}-link`;
       symlinkSync(file, link);
       const stores = [`sqlite://${file}`, { dialect: 'sqlite', storage: link }, sequelize].map((connection) => open(connection));
-      for (const store of stores) await expectConnectionFailed(store, /another SQLite library in this process has .*twice\.db.* open/i);
+      const reason = /another SQLite library in this process has .*twice\.db.* open/i;
+      await Promise.all(stores.map((store) => expectConnectionFailed(store, reason)));
       await sequelize.close();
       for (const store of stores) await expectToWork(store);
     });
