@@ -5,65 +5,91 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, watch};
 
 use crate::error::{Error, Result, lock};
 
-/// One queue for each key.
+/// The order of a job's calls: one that concerns the whole job waits for all before it, one that concerns a part waits for those that concern the whole
+/// job or the same part.
 #[derive(Clone, Default)]
 pub struct Turns {
-    /// The last call of each key, by number, and what tells its end.
-    last: Arc<Mutex<Last>>,
+    queues: Arc<Mutex<Queues>>,
 }
 
 #[derive(Default)]
-struct Last {
+struct Queues {
     number: u64,
-    calls: HashMap<String, (u64, oneshot::Receiver<()>)>,
+    /// The calls that are not done, by job, in their order.
+    calls: HashMap<String, Vec<Call>>,
 }
 
-/// A call's place in its queue. The next one's turn comes when it is dropped.
-pub struct Turn {
-    before: Option<oneshot::Receiver<()>>,
-    /// Dropped with the turn, which is what the next call waits for.
-    _done: oneshot::Sender<()>,
-    key: String,
+struct Call {
     number: u64,
-    last: Arc<Mutex<Last>>,
+    /// `None` concerns the whole job.
+    part: Option<String>,
+    done: watch::Receiver<()>,
+}
+
+/// A call's place. The turn of those behind it comes when it is dropped.
+pub struct Turn {
+    before: Vec<watch::Receiver<()>>,
+    job_id: String,
+    number: u64,
+    queues: Arc<Mutex<Queues>>,
+    /// Dropped with the turn, which is what later calls wait for.
+    _done: watch::Sender<()>,
 }
 
 impl Turns {
-    pub fn take(&self, key: &str) -> Turn {
-        let (done, next) = oneshot::channel();
-        let mut last = lock(&self.last);
-        last.number += 1;
-        let number = last.number;
-        let before = last.calls.insert(key.to_owned(), (number, next)).map(|(_, before)| before);
-        drop(last);
+    pub fn of_job(&self, job_id: &str) -> Turn {
+        self.take(job_id, None)
+    }
+
+    pub fn of_batch(&self, job_id: &str, batch_id: &str) -> Turn {
+        self.take(job_id, Some(batch_id))
+    }
+
+    fn take(&self, job_id: &str, part: Option<&str>) -> Turn {
+        let (sender, done) = watch::channel(());
+        let mut queues = lock(&self.queues);
+        queues.number += 1;
+        let number = queues.number;
+        let calls = queues.calls.entry(job_id.to_owned()).or_default();
+        let concerns = |call: &&Call| part.is_none() || call.part.is_none() || call.part.as_deref() == part;
+        let before = calls.iter().filter(concerns).map(|call| call.done.clone()).collect();
+        calls.push(Call {
+            number,
+            part: part.map(str::to_owned),
+            done,
+        });
+        drop(queues);
         Turn {
             before,
-            _done: done,
-            key: key.to_owned(),
+            job_id: job_id.to_owned(),
             number,
-            last: self.last.clone(),
+            queues: self.queues.clone(),
+            _done: sender,
         }
     }
 }
 
 impl Turn {
     pub async fn wait(&mut self) {
-        if let Some(before) = self.before.take() {
-            // Nothing is ever sent: the end of the call before closes the channel.
-            let _ = before.await;
+        for mut call in self.before.drain(..) {
+            // Nothing is ever sent: the end of the call closes the channel.
+            let _ = call.changed().await;
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut last = lock(&self.last);
-        if last.calls.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
-            last.calls.remove(&self.key);
+        let mut queues = lock(&self.queues);
+        if let Some(calls) = queues.calls.get_mut(&self.job_id) {
+            calls.retain(|call| call.number != self.number);
+            if calls.is_empty() {
+                queues.calls.remove(&self.job_id);
+            }
         }
     }
 }
@@ -140,7 +166,7 @@ mod tests {
     async fn calls_take_effect_in_the_order_in_which_they_were_made() {
         let turns = Turns::default();
         let effects = Arc::new(Mutex::new(Vec::new()));
-        let calls: Vec<_> = (0..100).map(|call| (call, turns.take("job"))).collect();
+        let calls: Vec<_> = (0..100).map(|call| (call, turns.of_job("job"))).collect();
         // Started in the opposite order, as a scheduler may.
         let tasks: Vec<_> = calls
             .into_iter()
@@ -158,7 +184,20 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(*lock(&effects), (0..100).collect::<Vec<_>>());
-        assert!(lock(&turns.last).calls.is_empty());
+        assert!(lock(&turns.queues).calls.is_empty());
+    }
+
+    #[tokio::test]
+    async fn calls_wait_for_what_concerns_them_and_for_nothing_else() {
+        let turns = Turns::default();
+        let waits_for = |turn: &Turn| turn.before.len();
+        let first = turns.of_batch("job", "a");
+        let other = turns.of_batch("job", "b");
+        let second = turns.of_batch("job", "a");
+        let whole = turns.of_job("job");
+        let third = turns.of_batch("job", "b");
+        assert_eq!([&first, &other, &second, &whole, &third].map(waits_for), [0, 0, 1, 3, 2]);
+        assert_eq!(waits_for(&turns.of_job("another")), 0);
     }
 
     #[tokio::test]

@@ -117,7 +117,7 @@ impl SqlxStateStore {
     pub fn save_job_state<'env>(&self, env: &'env Env, job: Unknown<'env>) -> Promise<'env> {
         self.call(env, |store| {
             let job = Job::from_json(&encode(env, "job", "job", job)?)?;
-            let mut turn = store.turns.take(&job.id);
+            let mut turn = store.turns.of_job(&job.id);
             Ok(async move {
                 turn.wait().await;
                 store.save_job(job).await.map(|()| Reply::Nothing)
@@ -147,7 +147,7 @@ impl SqlxStateStore {
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let state = BatchState::from_json(&batch_id, &encode(env, "plain", "state", state)?)?;
             let token = token(env, fence)?;
-            let mut turn = store.turns.take(&job_id);
+            let mut turn = store.turns.of_batch(&job_id, &batch_id);
             Ok(async move {
                 turn.wait().await;
                 store.update_batch(&job_id, &batch_id, state, token).await.map(|()| Reply::Nothing)
@@ -331,7 +331,7 @@ impl SqlxStateStore {
     pub fn delete_job<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let mut turn = store.turns.take(&job_id);
+            let mut turn = store.turns.of_job(&job_id);
             Ok(async move {
                 turn.wait().await;
                 store.delete_job(&job_id).await.map(Reply::Boolean)
