@@ -1,0 +1,89 @@
+// Claims batches of a job and processes them, until the job is done. Start as many as you like, on as many machines as you like.
+//
+//   DATABASE_URL=… node worker.mjs <job id> <worker id>
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SqlxStateStore } from '@batchactions/state-sqlx';
+import { processOrder, validate } from './orders.mjs';
+
+const [jobId, workerId] = process.argv.slice(2);
+
+// A worker that has not renewed its claim for so long is taken for dead, and its batch is given to another one. It must be several times
+// the interval of renewal. (It is short here because nobody wants to wait in a demo; where it is not urgent, minutes are as good.)
+const staleAfterMs = 3_000;
+
+const store = new SqlxStateStore(process.env.DATABASE_URL, {
+  // A thread of the store renews the claim while the batch is worked on, even while this script computes and its event loop stands still;
+  // but for a minute at most, so that a worker that hangs loses its batch.
+  leaseRenewal: { everyMs: 500, forMs: 60_000 },
+  // A batch that has killed three workers becomes FAILED, so that it can't kill the others too.
+  maxClaims: 3,
+  // A worker writes through one connection at a time; the others are for its reads.
+  pool: { max: 3 },
+});
+
+// Whoever started this process may want to know what it does (see demo.mjs).
+const report = (event) => process.send?.({ workerId, ...event });
+
+for (;;) {
+  const reclaimed = await store.reclaimStaleBatches(jobId, staleAfterMs);
+  if (reclaimed > 0) report({ type: 'reclaimed', count: reclaimed });
+
+  const claim = await store.claimBatch(jobId, workerId);
+  if (!claim.claimed) {
+    // Nothing to claim does not mean that all is done: a batch that another worker holds comes back if that one dies.
+    if (claim.reason !== 'NO_PENDING_BATCHES' || (await store.getDistributedStatus(jobId)).isComplete) break;
+    await sleep(200);
+    continue;
+  }
+
+  const { batchId, batchIndex, token } = claim.reservation;
+  report({ type: 'claimed', batchIndex, token });
+  try {
+    const { processed, failed } = await processBatch(batchId);
+    await store.updateBatchState(jobId, batchId, { batchId, status: 'COMPLETED', processedCount: processed, failedCount: failed });
+    report({ type: 'completed', batchIndex, token });
+  } catch (error) {
+    // This worker was taken for dead, and another one has the batch. Nothing that this one wrote since then was stored.
+    if (error.code !== 'LEASE_LOST') throw error;
+    report({ type: 'lost', batchIndex });
+  }
+
+  // True for the one worker that ends the job: the place to send the e-mail.
+  if (await store.tryFinalizeJob(jobId)) report({ type: 'finalized' });
+}
+
+await store.close();
+process.disconnect?.();
+
+async function processBatch(batchId) {
+  let failed = 0;
+  const records = await store.getBatchRecords(jobId, batchId);
+  // With 100 records in flight, those that wait while a write is under way go into the next one together: several times as fast as one
+  // record after the other, and each `await` still ends when its record is committed.
+  await forEach(records, 100, async (record) => {
+    const done = processRecord(record);
+    if (done.status !== 'processed') failed++;
+    await store.saveProcessedRecord(jobId, batchId, done);
+  });
+  return { processed: records.length - failed, failed };
+}
+
+function processRecord({ index, raw }) {
+  const errors = validate(raw);
+  if (errors.length > 0) return { index, raw, parsed: {}, status: 'invalid', errors };
+  try {
+    return { index, raw, parsed: processOrder(raw), status: 'processed', errors };
+  } catch (error) {
+    return { index, raw, parsed: {}, status: 'failed', errors, processingError: error.message };
+  }
+}
+
+/** Runs `work` on each item, on `limit` of them at a time. */
+async function forEach(items, limit, work) {
+  const rest = items.values();
+  const lane = async () => {
+    for (const item of rest) await work(item);
+  };
+  await Promise.all(Array.from({ length: limit }, lane));
+}
