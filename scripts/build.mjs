@@ -1,0 +1,69 @@
+// Builds the addon and puts it beside index.js, as state-sqlx.<platform>.node.
+//
+//   node scripts/build.mjs [--if-stale] [--target <Rust target>]
+//
+// --if-stale: only where it is missing or older than what it is made of.
+//
+// `napi build` does this too, but in a target folder and with an environment of its own, so that nothing it compiles serves `cargo test`
+// and `cargo clippy`, and the other way round. This is the plain `cargo build` that they share everything with.
+
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, readdirSync, readFileSync, renameSync, statSync, utimesSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { parseTriple } from '@napi-rs/cli';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const { values: options } = parseArgs({ options: { 'if-stale': { type: 'boolean' }, target: { type: 'string' } } });
+
+const { napi } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const triple = options.target ?? /^host: (.+)$/m.exec(run('rustc', ['-vV']))[1];
+const addon = join(root, `${napi.binaryName}.${parseTriple(triple).platformArchABI}.node`);
+
+if (!options['if-stale'] || isStale()) build();
+
+function isStale() {
+  const modified = statSync(addon, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const sources = ['src', 'migrations', 'build.rs', 'Cargo.toml', 'Cargo.lock'].flatMap((name) => files(join(root, name)));
+  return sources.some((file) => statSync(file).mtimeMs > modified);
+}
+
+function files(path) {
+  if (!statSync(path).isDirectory()) return [path];
+  return readdirSync(path).flatMap((name) => files(join(path, name)));
+}
+
+function build() {
+  const began = new Date();
+  const target = options.target ? ['--target', options.target] : [];
+  const messages = run('cargo', ['build', '--release', '--lib', '--message-format=json-render-diagnostics', ...target])
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const { filenames } = messages.findLast(
+    ({ reason, target: { crate_types: types } = {} }) => reason === 'compiler-artifact' && types.includes('cdylib'),
+  );
+  const library = filenames.find((name) => /\.(so|dylib|dll)$/.test(name));
+  // By way of another name: a process that has the old one loaded keeps it whole.
+  copyFileSync(library, `${addon}.new`);
+  // What is edited during the build is newer than the addon, and makes it stale.
+  utimesSync(`${addon}.new`, began, began);
+  renameSync(`${addon}.new`, addon);
+}
+
+function run(command, args) {
+  const { stdout, status, error } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    maxBuffer: 1 << 30,
+  });
+  if (error?.code === 'ENOENT') {
+    console.error(`There is no ${command}: the addon is written in Rust, and building it needs a Rust toolchain (https://rustup.rs).`);
+    process.exit(1);
+  }
+  if (error) throw error;
+  if (status !== 0) process.exit(1);
+  return stdout;
+}

@@ -1,0 +1,200 @@
+// Packs what would be published, installs it in empty folders without a network, and uses it there as a user would.
+//
+//   npm run check-package
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const bin = join(root, 'node_modules', '.bin');
+
+// What the installed package is asked to do: a small job from its claim to its end. The import stands before it.
+const job = `(async () => {
+  const store = new SqlxStateStore('sqlite::memory:');
+  await store.initialize();
+  const record = { index: 0, raw: { a: '1' }, parsed: {}, status: 'pending', errors: [] };
+  await store.saveBatchRecords('job', 'batch', [record]);
+  const batch = { id: 'batch', index: 0, status: 'PENDING', records: [], processedCount: 0, failedCount: 0 };
+  await store.saveJobState({ id: 'job', config: { batchSize: 1 }, status: 'PROCESSING', distributed: true, batches: [batch], totalRecords: 1 });
+  const { claimed } = await store.claimBatch('job', 'worker');
+  await store.saveProcessedRecord('job', 'batch', { ...record, parsed: { a: 1 }, status: 'processed' });
+  await store.updateBatchState('job', 'batch', { batchId: 'batch', status: 'COMPLETED', processedCount: 1, failedCount: 0 });
+  const finalized = await store.tryFinalizeJob('job');
+  const [{ parsed }] = await store.getProcessedRecords('job');
+  await store.close();
+  const error = await store.getProgress('job').catch((error) => error);
+  const right = claimed && finalized && parsed.a === 1 && error.name === 'StateStoreError' && error.code === 'CLOSED';
+  console.log(right ? 'ok' : JSON.stringify({ claimed, finalized, parsed, error }));
+})();`;
+
+const types = `
+import { SequelizeStateStore, SqlxStateStore, StateStoreError, type ClaimBatchResult, type SequelizeStateStoreOptions } from '@batchactions/state-sqlx';
+const options: SequelizeStateStoreOptions = { leaseRenewal: { everyMs: 1_000, forMs: 60_000 } };
+const store: SqlxStateStore = new SequelizeStateStore('sqlite::memory:', options);
+export const claim: Promise<ClaimBatchResult> = store.claimBatch('job', 'worker');
+export const isClosed = (error: unknown) => error instanceof StateStoreError && error.code === 'CLOSED';
+`;
+
+const work = realpathSync(mkdtempSync(join(tmpdir(), 'check-package-')));
+try {
+  check();
+} finally {
+  rmSync(work, { recursive: true, force: true });
+}
+
+function check() {
+  const { main, platform } = pack();
+
+  const user = install('user', [main.tarball, platform.tarball]);
+  assert.deepEqual(installed(user), ['@batchactions/state-sqlx', platform.name], 'two packages are installed, and nothing else');
+  run(user, 'job.cjs', `const { SqlxStateStore } = require('@batchactions/state-sqlx');\n${job}`);
+  run(user, 'job.mjs', `import { SqlxStateStore } from '@batchactions/state-sqlx';\n${job}`);
+  run(
+    user,
+    'names.mjs',
+    `import { SqlxStateStore, SequelizeStateStore, StateStoreError } from '@batchactions/state-sqlx';
+     import { createRequire } from 'node:module';
+     const required = createRequire(import.meta.url)('@batchactions/state-sqlx');
+     if (SequelizeStateStore !== SqlxStateStore || required.SqlxStateStore !== SqlxStateStore || required.StateStoreError !== StateStoreError) throw new Error('there is more than one class');
+     console.log('ok');`,
+  );
+  for (const name of ['types.mts', 'types.cts']) compile(user, name, types);
+  say('works from CommonJS and from ES modules, and its types from both');
+
+  const swapped = install('swapped', [`@batchactions/state-sequelize@file:${main.tarball}`, platform.tarball]);
+  assert.deepEqual(installed(swapped), ['@batchactions/state-sequelize', platform.name]);
+  run(swapped, 'job.mjs', `import { SequelizeStateStore as SqlxStateStore } from '@batchactions/state-sequelize';\n${job}`);
+  say('works under the name @batchactions/state-sequelize, by an npm alias');
+
+  const alone = install('alone', ['--omit=optional', main.tarball]);
+  const { status, stderr } = node(alone, 'alone.mjs', `import '@batchactions/state-sqlx';`);
+  assert.notEqual(status, 0);
+  const message = stderr.split('\n').find((line) => line.startsWith('Error: '));
+  assert.ok(
+    message?.includes(platform.name) && message.includes('--omit=optional'),
+    `the error names the package and the remedy:\n${stderr}`,
+  );
+  say(`without its platform package it says:\n    ${message}`);
+}
+
+/** Packs copies, as a release does: `napi pre-publish` is what makes the platform package an optional dependency. */
+function pack() {
+  const { files, napi } = readJson(join(root, 'package.json'));
+  const always = ['package.json', 'README.md', 'LICENSE'];
+  const stage = join(work, 'stage');
+  for (const name of [...always, ...files, 'npm'])
+    if (existsSync(join(root, name))) cpSync(join(root, name), join(stage, name), { recursive: true });
+
+  const [folder, ...others] = readdirSync(join(stage, 'npm'));
+  assert.deepEqual(others, [], 'there is one platform');
+  const binary = `${napi.binaryName}.${folder}.node`;
+  cpSync(join(root, binary), join(stage, 'npm', folder, binary));
+  execFileSync(join(bin, 'napi'), ['pre-publish', '--tag-style', 'npm', '--skip-optional-publish', '--no-gh-release'], {
+    cwd: stage,
+    stdio: 'pipe',
+  });
+
+  const main = packOne(stage);
+  const platform = packOne(join(stage, 'npm', folder));
+  const { scripts, dependencies = {}, optionalDependencies, version } = readJson(join(stage, 'package.json'));
+  for (const name of ['preinstall', 'install', 'postinstall', 'prepare'])
+    assert.equal(scripts[name], undefined, `there is no ${name} script`);
+  assert.deepEqual(dependencies, {}, 'there is no dependency');
+  assert.deepEqual(optionalDependencies, { [platform.name]: version });
+  assert.equal(platform.version, version);
+
+  const migrations = readdirSync(join(root, 'migrations'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const expected = [...always, 'index.js', 'index.d.ts', ...migrations.map((entry) => relative(root, join(entry.parentPath, entry.name)))];
+  assert.deepEqual(main.files, expected.toSorted(), 'the package holds this, and nothing else');
+  assert.deepEqual(platform.files, ['README.md', binary, 'package.json'].toSorted());
+
+  say(`${main.name}: ${kilobytes(main.tarball)}, ${main.files.join(', ')}`);
+  say(
+    `${platform.name}: ${kilobytes(platform.tarball)}, its addon ${kilobytes(join(root, binary))}, for glibc ${glibc(join(root, binary))} or later`,
+  );
+  return { main, platform };
+}
+
+function packOne(folder) {
+  const [{ name, version, filename, files }] = JSON.parse(npm(folder, ['pack', '--json', '--ignore-scripts', '--pack-destination', work]));
+  return { name, version, tarball: join(work, filename), files: files.map(({ path }) => path).toSorted() };
+}
+
+/** An empty project with these packages, in a folder of its own. */
+function install(name, packages) {
+  const folder = join(work, name);
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'package.json'), '{ "private": true }');
+  npm(folder, ['install', '--offline', '--no-audit', '--no-fund', ...packages]);
+  return folder;
+}
+
+/** The packages in a project, with the names that they have there. */
+function installed(folder) {
+  const modules = join(folder, 'node_modules');
+  return readdirSync(modules)
+    .filter((name) => !name.startsWith('.'))
+    .flatMap((name) => (name.startsWith('@') ? readdirSync(join(modules, name)).map((inner) => `${name}/${inner}`) : [name]))
+    .toSorted();
+}
+
+function npm(folder, args) {
+  const { status, stdout, stderr } = spawnSync('npm', args, { cwd: folder, encoding: 'utf8', env: environment() });
+  assert.equal(status, 0, `npm ${args.join(' ')} failed:\n${stdout}${stderr}`);
+  return stdout;
+}
+
+/** Without what the npm that runs this script tells its scripts: it would change what the npm inside does. */
+function environment() {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|NODE_PATH$)/i.test(name)));
+}
+
+function node(folder, name, source) {
+  writeFileSync(join(folder, name), source);
+  return spawnSync(process.execPath, [name], { cwd: folder, encoding: 'utf8', env: environment() });
+}
+
+function run(folder, name, source) {
+  const { status, stdout, stderr } = node(folder, name, source);
+  assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'ok\n', stderr: '' }, `${name}:\n${source}`);
+}
+
+function compile(folder, name, source) {
+  writeFileSync(join(folder, name), source);
+  const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];
+  const { status, stdout } = spawnSync(join(bin, 'tsc'), [...flags, name], { cwd: folder, encoding: 'utf8' });
+  assert.equal(status, 0, stdout);
+}
+
+function readJson(path) {
+  return JSON.parse(readFileSync(path, 'utf8'));
+}
+
+function kilobytes(path) {
+  return `${Math.round(statSync(path).size / 1000).toLocaleString('en-US')} kB`;
+}
+
+/** The newest version of the C library that a binary asks for. */
+function glibc(path) {
+  const versions = Array.from(readFileSync(path, 'latin1').matchAll(/GLIBC_2\.(\d+)/g), ([, minor]) => Number(minor));
+  return `2.${Math.max(...versions)}`;
+}
+
+function say(line) {
+  console.log(`  ${line}`);
+}
