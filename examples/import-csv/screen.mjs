@@ -30,10 +30,11 @@ export function showProgress({
   bar =
     `  [${'#'.repeat(filled)}${'.'.repeat(25 - filled)}] ${String(percentage).padStart(3)}%  ${number(done)} of ${number(totalRecords)} rows, ` +
     `${currentBatch} of ${totalBatches} batches, ${seconds(elapsedMs)}${left}`;
-  // A bar that goes on in the next line can't be rewritten.
-  if (terminal) bar = bar.slice(0, process.stdout.columns - 1);
-  if (terminal) process.stdout.write(`\r\x1b[K${bar}`);
-  else if (Math.floor(percentage / 10) > tenth) console.log(bar);
+  if (terminal) {
+    // A bar that goes on in the next line can't be rewritten.
+    bar = bar.slice(0, process.stdout.columns - 1);
+    process.stdout.write(`\r\x1b[K${bar}`);
+  } else if (Math.floor(percentage / 10) > tenth) console.log(bar);
   tenth = Math.floor(percentage / 10);
 }
 
