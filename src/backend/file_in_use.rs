@@ -30,10 +30,11 @@ impl FileInUse {
     pub async fn begin(file: &Path) -> Result<Option<Self>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // An empty file is a new database to SQLite. Where it can't be made, SQLite says why.
-            let Some(key) = key_of_new_or_old(file) else { return Ok(None) };
             {
+                // Under the lock, for closing a descriptor here would drop the locks of a store that has the file open meanwhile.
                 let mut in_use = lock(&IN_USE);
+                // An empty file is a new database to SQLite. Where it can't be made, SQLite says why.
+                let Some(key) = key_of_new_or_old(file) else { return Ok(None) };
                 if in_use.contains_key(&key) || !is_open(key) {
                     *in_use.entry(key).or_default() += 1;
                     return Ok(Some(Self {
