@@ -53,8 +53,8 @@ function storableBatch(batch) {
   if (!isObject(batch) || Array.isArray(batch)) return batch;
   const { id, index, status, processedCount, failedCount, recordStartIndex, recordEndIndex } = batch;
   const stored = { id, index, status, records: [], processedCount, failedCount };
-  if (recordStartIndex !== undefined) stored.recordStartIndex = recordStartIndex;
-  if (recordEndIndex !== undefined) stored.recordEndIndex = recordEndIndex;
+  if (recordStartIndex != null) stored.recordStartIndex = recordStartIndex;
+  if (recordEndIndex != null) stored.recordEndIndex = recordEndIndex;
   return stored;
 }
 
@@ -68,7 +68,9 @@ function storableJob(job) {
   if (Array.isArray(batches)) {
     stored.batches = batches.map(storableBatch);
     if (batches.some((batch) => isObject(batch) && batch.workerId !== undefined)) {
-      stored.holders = batches.map((batch) => (isObject(batch) ? { workerId: batch.workerId, claimedAt: batch.claimedAt } : {}));
+      stored.holders = batches.map((batch) =>
+        isObject(batch) ? { workerId: batch.workerId, claimedAt: batch.claimedAt ?? undefined } : {},
+      );
     }
   }
   return stored;
@@ -98,6 +100,7 @@ function sequelizeSettings(sequelize) {
     config: { ...server(config), pool: isObject(config.pool) ? { max: config.pool.max, min: config.pool.min } : undefined },
     options: {
       storage: options.storage,
+      schema: options.schema,
       dialectOptions: dialectOptions(options.dialectOptions),
       define: isObject(options.define) ? { schema: options.define.schema, underscored: options.define.underscored } : undefined,
       replication: isObject(options.replication)
@@ -155,8 +158,9 @@ function whyUnwritable(what, value, error) {
 /** The JSON text of an argument, or the error that refuses it. */
 function encode(how, what, value) {
   const isUrl = how === 'connection' && typeof value === 'string';
-  if (!isObject(value) && !isUrl) {
-    const expected = how === 'connection' ? 'a URL, connection options or a Sequelize instance' : what === 'records' ? 'an array' : 'an object';
+  if ((!isObject(value) && !isUrl) || (how === 'connection' && Array.isArray(value))) {
+    const expected =
+      how === 'connection' ? 'a URL, connection options or a Sequelize instance' : what === 'records' ? 'an array' : 'an object';
     return invalid(`${what} must be ${expected}, not ${describe(value)}`);
   }
   try {
@@ -202,6 +206,11 @@ function loadAddon() {
   }
 }
 
+// Records in the first page of `records`, when nothing is known of their size; bytes in a page, about; and records in a page at most.
+const FIRST_PAGE = 20;
+const PAGE_BYTES = 2 << 20;
+const LARGEST_PAGE = 1_000;
+
 /** Joins the two halves. A subclass, because the addon's own class could be called without `new`. */
 function connect(addon) {
   addon.install(encode, parse, makeError);
@@ -211,11 +220,13 @@ function connect(addon) {
   class SqlxStateStore extends addon.SqlxStateStore {
     async *records(jobId, options) {
       let after;
+      let limit = FIRST_PAGE;
       for (;;) {
-        const page = await recordPage.call(this, jobId, options, after);
-        if (page.length === 0) return;
-        yield* page;
-        after = page[page.length - 1].index;
+        const { bytes, records } = await recordPage.call(this, jobId, options, after, limit);
+        if (records.length === 0) return;
+        yield* records;
+        after = records[records.length - 1].index;
+        limit = Math.min(Math.max(Math.floor((PAGE_BYTES * records.length) / bytes), 1), LARGEST_PAGE);
       }
     }
 

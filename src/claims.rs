@@ -36,6 +36,8 @@ struct HeldJob {
     /// Counts reopened batches, so that a claim that was under way meanwhile does not hide them again.
     epoch: u64,
     batches: Option<i64>,
+    /// The job's list could not be brought up to date when it was due.
+    list_is_behind: bool,
     claims: HashMap<String, Held>,
 }
 
@@ -77,10 +79,10 @@ impl Claims {
 
     /// Batches below the last claim may be pending again.
     pub fn reopened(&self, job_id: &str) {
-        let mut jobs = lock(&self.jobs);
-        let job = jobs.entry(job_id.to_owned()).or_default();
-        job.from = None;
-        job.epoch += 1;
+        if let Some(job) = lock(&self.jobs).get_mut(job_id) {
+            job.from = None;
+            job.epoch += 1;
+        }
     }
 
     /// How many batches the job had when they were last counted.
@@ -89,11 +91,37 @@ impl Claims {
     }
 
     pub fn set_batches(&self, job_id: &str, batches: i64) {
-        lock(&self.jobs).entry(job_id.to_owned()).or_default().batches = Some(batches);
+        if let Some(job) = lock(&self.jobs).get_mut(job_id) {
+            job.batches = Some(batches);
+        }
     }
 
-    pub fn stop_renewing(&self, job_id: &str, batch_id: &str) {
-        if let Some(held) = lock(&self.jobs).get_mut(job_id).and_then(|job| job.claims.get_mut(batch_id)) {
+    pub fn list_is_behind(&self, job_id: &str) -> bool {
+        lock(&self.jobs).get(job_id).is_some_and(|job| job.list_is_behind)
+    }
+
+    pub fn set_list_is_behind(&self, job_id: &str, behind: bool) {
+        let mut jobs = lock(&self.jobs);
+        match jobs.get_mut(job_id) {
+            Some(job) => job.list_is_behind = behind,
+            None if behind => {
+                jobs.insert(
+                    job_id.to_owned(),
+                    HeldJob {
+                        list_is_behind: true,
+                        ..HeldJob::default()
+                    },
+                );
+            }
+            None => {}
+        }
+    }
+
+    /// Ends the renewal of one claim; that of a later one on the same batch goes on.
+    pub fn stop_renewing(&self, job_id: &str, batch_id: &str, token: i32) {
+        if let Some(held) = lock(&self.jobs).get_mut(job_id).and_then(|job| job.claims.get_mut(batch_id))
+            && held.token == token
+        {
             held.renew_until = None;
         }
     }
@@ -149,6 +177,7 @@ mod tests {
     #[test]
     fn a_claim_that_was_under_way_does_not_hide_a_reopened_batch() {
         let claims = Claims::default();
+        claims.made(&claim(5, 1), claims.start("job"), None);
         let start = claims.start("job");
         claims.reopened("job");
         claims.made(&claim(7, 1), start, None);
@@ -156,11 +185,21 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_an_old_claim_does_not_end_the_renewal_of_the_new_one() {
+        let claims = Claims::default();
+        let hour = Some(Duration::from_secs(3600));
+        claims.made(&claim(0, 1), claims.start("job"), hour);
+        claims.made(&claim(0, 3), claims.start("job"), hour);
+        claims.stop_renewing("job", "batch 0", 1);
+        assert_eq!(claims.leases(Instant::now()).len(), 1);
+    }
+
+    #[test]
     fn the_token_is_that_of_the_last_claim_until_the_job_is_final() {
         let claims = Claims::default();
         claims.made(&claim(0, 1), claims.start("job"), None);
         claims.made(&claim(0, 3), claims.start("job"), None);
-        claims.stop_renewing("job", "batch 0");
+        claims.stop_renewing("job", "batch 0", 3);
         assert_eq!(claims.token("job", "batch 0"), Some(3));
         claims.forget("job");
         assert_eq!(claims.token("job", "batch 0"), None);
@@ -173,7 +212,7 @@ mod tests {
         claims.made(&claim(0, 1), claims.start("job"), Some(hour));
         claims.made(&claim(1, 1), claims.start("job"), Some(hour));
         claims.made(&claim(2, 1), claims.start("job"), None);
-        claims.stop_renewing("job", "batch 1");
+        claims.stop_renewing("job", "batch 1", 1);
         let now = Instant::now();
         assert_eq!(
             claims.leases(now).iter().map(|lease| &*lease.batch_id).collect::<Vec<_>>(),

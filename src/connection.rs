@@ -184,17 +184,17 @@ impl Settings {
 
     /// `source` is what the JavaScript side of the boundary found: `{url}`, `{parts}` or `{sequelize}`.
     pub fn from_json(source: &str, options: &str) -> Result<Self> {
-        let source = Fields::read(&"connection", source)?;
+        // Whatever it is may hold a password, so no message shows it.
+        let unreadable = || bad_connection("the first argument must be a URL, connection options or a Sequelize instance");
+        let source = Fields::read(&"connection", source).map_err(|_| unreadable())?;
         let mut settings = if let Some(url) = source.optional_string("url")? {
             from_url(&url)?
-        } else if let Some(parts) = source.get("parts") {
+        } else if let Some(parts) = source.get("parts").filter(|parts| parts.starts_with('{')) {
             from_parts(parts)?
-        } else if let Some(sequelize) = source.get("sequelize") {
+        } else if let Some(sequelize) = source.get("sequelize").filter(|sequelize| sequelize.starts_with('{')) {
             from_sequelize(sequelize)?
         } else {
-            return Err(bad_connection(
-                "the first argument must be a URL, connection options or a Sequelize instance",
-            ));
+            return Err(unreadable());
         };
         settings.apply_options(options)?;
         if settings.schema.is_some() && settings.database != Database::Postgres {
@@ -293,6 +293,9 @@ impl Settings {
             self.max_claims = i32::try_from(most).ok();
         }
         if let Some(ssl) = options.get("ssl") {
+            if !ssl.starts_with('{') {
+                return Err(Error::invalid("options.ssl must be an object: { mode, ca, cert, key }"));
+            }
             let ssl = Fields::read(&"options.ssl", ssl)?;
             ssl.only(&["mode", "ca", "cert", "key"])?;
             ssl.no_nulls()?;
@@ -399,6 +402,12 @@ fn from_url(text: &str) -> Result<Settings> {
     if url.cannot_be_a_base() {
         return Err(bad_connection(format!("the {scheme} URL must begin with {scheme}://")));
     }
+    // An unescaped `/`, `?` or `#` in a password ends the part before it, and the rest of it would be taken for a name and shown.
+    if url.path().contains('@') || url.query().is_some_and(|query| query.contains('@')) || url.fragment().is_some() {
+        return Err(bad_connection(format!(
+            "the {scheme} URL has an @ behind its host, or a #: percent-encode the user and the password (encodeURIComponent)"
+        )));
+    }
     let mut settings = Settings::defaults(database);
     if let Some(host) = url.host_str().filter(|host| !host.is_empty()) {
         let host = decoded("host", host)?;
@@ -461,11 +470,10 @@ fn from_url(text: &str) -> Result<Settings> {
 
 fn from_sqlite_url(rest: &str) -> Result<Settings> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
-    if let Some((_, parameters)) = path.split_once('?') {
-        return Err(bad_connection(format!(
-            "a sqlite URL takes no parameters, and this one has {}",
-            Quoted(parameters)
-        )));
+    if path.contains('?') {
+        return Err(bad_connection(
+            "a sqlite URL takes no parameters: write a ? in the file's name as %3F",
+        ));
     }
     let mut settings = Settings::defaults(Database::Sqlite);
     settings.file = sqlite_file(&decoded("path", path)?)?;
@@ -527,10 +535,15 @@ fn from_sequelize(json: &str) -> Result<Settings> {
         ));
     }
     let mut settings = Settings::defaults(database);
-    if let Some(schema) = define.optional_string("schema")? {
+    // A model's schema is that of `define`, else that of the instance.
+    let schema = match define.optional_string("schema")? {
+        Some(schema) => Some(schema),
+        None => options.optional_string("schema")?,
+    };
+    if let Some(schema) = schema {
         if database != Database::Postgres {
             return Err(bad_connection(format!(
-                "the Sequelize instance has define.schema {}, which {dialect} makes part of the tables' names: pass an instance without it, or \
+                "the Sequelize instance has a schema (define.schema), {}, which {dialect} makes part of the tables' names: pass an instance without it, or \
                  a URL",
                 Quoted(&schema)
             )));
@@ -607,13 +620,17 @@ impl Settings {
                 self.ssl.mode = SslMode::Disable;
                 return Ok(());
             }
-            "true" => "{}",
+            // From a URL's `?ssl=`, they are strings.
+            "\"false\"" => {
+                self.ssl.mode = SslMode::Disable;
+                return Ok(());
+            }
+            "true" | "\"true\"" => "{}",
             object if object.starts_with('{') => object,
-            other => {
-                return Err(bad_connection(format!(
-                    "sequelize.options.dialectOptions.ssl must be true, false or an object, not {}: give the certificates themselves",
-                    shown(other)
-                )));
+            _ => {
+                return Err(bad_connection(
+                    "sequelize.options.dialectOptions.ssl must be true, false or an object: give the certificates themselves",
+                ));
             }
         };
         let ssl = Fields::read(&"sequelize.options.dialectOptions.ssl", ssl)?;

@@ -167,7 +167,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which failures [`repeat`] may answer by making the call again.
+/// Which failures [`Retry`] may answer by making the call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
     /// Making the call twice is the same as making it once.
@@ -180,29 +180,39 @@ const ATTEMPTS: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The one retry loop: deadlocks, serialization failures, lock wait timeouts and SQLite's busy, and lost connections where `repeat`
-/// allows it. Bounded, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
-pub async fn repeat<T, F>(repeat: Repeat, mut attempt: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let mut made = 1;
-    loop {
-        let error = match attempt().await {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        let again = match error.repeatable {
-            Repeatable::RolledBack => true,
-            // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
-            Repeatable::Unknown => repeat == Repeat::Idempotent && error.code == Code::ConnectionLost,
-            Repeatable::ByCaller | Repeatable::Never => false,
-        };
-        if !again || made == ATTEMPTS {
-            return Err(error);
+/// The one retry loop, and how long it goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// No attempt begins after so long: what a single statement may take, so that repeating never makes a call hang for much longer.
+    pub patience: Duration,
+}
+
+impl Retry {
+    /// Deadlocks, serialization failures, lock wait timeouts and SQLite's busy, and lost connections where `repeat`
+    /// allows it. Bounded, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+    pub async fn run<T, F>(self, how: Repeat, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let began = tokio::time::Instant::now();
+        let mut made = 1;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let again = match error.repeatable {
+                Repeatable::RolledBack => true,
+                // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
+                Repeatable::Unknown => how == Repeat::Idempotent && error.code == Code::ConnectionLost,
+                Repeatable::ByCaller | Repeatable::Never => false,
+            };
+            if !again || made == ATTEMPTS || began.elapsed() >= self.patience {
+                return Err(error);
+            }
+            tokio::time::sleep(jittered(FIRST_PAUSE.saturating_mul(1 << made.min(16)).min(LONGEST_PAUSE))).await;
+            made += 1;
         }
-        tokio::time::sleep(jittered(FIRST_PAUSE.saturating_mul(1 << made.min(16)).min(LONGEST_PAUSE))).await;
-        made += 1;
     }
 }
 
@@ -220,12 +230,16 @@ mod tests {
 
     async fn attempts_made(how: Repeat, error: Error) -> u32 {
         let made = Cell::new(0);
-        let result: Result<()> = repeat(how, || {
-            made.set(made.get() + 1);
-            let error = error.clone();
-            async move { Err(error) }
-        })
-        .await;
+        let retry = Retry {
+            patience: Duration::from_secs(30),
+        };
+        let result: Result<()> = retry
+            .run(how, || {
+                made.set(made.get() + 1);
+                let error = error.clone();
+                async move { Err(error) }
+            })
+            .await;
         assert_eq!(result.unwrap_err().code, error.code);
         made.get()
     }
@@ -235,6 +249,24 @@ mod tests {
         let deadlock = Error::new(Code::Timeout, "deadlock").repeatable(Repeatable::RolledBack);
         assert_eq!(attempts_made(Repeat::RolledBackOnly, deadlock.clone()).await, ATTEMPTS);
         assert_eq!(attempts_made(Repeat::Idempotent, deadlock).await, ATTEMPTS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_repeated_beyond_what_a_statement_may_take() {
+        let made = Cell::new(0);
+        let retry = Retry {
+            patience: Duration::from_secs(3),
+        };
+        let result: Result<()> = retry
+            .run(Repeat::RolledBackOnly, || {
+                made.set(made.get() + 1);
+                async {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Err(Error::new(Code::Timeout, "lock wait").repeatable(Repeatable::RolledBack))
+                }
+            })
+            .await;
+        assert!(result.is_err() && made.get() == 3, "{}", made.get());
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, PromiseRaw, ToNapiVal
 use napi::{Env, JsValue, ValueType, sys};
 use napi_derive::napi;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// How, what, value.
 type EncodeArgs = FnArgs<(String, String, Unknown<'static>)>;
@@ -139,6 +139,27 @@ pub enum Reply {
     Json(String),
 }
 
+/// What V8's longest string holds, less some room (`v8::String::kMaxLength` on 64 bits).
+const LONGEST_TEXT: usize = (1 << 29) - (1 << 10);
+
+fn decode<'env>(env: &'env Env, text: String) -> Result<Unknown<'env>> {
+    if text.len() > LONGEST_TEXT {
+        return Err(Error::new(
+            Code::ValueTooLong,
+            format!(
+                "the result has {} bytes, and JavaScript takes {LONGEST_TEXT} at once: read it with records()",
+                text.len()
+            ),
+        ));
+    }
+    with_hooks(|hooks| hooks.decode.borrow_back(env)?.call(text)).map_err(|error| {
+        Error::new(
+            Code::TablesIncompatible,
+            format!("a column does not hold JSON, so another program wrote it: {}", error.reason),
+        )
+    })
+}
+
 /// A call's outcome on its way to JavaScript.
 pub struct Outcome(Result<Reply>);
 
@@ -151,7 +172,10 @@ impl ToNapiValue for Outcome {
                 Ok(Reply::Null) => return unsafe { ToNapiValue::to_napi_value(raw_env, napi::bindgen_prelude::Null) },
                 Ok(Reply::Boolean(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
                 Ok(Reply::Number(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
-                Ok(Reply::Json(text)) => with_hooks(|hooks| hooks.decode.borrow_back(&env)?.call(text))?,
+                Ok(Reply::Json(text)) => match decode(&env, text) {
+                    Ok(value) => value,
+                    Err(error) => return Err(napi::Error::from_unknown_without_coercion(js_error(&env, &error)?)),
+                },
                 Err(error) => return Err(napi::Error::from_unknown_without_coercion(js_error(&env, &error)?)),
             };
             Ok(value.raw())

@@ -127,6 +127,8 @@ impl Record {
             records.push(Self::from_json(&format_args!("{what}[{place}]"), item.get())?);
         }
         keep_last_by(&mut records, |record| record.index);
+        // In one order everywhere, so that two bulk saves of the same records can't wait for each other.
+        records.sort_by_key(|record| record.index);
         Ok(records)
     }
 
@@ -375,10 +377,7 @@ pub struct RecordPage {
 }
 
 impl RecordPage {
-    /// Records in a page: enough to make the round trip cheap, few enough to stay small in memory.
-    const SIZE: i32 = 500;
-
-    pub fn from_json(json: &str, after: Option<i32>) -> Result<Self> {
+    pub fn from_json(json: &str, after: Option<i32>, limit: i32) -> Result<Self> {
         let fields = Fields::read(&"options", json)?;
         fields.only(&["status", "batchId", "from"])?;
         let from = fields.optional_int("from")?;
@@ -405,7 +404,7 @@ impl RecordPage {
             statuses,
             batch_id,
             after: after.or(from),
-            limit: Self::SIZE,
+            limit,
         })
     }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::OnceCell;
+
 use crate::backend::{self, Backend, BatchChange, RecordWrite, StoredJob, Transaction};
 use crate::claims::{Claims, Lease, Start};
 use crate::connection::{LeaseRenewal, Settings};
-use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, jittered, repeat};
+use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
 use crate::model::{
     BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, Progress, Record, RecordPage, RecordStatus,
     Reservation, final_status, mirrors,
@@ -54,50 +56,62 @@ pub struct Operations {
     backend: Arc<dyn Backend>,
     claims: Claims,
     writer: Arc<RecordWriter>,
+    retry: Retry,
     lease_renewal: Option<LeaseRenewal>,
     renewing: AtomicBool,
     max_claims: Option<i32>,
     /// The order of `saveJobState` and `updateBatchState`, by job.
     pub turns: Turns,
     pub gate: Gate,
+    /// Set once the connections are ended; who closes twice waits for the first.
+    closing: OnceCell<()>,
 }
 
 impl Operations {
     /// Opens nothing: the first call connects.
     pub fn new(settings: Settings) -> Arc<Self> {
         let (lease_renewal, max_claims) = (settings.lease_renewal, settings.max_claims);
+        let retry = Retry {
+            patience: settings.statement_timeout,
+        };
         let backend: Arc<dyn Backend> = Arc::from(backend::open(settings));
         Arc::new(Self {
-            writer: Arc::new(RecordWriter::new(backend.clone())),
+            writer: Arc::new(RecordWriter::new(backend.clone(), retry)),
             backend,
             claims: Claims::default(),
+            retry,
             lease_renewal,
             renewing: AtomicBool::new(false),
             max_claims,
             turns: Turns::default(),
             gate: Gate::default(),
+            closing: OnceCell::new(),
         })
     }
 
     pub async fn initialize(&self) -> Result<()> {
-        repeat(Repeat::Idempotent, || self.backend.initialize()).await
+        self.retry.run(Repeat::Idempotent, || self.backend.initialize()).await
     }
 
     /// Lets the calls under way finish, then ends the connections.
     pub async fn close(&self) {
         self.gate.close();
-        self.gate.wait_until_empty().await;
-        self.backend.close().await;
+        self.closing
+            .get_or_init(|| async {
+                self.gate.wait_until_empty().await;
+                self.backend.close().await;
+            })
+            .await;
     }
 
     // -----------------------------------------------------------------------------------------------------------------------------
     // Jobs
 
     pub async fn save_job(&self, mut job: Job) -> Result<()> {
-        let limits = repeat(Repeat::Idempotent, || self.backend.limits()).await?;
+        let limits = self.retry.run(Repeat::Idempotent, || self.backend.limits()).await?;
         limits.fit_json(&"job.config", &mut job.config)?;
         limits.fit_json(&"job.batches", &mut job.batches)?;
-        repeat(Repeat::Idempotent, || self.save_job_once(&job)).await?;
+        self.retry.run(Repeat::Idempotent, || self.save_job_once(&job)).await?;
         if job.status.is_final() {
             self.claims.forget(&job.id);
         }
@@ -130,47 +144,54 @@ impl Operations {
 
     /// `JobState` as JSON.
     pub async fn job(&self, job_id: &str) -> Result<Option<String>> {
-        repeat(Repeat::Idempotent, || async {
-            let Some(StoredJob { row, batches }) = self.backend.job(job_id).await? else {
-                return Ok(None);
-            };
-            let mut batches = BatchList::read(job_id, &batches)?;
-            let rows = if batches.is_empty() {
-                Vec::new()
-            } else {
-                self.backend.batch_rows(job_id).await?
-            };
-            batches.follow_with_claims(&rows);
-            Ok(Some(row.to_json(Some(&batches.to_json()))))
-        })
-        .await
+        self.retry
+            .run(Repeat::Idempotent, || async {
+                let Some(StoredJob { row, batches }) = self.backend.job(job_id).await? else {
+                    return Ok(None);
+                };
+                let mut batches = BatchList::read(job_id, &batches)?;
+                let rows = if batches.is_empty() {
+                    Vec::new()
+                } else {
+                    self.backend.batch_rows(job_id).await?
+                };
+                batches.follow_with_claims(&rows);
+                Ok(Some(row.to_json(Some(&batches.to_json()))))
+            })
+            .await
     }
 
     /// Jobs as a JSON array.
     pub async fn list_jobs(&self, filter: JobFilter) -> Result<String> {
-        let jobs = repeat(Repeat::Idempotent, || self.backend.list_jobs(&filter)).await?;
+        let jobs = self.retry.run(Repeat::Idempotent, || self.backend.list_jobs(&filter)).await?;
         let jobs: Vec<String> = jobs.iter().map(|job| job.to_json(None)).collect();
         Ok(format!("[{}]", jobs.join(",")))
     }
 
     pub async fn delete_job(&self, job_id: &str) -> Result<bool> {
         // The job's row goes last, so that a deletion that was interrupted can be found and made again.
-        let mut found = repeat(Repeat::Idempotent, || self.backend.empty_job(job_id)).await?;
+        let mut found = self.retry.run(Repeat::Idempotent, || self.backend.empty_job(job_id)).await?;
         loop {
-            let deleted = repeat(Repeat::Idempotent, || self.backend.delete_batches(job_id, DELETE_SLICE)).await?;
+            let deleted = self
+                .retry
+                .run(Repeat::Idempotent, || self.backend.delete_batches(job_id, DELETE_SLICE))
+                .await?;
             found |= deleted > 0;
             if deleted == 0 {
                 break;
             }
         }
         loop {
-            let deleted = repeat(Repeat::Idempotent, || self.backend.delete_records(job_id, DELETE_SLICE)).await?;
+            let deleted = self
+                .retry
+                .run(Repeat::Idempotent, || self.backend.delete_records(job_id, DELETE_SLICE))
+                .await?;
             found |= deleted > 0;
             if deleted == 0 {
                 break;
             }
         }
-        found |= repeat(Repeat::Idempotent, || self.backend.delete_job(job_id)).await?;
+        found |= self.retry.run(Repeat::Idempotent, || self.backend.delete_job(job_id)).await?;
         self.claims.forget(job_id);
         Ok(found)
     }
@@ -186,23 +207,27 @@ impl Operations {
         }
         match change {
             BatchChange::Done(index) => {
-                match state.status {
-                    BatchStatus::Completed | BatchStatus::Failed => self.claims.stop_renewing(job_id, batch_id),
-                    BatchStatus::Pending => self.claims.reopened(job_id),
-                    BatchStatus::Processing | BatchStatus::Paused => {}
+                match (state.status, token) {
+                    (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.claims.stop_renewing(job_id, batch_id, token),
+                    (BatchStatus::Pending, _) => self.claims.reopened(job_id),
+                    _ => {}
                 }
-                self.mirror_if_due(job_id, index).await
+                self.mirror_if_due(job_id, index).await;
+                Ok(())
             }
-            BatchChange::LeaseLost => {
-                self.claims.stop_renewing(job_id, batch_id);
-                Err(Error::lease_lost(job_id, batch_id, token.unwrap_or_default()))
+            BatchChange::LeaseLost => Err(self.lease_lost(job_id, batch_id, token)),
+            BatchChange::NotFound => {
+                self.retry
+                    .run(Repeat::Idempotent, || self.update_listed_batch(job_id, batch_id, state))
+                    .await
             }
-            BatchChange::NotFound => repeat(Repeat::Idempotent, || self.update_listed_batch(job_id, batch_id, state)).await,
         }
     }
 
     async fn change_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
-        repeat(Repeat::Idempotent, || self.backend.update_batch(job_id, batch_id, state, token)).await
+        self.retry
+            .run(Repeat::Idempotent, || self.backend.update_batch(job_id, batch_id, state, token))
+            .await
     }
 
     /// A batch without a row stands in the job's list only.
@@ -221,42 +246,62 @@ impl Operations {
         }
     }
 
-    /// Brings the job's list up to date where the change of this batch calls for it.
-    async fn mirror_if_due(&self, job_id: &str, index: i32) -> Result<()> {
-        let batches = match self.claims.batches(job_id) {
-            Some(batches) => batches,
-            None => {
-                let batches = repeat(Repeat::Idempotent, || self.backend.count_batches(job_id)).await?;
-                self.claims.set_batches(job_id, batches);
-                batches
-            }
-        };
-        if mirrors(index, batches) {
-            self.mirror(job_id).await
-        } else {
-            Ok(())
+    fn lease_lost(&self, job_id: &str, batch_id: &str, token: Option<i32>) -> Error {
+        let token = token.unwrap_or_default();
+        self.claims.stop_renewing(job_id, batch_id, token);
+        Error::lease_lost(job_id, batch_id, token)
+    }
+
+    /// Brings the job's list up to date where the change of this batch calls for it, or where an earlier one did and failed.
+    ///
+    /// The change itself is committed, so a failure here is not the call's: it would tell a worker that it has no claim which it has. The rows are the
+    /// truth; the list is made up with the next change, and the job can't become final without it, which is where a lasting failure comes to light.
+    async fn mirror_if_due(&self, job_id: &str, index: i32) {
+        let due = self.claims.list_is_behind(job_id) || self.count_of_batches(job_id).await.is_none_or(|count| mirrors(index, count));
+        if due {
+            self.mirror_or_remember(job_id).await;
         }
+    }
+
+    async fn mirror_or_remember(&self, job_id: &str) {
+        let behind = self.mirror(job_id).await.is_err();
+        self.claims.set_list_is_behind(job_id, behind);
+    }
+
+    async fn count_of_batches(&self, job_id: &str) -> Option<i64> {
+        if let Some(count) = self.claims.batches(job_id) {
+            return Some(count);
+        }
+        let count = self
+            .retry
+            .run(Repeat::Idempotent, || self.backend.count_batches(job_id))
+            .await
+            .ok()?;
+        self.claims.set_batches(job_id, count);
+        Some(count)
     }
 
     /// Brings the job's list up to date: idempotent, for the rows are the truth.
     async fn mirror(&self, job_id: &str) -> Result<()> {
-        let rows = repeat(Repeat::Idempotent, || async {
-            let mut transaction = self.backend.begin().await?;
-            let Some(job) = transaction.lock_job(job_id).await? else {
-                transaction.rollback().await?;
-                return Ok(0);
-            };
-            let rows = transaction.batch_rows(job_id).await?;
-            let mut batches = BatchList::read(job_id, &job.batches)?;
-            if batches.follow(&rows) {
-                transaction.set_job_batches(job_id, &batches.to_json()).await?;
-                transaction.commit().await?;
-            } else {
-                transaction.rollback().await?;
-            }
-            Ok(rows.len())
-        })
-        .await?;
+        let rows = self
+            .retry
+            .run(Repeat::Idempotent, || async {
+                let mut transaction = self.backend.begin().await?;
+                let Some(job) = transaction.lock_job(job_id).await? else {
+                    transaction.rollback().await?;
+                    return Ok(0);
+                };
+                let rows = transaction.batch_rows(job_id).await?;
+                let mut batches = BatchList::read(job_id, &job.batches)?;
+                if batches.follow(&rows) {
+                    transaction.set_job_batches(job_id, &batches.to_json()).await?;
+                    transaction.commit().await?;
+                } else {
+                    transaction.rollback().await?;
+                }
+                Ok(rows.len())
+            })
+            .await?;
         if rows > 0 {
             self.claims.set_batches(job_id, rows as i64);
         }
@@ -265,7 +310,7 @@ impl Operations {
 
     /// Gives a distributed job that another adapter prepared the rows of its batches. Whether it did.
     async fn adopt_if_needed(&self, job_id: &str) -> Result<bool> {
-        let outlook = repeat(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
+        let outlook = self.retry.run(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
         match outlook {
             Some(outlook) if outlook.distributed && !outlook.has_rows => self.adopt(job_id).await,
             _ => Ok(false),
@@ -273,31 +318,42 @@ impl Operations {
     }
 
     async fn adopt(&self, job_id: &str) -> Result<bool> {
-        let adopted = repeat(Repeat::Idempotent, || async {
-            let Some(job) = self.backend.job(job_id).await? else {
-                return Ok(false);
-            };
-            let batches = BatchList::read(job_id, &job.batches)?;
-            if batches.is_empty() {
-                return Ok(false);
-            }
-            let listed = batches.listed(job_id)?;
-            let mut transaction = self.backend.begin().await?;
-            insert_absent_batches(&mut *transaction, job_id, &listed.iter().collect::<Vec<_>>()).await?;
-            transaction.commit().await?;
-            Ok(true)
-        })
-        .await?;
+        let adopted = self
+            .retry
+            .run(Repeat::Idempotent, || async {
+                let Some(job) = self.backend.job(job_id).await? else {
+                    return Ok(false);
+                };
+                let batches = BatchList::read(job_id, &job.batches)?;
+                if batches.is_empty() {
+                    return Ok(false);
+                }
+                let listed = batches.listed(job_id)?;
+                let mut transaction = self.backend.begin().await?;
+                insert_absent_batches(&mut *transaction, job_id, &listed.iter().collect::<Vec<_>>()).await?;
+                // A job that is being deleted has no list any more, and must get no rows.
+                let still_listed = match transaction.lock_job(job_id).await? {
+                    Some(job) => !BatchList::read(job_id, &job.batches)?.is_empty(),
+                    None => false,
+                };
+                if !still_listed {
+                    transaction.rollback().await?;
+                    return Ok(false);
+                }
+                transaction.commit().await?;
+                Ok(true)
+            })
+            .await?;
         if adopted {
-            self.mirror(job_id).await?;
+            self.mirror_or_remember(job_id).await;
         }
         Ok(adopted)
     }
 
     pub async fn distributed_status(&self, job_id: &str) -> Result<String> {
-        let mut counts = repeat(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
+        let mut counts = self.retry.run(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
         if counts.total == 0 && self.adopt_if_needed(job_id).await? {
-            counts = repeat(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
+            counts = self.retry.run(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
         }
         to_json(&DistributedStatus::of(job_id, counts))
     }
@@ -326,11 +382,13 @@ impl Operations {
             {
                 return Ok(Ok(claim));
             }
-            let outlook = repeat(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
+            let outlook = self.retry.run(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
             let Some(outlook) = outlook else {
+                self.claims.forget(job_id);
                 return Ok(Err(NoClaim::JobNotFound));
             };
             if outlook.job_status != JobStatus::Processing.as_str() {
+                self.forget_if_final(job_id, &outlook.job_status);
                 return Ok(Err(NoClaim::JobNotProcessing));
             }
             if outlook.distributed && !outlook.has_rows && self.adopt(job_id).await? {
@@ -356,40 +414,52 @@ impl Operations {
 
     async fn claim_from(self: &Arc<Self>, job_id: &str, worker_id: &str, start: Start, from: Option<i32>) -> Result<Option<Reservation>> {
         // A claim whose reply is lost may have been made, so it is not repeated: `reclaimStaleBatches` brings it back.
-        let claim = repeat(Repeat::RolledBackOnly, || self.backend.claim(job_id, worker_id, from)).await?;
+        let claim = self
+            .retry
+            .run(Repeat::RolledBackOnly, || self.backend.claim(job_id, worker_id, from))
+            .await?;
         let Some(claim) = claim else { return Ok(None) };
         self.claims
             .made(&claim, start, self.lease_renewal.map(|renewal| renewal.for_at_most));
         self.renew_leases();
-        self.mirror_if_due(job_id, claim.batch_index).await?;
+        self.mirror_if_due(job_id, claim.batch_index).await;
         Ok(Some(claim))
     }
 
     pub async fn release_batch(&self, job_id: &str, batch_id: &str, worker_id: &str) -> Result<()> {
         let token = self.claims.token(job_id, batch_id);
-        match repeat(Repeat::Idempotent, || self.backend.release(job_id, batch_id, worker_id, token)).await? {
-            BatchChange::Done(_) => {
-                self.claims.stop_renewing(job_id, batch_id);
-                self.claims.reopened(job_id);
-                self.mirror(job_id).await
-            }
-            BatchChange::LeaseLost => {
-                self.claims.stop_renewing(job_id, batch_id);
-                Err(Error::lease_lost(job_id, batch_id, token.unwrap_or_default()))
-            }
+        let uncertain = AtomicBool::new(false);
+        let change = self
+            .retry
+            .run(Repeat::Idempotent, || {
+                noting(&uncertain, self.backend.release(job_id, batch_id, worker_id, token))
+            })
+            .await?;
+        match change {
+            BatchChange::LeaseLost if !uncertain.into_inner() => Err(self.lease_lost(job_id, batch_id, token)),
             BatchChange::NotFound => Ok(()),
+            // After an attempt whose reply was lost, a batch that is not held any more is what that attempt left.
+            BatchChange::Done(_) | BatchChange::LeaseLost => {
+                if let Some(token) = token {
+                    self.claims.stop_renewing(job_id, batch_id, token);
+                }
+                self.claims.reopened(job_id);
+                self.mirror_or_remember(job_id).await;
+                Ok(())
+            }
         }
     }
 
     pub async fn renew_batch(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<bool> {
         let token = token.or_else(|| self.claims.token(job_id, batch_id));
-        match repeat(Repeat::Idempotent, || self.backend.renew(job_id, batch_id, worker_id, token)).await? {
+        match self
+            .retry
+            .run(Repeat::Idempotent, || self.backend.renew(job_id, batch_id, worker_id, token))
+            .await?
+        {
             BatchChange::Done(_) => Ok(true),
             BatchChange::NotFound => Ok(false),
-            BatchChange::LeaseLost => {
-                self.claims.stop_renewing(job_id, batch_id);
-                Err(Error::lease_lost(job_id, batch_id, token.unwrap_or_default()))
-            }
+            BatchChange::LeaseLost => Err(self.lease_lost(job_id, batch_id, token)),
         }
     }
 
@@ -402,8 +472,11 @@ impl Operations {
         }
         let store = Arc::downgrade(self);
         tokio::spawn(async move {
+            let mut rounds = tokio::time::interval(renewal.every);
+            rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            rounds.tick().await;
             loop {
-                tokio::time::sleep(renewal.every).await;
+                rounds.tick().await;
                 let Some(store) = store.upgrade() else { return };
                 let leases = store.claims.leases(Instant::now());
                 if store.gate.is_closed() {
@@ -416,60 +489,83 @@ impl Operations {
                         return;
                     }
                 }
-                for Lease {
-                    job_id,
-                    batch_id,
-                    worker_id,
-                    token,
-                } in leases
-                {
-                    match store.backend.renew(&job_id, &batch_id, &worker_id, Some(token)).await {
-                        Ok(BatchChange::Done(_)) => {}
-                        Ok(BatchChange::LeaseLost | BatchChange::NotFound) => store.claims.stop_renewing(&job_id, &batch_id),
-                        // The next round tries again; a lease that can't be renewed for long is lost, which the worker's next call says.
-                        Err(_) => {}
-                    }
+                // At once, and given up with the round, so that a row that somebody has locked does not cost the other leases.
+                let mut renewals = tokio::task::JoinSet::new();
+                for lease in leases {
+                    renewals.spawn(store.clone().renew_lease(lease));
                 }
+                let _ = tokio::time::timeout(renewal.every, async { while renewals.join_next().await.is_some() {} }).await;
             }
         });
     }
 
+    async fn renew_lease(self: Arc<Self>, lease: Lease) {
+        let Lease {
+            job_id,
+            batch_id,
+            worker_id,
+            token,
+        } = lease;
+        match self.backend.renew(&job_id, &batch_id, &worker_id, Some(token)).await {
+            Ok(BatchChange::Done(_)) => {}
+            Ok(BatchChange::LeaseLost | BatchChange::NotFound) => self.claims.stop_renewing(&job_id, &batch_id, token),
+            // The next round tries again; a lease that can't be renewed for long is lost, which the worker's next call says.
+            Err(_) => {}
+        }
+    }
+
     pub async fn reclaim_stale_batches(&self, job_id: &str, older_than: Duration) -> Result<u32> {
-        let mut outlook = repeat(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than)).await?;
+        let mut outlook = self
+            .retry
+            .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than))
+            .await?;
         if !outlook.has_rows {
             if !self.adopt_if_needed(job_id).await? {
                 return Ok(0);
             }
-            outlook = repeat(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than)).await?;
+            outlook = self
+                .retry
+                .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than))
+                .await?;
         }
         let mut reclaimed = 0;
         if outlook.has_stale {
-            reclaimed = repeat(Repeat::Idempotent, || self.backend.reclaim(job_id, older_than, self.max_claims))
-                .await?
-                .batches;
+            let uncertain = AtomicBool::new(false);
+            let attempt = || noting(&uncertain, self.backend.reclaim(job_id, older_than, self.max_claims));
+            reclaimed = self.retry.run(Repeat::Idempotent, attempt).await?.batches;
+            // An attempt whose reply was lost may have taken what this one did not find any more.
+            if reclaimed > 0 || uncertain.into_inner() {
+                self.claims.reopened(job_id);
+                self.mirror_or_remember(job_id).await;
+            }
         }
-        if reclaimed > 0 {
-            self.claims.reopened(job_id);
-            self.mirror(job_id).await?;
-        }
-        // Where nothing is open, the job's last worker may have died before it could finalize it.
-        let open = outlook.has_open && (reclaimed == 0 || repeat(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await?);
+        let open =
+            outlook.has_open && (reclaimed == 0 || self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await?);
         if !open {
-            repeat(Repeat::RolledBackOnly, || self.finalize(job_id, Some(older_than))).await?;
+            // Nothing is open. Either this very call gave the last open batch up, and there is nobody else to finalize the job; or its last worker
+            // may have died before it could. Nobody waits for the answer, so this may be repeated.
+            let abandoned_for = (reclaimed == 0).then_some(older_than);
+            self.retry.run(Repeat::Idempotent, || self.finalize(job_id, abandoned_for)).await?;
         }
         Ok(reclaimed)
     }
 
     pub async fn try_finalize_job(&self, job_id: &str) -> Result<bool> {
-        if repeat(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await? {
+        if self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await? {
             return Ok(false);
         }
         // `true` must reach its one caller, so a reply that is lost is not asked for again.
-        let mut finalized = repeat(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
+        let mut finalized = self.retry.run(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
         if finalized == Finalized::NotYet && self.adopt_if_needed(job_id).await? {
-            finalized = repeat(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
+            finalized = self.retry.run(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
         }
         Ok(finalized == Finalized::Now)
+    }
+
+    fn forget_if_final(&self, job_id: &str, status: &str) {
+        if JobStatus::from_text(status).is_some_and(JobStatus::is_final) {
+            self.claims.forget(job_id);
+        }
     }
 
     /// `abandoned_for`: only where the newest claim is older than that.
@@ -481,9 +577,7 @@ impl Operations {
         };
         if job.status != JobStatus::Processing.as_str() {
             transaction.rollback().await?;
-            if JobStatus::from_text(&job.status).is_some_and(JobStatus::is_final) {
-                self.claims.forget(job_id);
-            }
+            self.forget_if_final(job_id, &job.status);
             return Ok(Finalized::Not);
         }
         let rows = transaction.batch_rows(job_id).await?;
@@ -530,7 +624,7 @@ impl Operations {
 
     pub async fn save_records(&self, mut place: BulkPlace, job_id: String, batch_id: String, records: Vec<Record>) -> Result<()> {
         place.wait().await;
-        let limits = repeat(Repeat::Idempotent, || self.backend.limits()).await?;
+        let limits = self.retry.run(Repeat::Idempotent, || self.backend.limits()).await?;
         let mut writes = Vec::with_capacity(records.len());
         for record in records {
             let record = limits.fit_record(record)?;
@@ -541,29 +635,33 @@ impl Operations {
                 token: None,
             });
         }
-        repeat(Repeat::Idempotent, || self.backend.save_records(&writes)).await
+        self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await
     }
 
     pub async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
-        repeat(Repeat::Idempotent, || self.backend.records_with_status(job_id, statuses)).await
+        self.retry
+            .run(Repeat::Idempotent, || self.backend.records_with_status(job_id, statuses))
+            .await
     }
 
     pub async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
-        repeat(Repeat::Idempotent, || self.backend.records_of_batch(job_id, batch_id)).await
+        self.retry
+            .run(Repeat::Idempotent, || self.backend.records_of_batch(job_id, batch_id))
+            .await
     }
 
     pub async fn record_page(&self, job_id: &str, page: RecordPage) -> Result<String> {
-        repeat(Repeat::Idempotent, || self.backend.record_page(job_id, &page)).await
+        self.retry.run(Repeat::Idempotent, || self.backend.record_page(job_id, &page)).await
     }
 
     pub async fn progress(&self, job_id: &str) -> Result<String> {
-        let counts = repeat(Repeat::Idempotent, || self.backend.progress(job_id)).await?;
+        let counts = self.retry.run(Repeat::Idempotent, || self.backend.progress(job_id)).await?;
         let (mut completed, mut total) = (counts.batches.completed, counts.batches.total);
         if counts.job.is_some() && !(counts.distributed && total > 0) {
             // The list says which batches there are, unless workers claim them from the rows.
-            let stored = repeat(Repeat::Idempotent, || self.backend.job(job_id)).await?;
+            let stored = self.retry.run(Repeat::Idempotent, || self.backend.job(job_id)).await?;
             let rows = if total > 0 {
-                repeat(Repeat::Idempotent, || self.backend.batch_rows(job_id)).await?
+                self.retry.run(Repeat::Idempotent, || self.backend.batch_rows(job_id)).await?
             } else {
                 Vec::new()
             };
@@ -577,6 +675,15 @@ impl Operations {
         }
         to_json(&Progress::of(counts.job.unwrap_or_default(), counts.records, completed, total))
     }
+}
+
+/// Remembers whether an attempt ended without its outcome being known.
+async fn noting<T>(uncertain: &AtomicBool, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+    let outcome = attempt.await;
+    if outcome.as_ref().is_err_and(|error| error.repeatable == Repeatable::Unknown) {
+        uncertain.store(true, Ordering::Relaxed);
+    }
+    outcome
 }
 
 /// A complete job whose newest claim is that old: nobody who worked on it is left.

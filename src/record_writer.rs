@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{oneshot, watch};
 
 use crate::backend::{Backend, RecordWrite};
-use crate::error::{Error, Repeat, Repeatable, Result, lock, repeat};
+use crate::error::{Code, Error, Repeat, Repeatable, Result, Retry, lock};
 
 /// Records in one group, at most.
 const GROUP_RECORDS: usize = 1_000;
@@ -48,6 +48,7 @@ struct Bulk {
 /// Writes single records in groups.
 pub struct RecordWriter {
     backend: Arc<dyn Backend>,
+    retry: Retry,
     queue: Mutex<Queue>,
 }
 
@@ -63,9 +64,10 @@ pub struct BulkPlace {
 }
 
 impl RecordWriter {
-    pub fn new(backend: Arc<dyn Backend>) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, retry: Retry) -> Self {
         Self {
             backend,
+            retry,
             queue: Mutex::default(),
         }
     }
@@ -130,7 +132,7 @@ impl RecordWriter {
     }
 
     async fn write_all(self: Arc<Self>) {
-        let _unblock = UnblockOnPanic(&self);
+        let _unblock = UnblockOnPanic(self.clone());
         while let Some(group) = self.next_group().await {
             self.write_group(group).await;
         }
@@ -182,8 +184,10 @@ impl RecordWriter {
         }
     }
 
-    async fn write_group(&self, group: Vec<(RecordWrite, oneshot::Sender<Result<()>>)>) {
-        let limits = match repeat(Repeat::Idempotent, || self.backend.limits()).await {
+    async fn write_group(self: &Arc<Self>, mut group: Vec<(RecordWrite, oneshot::Sender<Result<()>>)>) {
+        // In one order everywhere, so that groups of two processes can't wait for each other.
+        group.sort_by(|(a, _), (b, _)| (&a.job_id, a.record.index).cmp(&(&b.job_id, b.record.index)));
+        let limits = match self.retry.run(Repeat::Idempotent, || self.backend.limits()).await {
             Ok(limits) => limits,
             Err(error) => {
                 for (_, reply) in group {
@@ -207,8 +211,29 @@ impl RecordWriter {
         if writes.is_empty() {
             return;
         }
+        let parts = writes.chunk_by(|a, b| (&a.job_id, &a.batch_id) == (&b.job_id, &b.batch_id)).count();
         let results = match self.write(&writes).await {
             Ok(results) => results,
+            // A record that somebody has locked must not fail those of other batches.
+            Err(error) if error.code == Code::Timeout && parts > 1 => {
+                let parts = writes
+                    .chunk_by(|a, b| (&a.job_id, &a.batch_id) == (&b.job_id, &b.batch_id))
+                    .map(<[_]>::to_vec);
+                let tasks: Vec<_> = parts
+                    .map(|part| {
+                        let (writer, count) = (self.clone(), part.len());
+                        (count, tokio::spawn(async move { writer.write(&part).await }))
+                    })
+                    .collect();
+                let mut results = Vec::with_capacity(writes.len());
+                for (count, task) in tasks {
+                    let ended = task
+                        .await
+                        .unwrap_or_else(|_| Err(Error::internal("a defect of this package ended a save")));
+                    results.extend(ended.unwrap_or_else(|error| vec![Err(error); count]));
+                }
+                results
+            }
             // One record that can't be stored must not fail those beside it.
             Err(error) if error.repeatable == Repeatable::Never && writes.len() > 1 => {
                 let mut results = Vec::with_capacity(writes.len());
@@ -231,10 +256,13 @@ impl RecordWriter {
 
     async fn write(&self, writes: &[RecordWrite]) -> Result<Vec<Result<()>>> {
         if writes.iter().all(|write| write.token.is_none()) {
-            repeat(Repeat::Idempotent, || self.backend.save_records(writes)).await?;
+            self.retry.run(Repeat::Idempotent, || self.backend.save_records(writes)).await?;
             return Ok(vec![Ok(()); writes.len()]);
         }
-        let held = repeat(Repeat::Idempotent, || self.backend.save_fenced_records(writes)).await?;
+        let held = self
+            .retry
+            .run(Repeat::Idempotent, || self.backend.save_fenced_records(writes))
+            .await?;
         Ok(writes
             .iter()
             .zip(held)
@@ -246,13 +274,14 @@ impl RecordWriter {
     }
 }
 
-/// Lets the next save start a new writer, should this one end in a panic.
-struct UnblockOnPanic<'a>(&'a RecordWriter);
+/// Starts a new writer, should this one end in a panic.
+struct UnblockOnPanic(Arc<RecordWriter>);
 
-impl Drop for UnblockOnPanic<'_> {
+impl Drop for UnblockOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             lock(&self.0.queue).writing = false;
+            self.0.start();
         }
     }
 }

@@ -227,7 +227,7 @@ impl SqlxStateStore {
         })
     }
 
-    /// One page of `records`: those behind the index `after`, or from the beginning where it is undefined.
+    /// One page of `records`, with its length in bytes: at most `limit` records behind the index `after`, or from the beginning where it is undefined.
     #[napi(catch_unwind, js_name = "_recordPage")]
     pub fn record_page<'env>(
         &self,
@@ -235,11 +235,15 @@ impl SqlxStateStore {
         job_id: Unknown<'env>,
         page_options: Unknown<'env>,
         after: Option<i32>,
+        limit: i32,
     ) -> Promise<'env> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let page = RecordPage::from_json(&options(env, page_options)?, after)?;
-            Ok(async move { store.record_page(&job_id, page).await.map(Reply::Json) })
+            let page = RecordPage::from_json(&options(env, page_options)?, after, limit)?;
+            Ok(async move {
+                let records = store.record_page(&job_id, page).await?;
+                Ok(Reply::Json(format!("{{\"bytes\":{},\"records\":{records}}}", records.len())))
+            })
         })
     }
 

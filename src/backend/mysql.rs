@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 use tokio::sync::OnceCell;
 
@@ -47,8 +47,28 @@ impl Dialect for sqlx::MySql {
                 Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller)
             }
             1040 | 1203 => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
-            1053 | 1927 | 4031 => Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")),
-            1290 | 1792 | 1836 => Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")),
+            // An answer of this kind stands in place of success.
+            1053 | 1927 | 4031 => {
+                Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")).repeatable(Repeatable::RolledBack)
+            }
+            // Demoted, perhaps: the next connection may reach the one that does.
+            1290 | 1792 | 1836 => {
+                Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")).repeatable(Repeatable::RolledBack)
+            }
+            // Somebody else makes the tables at the same time.
+            1050 | 1061 => Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack),
+            1176 => Error::new(
+                Code::TablesMissing,
+                format!("an index of the tables is missing: {message}: call initialize() first"),
+            ),
+            1461 => Error::internal(format!(
+                "the server keeps too many prepared statements (lower statementCache): {message}"
+            ))
+            .repeatable(Repeatable::ByCaller),
+            1665 => Error::new(
+                Code::UnsupportedDatabase,
+                format!("the server's binlog_format must be ROW or MIXED, for transactions are READ COMMITTED here: {message}"),
+            ),
             1146 => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
             1054 => Error::new(
                 Code::TablesIncompatible,
@@ -60,7 +80,7 @@ impl Dialect for sqlx::MySql {
             1153 => Error::new(Code::ValueTooLong, format!("{message}: raise the server's max_allowed_packet")),
             1406 => Error::new(Code::ValueTooLong, message),
             1062 | 1048 | 1451 | 1452 => Error::new(Code::Constraint, message),
-            1366 | 3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
+            1366 | 3854 | 3988 | 3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
             1021 | 1041 | 1114 => Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller),
             _ => Error::internal(format!("the database refused a statement: {message}")),
         }
@@ -72,6 +92,34 @@ impl Dialect for sqlx::MySql {
 }
 
 type Conn = Session<sqlx::MySql>;
+
+/// Text of any collation. To sqlx, a column whose collation is a binary one (`utf8mb4_bin`, say) does not hold text.
+struct Text(String);
+
+impl sqlx::Type<sqlx::MySql> for Text {
+    fn type_info() -> MySqlTypeInfo {
+        <str as sqlx::Type<sqlx::MySql>>::type_info()
+    }
+
+    fn compatible(_: &MySqlTypeInfo) -> bool {
+        true
+    }
+}
+
+impl<'r> sqlx::Decode<'r, sqlx::MySql> for Text {
+    fn decode(value: MySqlValueRef<'r>) -> std::result::Result<Self, sqlx::error::BoxDynError> {
+        Ok(Self(<&str as sqlx::Decode<sqlx::MySql>>::decode(value)?.to_owned()))
+    }
+}
+
+/// A column of text.
+fn text(row: &MySqlRow, column: usize) -> sqlx::Result<String> {
+    Ok(row.try_get::<Text, _>(column)?.0)
+}
+
+fn optional_text(row: &MySqlRow, column: usize) -> sqlx::Result<Option<String>> {
+    Ok(row.try_get::<Option<Text>, _>(column)?.map(|text| text.0))
+}
 
 /// Which server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +139,22 @@ impl Server {
                 format!(
                     "this server is {name} {}.{}, which has no SKIP LOCKED: {name} {}.{} is the oldest that works",
                     self.version.0, self.version.1, least.0, least.1
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A statement that is larger than the server takes ends the connection in the middle, so it is not sent.
+    fn check_size(self, what: &dyn std::fmt::Display, bytes: usize) -> Result<()> {
+        // What surrounds the values in a packet.
+        const OVERHEAD: usize = 4_096;
+        if bytes + OVERHEAD > self.max_packet {
+            return Err(Error::new(
+                Code::ValueTooLong,
+                format!(
+                    "{what} has {bytes} bytes, and this server takes {}: raise its setting max_allowed_packet",
+                    self.max_packet
                 ),
             ));
         }
@@ -138,31 +202,12 @@ impl MySql {
         self.server
             .get_or_try_init(|| async {
                 let mut session = self.connections.acquire().await?;
-                let query = sqlx::query_as::<_, (String, u64)>("select version(), @@max_allowed_packet");
-                let (version, max_packet) = run!(&mut session, query, fetch_one)?;
+                let query = sqlx::query_as::<_, (Text, u64)>("select version(), @@max_allowed_packet");
+                let (Text(version), max_packet) = run!(&mut session, query, fetch_one)?;
                 Ok(Server::parse(&version, max_packet))
             })
             .await
             .copied()
-    }
-
-    /// A statement that is larger than the server takes ends the connection in the middle, so it is not sent.
-    async fn check_size(&self, what: &str, bytes: usize) -> Result<()> {
-        // What surrounds the values in a packet.
-        const OVERHEAD: usize = 4_096;
-        // No server's limit is lower than its default of earlier days.
-        const ALWAYS_TAKEN: usize = 500_000;
-        if bytes < ALWAYS_TAKEN {
-            return Ok(());
-        }
-        let most = self.server().await?.max_packet;
-        if bytes + OVERHEAD > most {
-            return Err(Error::new(
-                Code::ValueTooLong,
-                format!("{what} has {bytes} bytes, and this server takes {most}: raise its setting max_allowed_packet"),
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -235,7 +280,7 @@ async fn rollback(session: &mut Conn) -> Result<()> {
 
 async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
     // MySQL 8 gives the catalogue's names as binary text.
-    let columns = sqlx::query_as(
+    let columns = sqlx::query_as::<_, (Text, Text)>(
         "
         select cast(table_name as char), cast(column_name as char)
         from information_schema.columns
@@ -243,8 +288,11 @@ async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
           and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
         ",
     );
-    let columns = run!(session, columns, fetch_all)?;
-    let indexes = sqlx::query_scalar(
+    let columns = run!(session, columns, fetch_all)?
+        .into_iter()
+        .map(|(Text(table), Text(column))| (table, column))
+        .collect();
+    let indexes = sqlx::query_scalar::<_, Text>(
         "
         select distinct cast(index_name as char)
         from information_schema.statistics
@@ -252,7 +300,7 @@ async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
           and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
         ",
     );
-    let indexes = run!(session, indexes, fetch_all)?;
+    let indexes = run!(session, indexes, fetch_all)?.into_iter().map(|Text(index)| index).collect();
     Ok(Catalogue { columns, indexes })
 }
 
@@ -274,10 +322,10 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
 
 fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
     Ok(BatchRow {
-        id: row.try_get(0)?,
+        id: text(row, 0)?,
         index: row.try_get(1)?,
-        status: row.try_get(2)?,
-        worker_id: row.try_get(3)?,
+        status: text(row, 2)?,
+        worker_id: optional_text(row, 3)?,
         claimed_at: row.try_get(4)?,
         processed: row.try_get(5)?,
         failed: row.try_get(6)?,
@@ -293,9 +341,9 @@ fn unreadable(error: sqlx::Error) -> Error {
 
 fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
     Ok(JobRow {
-        id: row.try_get(0)?,
-        config: row.try_get(1)?,
-        status: row.try_get(2)?,
+        id: text(row, 0)?,
+        config: text(row, 1)?,
+        status: text(row, 2)?,
         total_records: row.try_get::<i32, _>(3)?.into(),
         started_at: row.try_get(4)?,
         completed_at: row.try_get(5)?,
@@ -304,7 +352,7 @@ fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
 }
 
 async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
-    let query = sqlx::query_as::<_, (String, i64)>(
+    let query = sqlx::query_as::<_, (Text, i64)>(
         "
         select status, count(*)
         from batchactions_batches
@@ -314,7 +362,7 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
     )
     .bind(job_id);
     let mut counts = BatchCounts::default();
-    for (status, count) in run!(session, query, fetch_all)? {
+    for (Text(status), count) in run!(session, query, fetch_all)? {
         counts.add(&status, count);
     }
     Ok(counts)
@@ -323,21 +371,25 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
 fn records_json(rows: &[MySqlRow]) -> Result<String> {
     let mut json = String::new();
     for row in rows {
-        Record::push_json(&mut json, record_text(row).map_err(unreadable)?);
+        push_record(&mut json, row).map_err(unreadable)?;
     }
     json.push_str(if json.is_empty() { "[]" } else { "]" });
     Ok(json)
 }
 
-fn record_text(row: &MySqlRow) -> sqlx::Result<RecordText<'_>> {
-    Ok(RecordText {
+fn push_record(json: &mut String, row: &MySqlRow) -> sqlx::Result<()> {
+    let (raw, parsed, status, errors) = (text(row, 1)?, text(row, 2)?, text(row, 3)?, text(row, 4)?);
+    let processing_error = optional_text(row, 5)?;
+    let record = RecordText {
         index: row.try_get(0)?,
-        raw: row.try_get(1)?,
-        parsed: row.try_get(2)?,
-        status: row.try_get(3)?,
-        errors: row.try_get(4)?,
-        processing_error: row.try_get(5)?,
-    })
+        raw: &raw,
+        parsed: &parsed,
+        status: &status,
+        errors: &errors,
+        processing_error: processing_error.as_deref(),
+    };
+    Record::push_json(json, record);
+    Ok(())
 }
 
 // `values()` is deprecated in MySQL, but its successor is unknown to MariaDB.
@@ -357,7 +409,7 @@ static UPSERT_RECORDS: MultiRow = MultiRow::new(
     ",
 );
 
-/// Bytes in one statement, about: a quarter of the smallest default limit of the servers served.
+/// Bytes in one statement, about, where the server takes so many.
 const STATEMENT_BYTES: usize = 4 << 20;
 
 fn size_of(write: &RecordWrite) -> usize {
@@ -366,12 +418,12 @@ fn size_of(write: &RecordWrite) -> usize {
 }
 
 /// Splits records so that no statement is much larger than one server's default packet.
-fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
+fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite], most: usize) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = records.iter().take_while(|write| {
             bytes += size_of(write);
-            bytes <= STATEMENT_BYTES
+            bytes <= most
         });
         let count = fits.count().max(1).min(records.len());
         let (part, rest) = records.split_at(count);
@@ -380,8 +432,8 @@ fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite]) -> impl Iterator<Item = 
     })
 }
 
-async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<()> {
-    for chunk in by_bytes(records).flat_map(chunks) {
+async fn upsert_records(session: &mut Conn, server: Server, records: &[&RecordWrite]) -> Result<()> {
+    for chunk in by_bytes(records, STATEMENT_BYTES.min(server.max_packet / 2)).flat_map(chunks) {
         let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
         for write in chunk {
             let record = &write.record;
@@ -416,11 +468,13 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 }
 
 impl MySql {
-    async fn check_records(&self, records: &[RecordWrite]) -> Result<()> {
+    /// Refuses a record that is larger than the server takes.
+    async fn check_records(&self, records: &[RecordWrite]) -> Result<Server> {
+        let server = self.server().await?;
         for write in records {
-            self.check_size(&format!("record {}", write.record.index), size_of(write)).await?;
+            server.check_size(&format_args!("record {}", write.record.index), size_of(write))?;
         }
-        Ok(())
+        Ok(server)
     }
 }
 
@@ -510,7 +564,7 @@ impl Backend for MySql {
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
-        let records = sqlx::query_as::<_, (String, i64)>(
+        let records = sqlx::query_as::<_, (Text, i64)>(
             "
             select status, count(*)
             from batchactions_records
@@ -520,7 +574,7 @@ impl Backend for MySql {
         )
         .bind(job_id);
         let mut counts = RecordCounts::default();
-        for (status, count) in run!(session, records, fetch_all)? {
+        for (Text(status), count) in run!(session, records, fetch_all)? {
             counts.add(&status, count);
         }
         Ok(ProgressCounts {
@@ -577,7 +631,7 @@ impl Backend for MySql {
         begin(session).await?;
         // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
         // for a join would lock the job's row too.
-        let query = sqlx::query_as::<_, (String, i32, i32, i32, i32, i64)>(
+        let query = sqlx::query_as::<_, (Text, i32, i32, i32, i32, i64)>(
             "
             select id, batchIndex, recordStartIndex, recordEndIndex, version, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_batches force index (batchactions_batches_job_id_batch_index)
@@ -593,7 +647,7 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
-        let Some((batch_id, batch_index, record_start_index, record_end_index, version, claimed_at)) =
+        let Some((Text(batch_id), batch_index, record_start_index, record_end_index, version, claimed_at)) =
             run!(session, query, fetch_optional)?
         else {
             rollback(session).await?;
@@ -625,7 +679,7 @@ impl Backend for MySql {
 
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (String, bool, i64, i64)>(
+        let query = sqlx::query_as::<_, (Text, bool, i64, i64)>(
             "
             select status,
                    distributed,
@@ -639,7 +693,7 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
+        Ok(row.map(|(Text(job_status), distributed, has_rows, has_pending)| ClaimOutlook {
             job_status,
             distributed,
             has_rows: has_rows != 0,
@@ -767,7 +821,7 @@ impl Backend for MySql {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         begin(session).await?;
-        let query = sqlx::query_scalar::<_, String>(
+        let query = sqlx::query_scalar::<_, Text>(
             "
             select id
             from batchactions_batches force index (batchactions_batches_job_id_status)
@@ -784,7 +838,7 @@ impl Backend for MySql {
         let most = max_claims.unwrap_or(i32::MAX);
         for chunk in chunks(&stale) {
             let mut query = sqlx::query(RECLAIM.text(chunk.len())).bind(most).bind(most).bind(most);
-            for batch_id in chunk {
+            for Text(batch_id) in chunk {
                 query = query.bind(batch_id);
             }
             run!(session, query, execute)?;
@@ -805,15 +859,15 @@ impl Backend for MySql {
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
-        self.check_records(records).await?;
+        let server = self.check_records(records).await?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
         if let [_] = *records {
-            return upsert_records(session, &records).await;
+            return upsert_records(session, server, &records).await;
         }
         begin(session).await?;
-        upsert_records(session, &records).await?;
+        upsert_records(session, server, &records).await?;
         commit(session).await
     }
 
@@ -830,7 +884,7 @@ impl Backend for MySql {
             lock in share mode
             ",
         );
-        self.check_records(records).await?;
+        let server = self.check_records(records).await?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         begin(session).await?;
@@ -843,11 +897,11 @@ impl Backend for MySql {
         batch_ids.dedup();
         let mut leases = HashMap::new();
         for chunk in chunks(&batch_ids) {
-            let mut query = sqlx::query_as::<_, (String, String, i32)>(LEASES.text(chunk.len()));
+            let mut query = sqlx::query_as::<_, (Text, Text, i32)>(LEASES.text(chunk.len()));
             for batch_id in chunk {
                 query = query.bind(*batch_id);
             }
-            for (id, job_id, version) in run!(session, query, fetch_all)? {
+            for (Text(id), Text(job_id), version) in run!(session, query, fetch_all)? {
                 leases.insert(id, (job_id, version));
             }
         }
@@ -864,7 +918,7 @@ impl Backend for MySql {
             .filter(|(_, held)| **held)
             .map(|(write, _)| write)
             .collect();
-        upsert_records(session, &kept).await?;
+        upsert_records(session, server, &kept).await?;
         commit(session).await?;
         Ok(held)
     }
@@ -977,17 +1031,8 @@ struct MySqlTransaction {
 
 impl MySqlTransaction {
     fn check_job(&self, job_id: &str, bytes: usize) -> Result<()> {
-        let most = self.server.max_packet;
-        if bytes + 4_096 > most {
-            return Err(Error::new(
-                Code::ValueTooLong,
-                format!(
-                    "the batches of job {} have {bytes} bytes, and this server takes {most}: raise its setting max_allowed_packet",
-                    Quoted(job_id)
-                ),
-            ));
-        }
-        Ok(())
+        self.server
+            .check_size(&format_args!("the list of the batches of job {}", Quoted(job_id)), bytes)
     }
 }
 
@@ -1055,9 +1100,9 @@ impl Transaction for MySqlTransaction {
         .bind(job.distributed);
         run!(&mut self.session, query, execute)?;
         // The collation of `id` takes ids that differ in case or accents for one, and so the upsert may have hit another job.
-        let query = sqlx::query_scalar::<_, String>("select id from batchactions_jobs where id = ?").bind(&*job.id);
+        let query = sqlx::query_scalar::<_, Text>("select id from batchactions_jobs where id = ?").bind(&*job.id);
         match run!(&mut self.session, query, fetch_optional)? {
-            Some(id) if id != job.id => Err(Error::new(
+            Some(Text(id)) if id != job.id => Err(Error::new(
                 Code::Constraint,
                 format!(
                     "job {} can't be stored beside job {}: this database takes their ids for the same one. Nothing was stored",
@@ -1070,7 +1115,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
-        let query = sqlx::query_as::<_, (String, bool, String, i64)>(
+        let query = sqlx::query_as::<_, (Text, bool, Text, i64)>(
             "
             select status, distributed, cast(batches as char), cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_jobs
@@ -1080,7 +1125,7 @@ impl Transaction for MySqlTransaction {
         )
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
-        Ok(row.map(|(status, distributed, batches, now)| LockedJob {
+        Ok(row.map(|(Text(status), distributed, Text(batches), now)| LockedJob {
             status,
             distributed,
             batches,

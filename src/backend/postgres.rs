@@ -42,8 +42,28 @@ impl Dialect for sqlx::Postgres {
             // The server ended the statement, so it took no effect; whether to wait for it again is the caller's to say.
             "57014" => Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller),
             "53300" | "57P03" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
-            "57P01" | "57P02" | "57P05" => Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")),
-            "25006" => Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")),
+            // An answer of this kind stands in place of success.
+            "57P01" | "57P02" | "57P04" | "57P05" | "25P03" => {
+                Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")).repeatable(Repeatable::RolledBack)
+            }
+            // Demoted, perhaps: the next connection may reach the one that does.
+            "25006" => {
+                Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")).repeatable(Repeatable::RolledBack)
+            }
+            // Somebody else makes the tables at the same time.
+            "42P07" | "42710" => Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack),
+            "23505" if error.constraint().is_some_and(|name| name.starts_with("pg_")) => {
+                Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack)
+            }
+            "42P10" => Error::new(
+                Code::TablesMissing,
+                format!("an index of the tables is missing: {message}: call initialize() first"),
+            ),
+            // Somebody changed the tables; the statement is prepared anew.
+            "0A000" if message.contains("cached plan") => Error::new(Code::TablesIncompatible, message).repeatable(Repeatable::RolledBack),
+            "26000" | "42P05" => Error::internal(format!(
+                "prepared statements don't stay with the connection (a pooler?): give statementCache: 0: {message}"
+            )),
             "42P01" | "3F000" => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
             "42703" => Error::new(
                 Code::TablesIncompatible,
@@ -900,7 +920,7 @@ impl Backend for Postgres {
         let query = sqlx::query(
             r#"
             delete from batchactions_records
-            where "id" in (select "id" from batchactions_records where "jobId" = $1 limit $2)
+            where "id" in (select "id" from batchactions_records where "jobId" = $1 order by "recordIndex" limit $2 for update)
             "#,
         )
         .bind(job_id)

@@ -129,6 +129,7 @@ impl<DB: Dialect> Connections<DB> {
             in_transaction: false,
             keep_in_doubt: self.rules.keep_in_doubt,
             limit: self.settings.statement_timeout,
+            persistent: self.settings.statement_cache > 0,
             place: self.settings.place(),
         })
     }
@@ -139,9 +140,11 @@ impl<DB: Dialect> Connections<DB> {
             if self.rules.keep_in_doubt || since.elapsed() < TRUSTED_IDLE {
                 return Some(connection);
             }
-            // A server that vanished without a word must not hold the call up for long.
-            if matches!(timeout(TRUSTED_IDLE, connection.ping()).await, Ok(Ok(()))) {
-                return Some(connection);
+            match timeout(TRUSTED_IDLE, connection.ping()).await {
+                Ok(Ok(())) => return Some(connection),
+                Ok(Err(_)) => {}
+                // A server that vanished without a word holds the call up once, not for each connection to it.
+                Err(_) => drop(std::mem::take(&mut *lock(&self.shelf.idle))),
             }
         }
     }
@@ -253,6 +256,8 @@ pub struct Session<DB: Dialect> {
     in_transaction: bool,
     keep_in_doubt: bool,
     pub limit: Duration,
+    /// Whether statements are kept prepared. A driver that is told to keep none would still leave each on the server.
+    pub persistent: bool,
     place: String,
 }
 
@@ -289,8 +294,8 @@ impl<DB: Dialect> Session<DB> {
         match error {
             sqlx::Error::Database(database) => {
                 let explained = DB::explain(&*database).caused_by(database.message(), database.code().map(Into::into));
-                // The answer has come, so the connection is in order, unless the answer was that it ends.
-                self.in_doubt = explained.code == Code::ConnectionLost;
+                // The answer has come, so the connection is in order, unless the answer was that it ends or is of no use.
+                self.in_doubt = matches!(explained.code, Code::ConnectionLost | Code::ConnectionFailed);
                 Err(explained)
             }
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => Err(Error::new(
@@ -301,6 +306,10 @@ impl<DB: Dialect> Session<DB> {
                 ),
             )
             .caused_by(text, None)),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Err(Error::new(
+                Code::TablesIncompatible,
+                format!("a column does not hold what this store expects: {text}"),
+            )),
             _ => Err(Error::internal(format!("the answer of {} made no sense: {text}", self.place)).caused_by(text, None)),
         }
     }
@@ -340,7 +349,10 @@ impl<DB: Dialect> Drop for Session<DB> {
 /// A macro, because a closure that borrows both the connection and the query's values can't be handed to a function.
 macro_rules! run {
     ($session:expr, $query:expr, $how:ident) => {
-        $crate::backend::session::run!($session, connection => $query.$how(connection))
+        {
+            let persistent = $session.persistent;
+            $crate::backend::session::run!($session, connection => $query.persistent(persistent).$how(connection))
+        }
     };
     ($session:expr, $connection:ident => $statement:expr) => {{
         let session = &mut *$session;

@@ -41,7 +41,9 @@ impl Dialect for sqlx::Sqlite {
         let extended: i32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
         // The low byte of an extended result code is the primary one (sqlite.org/rescode.html).
         match extended & 0xff {
-            5 | 6 => Error::new(Code::Timeout, format!("another connection holds the file: {message}")).repeatable(Repeatable::RolledBack),
+            5 | 6 | 15 => {
+                Error::new(Code::Timeout, format!("another connection holds the file: {message}")).repeatable(Repeatable::RolledBack)
+            }
             8 => Error::new(Code::ConnectionFailed, format!("the file accepts no writes: {message}")),
             10 | 13 => Error::internal(format!("the disk failed, or is full: {message}")).repeatable(Repeatable::ByCaller),
             11 | 26 => Error::new(
@@ -51,6 +53,10 @@ impl Dialect for sqlx::Sqlite {
             14 => Error::new(Code::ConnectionFailed, format!("the file can't be opened: {message}")),
             18 => Error::new(Code::ValueTooLong, message),
             19 => Error::new(Code::Constraint, message),
+            1 if message.contains("ON CONFLICT clause does not match") => Error::new(
+                Code::TablesMissing,
+                format!("an index of the tables is missing: {message}: call initialize() first"),
+            ),
             1 if message.contains("no such table") => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
             1 if message.contains("no such column") || message.contains("has no column") => Error::new(
                 Code::TablesIncompatible,
@@ -77,7 +83,13 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
+        // All connections mean the same file, wherever the process goes later.
+        if let Some(file) = &mut settings.file
+            && let Ok(absolute) = std::path::absolute(&*file)
+        {
+            *file = absolute.to_string_lossy().into_owned();
+        }
         let options = connect_options(&settings);
         let rules = PoolRules::of(&settings);
         // The writer's connection stays, and in memory it is the database.
@@ -139,6 +151,12 @@ fn connect_options(settings: &Settings) -> SqliteConnectOptions {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal),
     }
+}
+
+/// The row of an `update … returning`. Such a statement is read to its end, never with `fetch_optional`: the driver would stop at the row, and what the
+/// commit behind it says would be lost.
+fn returned<T>(rows: Vec<T>) -> Option<T> {
+    rows.into_iter().next()
 }
 
 async fn begin(session: &mut Conn) -> Result<()> {
@@ -494,7 +512,7 @@ impl Backend for Sqlite {
         .bind(job_id)
         .bind(worker_id)
         .bind(from.unwrap_or(i32::MIN));
-        let row = run!(&mut session, query, fetch_optional)?;
+        let row = returned(run!(&mut session, query, fetch_all)?);
         Ok(row.map(
             |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
                 job_id: job_id.to_owned(),
@@ -549,7 +567,7 @@ impl Backend for Sqlite {
         .bind(state.processed)
         .bind(state.failed)
         .bind(token);
-        Ok(match (run!(&mut session, query, fetch_optional)?, token) {
+        Ok(match (returned(run!(&mut session, query, fetch_all)?), token) {
             (Some(index), _) => BatchChange::Done(index),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
@@ -574,7 +592,7 @@ impl Backend for Sqlite {
         .bind(batch_id)
         .bind(worker_id)
         .bind(token);
-        match run!(&mut session, query, fetch_optional)? {
+        match returned(run!(&mut session, query, fetch_all)?) {
             Some(index) => Ok(BatchChange::Done(index)),
             None => not_held(&mut session, job_id, batch_id, token).await,
         }
@@ -598,7 +616,7 @@ impl Backend for Sqlite {
         .bind(batch_id)
         .bind(worker_id)
         .bind(token);
-        match run!(&mut session, query, fetch_optional)? {
+        match returned(run!(&mut session, query, fetch_all)?) {
             Some(index) => Ok(BatchChange::Done(index)),
             None => not_held(&mut session, job_id, batch_id, token).await,
         }

@@ -60,7 +60,9 @@ fn a_url_that_is_wrong_is_refused_without_its_password() {
         ("postgres://u:hunter2@h/db?sslmode=sure", Code::InvalidConnection, "sure"),
         ("postgres://u:hunter2@h/db?nonsense=1", Code::InvalidConnection, "nonsense"),
         ("mysql://u:hunter2@h", Code::InvalidConnection, "name of the database"),
-        ("sqlite:f.db?mode=ro", Code::InvalidConnection, "mode=ro"),
+        ("sqlite:f.db?key=hunter2", Code::InvalidConnection, "no parameters"),
+        ("postgres://u:1/hunter2@h/db", Code::InvalidConnection, "percent-encode"),
+        ("postgres://u:1?hunter2@h/db", Code::InvalidConnection, "percent-encode"),
     ] {
         let error = error_of(url(text));
         assert_eq!(error.code, code, "{text}");

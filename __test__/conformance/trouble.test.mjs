@@ -1,0 +1,158 @@
+// What happens when something outside gets in the way: a row that somebody else has locked, a full disk, a database with other collations, a late
+// worker. A call takes effect or it does not, and one claim's trouble is not another's.
+
+import { execFile } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { SqlxStateStore } from '../../index.js';
+import { INDEX } from '../support/run-node.mjs';
+import { claim, collect, complete, jobOf, newId, onEveryDatabase, recordOf, rejection, stateOf } from '../support/suite.mjs';
+
+const oneWriter = 'a file has one writer, so that nothing else can be locked while the store writes';
+
+onEveryDatabase((on) => {
+  const saved = async (store, batches) => {
+    const job = jobOf(batches);
+    await store.saveJobState(job);
+    return job;
+  };
+
+  describe('a job row that somebody else has locked', () => {
+    on.except(['sqlite'], oneWriter)('costs no claim and no completion: the copy is made up later', async () => {
+      const store = await on.open({ statementTimeoutMs: 1_000 });
+      const job = await saved(store, 3);
+      const other = await on.connect();
+      await other.query('begin');
+      await other.query('select 1 from "batchactions_jobs" where "id" = ? for update', [job.id]);
+      const held = await claim(store, job.id);
+      await complete(store, job.id, held.batchId);
+      expect((await on.row(held.batchId)).status).toBe('COMPLETED');
+      expect(await on.behind(job.id)).toEqual([0]);
+      await other.query('rollback');
+      await claim(store, job.id);
+      expect(await on.behind(job.id)).toEqual([]);
+    });
+  });
+
+  describe('renewal', () => {
+    const options = { leaseRenewal: { everyMs: 100, forMs: 30_000 } };
+    const claimedAt = async (batchId) => (await on.row(batchId)).claimedAt;
+    const renewed = async (batchId) => {
+      const before = await claimedAt(batchId);
+      await expect.poll(() => claimedAt(batchId), { timeout: 10_000 }).toBeGreaterThan(before);
+    };
+
+    on.needs('raw')('goes on for the present holder when a late one learns that it lost its claim', async () => {
+      const store = await on.open(options);
+      const job = await saved(store, 1);
+      const late = await claim(store, job.id, 'late');
+      await store.releaseBatch(job.id, late.batchId, 'late');
+      const present = await claim(store, job.id, 'present');
+      await rejection(store.updateBatchState(job.id, late.batchId, stateOf(late.batchId, 'FAILED'), { token: late.token }), 'LEASE_LOST');
+      await renewed(present.batchId);
+    });
+
+    on.except(['sqlite'], oneWriter)('of one batch that somebody has locked does not cost the others', async () => {
+      const store = await on.open(options);
+      const job = await saved(store, 3);
+      const held = [await claim(store, job.id), await claim(store, job.id), await claim(store, job.id)];
+      const other = await on.connect();
+      await other.query('begin');
+      await other.query('select 1 from "batchactions_batches" where "id" = ? for update', [held[0].batchId]);
+      await renewed(held[1].batchId);
+      await renewed(held[2].batchId);
+      await other.query('rollback');
+      await renewed(held[0].batchId);
+    });
+  });
+
+  describe('saves that are under way together', () => {
+    on.except(['sqlite'], oneWriter)('do not fail with one whose record somebody else has locked', async () => {
+      const store = await on.open({ statementTimeoutMs: 3_000 });
+      const [free, locked] = [newId(), newId()];
+      await store.saveProcessedRecord(locked, 'b', recordOf(0));
+      const other = await on.connect();
+      // At a higher level, MySQL would lock the gaps between records too.
+      if (on.mysqlFamily) await other.query('set session transaction isolation level read committed');
+      await other.query('begin');
+      await other.query('select 1 from "batchactions_records" where "jobId" = ? and "recordIndex" = 0 for update', [locked]);
+      // The first write is under way while the others are queued, so that those go together.
+      const first = store.saveProcessedRecord(free, 'b', recordOf(0));
+      const stuck = store.saveProcessedRecord(locked, 'b', recordOf(0));
+      const beside = store.saveProcessedRecord(free, 'b', recordOf(1));
+      const error = await rejection(stuck, 'TIMEOUT');
+      expect(error.retryable).toBe(true);
+      await Promise.all([first, beside]);
+      await other.query('rollback');
+      expect(await collect(store.records(free))).toHaveLength(2);
+    });
+  });
+
+  describe('records of a megabyte', () => {
+    test('stream in pages that stay small', async () => {
+      const id = newId();
+      const raw = { text: 'x'.repeat(1 << 20) };
+      for (let index = 0; index < 40; index++) await on.store.saveProcessedRecord(id, 'b', recordOf(index, { raw }));
+      const indexes = [];
+      for await (const record of on.store.records(id)) {
+        expect(record.raw.text.length).toBe(1 << 20);
+        indexes.push(record.index);
+      }
+      expect(indexes).toEqual(Array.from({ length: 40 }, (_, index) => index));
+    });
+  });
+
+  if (on.mysqlFamily) {
+    describe('a database whose collation is a binary one', () => {
+      test('works like any other', async () => {
+        const empty = await on.createEmpty();
+        const name = new URL(empty.url).pathname.slice(1);
+        await empty.query(`alter database "${name}" character set utf8mb4 collate utf8mb4_bin`);
+        const store = new SqlxStateStore(empty.url);
+        await store.initialize();
+        const job = await saved(store, 2);
+        const held = await claim(store, job.id);
+        await store.saveProcessedRecord(job.id, held.batchId, recordOf(0, { status: 'failed', processingError: 'ü 😀' }));
+        expect(await store.getFailedRecords(job.id)).toMatchObject([{ index: 0, processingError: 'ü 😀' }]);
+        await complete(store, job.id, held.batchId);
+        await store.releaseBatch(job.id, (await claim(store, job.id)).batchId, 'worker');
+        expect(await store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
+        expect(await store.getDistributedStatus(job.id)).toMatchObject({ completedBatches: 1, pendingBatches: 1 });
+        expect((await store.getJobState(job.id)).batches.map(({ status }) => status)).toEqual(['COMPLETED', 'PENDING']);
+        expect((await store.listJobs()).map(({ id }) => id)).toEqual([job.id]);
+        await store.close();
+      });
+    });
+  }
+
+  if (on.database.name === 'sqlite-file') {
+    describe('a disk that is full', () => {
+      // `ulimit -f` limits the size of a file that a process writes, which ends a commit like a full disk does.
+      (process.platform === 'win32' ? on.exempt('there is no ulimit') : test)('costs only claims that say so', async () => {
+        const job = await saved(on.store, 200);
+        await sleep(0);
+        const script = `
+          const { SqlxStateStore } = require(${JSON.stringify(new URL(INDEX).pathname)});
+          const store = new SqlxStateStore(${JSON.stringify(on.url)});
+          (async () => {
+            const claimed = [];
+            for (let n = 0; n < 200; n++) {
+              try {
+                const result = await store.claimBatch(${JSON.stringify(job.id)}, 'worker-' + 'w'.repeat(100));
+                claimed.push(result.reservation.batchIndex);
+              } catch { break; }
+            }
+            process.stdout.write(JSON.stringify(claimed), () => process.exit(0));
+          })();`;
+        // In blocks of 1,024 bytes: room for some commits and not for all.
+        const limited = `trap "" XFSZ; ulimit -f 600; exec "$0" -e "$1"`;
+        const { stdout } = await promisify(execFile)('bash', ['-c', limited, process.execPath, script]);
+        const claimed = JSON.parse(stdout);
+        expect(claimed.length).toBeLessThan(200);
+        const stored = (await on.rows(job.id)).filter(({ status }) => status === 'PROCESSING').map(({ batchIndex }) => batchIndex);
+        expect(stored).toEqual(expect.arrayContaining(claimed));
+      });
+    });
+  }
+});
