@@ -211,7 +211,7 @@ export type StateStoreErrorCode =
   | 'LEASE_LOST'
   /** The store has been closed. */
   | 'CLOSED'
-  /** A defect of this package. Please report it. */
+  /** The database refused in a way that the message tells (a full disk, say), or this package has a defect: then please report it. */
   | 'INTERNAL';
 
 /** What every method rejects with, and the constructor throws. It never holds a password. */
@@ -262,7 +262,7 @@ export interface SqlxStateStoreOptions {
   /** How long a statement may take before it is given up with `TIMEOUT`; 30,000 ms where it is not given. */
   readonly statementTimeoutMs?: number;
   readonly ssl?: SslOptions;
-  /** Prepared statements kept per connection: 0 (for a transaction pooler such as PgBouncer) to 10,000; 100 where it is not given. */
+  /** Prepared statements kept per connection: 0 to 10,000; 100 where it is not given. */
   readonly statementCache?: number;
   /** When a save resolves. `record`, the only value in this version: once it is committed. */
   readonly durability?: 'record';
