@@ -52,10 +52,17 @@ function storableConfig(config) {
 function storableBatch(batch) {
   if (!isObject(batch) || Array.isArray(batch)) return batch;
   const { id, index, status, processedCount, failedCount, recordStartIndex, recordEndIndex } = batch;
-  const stored = { id, index, status, records: [], processedCount, failedCount };
-  if (recordStartIndex != null) stored.recordStartIndex = recordStartIndex;
-  if (recordEndIndex != null) stored.recordEndIndex = recordEndIndex;
-  return stored;
+  // What is undefined is left out when it is written; null, as a database's client gives it, is to be as well.
+  return {
+    id,
+    index,
+    status,
+    records: [],
+    processedCount,
+    failedCount,
+    recordStartIndex: recordStartIndex ?? undefined,
+    recordEndIndex: recordEndIndex ?? undefined,
+  };
 }
 
 /** A job without the records of its batches, which would make the text as large as the import. */
