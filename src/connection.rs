@@ -77,6 +77,11 @@ pub struct Ssl {
     pub key: Option<Secret>,
 }
 
+/// Whether a certificate or key is given itself; else it is the path of a file.
+pub fn is_pem(text: &str) -> bool {
+    text.contains("-----BEGIN ")
+}
+
 impl Default for Ssl {
     fn default() -> Self {
         Self {

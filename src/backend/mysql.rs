@@ -12,14 +12,13 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMod
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 use tokio::sync::OnceCell;
 
-use super::postgres::is_pem;
 use super::rows::{MultiRow, chunks};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say, unreadable};
 use super::tables::Catalogue;
 use super::{
     Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
 };
-use crate::connection::{Settings, SslMode};
+use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
@@ -90,6 +89,8 @@ impl Dialect for sqlx::MySql {
         Box::pin(async move { sqlx::Executor::execute(connection, text).await.map(drop) })
     }
 }
+
+const BEGIN: &str = "begin";
 
 type Conn = Session<sqlx::MySql>;
 
@@ -260,24 +261,6 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
     options
 }
 
-async fn begin(session: &mut Conn) -> Result<()> {
-    say!(session, "begin")?;
-    session.in_transaction(true);
-    Ok(())
-}
-
-async fn commit(session: &mut Conn) -> Result<()> {
-    say!(session, "commit")?;
-    session.in_transaction(false);
-    Ok(())
-}
-
-async fn rollback(session: &mut Conn) -> Result<()> {
-    say!(session, "rollback")?;
-    session.in_transaction(false);
-    Ok(())
-}
-
 async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
     // MySQL 8 gives the catalogue's names as binary text.
     let columns = sqlx::query_as::<_, (Text, Text)>(
@@ -330,13 +313,6 @@ fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
         processed: row.try_get(5)?,
         failed: row.try_get(6)?,
     })
-}
-
-fn unreadable(error: sqlx::Error) -> Error {
-    Error::new(
-        Code::TablesIncompatible,
-        format!("a column does not hold what this store expects: {error}"),
-    )
 }
 
 fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
@@ -505,7 +481,7 @@ impl Backend for MySql {
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
         let server = self.server().await?;
         let mut session = self.connections.acquire().await?;
-        begin(&mut session).await?;
+        session.begin(BEGIN).await?;
         Ok(Box::new(MySqlTransaction { session, server }))
     }
 
@@ -628,7 +604,7 @@ impl Backend for MySql {
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
         // for a join would lock the job's row too.
         let query = sqlx::query_as::<_, (Text, i32, i32, i32, i32, i64)>(
@@ -650,7 +626,7 @@ impl Backend for MySql {
         let Some((Text(batch_id), batch_index, record_start_index, record_end_index, version, claimed_at)) =
             run!(session, query, fetch_optional)?
         else {
-            rollback(session).await?;
+            session.rollback().await?;
             return Ok(None);
         };
         let query = sqlx::query(
@@ -664,7 +640,7 @@ impl Backend for MySql {
         .bind(claimed_at)
         .bind(&batch_id);
         run!(session, query, execute)?;
-        commit(session).await?;
+        session.commit().await?;
         Ok(Some(Reservation {
             job_id: job_id.to_owned(),
             batch_id,
@@ -820,7 +796,7 @@ impl Backend for MySql {
         );
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         let query = sqlx::query_scalar::<_, Text>(
             "
             select id
@@ -843,7 +819,7 @@ impl Backend for MySql {
             }
             run!(session, query, execute)?;
         }
-        commit(session).await?;
+        session.commit().await?;
         Ok(Reclaimed {
             batches: stale.len() as u32,
         })
@@ -866,9 +842,9 @@ impl Backend for MySql {
         if let [_] = *records {
             return upsert_records(session, server, &records).await;
         }
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         upsert_records(session, server, &records).await?;
-        commit(session).await
+        session.commit().await
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
@@ -887,7 +863,7 @@ impl Backend for MySql {
         let server = self.check_records(records).await?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         let mut batch_ids: Vec<&str> = records
             .iter()
             .filter(|write| write.token.is_some())
@@ -919,7 +895,7 @@ impl Backend for MySql {
             .map(|(write, _)| write)
             .collect();
         upsert_records(session, server, &kept).await?;
-        commit(session).await?;
+        session.commit().await?;
         Ok(held)
     }
 
@@ -1159,11 +1135,11 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
-        commit(&mut self.session).await
+        self.session.commit().await
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<()> {
-        rollback(&mut self.session).await
+        self.session.rollback().await
     }
 }
 

@@ -8,12 +8,12 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say, unreadable};
 use super::tables::Catalogue;
 use super::{
     Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
 };
-use crate::connection::{Settings, SslMode};
+use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
@@ -88,6 +88,9 @@ impl Dialect for sqlx::Postgres {
         Box::pin(async move { sqlx::Executor::execute(connection, text).await.map(drop) })
     }
 }
+
+/// Whatever the default of the server or the user is: a statement after a lock must see what was committed before it.
+const BEGIN: &str = "begin isolation level read committed";
 
 type Conn = Session<sqlx::Postgres>;
 
@@ -182,22 +185,6 @@ fn start_up_value(value: &str) -> String {
     escaped
 }
 
-pub(super) fn is_pem(text: &str) -> bool {
-    text.contains("-----BEGIN ")
-}
-
-async fn begin(session: &mut Conn) -> Result<()> {
-    say!(session, "begin isolation level read committed")?;
-    session.in_transaction(true);
-    Ok(())
-}
-
-async fn commit(session: &mut Conn) -> Result<()> {
-    say!(session, "commit")?;
-    session.in_transaction(false);
-    Ok(())
-}
-
 async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
     let columns = sqlx::query_as(
         r#"
@@ -252,13 +239,6 @@ fn batch_row(row: &PgRow) -> sqlx::Result<BatchRow> {
         processed: row.try_get(5)?,
         failed: row.try_get(6)?,
     })
-}
-
-fn unreadable(error: sqlx::Error) -> Error {
-    Error::new(
-        Code::TablesIncompatible,
-        format!("a column does not hold what this store expects: {error}"),
-    )
 }
 
 fn job_row(row: &PgRow) -> sqlx::Result<JobRow> {
@@ -431,7 +411,7 @@ impl Backend for Postgres {
             return Ok(());
         }
         session.limit = DDL_LIMIT;
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         run!(session, sqlx::query("set local statement_timeout = 0"), execute)?;
         run!(
             session,
@@ -450,7 +430,7 @@ impl Backend for Postgres {
         for statement in catalogue(session).await?.missing(MIGRATION)? {
             say!(session, statement)?;
         }
-        commit(session).await
+        session.commit().await
     }
 
     async fn close(&self) {
@@ -459,7 +439,7 @@ impl Backend for Postgres {
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
         let mut session = self.connections.acquire().await?;
-        begin(&mut session).await?;
+        session.begin(BEGIN).await?;
         Ok(Box::new(PostgresTransaction { session }))
     }
 
@@ -777,11 +757,11 @@ impl Backend for Postgres {
         if records.len() <= ROWS_PER_STATEMENT {
             return upsert_records(session, &RecordColumns::of(records)).await;
         }
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         for chunk in records.chunks(ROWS_PER_STATEMENT) {
             upsert_records(session, &RecordColumns::of(chunk)).await?;
         }
-        commit(session).await
+        session.commit().await
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
@@ -796,7 +776,7 @@ impl Backend for Postgres {
             let held = upsert_leased_records(session, &RecordColumns::of(records), token).await?;
             return Ok(vec![held; records.len()]);
         }
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         let batch_ids: Vec<&str> = records
             .iter()
             .filter(|write| write.token.is_some())
@@ -831,7 +811,7 @@ impl Backend for Postgres {
         for chunk in kept.chunks(ROWS_PER_STATEMENT) {
             upsert_records(session, &RecordColumns::of(chunk.iter().copied())).await?;
         }
-        commit(session).await?;
+        session.commit().await?;
         Ok(held)
     }
 
@@ -1072,12 +1052,10 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
-        commit(&mut self.session).await
+        self.session.commit().await
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<()> {
-        say!(&mut self.session, "rollback")?;
-        self.session.in_transaction(false);
-        Ok(())
+        self.session.rollback().await
     }
 }

@@ -31,6 +31,31 @@ pub trait Dialect: Database {
     fn execute<'c>(connection: &'c mut Self::Connection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>>;
 }
 
+/// Runs one statement on a session, no longer than it may take: `run!(session, query, fetch_all)`.
+///
+/// A macro, because a closure that borrows both the connection and the query's values can't be handed to a function.
+macro_rules! run {
+    ($session:expr, $query:expr, $how:ident) => {
+        {
+            let persistent = $session.persistent;
+            $crate::backend::session::run!($session, connection => $query.persistent(persistent).$how(connection))
+        }
+    };
+    ($session:expr, $connection:ident => $statement:expr) => {{
+        let session = &mut *$session;
+        let limit = session.limit;
+        let outcome = match session.start() {
+            Ok($connection) => Ok(tokio::time::timeout(limit, $statement).await),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(outcome) => session.finish(outcome),
+            Err(error) => Err(error),
+        }
+    }};
+}
+pub(super) use run;
+
 /// A connection that was idle for longer is tried before it is used: a server or a firewall may have ended it meanwhile. A busy store never pays for it.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -314,9 +339,23 @@ impl<DB: Dialect> Session<DB> {
         }
     }
 
-    /// Says that a transaction has begun, or that it has ended.
-    pub fn in_transaction(&mut self, open: bool) {
-        self.in_transaction = open;
+    /// Begins a transaction in the database's own words. Dropped without `commit`, the session rolls it back.
+    pub async fn begin(&mut self, how: &str) -> Result<()> {
+        run!(self, connection => DB::execute(connection, how))?;
+        self.in_transaction = true;
+        Ok(())
+    }
+
+    pub async fn commit(&mut self) -> Result<()> {
+        run!(self, connection => DB::execute(connection, "commit"))?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    pub async fn rollback(&mut self) -> Result<()> {
+        run!(self, connection => DB::execute(connection, "rollback"))?;
+        self.in_transaction = false;
+        Ok(())
     }
 }
 
@@ -344,30 +383,13 @@ impl<DB: Dialect> Drop for Session<DB> {
     }
 }
 
-/// Runs one statement on a session, no longer than it may take: `run!(session, query, fetch_all)`.
-///
-/// A macro, because a closure that borrows both the connection and the query's values can't be handed to a function.
-macro_rules! run {
-    ($session:expr, $query:expr, $how:ident) => {
-        {
-            let persistent = $session.persistent;
-            $crate::backend::session::run!($session, connection => $query.persistent(persistent).$how(connection))
-        }
-    };
-    ($session:expr, $connection:ident => $statement:expr) => {{
-        let session = &mut *$session;
-        let limit = session.limit;
-        let outcome = match session.start() {
-            Ok($connection) => Ok(tokio::time::timeout(limit, $statement).await),
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(outcome) => session.finish(outcome),
-            Err(error) => Err(error),
-        }
-    }};
+/// What a column holds that this store did not write.
+pub fn unreadable(error: sqlx::Error) -> Error {
+    Error::new(
+        Code::TablesIncompatible,
+        format!("a column does not hold what this store expects: {error}"),
+    )
 }
-pub(super) use run;
 
 /// Runs a statement without values, unprepared: `say!(session, "commit")`.
 macro_rules! say {

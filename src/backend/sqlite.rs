@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::file_in_use::FileInUse;
 use super::rows::{MultiRow, chunks};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say, unreadable};
 use super::tables::Catalogue;
 use super::{
     Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
@@ -70,6 +70,9 @@ impl Dialect for sqlx::Sqlite {
         Box::pin(async move { sqlx::Executor::execute(connection, text).await.map(drop) })
     }
 }
+
+/// The write lock at the beginning: a read that turned into a write would fail at once instead of waiting.
+const BEGIN: &str = "begin immediate";
 
 type Conn = Session<sqlx::Sqlite>;
 
@@ -159,18 +162,6 @@ fn returned<T>(rows: Vec<T>) -> Option<T> {
     rows.into_iter().next()
 }
 
-async fn begin(session: &mut Conn) -> Result<()> {
-    say!(session, "begin immediate")?;
-    session.in_transaction(true);
-    Ok(())
-}
-
-async fn commit(session: &mut Conn) -> Result<()> {
-    say!(session, "commit")?;
-    session.in_transaction(false);
-    Ok(())
-}
-
 async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
     let columns = sqlx::query_as(
         "
@@ -220,13 +211,6 @@ fn batch_row(row: &SqliteRow) -> sqlx::Result<BatchRow> {
         processed: row.try_get(5)?,
         failed: row.try_get(6)?,
     })
-}
-
-fn unreadable(error: sqlx::Error) -> Error {
-    Error::new(
-        Code::TablesIncompatible,
-        format!("a column does not hold what this store expects: {error}"),
-    )
 }
 
 /// A JSON column has NUMERIC affinity, so a JSON text that is a number is stored as one.
@@ -359,12 +343,12 @@ impl Backend for Sqlite {
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
         }
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         // Another process may have made them while this one waited for the lock.
         for statement in catalogue(session).await?.missing(MIGRATION)? {
             say!(session, statement)?;
         }
-        commit(session).await
+        session.commit().await
     }
 
     async fn close(&self) {
@@ -379,7 +363,7 @@ impl Backend for Sqlite {
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
         let mut session = self.write().await?;
-        begin(&mut session).await?;
+        session.begin(BEGIN).await?;
         Ok(Box::new(SqliteTransaction { session }))
     }
 
@@ -686,16 +670,16 @@ impl Backend for Sqlite {
         if let [_] = *records {
             return upsert_records(session, &records).await;
         }
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         upsert_records(session, &records).await?;
-        commit(session).await
+        session.commit().await
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
         let mut session = self.write().await?;
         let session = &mut session;
         // Nobody else writes until the commit, so a version that was read holds.
-        begin(session).await?;
+        session.begin(BEGIN).await?;
         let mut leases = std::collections::HashMap::new();
         let mut held = Vec::with_capacity(records.len());
         for write in records {
@@ -718,7 +702,7 @@ impl Backend for Sqlite {
             .map(|(write, _)| write)
             .collect();
         upsert_records(session, &kept).await?;
-        commit(session).await?;
+        session.commit().await?;
         Ok(held)
     }
 
@@ -945,12 +929,10 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
-        commit(&mut self.session).await
+        self.session.commit().await
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<()> {
-        say!(&mut self.session, "rollback")?;
-        self.session.in_transaction(false);
-        Ok(())
+        self.session.rollback().await
     }
 }
