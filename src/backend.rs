@@ -60,12 +60,6 @@ pub struct ReclaimOutlook {
     pub has_open: bool,
 }
 
-/// What a reclaim took from its workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reclaimed {
-    pub batches: u32,
-}
-
 /// The job row, locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockedJob {
@@ -136,8 +130,8 @@ pub trait Backend: Send + Sync {
     async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
     async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook>;
     /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
-    /// left alone, for they are just being changed.
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed>;
+    /// left alone, for they are just being changed. How many were taken.
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32>;
     /// Whether a batch is PENDING or PROCESSING.
     async fn has_open_batch(&self, job_id: &str) -> Result<bool>;
 

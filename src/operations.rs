@@ -12,8 +12,8 @@ use crate::claims::{Claims, Lease, Start};
 use crate::connection::{LeaseRenewal, Settings};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
 use crate::model::{
-    BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, Progress, Record, RecordPage, RecordStatus,
-    Reservation, final_status, mirrors,
+    BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, ListedBatch, Progress, Record, RecordPage,
+    RecordStatus, Reservation, final_status, mirrors,
 };
 use crate::order::{Gate, Turns};
 use crate::record_writer::{BulkPlace, RecordWriter};
@@ -121,7 +121,7 @@ impl Operations {
     async fn save_job_once(&self, job: &Job) -> Result<()> {
         let mut transaction = self.backend.begin().await?;
         if job.distributed && !job.listed.is_empty() {
-            if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed.iter().collect::<Vec<_>>()).await {
+            if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed).await {
                 return refuse(transaction, error).await;
             }
             self.claims.reopened(&job.id);
@@ -171,28 +171,19 @@ impl Operations {
     pub async fn delete_job(&self, job_id: &str) -> Result<bool> {
         // The job's row goes last, so that a deletion that was interrupted can be found and made again.
         let mut found = self.retry.run(Repeat::Idempotent, || self.backend.empty_job(job_id)).await?;
-        loop {
-            let deleted = self
-                .retry
-                .run(Repeat::Idempotent, || self.backend.delete_batches(job_id, DELETE_SLICE))
-                .await?;
-            found |= deleted > 0;
-            if deleted == 0 {
-                break;
-            }
-        }
-        loop {
-            let deleted = self
-                .retry
-                .run(Repeat::Idempotent, || self.backend.delete_records(job_id, DELETE_SLICE))
-                .await?;
-            found |= deleted > 0;
-            if deleted == 0 {
-                break;
-            }
-        }
+        found |= self.delete_slices(|| self.backend.delete_batches(job_id, DELETE_SLICE)).await?;
+        found |= self.delete_slices(|| self.backend.delete_records(job_id, DELETE_SLICE)).await?;
         found |= self.retry.run(Repeat::Idempotent, || self.backend.delete_job(job_id)).await?;
         self.claims.forget(job_id);
+        Ok(found)
+    }
+
+    /// Deletes slice after slice until nothing is left; whether there was anything.
+    async fn delete_slices<F: Future<Output = Result<u64>>>(&self, slice: impl Fn() -> F) -> Result<bool> {
+        let mut found = false;
+        while self.retry.run(Repeat::Idempotent, &slice).await? > 0 {
+            found = true;
+        }
         Ok(found)
     }
 
@@ -330,7 +321,7 @@ impl Operations {
                 }
                 let listed = batches.listed(job_id)?;
                 let mut transaction = self.backend.begin().await?;
-                insert_absent_batches(&mut *transaction, job_id, &listed.iter().collect::<Vec<_>>()).await?;
+                insert_absent_batches(&mut *transaction, job_id, &listed).await?;
                 // A job that is being deleted has no list any more, and must get no rows.
                 let still_listed = match transaction.lock_job(job_id).await? {
                     Some(job) => !BatchList::read(job_id, &job.batches)?.is_empty(),
@@ -532,7 +523,7 @@ impl Operations {
         if outlook.has_stale {
             let uncertain = AtomicBool::new(false);
             let attempt = || noting(&uncertain, self.backend.reclaim(job_id, older_than, self.max_claims));
-            reclaimed = self.retry.run(Repeat::Idempotent, attempt).await?.batches;
+            reclaimed = self.retry.run(Repeat::Idempotent, attempt).await?;
             // An attempt whose reply was lost may have taken what this one did not find any more.
             if reclaimed > 0 || uncertain.into_inner() {
                 self.claims.reopened(job_id);
@@ -692,8 +683,8 @@ fn is_abandoned(rows: &[BatchRow], now: i64, age: Duration) -> bool {
     newest.is_some_and(|claimed_at| claimed_at < now.saturating_sub_unsigned(age.as_millis() as u64))
 }
 
-async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, listed: &[&crate::model::ListedBatch]) -> Result<()> {
-    let mut by_index = listed.to_vec();
+async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, listed: &[ListedBatch]) -> Result<()> {
+    let mut by_index: Vec<&ListedBatch> = listed.iter().collect();
     by_index.sort_by_key(|batch| batch.index);
     let mut ids = std::collections::HashSet::with_capacity(by_index.len());
     if let Some(twice) = by_index.iter().find(|batch| !ids.insert(&*batch.id)) {

@@ -156,13 +156,13 @@ impl RecordWriter {
                         let size = write.record.raw.len() + write.record.parsed.len() + write.record.errors.len();
                         let full = group.len() == GROUP_RECORDS || (bytes + size > GROUP_BYTES && !group.is_empty());
                         // A record twice in one statement is an error on PostgreSQL; and should the later one's lease be lost, the earlier one counts.
-                        let twice = seen.contains(&(write.job_id.clone(), write.record.index));
-                        if full || twice || (!after.is_empty() && !group.is_empty()) {
+                        let record = (write.job_id.clone(), write.record.index);
+                        if full || seen.contains(&record) || (!after.is_empty() && !group.is_empty()) {
                             queue.items.push_front(Item::Save { write, after, reply });
                             return Some(group);
                         }
                         bytes += size;
-                        seen.insert((write.job_id.clone(), write.record.index));
+                        seen.insert(record);
                         ((write, reply), after)
                     }
                     Some(barrier) => {
@@ -211,17 +211,13 @@ impl RecordWriter {
         if writes.is_empty() {
             return;
         }
-        let parts = writes.chunk_by(|a, b| (&a.job_id, &a.batch_id) == (&b.job_id, &b.batch_id)).count();
         let results = match self.write(&writes).await {
             Ok(results) => results,
             // A record that somebody has locked must not fail those of other batches.
-            Err(error) if error.code == Code::Timeout && parts > 1 => {
-                let parts = writes
-                    .chunk_by(|a, b| (&a.job_id, &a.batch_id) == (&b.job_id, &b.batch_id))
-                    .map(<[_]>::to_vec);
-                let tasks: Vec<_> = parts
+            Err(error) if error.code == Code::Timeout && by_batch(&writes).count() > 1 => {
+                let tasks: Vec<_> = by_batch(&writes)
                     .map(|part| {
-                        let (writer, count) = (self.clone(), part.len());
+                        let (writer, part, count) = (self.clone(), part.to_vec(), part.len());
                         (count, tokio::spawn(async move { writer.write(&part).await }))
                     })
                     .collect();
@@ -272,6 +268,11 @@ impl RecordWriter {
             })
             .collect())
     }
+}
+
+/// Runs of writes of one batch.
+fn by_batch(writes: &[RecordWrite]) -> impl Iterator<Item = &[RecordWrite]> {
+    writes.chunk_by(|a, b| (&a.job_id, &a.batch_id) == (&b.job_id, &b.batch_id))
 }
 
 /// Starts a new writer, should this one end in a panic.

@@ -13,11 +13,9 @@ use sqlx::{ConnectOptions, MySqlConnection, Row};
 use tokio::sync::OnceCell;
 
 use super::rows::{MultiRow, chunks};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say, unreadable};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::Catalogue;
-use super::{
-    Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
-};
+use super::{Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction};
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
@@ -780,7 +778,7 @@ impl Backend for MySql {
         })
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
         static RECLAIM: MultiRow = MultiRow::new(
             // The assignments see each other's results from left to right, so `version` comes last. A claim, a release and a reclaim each add 1 to it, so
             // (version + 1) div 2 claims were made. A batch that is given up keeps the name of its last worker.
@@ -820,9 +818,7 @@ impl Backend for MySql {
             run!(session, query, execute)?;
         }
         session.commit().await?;
-        Ok(Reclaimed {
-            batches: stale.len() as u32,
-        })
+        Ok(stale.len() as u32)
     }
 
     async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
@@ -995,7 +991,7 @@ impl Backend for MySql {
 async fn make_tables(session: &mut Conn) -> Result<()> {
     // Another process may have made them while this one waited for the lock.
     for statement in catalogue(session).await?.missing(MIGRATION)? {
-        say!(session, statement)?;
+        session.execute(statement).await?;
     }
     Ok(())
 }

@@ -8,11 +8,9 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say, unreadable};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::Catalogue;
-use super::{
-    Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
-};
+use super::{Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction};
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -423,12 +421,12 @@ impl Backend for Postgres {
                 sqlx::query_scalar::<_, bool>("select exists (select from pg_catalog.pg_namespace where nspname = $1)").bind(schema);
             if !run!(session, exists, fetch_one)? {
                 let create = format!("create schema {}", quoted(schema));
-                say!(session, &*create)?;
+                session.execute(&create).await?;
             }
         }
         // Another process may have made them while this one waited for the lock.
         for statement in catalogue(session).await?.missing(MIGRATION)? {
-            say!(session, statement)?;
+            session.execute(statement).await?;
         }
         session.commit().await
     }
@@ -710,7 +708,7 @@ impl Backend for Postgres {
         })
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
         let mut session = self.connections.acquire().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
         // its last worker.
@@ -737,9 +735,7 @@ impl Backend for Postgres {
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(max_claims);
-        Ok(Reclaimed {
-            batches: run!(&mut session, query, execute)?.rows_affected() as u32,
-        })
+        Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
     }
 
     async fn has_open_batch(&self, job_id: &str) -> Result<bool> {

@@ -91,6 +91,8 @@ impl PoolRules {
 pub struct Connections<DB: Dialect> {
     options: <DB::Connection as Connection>::Options,
     settings: Settings,
+    /// `settings.place()`, for the messages of every session.
+    place: Arc<str>,
     rules: PoolRules,
     slots: Arc<Semaphore>,
     /// Whether a connection was ever made: then the settings are right, and a refusal is a server that restarts.
@@ -117,6 +119,7 @@ impl<DB: Dialect> Connections<DB> {
         Self {
             options,
             settings: settings.clone(),
+            place: settings.place().into(),
             slots: Arc::new(Semaphore::new(rules.max as usize)),
             rules,
             connected: AtomicBool::new(false),
@@ -134,7 +137,7 @@ impl<DB: Dialect> Connections<DB> {
                     format!(
                         "all {} connections to {} were in use for {} ms (pool.acquireTimeoutMs): raise pool.max, or make fewer calls at once",
                         self.rules.max,
-                        self.settings.place(),
+                        self.place,
                         self.settings.acquire_timeout.as_millis(),
                     ),
                 )
@@ -155,7 +158,7 @@ impl<DB: Dialect> Connections<DB> {
             keep_in_doubt: self.rules.keep_in_doubt,
             limit: self.settings.statement_timeout,
             persistent: self.settings.statement_cache > 0,
-            place: self.settings.place(),
+            place: self.place.clone(),
         })
     }
 
@@ -192,7 +195,7 @@ impl<DB: Dialect> Connections<DB> {
                 Code::ConnectionFailed,
                 format!(
                     "could not connect to {} within {} ms (connectTimeoutMs): no answer",
-                    self.settings.place(),
+                    self.place,
                     self.settings.connect_timeout.as_millis()
                 ),
             )),
@@ -211,12 +214,9 @@ impl<DB: Dialect> Connections<DB> {
         };
         // Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
         let repeatable = if transient { Repeatable::RolledBack } else { Repeatable::ByCaller };
-        Error::new(
-            Code::ConnectionFailed,
-            format!("could not connect to {}: {reason}", self.settings.place()),
-        )
-        .repeatable(repeatable)
-        .caused_by(reason, code)
+        Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place))
+            .repeatable(repeatable)
+            .caused_by(reason, code)
     }
 
     /// Waits for the connections that are in use, then ends all.
@@ -283,7 +283,7 @@ pub struct Session<DB: Dialect> {
     pub limit: Duration,
     /// Whether statements are kept prepared. A driver that is told to keep none would still leave each on the server.
     pub persistent: bool,
-    place: String,
+    place: Arc<str>,
 }
 
 impl<DB: Dialect> Session<DB> {
@@ -331,29 +331,31 @@ impl<DB: Dialect> Session<DB> {
                 ),
             )
             .caused_by(text, None)),
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Err(Error::new(
-                Code::TablesIncompatible,
-                format!("a column does not hold what this store expects: {text}"),
-            )),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Err(unreadable(error)),
             _ => Err(Error::internal(format!("the answer of {} made no sense: {text}", self.place)).caused_by(text, None)),
         }
     }
 
+    /// Runs a statement without values, unprepared.
+    pub async fn execute(&mut self, text: &str) -> Result<()> {
+        run!(self, connection => DB::execute(connection, text))
+    }
+
     /// Begins a transaction in the database's own words. Dropped without `commit`, the session rolls it back.
     pub async fn begin(&mut self, how: &str) -> Result<()> {
-        run!(self, connection => DB::execute(connection, how))?;
+        self.execute(how).await?;
         self.in_transaction = true;
         Ok(())
     }
 
     pub async fn commit(&mut self) -> Result<()> {
-        run!(self, connection => DB::execute(connection, "commit"))?;
+        self.execute("commit").await?;
         self.in_transaction = false;
         Ok(())
     }
 
     pub async fn rollback(&mut self) -> Result<()> {
-        run!(self, connection => DB::execute(connection, "rollback"))?;
+        self.execute("rollback").await?;
         self.in_transaction = false;
         Ok(())
     }
@@ -390,11 +392,3 @@ pub fn unreadable(error: sqlx::Error) -> Error {
         format!("a column does not hold what this store expects: {error}"),
     )
 }
-
-/// Runs a statement without values, unprepared: `say!(session, "commit")`.
-macro_rules! say {
-    ($session:expr, $text:expr) => {
-        $crate::backend::session::run!($session, connection => sqlx::Executor::execute(connection, $text))
-    };
-}
-pub(super) use say;

@@ -15,11 +15,9 @@ use tokio::sync::OnceCell;
 
 use super::file_in_use::FileInUse;
 use super::rows::{MultiRow, chunks};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, say, unreadable};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::Catalogue;
-use super::{
-    Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, Reclaimed, RecordWrite, StoredJob, Transaction,
-};
+use super::{Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction};
 use crate::connection::Settings;
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -346,7 +344,7 @@ impl Backend for Sqlite {
         session.begin(BEGIN).await?;
         // Another process may have made them while this one waited for the lock.
         for statement in catalogue(session).await?.missing(MIGRATION)? {
-            say!(session, statement)?;
+            session.execute(statement).await?;
         }
         session.commit().await
     }
@@ -630,7 +628,7 @@ impl Backend for Sqlite {
         })
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<Reclaimed> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
         let mut session = self.write().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
         // its last worker.
@@ -649,9 +647,7 @@ impl Backend for Sqlite {
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(max_claims);
-        Ok(Reclaimed {
-            batches: run!(&mut session, query, execute)?.rows_affected() as u32,
-        })
+        Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
     }
 
     async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
