@@ -54,7 +54,8 @@ function storableBatch(batch) {
   const { id, index, status, processedCount, failedCount, recordStartIndex, recordEndIndex } = batch;
   // What is undefined is left out when it is written; null, as a database's client gives it, is to be as well.
   return {
-    id,
+    // As the column has it: no database holds a lone surrogate.
+    id: typeof id === 'string' ? id.toWellFormed() : id,
     index,
     status,
     records: [],
@@ -188,10 +189,23 @@ function makeError(message, code, retryable, causeMessage, causeCode) {
   return new StateStoreError(message, { code, retryable, cause });
 }
 
+/** Whether this Linux has glibc. */
+function hasGlibc() {
+  const { report } = process;
+  // A report with the network looks up the names of all open sockets, which can take seconds. Node below 20.13 does not know the setting.
+  const { excludeNetwork } = report;
+  report.excludeNetwork = true;
+  try {
+    return Boolean(report.getReport().header.glibcVersionRuntime);
+  } finally {
+    report.excludeNetwork = excludeNetwork;
+  }
+}
+
 /** `linux-x64-gnu`, say: the name of this platform's binary. */
 function platform() {
   const { platform: os, arch } = process;
-  if (os === 'linux') return `${os}-${arch}-${process.report.getReport().header.glibcVersionRuntime ? 'gnu' : 'musl'}`;
+  if (os === 'linux') return `${os}-${arch}-${hasGlibc() ? 'gnu' : 'musl'}`;
   return os === 'win32' ? `${os}-${arch}-msvc` : `${os}-${arch}`;
 }
 

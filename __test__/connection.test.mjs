@@ -126,14 +126,14 @@ function expectNoSecret(value, secrets) {
   for (const secret of secrets.flatMap((each) => [each, encodeURIComponent(each), encodeURI(each)])) expect(text).not.toContain(secret);
 }
 
-/** The database can't be had: known within five seconds, with the reason. */
-async function expectConnectionFailed(store, reason, secrets = []) {
+/** The database can't be had: known within five seconds, with the reason, and whether it may come by itself. */
+async function expectConnectionFailed(store, reason, secrets = [], { retryable = true } = {}) {
   for (const call of [() => store.getJobState('j'), () => store.initialize(), () => store.saveProcessedRecord('j', 'b', makeRecord(0))]) {
     const started = performance.now();
     const error = await rejectionOf(call());
     expect(performance.now() - started).toBeLessThan(5_000);
     expect(error).toBeInstanceOf(StateStoreError);
-    expect(error).toMatchObject({ name: 'StateStoreError', code: 'CONNECTION_FAILED', retryable: true });
+    expect(error).toMatchObject({ name: 'StateStoreError', code: 'CONNECTION_FAILED', retryable });
     expect(error.message).toMatch(reason);
     expect(error.message).not.toMatch(/pool timed out/i);
     expectNoSecret(error, secrets);
@@ -584,7 +584,7 @@ for (const database of servers)
           url.username = 'no_such_user';
           url.password = encodeURIComponent(SECRET);
         })) {
-          await expectConnectionFailed(open(connection), /no_such_user/, [SECRET]);
+          await expectConnectionFailed(open(connection), /no_such_user/, [SECRET], { retryable: false });
         }
       });
 
@@ -601,13 +601,13 @@ for (const database of servers)
           return context.skip('this server asks for no password');
         }
         for (const [, connection] of inEveryForm(wrong)) {
-          await expectConnectionFailed(open(connection), /password|denied/i, [SECRET, 'the-right-one']);
+          await expectConnectionFailed(open(connection), /password|denied/i, [SECRET, 'the-right-one'], { retryable: false });
         }
       });
 
       it('there is no such database', async () => {
         for (const [, connection] of inEveryForm((url) => (url.pathname = '/no_such_database'))) {
-          await expectConnectionFailed(open(connection), /no_such_database/);
+          await expectConnectionFailed(open(connection), /no_such_database/, [], { retryable: false });
         }
       });
 
@@ -619,6 +619,21 @@ for (const database of servers)
           each.password = encodeURIComponent(SECRET);
         });
         await expectConnectionFailed(open(url, { connectTimeoutMs: 500 }), /time|500 ?ms/i, [SECRET]);
+      });
+
+      it('somebody listens and says nothing: saves of many jobs wait for one answer, and not one after the other', async () => {
+        const server = await startServer();
+        onTestFinished(() => server.close());
+        const options = { connectTimeoutMs: 500, pool: { max: 100 } };
+        const store = open(
+          withUrl(db, (each) => (each.port = String(server.port))),
+          options,
+        );
+        const record = { index: 0, raw: {}, parsed: {}, status: 'processed', errors: [] };
+        const saves = Array.from({ length: 60 }, (_, n) => rejectionOf(store.saveProcessedRecord(`job ${n}`, 'b', record)));
+        for (const error of await Promise.all(saves)) expect(error).toMatchObject({ code: 'CONNECTION_FAILED' });
+        // MySQL and MariaDB are asked for their version first, in one call; no call tries twice.
+        expect(server.connections).toBeLessThanOrEqual(database.dialect === 'postgres' ? 60 : 1);
       });
 
       it('somebody listens and hangs up', async () => {
@@ -806,13 +821,15 @@ describe('a SQLite file', () => {
     const file = join(temporaryFolder(), 'no-such-folder', 'x.db');
     const sequelize = new Sequelize({ dialect: 'sqlite', storage: file, logging: false });
     for (const connection of [`sqlite://${file}`, { dialect: 'sqlite', storage: file }, sequelize]) {
-      await expectConnectionFailed(open(connection), /unable to open|no such file/i);
+      await expectConnectionFailed(open(connection), /unable to open|no such file/i, [], { retryable: false });
     }
     expect(existsSync(file)).toBe(false);
   });
 
   it('that is a folder: rejects with the reason', async () => {
-    await expectConnectionFailed(open({ dialect: 'sqlite', storage: temporaryFolder() }), /unable to open|directory/i);
+    await expectConnectionFailed(open({ dialect: 'sqlite', storage: temporaryFolder() }), /unable to open|directory/i, [], {
+      retryable: false,
+    });
   });
 });
 

@@ -17,6 +17,7 @@ use crate::model::{
 
 mod file_in_use;
 mod mysql;
+mod once;
 mod postgres;
 mod rows;
 mod session;
@@ -58,6 +59,13 @@ pub struct ReclaimOutlook {
     pub has_rows: bool,
     pub has_stale: bool,
     pub has_open: bool,
+}
+
+/// Whose a batch is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchOwner {
+    pub batch_id: String,
+    pub job_id: String,
 }
 
 /// The job row, locked.
@@ -162,6 +170,8 @@ pub trait Backend: Send + Sync {
 pub trait Transaction: Send {
     /// Inserts the batch rows that are absent, in the order given. One that exists, or whose index is taken, is left as it is.
     async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()>;
+    /// The id, as it is stored, and the job of the batch that this database takes for the one with this id.
+    async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>>;
     /// A plain read in a new statement.
     async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>>;
     /// Inserts or replaces the job's row, and so locks it.

@@ -246,9 +246,11 @@ impl Settings {
         if self
             .schema
             .as_ref()
-            .is_some_and(|schema| schema.is_empty() || schema.contains('\0'))
+            .is_some_and(|schema| schema.is_empty() || schema.contains('\0') || schema == "$user")
         {
-            return Err(Error::invalid("options.schema must be the name of a schema"));
+            return Err(Error::invalid(
+                "options.schema must be the name of a schema; \"$user\" is none to the server, which puts the user's name in its place",
+            ));
         }
         options.optional_string("tablePrefix")?;
         if let Some(pool) = options.get("pool") {

@@ -711,9 +711,19 @@ async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, 
     let by_id: std::collections::HashMap<&str, &BatchRow> = rows.iter().map(|row| (&*row.id, row)).collect();
     for batch in absent {
         if !by_id.contains_key(&*batch.id) {
-            let why = match rows.iter().find(|row| row.index == batch.index) {
-                Some(row) => format!("batch {} has that index", Quoted(&row.id)),
-                None => "its id belongs to another job, or differs from another one only in case or accents".to_owned(),
+            let owner = transaction.batch_owner(&batch.id).await?;
+            let why = match (rows.iter().find(|row| row.index == batch.index), owner) {
+                (Some(row), _) => format!("batch {} has that index", Quoted(&row.id)),
+                (None, Some(owner)) if owner.batch_id == batch.id => format!("its id belongs to job {}", Quoted(&owner.job_id)),
+                (None, Some(owner)) => format!("this database takes its id for that of batch {}", Quoted(&owner.batch_id)),
+                // What was in the way is gone: its job was being deleted.
+                (None, None) => {
+                    return Err(Error::new(
+                        Code::Timeout,
+                        format!("job {} was being deleted while it was stored", Quoted(job_id)),
+                    )
+                    .repeatable(Repeatable::RolledBack));
+                }
             };
             return Err(taken(job_id, batch.index, &batch.id, &why));
         }

@@ -11,6 +11,8 @@ use crate::error::{Error, Result, lock};
 
 /// The order of a job's calls: one that concerns the whole job waits for all before it, one that concerns a part waits for those that concern the whole
 /// job or the same part.
+///
+/// Only the last call of each kind is kept, for it ends after those that it waits for itself.
 #[derive(Clone, Default)]
 pub struct Turns {
     queues: Arc<Mutex<Queues>>,
@@ -19,14 +21,21 @@ pub struct Turns {
 #[derive(Default)]
 struct Queues {
     number: u64,
-    /// The calls that are not done, by job, in their order.
-    calls: HashMap<String, Vec<Call>>,
+    jobs: HashMap<String, JobCalls>,
+}
+
+/// The calls of one job that are not done and that nobody stands behind.
+#[derive(Default)]
+struct JobCalls {
+    /// Ends before each of the parts does.
+    whole: Option<Call>,
+    parts: HashMap<String, Call>,
+    /// What calls that were given up had still to wait for.
+    inherited: Vec<watch::Receiver<()>>,
 }
 
 struct Call {
     number: u64,
-    /// `None` concerns the whole job.
-    part: Option<String>,
     done: watch::Receiver<()>,
 }
 
@@ -34,6 +43,8 @@ struct Call {
 pub struct Turn {
     before: Vec<watch::Receiver<()>>,
     job_id: String,
+    /// `None` concerns the whole job.
+    part: Option<String>,
     number: u64,
     queues: Arc<Mutex<Queues>>,
     /// Dropped with the turn, which is what later calls wait for.
@@ -54,18 +65,25 @@ impl Turns {
         let mut queues = lock(&self.queues);
         queues.number += 1;
         let number = queues.number;
-        let calls = queues.calls.entry(job_id.to_owned()).or_default();
-        let concerns = |call: &&Call| part.is_none() || call.part.is_none() || call.part.as_deref() == part;
-        let before = calls.iter().filter(concerns).map(|call| call.done.clone()).collect();
-        calls.push(Call {
-            number,
-            part: part.map(str::to_owned),
-            done,
-        });
+        let calls = queues.jobs.entry(job_id.to_owned()).or_default();
+        let call = Call { number, done };
+        let mut before: Vec<_> = calls.inherited.clone();
+        match part {
+            None => {
+                before.extend(calls.whole.replace(call).map(|call| call.done));
+                before.extend(calls.parts.drain().map(|(_, call)| call.done));
+                calls.inherited.clear();
+            }
+            Some(part) => {
+                before.extend(calls.whole.as_ref().map(|call| call.done.clone()));
+                before.extend(calls.parts.insert(part.to_owned(), call).map(|call| call.done));
+            }
+        }
         drop(queues);
         Turn {
             before,
             job_id: job_id.to_owned(),
+            part: part.map(str::to_owned),
             number,
             queues: self.queues.clone(),
             _done: sender,
@@ -75,9 +93,10 @@ impl Turns {
 
 impl Turn {
     pub async fn wait(&mut self) {
-        for mut call in self.before.drain(..) {
+        while let Some(call) = self.before.last_mut() {
             // Nothing is ever sent: the end of the call closes the channel.
             let _ = call.changed().await;
+            self.before.pop();
         }
     }
 }
@@ -85,11 +104,20 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut queues = lock(&self.queues);
-        if let Some(calls) = queues.calls.get_mut(&self.job_id) {
-            calls.retain(|call| call.number != self.number);
-            if calls.is_empty() {
-                queues.calls.remove(&self.job_id);
+        let Some(calls) = queues.jobs.get_mut(&self.job_id) else { return };
+        // Given up before its turn came: who stands behind it has to wait for what it waited for.
+        calls.inherited.append(&mut self.before);
+        calls.inherited.retain(|call| call.has_changed().is_ok());
+        match &self.part {
+            None => drop(calls.whole.take_if(|call| call.number == self.number)),
+            Some(part) => {
+                if calls.parts.get(part).is_some_and(|call| call.number == self.number) {
+                    calls.parts.remove(part);
+                }
             }
+        }
+        if calls.whole.is_none() && calls.parts.is_empty() && calls.inherited.is_empty() {
+            queues.jobs.remove(&self.job_id);
         }
     }
 }
@@ -184,7 +212,7 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(*lock(&effects), (0..100).collect::<Vec<_>>());
-        assert!(lock(&turns.queues).calls.is_empty());
+        assert!(lock(&turns.queues).jobs.is_empty());
     }
 
     #[tokio::test]
@@ -196,8 +224,36 @@ mod tests {
         let second = turns.of_batch("job", "a");
         let whole = turns.of_job("job");
         let third = turns.of_batch("job", "b");
-        assert_eq!([&first, &other, &second, &whole, &third].map(waits_for), [0, 0, 1, 3, 2]);
+        // The last one waits for the whole job's call, which waits for what came before.
+        assert_eq!([&first, &other, &second, &whole, &third].map(waits_for), [0, 0, 1, 2, 1]);
         assert_eq!(waits_for(&turns.of_job("another")), 0);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_lets_nobody_pass() {
+        let turns = Turns::default();
+        let first = turns.of_batch("job", "a");
+        drop(turns.of_job("job"));
+        let mut last = turns.of_batch("job", "b");
+        let waiting = tokio::spawn(async move { last.wait().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(first);
+        waiting.await.unwrap();
+        drop(turns.of_job("job"));
+        assert!(lock(&turns.queues).jobs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_place_costs_the_same_however_many_stand_before_it() {
+        let turns = Turns::default();
+        let calls: Vec<_> = (0..10_000).map(|_| turns.of_job("job")).collect();
+        assert!(calls.iter().all(|turn| turn.before.len() <= 1));
+        let batches: Vec<_> = (0..10_000)
+            .map(|batch| turns.of_batch("job", &format!("batch {}", batch % 100)))
+            .collect();
+        assert!(batches.iter().all(|turn| turn.before.len() <= 2));
+        assert_eq!(turns.of_job("job").before.len(), 101);
     }
 
     #[tokio::test]

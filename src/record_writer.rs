@@ -1,8 +1,8 @@
-//! `saveProcessedRecord`: one write is under way at a time, and what is saved meanwhile goes into the next one (group commit, as databases do it
-//! for their logs: DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984). So saves take effect in the order of the
-//! calls, and a commit is shared by all that wait for one.
+//! `saveProcessedRecord`: of each job one write is under way at a time, and what is saved meanwhile goes into the next one (group commit, as databases
+//! do it for their logs: DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984). So saves of a job take effect in the order
+//! of the calls, and a commit is shared by all that wait for one. A job whose rows somebody has locked does not hold up another.
 //!
-//! A bulk save runs beside the writer, but saves of one record keep their order whichever way they come: a bulk save waits for the single saves
+//! A bulk save runs beside the writer, but saves of one record keep their order whichever way they come: a bulk save waits for the job's single saves
 //! that were made before it, and single saves of records in its range wait for it.
 
 use std::collections::{HashMap, VecDeque};
@@ -19,23 +19,29 @@ const GROUP_RECORDS: usize = 1_000;
 /// Bytes in one group, about: below every server's default limit on a statement.
 const GROUP_BYTES: usize = 4 << 20;
 
-enum Item {
-    Save {
-        write: RecordWrite,
-        after: Vec<watch::Receiver<()>>,
-        reply: oneshot::Sender<Result<()>>,
-    },
-    /// Answered when all saves before it are done.
-    Barrier(oneshot::Sender<()>),
+/// A save of one record that waits to be written.
+struct Save {
+    write: RecordWrite,
+    /// Bulk saves that come first.
+    after: Vec<watch::Receiver<()>>,
+    reply: oneshot::Sender<Result<()>>,
 }
 
+/// A save and who waits for it.
+type Waiting = (RecordWrite, oneshot::Sender<Result<()>>);
+
+/// The saves of one job.
 #[derive(Default)]
 struct Queue {
-    items: VecDeque<Item>,
+    saves: VecDeque<Save>,
     /// A group is being written, or is about to be.
     writing: bool,
-    bulks: HashMap<String, Vec<Bulk>>,
-    number: u64,
+    /// Single saves that were ever made here.
+    made: u64,
+    /// How many of them are done: the first ones, for they are written in their order.
+    done: watch::Sender<u64>,
+    bulks: Vec<Bulk>,
+    bulks_made: u64,
 }
 
 /// A bulk save that is under way.
@@ -49,7 +55,14 @@ struct Bulk {
 pub struct RecordWriter {
     backend: Arc<dyn Backend>,
     retry: Retry,
-    queue: Mutex<Queue>,
+    /// By job; a job without saves has none.
+    queues: Mutex<HashMap<String, Queue>>,
+}
+
+/// A single save's place.
+pub struct SavePlace {
+    job_id: String,
+    result: oneshot::Receiver<Result<()>>,
 }
 
 /// A bulk save's place among the saves. It ends when it is dropped.
@@ -58,7 +71,8 @@ pub struct BulkPlace {
     job_id: String,
     number: u64,
     before: Vec<watch::Receiver<()>>,
-    barrier: Option<oneshot::Receiver<()>>,
+    /// The single saves that come first: so many must be done.
+    singles: Option<(u64, watch::Receiver<u64>)>,
     /// Dropped with the place, which is what later saves wait for.
     _done: watch::Sender<()>,
 }
@@ -68,27 +82,32 @@ impl RecordWriter {
         Self {
             backend,
             retry,
-            queue: Mutex::default(),
+            queues: Mutex::default(),
         }
     }
 
     /// Takes a place in the queue, on the caller's thread. `wait` brings the result.
-    pub fn enqueue(&self, write: RecordWrite) -> oneshot::Receiver<Result<()>> {
+    pub fn enqueue(&self, write: RecordWrite) -> SavePlace {
         let (reply, result) = oneshot::channel();
-        let mut queue = lock(&self.queue);
-        let bulks = queue.bulks.get(&write.job_id).into_iter().flatten();
-        let after = bulks
+        let job_id = write.job_id.clone();
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(job_id.clone()).or_default();
+        let after = queue
+            .bulks
+            .iter()
             .filter(|bulk| bulk.range.contains(&write.record.index))
             .map(|bulk| bulk.ended.clone())
             .collect();
-        queue.items.push_back(Item::Save { write, after, reply });
-        result
+        queue.made += 1;
+        queue.saves.push_back(Save { write, after, reply });
+        SavePlace { job_id, result }
     }
 
     /// Waits for a save, and sees to it that somebody writes.
-    pub async fn wait(self: Arc<Self>, result: oneshot::Receiver<Result<()>>) -> Result<()> {
-        self.start();
-        result
+    pub async fn wait(self: Arc<Self>, place: SavePlace) -> Result<()> {
+        self.start(&place.job_id);
+        place
+            .result
             .await
             .unwrap_or_else(|_| Err(Error::internal("a save was dropped before it was written")))
     }
@@ -96,97 +115,93 @@ impl RecordWriter {
     /// Takes a bulk save's place, on the caller's thread.
     pub fn enter_bulk(self: &Arc<Self>, job_id: &str, range: RangeInclusive<i32>) -> BulkPlace {
         let (done, ended) = watch::channel(());
-        let mut queue = lock(&self.queue);
-        let barrier = (queue.writing || !queue.items.is_empty()).then(|| {
-            let (reply, passed) = oneshot::channel();
-            queue.items.push_back(Item::Barrier(reply));
-            passed
-        });
-        queue.number += 1;
-        let number = queue.number;
-        let bulks = queue.bulks.entry(job_id.to_owned()).or_default();
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(job_id.to_owned()).or_default();
+        let singles = (*queue.done.borrow() < queue.made).then(|| (queue.made, queue.done.subscribe()));
+        queue.bulks_made += 1;
+        let number = queue.bulks_made;
         let overlap = |other: &RangeInclusive<i32>| other.start() <= range.end() && range.start() <= other.end();
-        let before = bulks
+        let before = queue
+            .bulks
             .iter()
             .filter(|bulk| overlap(&bulk.range))
             .map(|bulk| bulk.ended.clone())
             .collect();
-        bulks.push(Bulk { number, range, ended });
-        drop(queue);
+        queue.bulks.push(Bulk { number, range, ended });
+        drop(queues);
         BulkPlace {
             writer: self.clone(),
             job_id: job_id.to_owned(),
             number,
             before,
-            barrier,
+            singles,
             _done: done,
         }
     }
 
-    fn start(self: &Arc<Self>) {
-        let mut queue = lock(&self.queue);
-        if !queue.writing && !queue.items.is_empty() {
+    fn start(self: &Arc<Self>, job_id: &str) {
+        if let Some(queue) = lock(&self.queues).get_mut(job_id)
+            && !queue.writing
+            && !queue.saves.is_empty()
+        {
             queue.writing = true;
-            tokio::spawn(self.clone().write_all());
+            tokio::spawn(self.clone().write_all(job_id.to_owned()));
         }
     }
 
-    async fn write_all(self: Arc<Self>) {
-        let _unblock = UnblockOnPanic(self.clone());
-        while let Some(group) = self.next_group().await {
-            self.write_group(group).await;
+    async fn write_all(self: Arc<Self>, job_id: String) {
+        let mut group = Group {
+            writer: self.clone(),
+            job_id,
+            taken: 0,
+        };
+        while let Some(saves) = self.next_group(&mut group).await {
+            self.write_group(saves).await;
+            group.end();
         }
     }
 
     /// The next saves that may be written together; `None` where there are none, and then the next save starts the writer again.
-    async fn next_group(&self) -> Option<Vec<(RecordWrite, oneshot::Sender<Result<()>>)>> {
-        let mut group: Vec<(RecordWrite, oneshot::Sender<Result<()>>)> = Vec::new();
+    async fn next_group(&self, taken: &mut Group) -> Option<Vec<Waiting>> {
+        let mut group: Vec<Waiting> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         let mut bytes = 0;
         loop {
-            let (item, waiting) = {
-                let mut queue = lock(&self.queue);
-                match queue.items.pop_front() {
-                    Some(Item::Barrier(reply)) if group.is_empty() => {
-                        // Whoever asked may have gone.
-                        let _ = reply.send(());
-                        continue;
-                    }
-                    Some(Item::Save { write, after, reply }) => {
-                        let size = write.record.raw.len() + write.record.parsed.len() + write.record.errors.len();
-                        let full = group.len() == GROUP_RECORDS || (bytes + size > GROUP_BYTES && !group.is_empty());
-                        // A record twice in one statement is an error on PostgreSQL; and should the later one's lease be lost, the earlier one counts.
-                        let record = (write.job_id.clone(), write.record.index);
-                        if full || seen.contains(&record) || (!after.is_empty() && !group.is_empty()) {
-                            queue.items.push_front(Item::Save { write, after, reply });
-                            return Some(group);
-                        }
-                        bytes += size;
-                        seen.insert(record);
-                        ((write, reply), after)
-                    }
-                    Some(barrier) => {
-                        queue.items.push_front(barrier);
+            let Save { write, after, reply } = {
+                let mut queues = lock(&self.queues);
+                let queue = queues.get_mut(&taken.job_id)?;
+                let Some(save) = queue.saves.pop_front() else {
+                    if !group.is_empty() {
                         return Some(group);
                     }
-                    None if group.is_empty() => {
-                        queue.writing = false;
-                        return None;
-                    }
-                    None => return Some(group),
+                    queue.writing = false;
+                    forget_if_idle(&mut queues, &taken.job_id);
+                    return None;
+                };
+                let record = &save.write.record;
+                let size = record.raw.len() + record.parsed.len() + record.errors.len();
+                let full = group.len() == GROUP_RECORDS || (bytes + size > GROUP_BYTES && !group.is_empty());
+                // A record twice in one statement is an error on PostgreSQL; and should the later one's lease be lost, the earlier one counts.
+                if full || seen.contains(&record.index) || (!save.after.is_empty() && !group.is_empty()) {
+                    queue.saves.push_front(save);
+                    return Some(group);
                 }
+                bytes += size;
+                seen.insert(record.index);
+                taken.taken += 1;
+                save
             };
-            for mut bulk in waiting {
+            for mut bulk in after {
                 // Nothing is ever sent: the end of the bulk save closes the channel.
                 let _ = bulk.changed().await;
             }
-            group.push(item);
+            group.push((write, reply));
         }
     }
 
-    async fn write_group(self: &Arc<Self>, mut group: Vec<(RecordWrite, oneshot::Sender<Result<()>>)>) {
+    async fn write_group(self: &Arc<Self>, mut group: Vec<Waiting>) {
         // In one order everywhere, so that groups of two processes can't wait for each other.
-        group.sort_by(|(a, _), (b, _)| (&a.job_id, a.record.index).cmp(&(&b.job_id, b.record.index)));
+        group.sort_by_key(|(write, _)| write.record.index);
         let limits = match self.retry.run(Repeat::Idempotent, || self.backend.limits()).await {
             Ok(limits) => limits,
             Err(error) => {
@@ -275,26 +290,54 @@ fn by_batch(writes: &[RecordWrite]) -> impl Iterator<Item = &[RecordWrite]> {
     writes.chunk_by(|a, b| (&a.job_id, &a.batch_id) == (&b.job_id, &b.batch_id))
 }
 
-/// Starts a new writer, should this one end in a panic.
-struct UnblockOnPanic(Arc<RecordWriter>);
+/// The saves that a writer has taken from the queue and not ended.
+struct Group {
+    writer: Arc<RecordWriter>,
+    job_id: String,
+    taken: u64,
+}
 
-impl Drop for UnblockOnPanic {
+impl Group {
+    fn end(&mut self) {
+        let taken = std::mem::take(&mut self.taken);
+        if let Some(queue) = lock(&self.writer.queues).get(&self.job_id) {
+            queue.done.send_modify(|done| *done += taken);
+        }
+    }
+}
+
+impl Drop for Group {
+    /// Starts a new writer, should this one end in a panic.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            lock(&self.0.queue).writing = false;
-            self.0.start();
+            self.end();
+            if let Some(queue) = lock(&self.writer.queues).get_mut(&self.job_id) {
+                queue.writing = false;
+            }
+            self.writer.start(&self.job_id);
         }
+    }
+}
+
+fn forget_if_idle(queues: &mut HashMap<String, Queue>, job_id: &str) {
+    if queues
+        .get(job_id)
+        .is_some_and(|queue| queue.saves.is_empty() && !queue.writing && queue.bulks.is_empty())
+    {
+        queues.remove(job_id);
     }
 }
 
 impl BulkPlace {
     /// Waits until every earlier save of these records is done.
     pub async fn wait(&mut self) {
-        self.writer.start();
-        if let Some(barrier) = self.barrier.take() {
-            let _ = barrier.await;
+        self.writer.start(&self.job_id);
+        if let Some((made, mut done)) = self.singles.take() {
+            // It closes where the queue is gone, and with it every save.
+            let _ = done.wait_for(|done| *done >= made).await;
         }
         for mut bulk in self.before.drain(..) {
+            // Nothing is ever sent: the end of the bulk save closes the channel.
             let _ = bulk.changed().await;
         }
     }
@@ -302,12 +345,10 @@ impl BulkPlace {
 
 impl Drop for BulkPlace {
     fn drop(&mut self) {
-        let mut queue = lock(&self.writer.queue);
-        if let Some(bulks) = queue.bulks.get_mut(&self.job_id) {
-            bulks.retain(|bulk| bulk.number != self.number);
-            if bulks.is_empty() {
-                queue.bulks.remove(&self.job_id);
-            }
+        let mut queues = lock(&self.writer.queues);
+        if let Some(queue) = queues.get_mut(&self.job_id) {
+            queue.bulks.retain(|bulk| bulk.number != self.number);
+            forget_if_idle(&mut queues, &self.job_id);
         }
     }
 }

@@ -188,6 +188,19 @@ onEveryDatabase((on) => {
     });
   });
 
+  describe('jobs with large configurations', () => {
+    test('are listed', async () => {
+      const ids = [];
+      for (let n = 0; n < 3; n++) {
+        const job = jobOf(1, { startedAt: 1_900_000_000_000 + n, config: { batchSize: 10, text: 'c'.repeat(900_000) } });
+        await on.store.saveJobState(job);
+        ids.unshift(job.id);
+      }
+      expect((await on.store.listJobs({ limit: 3 })).map(({ id }) => id)).toEqual(ids);
+      expect((await on.store.listJobs({ limit: 1 }))[0].config.text).toHaveLength(900_000);
+    });
+  });
+
   describe('close', () => {
     on.needs('shared')('lets the calls under way end: what was saved before it is stored', async () => {
       const store = await on.open();

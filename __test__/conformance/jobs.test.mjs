@@ -1,7 +1,7 @@
 // Guarantees of `saveJobState`, `getJobState` and `updateBatchState`.
 
 import { describe, expect, test } from 'vitest';
-import { batchOf, claim, jobOf, newId, onEveryDatabase, rejection, sleep, stateOf } from '../support/suite.mjs';
+import { batchOf, claim, complete, jobOf, newId, onEveryDatabase, recordOf, rejection, sleep, stateOf } from '../support/suite.mjs';
 
 const jobStatuses = ['CREATED', 'PREVIEWING', 'PREVIEWED', 'PROCESSING', 'PAUSED', 'COMPLETED', 'ABORTED', 'FAILED'];
 const batchStatuses = ['PENDING', 'PROCESSING', 'PAUSED', 'COMPLETED', 'FAILED'];
@@ -670,6 +670,33 @@ onEveryDatabase((on) => {
         expect(await on.store.deleteJob(id)).toBe(true);
         expect(await on.store.getJobState(id)).toBeNull();
       }
+    });
+
+    if (on.mysqlFamily) {
+      test.each([
+        ['case', (id) => id.toUpperCase()],
+        ['accents', (id) => id.replace('e', 'é')],
+      ])('of jobs that differ in %s only collide: CONSTRAINT, and the records that were there stay', async (_, variant) => {
+        const id = newId('case');
+        const records = [recordOf(0), recordOf(1)];
+        await on.store.saveBatchRecords(id, 'b', records);
+        const other = variant(id);
+        const error = await rejection(on.store.saveProcessedRecord(other, 'b', recordOf(1, { status: 'failed' })), 'CONSTRAINT');
+        expect(error.message).toContain(JSON.stringify(other));
+        const bulk = [recordOf(2), recordOf(1, { status: 'failed' })];
+        await rejection(on.store.saveBatchRecords(other, 'b', bulk), 'CONSTRAINT');
+        expect(await on.store.getBatchRecords(id, 'b')).toStrictEqual(records);
+      });
+    }
+
+    test('of a batch that hold half of a surrogate pair have U+FFFD in its place', async () => {
+      const job = jobOf(1);
+      job.batches[0].id = `\ud800${job.id}`;
+      await on.store.saveJobState(job);
+      const [batch] = (await on.store.getJobState(job.id)).batches;
+      expect(batch.id).toBe(`\ufffd${job.id}`);
+      await complete(on.store, job.id, (await claim(on.store, job.id)).batchId);
+      expect((await on.store.getJobState(job.id)).batches).toMatchObject([{ id: batch.id, status: 'COMPLETED' }]);
     });
 
     on.except(['mysql', 'mariadb'], 'its default collation ignores case and accents')('differ where their case differs', async () => {

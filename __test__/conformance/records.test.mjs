@@ -22,6 +22,24 @@ onEveryDatabase((on) => {
     return record;
   };
 
+  describe('records of a megabyte', () => {
+    test('are read by every method, in the order of their indexes', { timeout: 120_000 }, async () => {
+      const [id, batch] = [newId(), newId('batch')];
+      const large = (index, status) =>
+        recordOf(index, { status, raw: { text: 'r'.repeat(400_000) }, parsed: { text: 'p'.repeat(600_000) } });
+      const records = [4, 1, 3, 0, 5, 2].map((index) => large(index, index % 2 ? 'failed' : 'pending'));
+      for (const record of records) await on.store.saveProcessedRecord(id, batch, record);
+      const sorted = records.toSorted((a, b) => a.index - b.index);
+      const of = (status) => sorted.filter((record) => record.status === status);
+      expect(await on.store.getBatchRecords(id, batch)).toStrictEqual(sorted);
+      expect(await on.store.getFailedRecords(id)).toStrictEqual(of('failed'));
+      expect(await on.store.getPendingRecords(id)).toStrictEqual(of('pending'));
+      expect(await collect(on.store.records(id))).toStrictEqual(sorted);
+      expect(await collect(on.store.records(id, { batchId: batch }))).toStrictEqual(sorted);
+      expect(await collect(on.store.records(id, { status: 'failed', from: 2 }))).toStrictEqual(of('failed').slice(1));
+    });
+  });
+
   describe('a saved record', () => {
     test('comes back as it was saved, also before its job exists', async () => {
       const id = newId();

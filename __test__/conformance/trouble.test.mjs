@@ -103,6 +103,36 @@ onEveryDatabase((on) => {
     });
   });
 
+  if (on.database.name === 'sqlite-memory') {
+    describe('a statement that takes longer than it may', () => {
+      test('costs nothing but itself: the database stays', { timeout: 120_000 }, async () => {
+        const store = await on.open({ statementTimeoutMs: 100 });
+        const until = async (call) => {
+          for (;;) {
+            try {
+              return await call();
+            } catch (error) {
+              expect(error).toMatchObject({ code: 'TIMEOUT', retryable: true });
+            }
+          }
+        };
+        const kept = jobOf(2);
+        await until(() => store.saveJobState(kept));
+        await until(() => store.saveProcessedRecord(kept.id, kept.batches[0].id, recordOf(0)));
+        // Its list alone is 60 MB.
+        const large = jobOf(300_000);
+        const error = await rejection(store.saveJobState(large), 'TIMEOUT');
+        expect(error.retryable).toBe(true);
+        expect(error.message).not.toContain('dropped');
+        expect(await until(() => store.getJobState(large.id))).toBeNull();
+        expect(await until(() => store.getJobState(kept.id))).toStrictEqual(kept);
+        expect(await until(() => store.getProcessedRecords(kept.id))).toHaveLength(1);
+        await complete(store, kept.id, (await claim(store, kept.id)).batchId);
+        expect(await until(() => store.getDistributedStatus(kept.id))).toMatchObject({ completedBatches: 1 });
+      });
+    });
+  }
+
   if (on.mysqlFamily) {
     describe('a database whose collation is a binary one', () => {
       test('works like any other', async () => {

@@ -4,18 +4,20 @@
 //! (MySQL Reference Manual, "Information Functions").
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
 use sqlx::{ConnectOptions, MySqlConnection, Row};
-use tokio::sync::OnceCell;
 
+use super::once::Once;
 use super::rows::{MultiRow, chunks};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
-use super::tables::Catalogue;
-use super::{Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction};
+use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::{
+    Backend, BatchChange, BatchOwner, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction,
+};
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
@@ -24,9 +26,6 @@ use crate::model::{
 };
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
-
-/// How long making an index on a large table of another adapter's may take.
-const DDL_LIMIT: Duration = Duration::from_secs(3_600);
 
 /// A statement that waits for a lock is given up and made again so many times within the time that it may take.
 const LOCK_WAIT_SHARE: u32 = 15;
@@ -43,6 +42,7 @@ impl Dialect for sqlx::MySql {
             1317 | 1969 | 3024 => {
                 Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller)
             }
+            1044 | 1045 | 1049 | 1698 => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::Never),
             1040 | 1203 => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
             // An answer of this kind stands in place of success.
             1053 | 1927 | 4031 => {
@@ -71,12 +71,15 @@ impl Dialect for sqlx::MySql {
                 Code::TablesIncompatible,
                 format!("the tables are not the ones that this store knows: {message}"),
             ),
-            1044 | 1142 | 1143 | 1227 => {
+            1142 | 1143 | 1227 => {
                 Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
             }
             1153 => Error::new(Code::ValueTooLong, format!("{message}: raise the server's max_allowed_packet")),
             1406 => Error::new(Code::ValueTooLong, message),
             1062 | 1048 | 1451 | 1452 => Error::new(Code::Constraint, message),
+            1267 | 1270 | 1271 => Error::invalid(format!(
+                "a value holds a character that the tables' character set can't store (convert them to utf8mb4): {message}"
+            )),
             1366 | 3854 | 3988 | 3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
             1021 | 1041 | 1114 => Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller),
             _ => Error::internal(format!("the database refused a statement: {message}")),
@@ -88,7 +91,8 @@ impl Dialect for sqlx::MySql {
     }
 }
 
-const BEGIN: &str = "begin";
+/// Not `begin`, which means something else in MariaDB's Oracle mode.
+const BEGIN: &str = "start transaction";
 
 type Conn = Session<sqlx::MySql>;
 
@@ -176,15 +180,18 @@ impl Server {
 
 pub struct MySql {
     connections: Connections<sqlx::MySql>,
-    server: OnceCell<Server>,
+    server: Once<Server>,
 }
 
 impl MySql {
     pub fn new(settings: Settings) -> Self {
-        // READ COMMITTED, so that a statement after a lock sees what was committed before it; strict, so that nothing is ever cut silently.
+        // Whatever the server's defaults are: each statement is committed by itself, or a commit ends a transaction and begins no other; READ COMMITTED,
+        // so that a statement after a lock sees what was committed before it; strict, so that nothing is ever cut silently, and no mode that changes
+        // what SQL means.
         let set_up = format!(
             "set session transaction isolation level read committed; \
-             set session innodb_lock_wait_timeout = {}, sql_mode = concat(@@sql_mode, ',STRICT_TRANS_TABLES')",
+             set session autocommit = 1, completion_type = 'NO_CHAIN', innodb_lock_wait_timeout = {}, \
+               sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
             (settings.statement_timeout / LOCK_WAIT_SHARE).as_secs().max(1)
         );
         let rules = PoolRules {
@@ -193,7 +200,7 @@ impl MySql {
         };
         Self {
             connections: Connections::new(&settings, connect_options(&settings), rules),
-            server: OnceCell::new(),
+            server: Once::new(),
         }
     }
 
@@ -342,13 +349,24 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
     Ok(counts)
 }
 
+/// The rows come in any order. A server that sorted them would sort the JSON along with the keys, and refuse where that is more than its sort buffer holds
+/// (256 kB on MySQL: error 1038).
 fn records_json(rows: &[MySqlRow]) -> Result<String> {
     let mut json = String::new();
-    for row in rows {
+    for row in by_index(rows).map_err(unreadable)? {
         push_record(&mut json, row).map_err(unreadable)?;
     }
     json.push_str(if json.is_empty() { "[]" } else { "]" });
     Ok(json)
+}
+
+fn by_index(rows: &[MySqlRow]) -> sqlx::Result<Vec<&MySqlRow>> {
+    let mut keyed = rows
+        .iter()
+        .map(|row| Ok((row.try_get::<i32, _>(0)?, row)))
+        .collect::<sqlx::Result<Vec<_>>>()?;
+    keyed.sort_unstable_by_key(|(index, _)| *index);
+    Ok(keyed.into_iter().map(|(_, row)| row).collect())
 }
 
 fn push_record(json: &mut String, row: &MySqlRow) -> sqlx::Result<()> {
@@ -366,7 +384,8 @@ fn push_record(json: &mut String, row: &MySqlRow) -> sqlx::Result<()> {
     Ok(())
 }
 
-// `values()` is deprecated in MySQL, but its successor is unknown to MariaDB.
+// `values()` is deprecated in MySQL, but its successor is unknown to MariaDB. The collation of `jobId` takes ids that differ in case or accents for one;
+// the null, which the column refuses, keeps a job's records from being replaced by those of another.
 static UPSERT_RECORDS: MultiRow = MultiRow::new(
     "
     insert into batchactions_records (jobId, batchId, recordIndex, status, raw, parsed, errors, processingError)
@@ -374,7 +393,7 @@ static UPSERT_RECORDS: MultiRow = MultiRow::new(
     "(?, ?, ?, ?, ?, ?, ?, ?)",
     "
     on duplicate key update
-      batchId = values(batchId),
+      batchId = if(cast(jobId as binary) = cast(values(jobId) as binary), values(batchId), null),
       status = values(status),
       raw = values(raw),
       parsed = values(parsed),
@@ -421,9 +440,24 @@ async fn upsert_records(session: &mut Conn, server: Server, records: &[&RecordWr
                 .bind(&*record.errors)
                 .bind(record.processing_error.as_deref());
         }
-        run!(session, query, execute)?;
+        run!(session, query, execute).map_err(|error| explain_upsert(error, chunk))?;
     }
     Ok(())
+}
+
+/// `UPSERT_RECORDS` refuses one job's records in another's place with a null.
+fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
+    match writes {
+        [first, ..] if error.code == Code::Constraint && error.message.contains("'batchId'") => Error {
+            message: format!(
+                "records of job {} can't be stored beside those of another job, whose id this database takes for the same: it differs only in case, \
+                 accents or spaces at the end. Nothing was stored",
+                Quoted(&first.job_id)
+            ),
+            ..error
+        },
+        _ => error,
+    }
 }
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
@@ -461,10 +495,19 @@ impl Backend for MySql {
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
         }
-        session.limit = DDL_LIMIT;
-        // A lock's name belongs to the whole server and has at most 64 characters.
-        let lock = sqlx::query_scalar::<_, Option<i64>>("select get_lock(concat('batchactions ', left(sha2(database(), 256), 40)), 3600)");
-        run!(session, lock, fetch_one)?;
+        // Asked again and again, and not waited for in the server: a server that falls silent is noticed.
+        let deadline = Instant::now() + DDL_LIMIT;
+        loop {
+            // A lock's name belongs to the whole server and has at most 64 characters.
+            let lock = sqlx::query_scalar::<_, Option<i64>>("select get_lock(concat('batchactions ', left(sha2(database(), 256), 40)), 0)");
+            if run!(session, lock, fetch_one)? == Some(1) {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Err(initialize_takes_too_long());
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
         let made = make_tables(session).await;
         let unlock = sqlx::query("select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))");
         let unlocked = run!(session, unlock, execute);
@@ -538,6 +581,8 @@ impl Backend for MySql {
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
+        // Batches before records, so that there are never fewer records than the finished batches have.
+        let batches = batch_counts(session, job_id).await?;
         let records = sqlx::query_as::<_, (Text, i64)>(
             "
             select status, count(*)
@@ -560,7 +605,7 @@ impl Backend for MySql {
             }),
             distributed: job.is_some_and(|job| job.3),
             records: counts,
-            batches: batch_counts(session, job_id).await?,
+            batches,
         })
     }
 
@@ -569,19 +614,24 @@ impl Backend for MySql {
         let status = filter.status.map(JobStatus::as_str);
         let after_id = filter.after.as_ref().map(|(_, id)| &**id);
         let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
-        // Descending order puts missing times last here.
+        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `records_json`.
         let query = sqlx::query(
             "
-            select id, cast(config as char), status, totalRecords, startedAt, completedAt, distributed
-            from batchactions_jobs
-            where (? is null or status = ?)
-              and (? is null
-                or case
-                  when ? is null then startedAt is null and id < ?
-                  else startedAt is null or startedAt < ? or (startedAt = ? and id < ?)
-                end)
-            order by startedAt desc, id desc
-            limit ?
+            select j.id, cast(j.config as char), j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
+            from (
+              select id, startedAt
+              from batchactions_jobs
+              where (? is null or status = ?)
+                and (? is null
+                  or case
+                    when ? is null then startedAt is null and id < ?
+                    else startedAt is null or startedAt < ? or (startedAt = ? and id < ?)
+                  end)
+              order by startedAt desc, id desc
+              limit ?
+            ) page
+            straight_join batchactions_jobs j on j.id = page.id
+            order by page.startedAt desc, page.id desc
             ",
         )
         .bind(status)
@@ -902,7 +952,6 @@ impl Backend for MySql {
             select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
             from batchactions_records
             where jobId = ? and status in (?, ?)
-            order by recordIndex
             ",
         )
         .bind(job_id)
@@ -918,7 +967,6 @@ impl Backend for MySql {
             select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
             from batchactions_records
             where jobId = ? and batchId = ?
-            order by recordIndex
             ",
         )
         .bind(job_id)
@@ -944,11 +992,15 @@ impl Backend for MySql {
             .bind(after),
             Some(batch_id) => sqlx::query(
                 "
-                select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
-                from batchactions_records
-                where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
-                order by recordIndex
-                limit ?
+                select r.recordIndex, cast(r.raw as char), cast(r.parsed as char), r.status, cast(r.errors as char), r.processingError
+                from (
+                  select id
+                  from batchactions_records
+                  where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
+                  order by recordIndex
+                  limit ?
+                ) page
+                join batchactions_records r on r.id = page.id
                 ",
             )
             .bind(job_id)
@@ -990,8 +1042,14 @@ impl Backend for MySql {
 
 async fn make_tables(session: &mut Conn) -> Result<()> {
     // Another process may have made them while this one waited for the lock.
-    for statement in catalogue(session).await?.missing(MIGRATION)? {
-        session.execute(statement).await?;
+    let found = catalogue(session).await?;
+    for statement in found.missing(MIGRATION)? {
+        // Nothing takes long on tables that are new.
+        if found.is_empty() {
+            session.execute(statement).await?;
+        } else {
+            session.define(statement, DDL_LIMIT).await?;
+        }
     }
     Ok(())
 }
@@ -1040,6 +1098,12 @@ impl Transaction for MySqlTransaction {
             run!(&mut self.session, query, execute)?;
         }
         Ok(())
+    }
+
+    async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>> {
+        let query = sqlx::query_as::<_, (Text, Text)>("select id, jobId from batchactions_batches where id = ?").bind(batch_id);
+        let owner = run!(&mut self.session, query, fetch_optional)?;
+        Ok(owner.map(|(Text(batch_id), Text(job_id))| BatchOwner { batch_id, job_id }))
     }
 
     async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>> {

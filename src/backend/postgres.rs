@@ -1,7 +1,7 @@
 //! Every statement for PostgreSQL.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
@@ -9,8 +9,10 @@ use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
-use super::tables::Catalogue;
-use super::{Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction};
+use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::{
+    Backend, BatchChange, BatchOwner, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction,
+};
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -22,9 +24,6 @@ pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.
 
 /// The key of the advisory lock under which tables are made: an arbitrary number of our own.
 const INITIALIZE_LOCK: i64 = 0x6261_7463_6861_6374;
-
-/// How long making an index on a large table of another adapter's may take.
-const DDL_LIMIT: Duration = Duration::from_secs(3_600);
 
 /// Rows in one bulk statement: large enough to be fast, small enough to keep one message small.
 const ROWS_PER_STATEMENT: usize = 1_000;
@@ -39,6 +38,7 @@ impl Dialect for sqlx::Postgres {
             }
             // The server ended the statement, so it took no effect; whether to wait for it again is the caller's to say.
             "57014" => Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller),
+            "28000" | "28P01" | "3D000" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::Never),
             "53300" | "57P03" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
             // An answer of this kind stands in place of success.
             "57P01" | "57P02" | "57P04" | "57P05" | "25P03" => {
@@ -159,6 +159,10 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
         options = options.options([
             ("default_transaction_isolation", start_up_value("read committed")),
             ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+            // What a claim, a slice or a page wants next stands first in an index. A planner that has never seen the table analyzed, or not since a new
+            // job was stored, takes the job's rows for few, and would collect and sort all of them for each claim.
+            ("enable_sort", "off".to_owned()),
+            ("enable_bitmapscan", "off".to_owned()),
         ]);
     }
     if let Some(schema) = &settings.schema {
@@ -181,6 +185,19 @@ fn start_up_value(value: &str) -> String {
         escaped.push(character);
     }
     escaped
+}
+
+/// A missing schema, where it is `initialize` that misses it.
+fn no_schema(error: Error) -> Error {
+    match error.cause.as_ref().and_then(|cause| cause.code.as_deref()) {
+        Some("3F000") => Error {
+            message:
+                "no schema of the user's search_path exists, so there is nowhere to make the tables: create one, or give the option schema"
+                    .to_owned(),
+            ..error
+        },
+        _ => error,
+    }
 }
 
 async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
@@ -408,14 +425,19 @@ impl Backend for Postgres {
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
         }
-        session.limit = DDL_LIMIT;
         session.begin(BEGIN).await?;
-        run!(session, sqlx::query("set local statement_timeout = 0"), execute)?;
-        run!(
-            session,
-            sqlx::query("select pg_catalog.pg_advisory_xact_lock($1)").bind(INITIALIZE_LOCK),
-            execute
-        )?;
+        // Asked again and again, and not waited for in the server: a server that falls silent is noticed.
+        let deadline = Instant::now() + DDL_LIMIT;
+        loop {
+            let lock = sqlx::query_scalar("select pg_catalog.pg_try_advisory_xact_lock($1)").bind(INITIALIZE_LOCK);
+            if run!(session, lock, fetch_one)? {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Err(initialize_takes_too_long());
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
         if let Some(schema) = &self.schema {
             let exists =
                 sqlx::query_scalar::<_, bool>("select exists (select from pg_catalog.pg_namespace where nspname = $1)").bind(schema);
@@ -425,8 +447,18 @@ impl Backend for Postgres {
             }
         }
         // Another process may have made them while this one waited for the lock.
-        for statement in catalogue(session).await?.missing(MIGRATION)? {
-            session.execute(statement).await?;
+        let found = catalogue(session).await?;
+        // Nothing takes long on tables that are new.
+        let limit = if found.is_empty() { None } else { Some(DDL_LIMIT) };
+        if limit.is_some() {
+            session.execute("set local statement_timeout = 0").await?;
+        }
+        for statement in found.missing(MIGRATION)? {
+            match limit {
+                Some(limit) => session.define(statement, limit).await,
+                None => session.execute(statement).await,
+            }
+            .map_err(no_schema)?;
         }
         session.commit().await
     }
@@ -493,6 +525,8 @@ impl Backend for Postgres {
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
+        // Batches before records, so that there are never fewer records than the finished batches have.
+        let batches = batch_counts(session, job_id).await?;
         let records = sqlx::query_as::<_, (String, i64)>(
             r#"
             select "status", count(*)
@@ -515,7 +549,7 @@ impl Backend for Postgres {
             }),
             distributed: job.is_some_and(|job| job.3),
             records: counts,
-            batches: batch_counts(session, job_id).await?,
+            batches,
         })
     }
 
@@ -720,7 +754,8 @@ impl Backend for Postgres {
               where "jobId" = $1
                 and "status" = 'PROCESSING'
                 and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
-              order by "batchIndex"
+              -- An expression, which no index can give: the few rows are to be sorted, not all of the job's to be looked at.
+              order by "batchIndex"::int8 + 0
               for update skip locked
             )
             update batchactions_batches b
@@ -783,7 +818,7 @@ impl Backend for Postgres {
             select "id", "jobId", "version"
             from batchactions_batches
             where "id" = any($1)
-            order by "jobId", "batchIndex"
+            order by "jobId" || '', "batchIndex"
             for share
             "#,
         )
@@ -818,7 +853,7 @@ impl Backend for Postgres {
             select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
             from batchactions_records
             where "jobId" = $1 and "status" in ($2, $3)
-            order by "recordIndex"
+            order by "recordIndex"::int8 + 0
             "#,
         )
         .bind(job_id)
@@ -834,7 +869,7 @@ impl Backend for Postgres {
             select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
             from batchactions_records
             where "jobId" = $1 and "batchId" = $2
-            order by "recordIndex"
+            order by "recordIndex"::int8 + 0
             "#,
         )
         .bind(job_id)
@@ -872,7 +907,7 @@ impl Backend for Postgres {
                     select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
                     from batchactions_records
                     where "jobId" = $1 and "batchId" = $9 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
-                    order by "recordIndex"
+                    order by "recordIndex"::int8 + 0
                     limit $8
                     "#,
                 )
@@ -971,6 +1006,13 @@ impl Transaction for PostgresTransaction {
             run!(&mut self.session, query, execute)?;
         }
         Ok(())
+    }
+
+    async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>> {
+        let query =
+            sqlx::query_as::<_, (String, String)>(r#"select "id", "jobId" from batchactions_batches where "id" = $1"#).bind(batch_id);
+        let owner = run!(&mut self.session, query, fetch_optional)?;
+        Ok(owner.map(|(batch_id, job_id)| BatchOwner { batch_id, job_id }))
     }
 
     async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>> {

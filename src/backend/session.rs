@@ -203,17 +203,25 @@ impl<DB: Dialect> Connections<DB> {
     }
 
     fn connection_failed(&self, error: sqlx::Error) -> Error {
-        let (reason, code, transient) = match &error {
-            sqlx::Error::Database(database) => {
-                // A server that is still starting, or full for the moment.
-                let transient = DB::explain(&**database).repeatable == Repeatable::RolledBack;
-                (database.message().to_owned(), database.code().map(Into::into), transient)
-            }
-            sqlx::Error::Io(io) => (io.to_string(), None, self.connected.load(Ordering::Acquire)),
-            other => (other.to_string(), None, false),
-        };
+        let connected = self.connected.load(Ordering::Acquire);
         // Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
-        let repeatable = if transient { Repeatable::RolledBack } else { Repeatable::ByCaller };
+        let (reason, code, repeatable) = match &error {
+            sqlx::Error::Database(database) => {
+                let explained = DB::explain(&**database);
+                let repeatable = match (explained.code, explained.repeatable) {
+                    // A server that is still starting, or full for the moment.
+                    (_, Repeatable::RolledBack) => Repeatable::RolledBack,
+                    // A login that is refused, a database or a folder that is not there. Where it worked before, somebody may be repairing it.
+                    (Code::ConnectionFailed, Repeatable::Never) if !connected => Repeatable::Never,
+                    _ => Repeatable::ByCaller,
+                };
+                (database.message().to_owned(), database.code().map(Into::into), repeatable)
+            }
+            sqlx::Error::Io(io) if connected => (io.to_string(), None, Repeatable::RolledBack),
+            sqlx::Error::Io(io) => (io.to_string(), None, Repeatable::ByCaller),
+            sqlx::Error::Configuration(_) => (error.to_string(), None, Repeatable::Never),
+            other => (other.to_string(), None, Repeatable::ByCaller),
+        };
         Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place))
             .repeatable(repeatable)
             .caused_by(reason, code)
@@ -280,9 +288,9 @@ pub struct Session<DB: Dialect> {
     in_doubt: bool,
     in_transaction: bool,
     keep_in_doubt: bool,
-    pub limit: Duration,
+    pub(super) limit: Duration,
     /// Whether statements are kept prepared. A driver that is told to keep none would still leave each on the server.
-    pub persistent: bool,
+    pub(super) persistent: bool,
     place: Arc<str>,
 }
 
@@ -307,9 +315,14 @@ impl<DB: Dialect> Session<DB> {
                 return Err(Error::new(
                     Code::Timeout,
                     format!(
-                        "a statement took longer than {} ms (statementTimeoutMs) on {}, and its connection was dropped",
+                        "a statement took longer than {} ms (statementTimeoutMs) on {}, and {}",
                         self.limit.as_millis(),
-                        self.place
+                        self.place,
+                        if self.keep_in_doubt {
+                            "was given up"
+                        } else {
+                            "its connection was dropped"
+                        }
                     ),
                 ));
             }
@@ -341,11 +354,21 @@ impl<DB: Dialect> Session<DB> {
         run!(self, connection => DB::execute(connection, text))
     }
 
+    /// Runs DDL, which may take longer than a statement where it is made on rows that are there already.
+    pub async fn define(&mut self, text: &str, limit: Duration) -> Result<()> {
+        let usual = std::mem::replace(&mut self.limit, limit);
+        let made = self.execute(text).await;
+        self.limit = usual;
+        made
+    }
+
     /// Begins a transaction in the database's own words. Dropped without `commit`, the session rolls it back.
     pub async fn begin(&mut self, how: &str) -> Result<()> {
-        self.execute(how).await?;
+        // Before the answer, which may not come in time: a transaction that nobody knows of would swallow what follows.
         self.in_transaction = true;
-        Ok(())
+        let begun = self.execute(how).await;
+        self.in_transaction = begun.is_ok() || self.in_doubt;
+        begun
     }
 
     pub async fn commit(&mut self) -> Result<()> {
@@ -371,13 +394,22 @@ impl<DB: Dialect> Drop for Session<DB> {
             return;
         }
         let shelf = self.shelf.clone();
-        if !self.in_transaction {
+        if !self.in_transaction && !self.in_doubt {
             shelf.put(connection);
             return;
         }
-        let limit = self.limit;
+        let (limit, keep) = (self.limit, self.keep_in_doubt);
         tokio::spawn(async move {
-            if matches!(timeout(limit, DB::execute(&mut connection, "rollback")).await, Ok(Ok(()))) {
+            let rollback = DB::execute(&mut connection, "rollback");
+            let sound = if keep {
+                // A database that ends with its connection: it is waited for, whatever is still running, and where no transaction is open the refusal
+                // says so and nothing else.
+                let _ = rollback.await;
+                true
+            } else {
+                matches!(timeout(limit, rollback).await, Ok(Ok(())))
+            };
+            if sound {
                 shelf.put(connection);
             }
             drop(slot);

@@ -11,13 +11,15 @@ use sqlx::error::DatabaseError;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
-use tokio::sync::OnceCell;
 
 use super::file_in_use::FileInUse;
+use super::once::Once;
 use super::rows::{MultiRow, chunks};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::Catalogue;
-use super::{Backend, BatchChange, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction};
+use super::{
+    Backend, BatchChange, BatchOwner, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction,
+};
 use crate::connection::Settings;
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -47,8 +49,9 @@ impl Dialect for sqlx::Sqlite {
             11 | 26 => Error::new(
                 Code::ConnectionFailed,
                 format!("the file is not a sound SQLite database: {message}"),
-            ),
-            14 => Error::new(Code::ConnectionFailed, format!("the file can't be opened: {message}")),
+            )
+            .repeatable(Repeatable::Never),
+            14 => Error::new(Code::ConnectionFailed, format!("the file can't be opened: {message}")).repeatable(Repeatable::Never),
             18 => Error::new(Code::ValueTooLong, message),
             19 => Error::new(Code::Constraint, message),
             1 if message.contains("ON CONFLICT clause does not match") => Error::new(
@@ -80,7 +83,7 @@ pub struct Sqlite {
     readers: Option<Connections<sqlx::Sqlite>>,
     file: Option<PathBuf>,
     /// Set before the first connection.
-    in_use: OnceCell<Option<FileInUse>>,
+    in_use: Once<Option<FileInUse>>,
 }
 
 impl Sqlite {
@@ -110,7 +113,7 @@ impl Sqlite {
             writer: Connections::new(&settings, options.clone(), writer),
             readers: settings.file.is_some().then(|| Connections::new(&settings, options, readers)),
             file: settings.file.map(PathBuf::from),
-            in_use: OnceCell::new(),
+            in_use: Once::new(),
         }
     }
 
@@ -414,6 +417,8 @@ impl Backend for Sqlite {
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
+        // Batches before records, so that there are never fewer records than the finished batches have.
+        let batches = batch_counts(session, job_id).await?;
         let records = sqlx::query_as::<_, (String, i64)>(
             "
             select status, count(*)
@@ -436,7 +441,7 @@ impl Backend for Sqlite {
             }),
             distributed: job.is_some_and(|job| job.3),
             records: counts,
-            batches: batch_counts(session, job_id).await?,
+            batches,
         })
     }
 
@@ -846,6 +851,12 @@ impl Transaction for SqliteTransaction {
             run!(&mut self.session, query, execute)?;
         }
         Ok(())
+    }
+
+    async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>> {
+        let query = sqlx::query_as::<_, (String, String)>("select id, jobId from batchactions_batches where id = ?1").bind(batch_id);
+        let owner = run!(&mut self.session, query, fetch_optional)?;
+        Ok(owner.map(|(batch_id, job_id)| BatchOwner { batch_id, job_id }))
     }
 
     async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>> {

@@ -1,6 +1,25 @@
 //! Which tables, columns and indexes there must be, and which of a migration's statements make the missing ones.
 
-use crate::error::{Code, Error, Result};
+use std::time::Duration;
+
+use crate::error::{Code, Error, Repeatable, Result};
+
+/// How long making an index on a large table of another adapter's may take, and who waits for that.
+pub const DDL_LIMIT: Duration = Duration::from_secs(3_600);
+
+/// Between two looks whether another process has made the tables.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+pub fn initialize_takes_too_long() -> Error {
+    Error::new(
+        Code::Timeout,
+        format!(
+            "another process has been making the tables for {} s: find out what keeps it, and call initialize() again",
+            DDL_LIMIT.as_secs()
+        ),
+    )
+    .repeatable(Repeatable::ByCaller)
+}
 
 const TABLES: [(&str, &[&str]); 3] = [
     (
@@ -70,6 +89,11 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// Whether there is none of our tables.
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
     fn has_table(&self, table: &str) -> bool {
         self.columns.iter().any(|(name, _)| name == table)
     }
