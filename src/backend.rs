@@ -136,12 +136,13 @@ pub trait Backend: Send + Sync {
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
     /// PROCESSING and held by this worker: `claimedAt` becomes now.
     async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook>;
+    /// `from`: where an open batch is likely, as for a claim; looking there first costs the same however many batches are done.
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook>;
     /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
     /// left alone, for they are just being changed. How many were taken.
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32>;
-    /// Whether a batch is PENDING or PROCESSING.
-    async fn has_open_batch(&self, job_id: &str) -> Result<bool>;
+    /// Whether a batch is PENDING or PROCESSING, looked for at `from` first.
+    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool>;
 
     /// Upserts the records, all or none. No two of them have the same job and index.
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()>;

@@ -506,9 +506,10 @@ impl Operations {
     }
 
     pub async fn reclaim_stale_batches(&self, job_id: &str, older_than: Duration) -> Result<u32> {
+        let from = self.claims.start(job_id).from;
         let mut outlook = self
             .retry
-            .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than))
+            .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than, from))
             .await?;
         if !outlook.has_rows {
             if !self.adopt_if_needed(job_id).await? {
@@ -516,7 +517,7 @@ impl Operations {
             }
             outlook = self
                 .retry
-                .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than))
+                .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than, from))
                 .await?;
         }
         let mut reclaimed = 0;
@@ -531,7 +532,7 @@ impl Operations {
             }
         }
         let open =
-            outlook.has_open && (reclaimed == 0 || self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await?);
+            outlook.has_open && (reclaimed == 0 || self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id, self.claims.start(job_id).from)).await?);
         if !open {
             // Nothing is open. Either this very call gave the last open batch up, and there is nobody else to finalize the job; or its last worker
             // may have died before it could. Nobody waits for the answer, so this may be repeated.
@@ -542,7 +543,7 @@ impl Operations {
     }
 
     pub async fn try_finalize_job(&self, job_id: &str) -> Result<bool> {
-        if self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id)).await? {
+        if self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id, self.claims.start(job_id).from)).await? {
             return Ok(false);
         }
         // `true` must reach its one caller, so a reply that is lost is not asked for again.

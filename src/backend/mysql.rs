@@ -708,7 +708,10 @@ impl Backend for MySql {
             select status,
                    distributed,
                    exists (select 1 from batchactions_batches where jobId = ?),
-                   exists (select 1 from batchactions_batches where jobId = ? and status = 'PENDING')
+                   exists (
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                     where jobId = ? and status = 'PENDING'
+                   )
             from batchactions_jobs
             where id = ?
             ",
@@ -802,23 +805,38 @@ impl Backend for MySql {
         }
     }
 
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook> {
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_as::<_, (i64, i64, i64)>(
             "
             select exists (select 1 from batchactions_batches where jobId = ?),
                    exists (
-                     select 1 from batchactions_batches
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
                      where jobId = ?
                        and status = 'PROCESSING'
                        and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
                    ),
-                   exists (select 1 from batchactions_batches where jobId = ? and status in ('PENDING', 'PROCESSING'))
+                   coalesce(
+                     (
+                       select status in ('PENDING', 'PROCESSING')
+                       from batchactions_batches force index (batchactions_batches_job_id_batch_index)
+                       where jobId = ? and batchIndex >= ?
+                       order by batchIndex
+                       limit 1
+                     ),
+                     0
+                   )
+                   or exists (
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                     where jobId = ? and status in ('PENDING', 'PROCESSING')
+                   )
             ",
         )
         .bind(job_id)
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
+        .bind(job_id)
+        .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
         Ok(ReclaimOutlook {
@@ -871,11 +889,28 @@ impl Backend for MySql {
         Ok(stale.len() as u32)
     }
 
-    async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
+    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_scalar::<_, i64>(
-            "select exists (select 1 from batchactions_batches where jobId = ? and status in ('PENDING', 'PROCESSING'))",
+            "
+            select coalesce(
+                     (
+                       select status in ('PENDING', 'PROCESSING')
+                       from batchactions_batches force index (batchactions_batches_job_id_batch_index)
+                       where jobId = ? and batchIndex >= ?
+                       order by batchIndex
+                       limit 1
+                     ),
+                     0
+                   )
+                   or exists (
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                     where jobId = ? and status in ('PENDING', 'PROCESSING')
+                   )
+            ",
         )
+        .bind(job_id)
+        .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
         Ok(run!(&mut session, query, fetch_one)? != 0)
     }

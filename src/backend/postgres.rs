@@ -159,10 +159,12 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
         options = options.options([
             ("default_transaction_isolation", start_up_value("read committed")),
             ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
-            // What a claim, a slice or a page wants next stands first in an index. A planner that has never seen the table analyzed, or not since a new
-            // job was stored, takes the job's rows for few, and would collect and sort all of them for each claim.
+            // What a claim, a slice or a page wants next stands first in an index. A planner without statistics of the job takes its rows for few, and would
+            // collect and sort all of them for each claim; one with statistics of a table that is mostly one job expects a pending batch anywhere, and would
+            // read past all that are done to find it.
             ("enable_sort", "off".to_owned()),
             ("enable_bitmapscan", "off".to_owned()),
+            ("enable_seqscan", "off".to_owned()),
         ]);
     }
     if let Some(schema) = &settings.schema {
@@ -718,7 +720,7 @@ impl Backend for Postgres {
         }
     }
 
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook> {
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_as::<_, (bool, bool, bool)>(
             r#"
@@ -729,11 +731,22 @@ impl Backend for Postgres {
                        and "status" = 'PROCESSING'
                        and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
                    ),
-                   exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
+                   coalesce(
+                     (
+                       select "status" in ('PENDING', 'PROCESSING')
+                       from batchactions_batches
+                       where "jobId" = $1 and "batchIndex" >= $3
+                       order by "batchIndex"
+                       limit 1
+                     ),
+                     false
+                   )
+                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
             "#,
         )
         .bind(job_id)
-        .bind(older_than.as_millis() as i64);
+        .bind(older_than.as_millis() as i64)
+        .bind(from.unwrap_or(i32::MIN));
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
         Ok(ReclaimOutlook {
             has_rows,
@@ -773,12 +786,25 @@ impl Backend for Postgres {
         Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
     }
 
-    async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
+    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_scalar(
-            r#"select exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))"#,
+            r#"
+            select coalesce(
+                     (
+                       select "status" in ('PENDING', 'PROCESSING')
+                       from batchactions_batches
+                       where "jobId" = $1 and "batchIndex" >= $2
+                       order by "batchIndex"
+                       limit 1
+                     ),
+                     false
+                   )
+                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
+            "#,
         )
-        .bind(job_id);
+        .bind(job_id)
+        .bind(from.unwrap_or(i32::MIN));
         run!(&mut session, query, fetch_one)
     }
 

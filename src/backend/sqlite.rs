@@ -609,7 +609,7 @@ impl Backend for Sqlite {
         }
     }
 
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration) -> Result<ReclaimOutlook> {
+    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
         let mut session = self.read().await?;
         let query = sqlx::query_as::<_, (bool, bool, bool)>(
             "
@@ -620,11 +620,22 @@ impl Backend for Sqlite {
                        and status = 'PROCESSING'
                        and (claimedAt is null or claimedAt < cast(unixepoch('subsec') * 1000 as integer) - ?2)
                    ),
-                   exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))
+                   coalesce(
+                     (
+                       select status in ('PENDING', 'PROCESSING')
+                       from batchactions_batches
+                       where jobId = ?1 and batchIndex >= ?3
+                       order by batchIndex
+                       limit 1
+                     ),
+                     false
+                   )
+                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))
             ",
         )
         .bind(job_id)
-        .bind(older_than.as_millis() as i64);
+        .bind(older_than.as_millis() as i64)
+        .bind(from.unwrap_or(i32::MIN));
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
         Ok(ReclaimOutlook {
             has_rows,
@@ -655,12 +666,25 @@ impl Backend for Sqlite {
         Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
     }
 
-    async fn has_open_batch(&self, job_id: &str) -> Result<bool> {
+    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
         let mut session = self.read().await?;
         let query = sqlx::query_scalar(
-            "select exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))",
+            "
+            select coalesce(
+                     (
+                       select status in ('PENDING', 'PROCESSING')
+                       from batchactions_batches
+                       where jobId = ?1 and batchIndex >= ?2
+                       order by batchIndex
+                       limit 1
+                     ),
+                     false
+                   )
+                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))
+            ",
         )
-        .bind(job_id);
+        .bind(job_id)
+        .bind(from.unwrap_or(i32::MIN));
         run!(&mut session, query, fetch_one)
     }
 

@@ -1,0 +1,164 @@
+// That what a worker asks for each batch does not cost more in a job of more batches: the plans of these statements over a job of 20,000.
+//
+// The statements are read from the backends' source, so that what is explained is what the store sends; a function that is renamed, or has another
+// number of statements, fails here. A plan fails where it sorts, or where it reads more rows than a few: as the database counts them, not as
+// it guesses. The table is explained as it is after the job was stored, when no statistics know the job, and again with statistics.
+
+import { readFile } from 'node:fs/promises';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { claim, complete, jobOf, onEveryDatabase } from './support/suite.mjs';
+
+const batches = 20_000;
+/** Rows that a statement may look at: those that other workers hold, and their neighbours. */
+const few = 60;
+
+const file = { postgres: 'postgres', sqlite: 'sqlite', mysql: 'mysql', mariadb: 'mysql' };
+
+/** The SQL texts of one function of a backend, in their order. */
+async function statements(dialect, name) {
+  const source = await readFile(new URL(`../src/backend/${file[dialect]}.rs`, import.meta.url), 'utf8');
+  const start = source.search(new RegExp(`async fn ${name}\\b`));
+  expect(start, `${name} in ${file[dialect]}.rs`).toBeGreaterThan(-1);
+  const body = source.slice(start, source.indexOf('\n    }\n', start));
+  const texts = [...body.matchAll(/r#"([^]*?)"#|"((?:[^"\\]|\\.)*)"/g)].map(([, raw, plain]) => raw ?? plain);
+  return texts.filter((text) => /^\s*(select|update|with)\b/.test(text)).map((text) => text.replace(/\\\n\s*/g, ''));
+}
+
+/** The planner's settings that the store's connections begin with. */
+async function plannerSettings() {
+  const source = await readFile(new URL('../src/backend/postgres.rs', import.meta.url), 'utf8');
+  const settings = [...source.matchAll(/\("(enable_\w+)", "(\w+)"\.to_owned\(\)\)/g)].map(([, name, value]) => `set ${name} = ${value}`);
+  expect(settings.length).toBeGreaterThan(0);
+  return settings;
+}
+
+/** Runs the statement, and says what it did: the plan's text, and how many rows were looked at. Nothing stays changed. */
+const explain = {
+  async postgres(connection, sql, values) {
+    const plans = [];
+    // A statement that was run often gets a plan for any value.
+    for (const mode of ['force_custom_plan', 'force_generic_plan']) {
+      await connection.query('begin');
+      await connection.query(`set local plan_cache_mode = ${mode}`);
+      await connection.query(`prepare explained as ${sql}`);
+      const literals = values.map((value) => (typeof value === 'string' ? `'${value}'` : String(value))).join(', ');
+      const rows = await connection.query(`explain (analyze, costs off, timing off, summary off) execute explained(${literals})`);
+      await connection.query('rollback');
+      await connection.query('deallocate explained');
+      const text = rows.map((row) => row['QUERY PLAN']).join('\n');
+      const looked = [...text.matchAll(/actual rows=(\d+(?:\.\d+)?) loops=(\d+)|Rows Removed by \w+(?: \w+)*: (\d+)/g)];
+      plans.push({ text, rows: Math.max(0, ...looked.map(([, rows, loops, removed]) => Number(removed ?? rows * loops))) });
+    }
+    return plans;
+  },
+
+  async sqlite(connection, sql, values) {
+    const positional = [...sql.matchAll(/\?(\d)/g)].map(([, place]) => values[place - 1]);
+    const rows = await connection.query(`explain query plan ${sql.replace(/\?\d/g, '?')}`, positional);
+    return [{ text: rows.map(({ detail }) => detail).join('\n'), rows: 0 }];
+  },
+
+  async mysql(connection, sql, values) {
+    const text = (await connection.query(`explain ${sql}`, values)).map((row) => JSON.stringify(row)).join('\n');
+    await connection.query('begin');
+    await connection.query('flush status');
+    await connection.query(sql, values);
+    const counters = await connection.query(`show session status like 'Handler_read%'`);
+    await connection.query('rollback');
+    return [{ text, rows: counters.reduce((sum, row) => sum + Number(row.Value), 0) }];
+  },
+};
+explain.mariadb = explain.mysql;
+
+const SORTS = /\bSort\b|filesort|TEMP B-TREE|temporary/i;
+const SCANS = {
+  postgres: /Seq Scan on batchactions_batches/,
+  sqlite: /SCAN (?:TABLE )?batchactions_batches/,
+  mysql: /"type":"(?:ALL|index)"|(?:Table|Index|Covering index) scan on batchactions_batches/,
+};
+SCANS.mariadb = SCANS.mysql;
+
+onEveryDatabase((on) => {
+  describe('in the middle of a job of 20,000 batches', { timeout: 120_000 }, () => {
+    const { dialect } = on;
+    const job = jobOf(batches);
+    let connection;
+    let held;
+
+    const prepared = async () => {
+      if (connection) return;
+      await on.store.saveJobState(job);
+      // A tenth is done, by the store's own calls; some are held.
+      await Promise.all(
+        Array.from({ length: 16 }, async () => {
+          for (let n = 0; n < batches / 160; n++) await complete(on.store, job.id, (await claim(on.store, job.id)).batchId);
+        }),
+      );
+      held = [];
+      for (let n = 0; n < 16; n++) held.push(await claim(on.store, job.id, 'worker'));
+      connection = await on.own.connect();
+      if (dialect === 'postgres') for (const setting of await plannerSettings()) await connection.query(setting);
+    };
+    if (on.database.raw) beforeAll(prepared, 120_000);
+
+    /** What stands for each placeholder, by function and statement; MySQL's repeat. */
+    const values = () => {
+      const last = held.at(-1);
+      const from = last.batchIndex + 1;
+      const [minutes, any] = [900_000, null];
+      const change = [job.id, last.batchId, 'worker', any];
+      const mysqlChange = [last.batchId, job.id, 'worker', any, any];
+      return {
+        postgres: {
+          claim: [[job.id, 'worker', from]],
+          update_batch: [[job.id, last.batchId, 'COMPLETED', 10, 0, any]],
+          release: [change],
+          renew: [change],
+          claim_outlook: [[job.id]],
+          reclaim_outlook: [[job.id, minutes, from]],
+          has_open_batch: [[job.id, from]],
+          reclaim: [[job.id, minutes, any]],
+        },
+        mysql: {
+          claim: [
+            [job.id, from, job.id],
+            ['worker', 1, last.batchId],
+          ],
+          update_batch: [['COMPLETED', 10, 0, last.batchId, job.id, any, any]],
+          release: [mysqlChange],
+          renew: [mysqlChange],
+          claim_outlook: [[job.id, job.id, job.id]],
+          reclaim_outlook: [[job.id, job.id, minutes, job.id, from, job.id]],
+          has_open_batch: [[job.id, from, job.id]],
+          reclaim: [undefined, [job.id, minutes]],
+        },
+      };
+    };
+    const names = ['claim', 'update_batch', 'release', 'renew', 'claim_outlook', 'reclaim_outlook', 'has_open_batch', 'reclaim'];
+
+    const check = async (name) => {
+      const given = values();
+      const list = (given[dialect] ?? given[dialect === 'sqlite' ? 'postgres' : 'mysql'])[name];
+      const texts = await statements(dialect, name);
+      expect(texts).toHaveLength(list.length);
+      for (const [place, text] of texts.entries()) {
+        if (list[place] === undefined) continue;
+        for (const plan of await explain[dialect](connection, text, list[place])) {
+          // The batches that a reclaim takes are sorted, so that they are locked in order: these few, and no other.
+          if (name !== 'reclaim') expect(plan.text).not.toMatch(SORTS);
+          expect(plan.text).not.toMatch(SCANS[dialect]);
+          expect(plan.rows, plan.text).toBeLessThanOrEqual(few);
+        }
+      }
+    };
+
+    for (const name of names) on.needs('raw')(`${name} looks at a few rows`, () => check(name));
+
+    for (const name of names) {
+      on.needs('raw')(`${name} looks at a few rows once the table is analyzed`, async () => {
+        await connection.query(on.mysqlFamily ? 'analyze table batchactions_batches' : 'analyze');
+        await check(name);
+      });
+    }
+  });
+});
