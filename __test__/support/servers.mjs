@@ -45,6 +45,67 @@ export function startProxy(target, port) {
   }, port);
 }
 
+/**
+ * A server that hands every connection on to another port, and can go quiet without a word: then it still accepts connections and keeps those
+ * that it has, and hands nothing on. What arrives meanwhile is late, not lost, unless the connections are cut.
+ *
+ * `silence()` both directions, or with `{ replies: true }` only what the other port answers; `resume()`; `cut()` ends all connections.
+ */
+export async function startQuietableProxy(target) {
+  const pairs = new Set();
+  const quiet = { requests: false, replies: false };
+  const apply = ({ client, upstream }) => {
+    for (const [socket, isQuiet] of [
+      [client, quiet.requests],
+      [upstream, quiet.replies],
+    ]) {
+      if (isQuiet) socket.pause();
+      else socket.resume();
+    }
+  };
+  const handle = await startServer((client) => {
+    const upstream = connect(target);
+    const pair = { client, upstream };
+    pairs.add(pair);
+    for (const [from, to] of [
+      [client, upstream],
+      [upstream, client],
+    ]) {
+      from.on('data', (data) => to.write(data));
+      from.on('end', () => to.end());
+      from.on('error', () => {});
+      from.on('close', () => {
+        pairs.delete(pair);
+        to.destroySoon();
+      });
+    }
+    apply(pair);
+  });
+  const set = (requests, replies) => {
+    Object.assign(quiet, { requests, replies });
+    for (const pair of pairs) apply(pair);
+  };
+  return {
+    port: handle.port,
+    /** Connections that are open. */
+    get open() {
+      return pairs.size;
+    },
+    silence: ({ replies = false } = {}) => set(!replies, true),
+    resume: () => set(false, false),
+    cut() {
+      for (const { client, upstream } of pairs) {
+        client.destroy();
+        upstream.destroy();
+      }
+    },
+    async close() {
+      this.cut();
+      await handle.close();
+    },
+  };
+}
+
 async function listen(server, port = 0) {
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');

@@ -1,0 +1,272 @@
+// A fleet of processes at work on one job, and what they did.
+
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { newId } from '../support/suite.mjs';
+import { assemble, check } from './checker.mjs';
+import { dueStatus, now, recorder, work } from './importer.mjs';
+
+/** How much of everything: 1 in CI, more for a run that looks for what is rare. */
+export const scale = Number(process.env.HISTORY_SCALE ?? 1);
+if (!(scale > 0)) throw new Error(`HISTORY_SCALE must be a number above 0, not ${process.env.HISTORY_SCALE}`);
+
+const SCRIPT = fileURLToPath(new URL('./fleet-process.mjs', import.meta.url));
+const RECORDS = 5;
+
+/**
+ * How long a call may take: what a statement may, and a margin. A call may have to wait for one before it (saves go in groups), and bring the copy in
+ * the job's JSON up to date behind its own statement, and each may have to connect first.
+ */
+export const longest = ({ statementTimeoutMs, connectTimeoutMs }) => statementTimeoutMs + 2 * (statementTimeoutMs + connectTimeoutMs);
+
+/** A job as the importer's orchestrator prepares it. */
+async function prepare(store, { batches, failingEvery }) {
+  const id = newId('history');
+  const indexes = (batch) => Array.from({ length: RECORDS }, (_, n) => batch * RECORDS + n);
+  const list = Array.from({ length: batches }, (_, index) => ({
+    id: `${id}.b${index}`,
+    index,
+    indexes: indexes(index),
+    due: dueStatus(index, failingEvery),
+  }));
+  for (const batch of list) {
+    const records = batch.indexes.map((index) => ({ index, raw: { line: index }, parsed: {}, status: 'pending', errors: [] }));
+    await store.saveBatchRecords(id, batch.id, records);
+  }
+  await store.saveJobState({
+    id,
+    config: { batchSize: RECORDS },
+    status: 'PROCESSING',
+    batches: list.map((batch) => ({
+      id: batch.id,
+      index: batch.index,
+      status: 'PENDING',
+      records: [],
+      processedCount: 0,
+      failedCount: 0,
+      recordStartIndex: batch.indexes[0],
+      recordEndIndex: batch.indexes.at(-1),
+    })),
+    totalRecords: batches * RECORDS,
+    startedAt: Date.now(),
+    distributed: true,
+  });
+  return { id, batches: list };
+}
+
+/** What is stored once everybody is done. `query`, where there is one, reads past the store. */
+async function look(store, job, query) {
+  const records = {};
+  for (const { id } of job.batches) records[id] = await store.getBatchRecords(job.id, id);
+  const seen = {
+    job: await store.getJobState(job.id),
+    progress: await store.getProgress(job.id),
+    status: await store.getDistributedStatus(job.id),
+    records,
+  };
+  if (query) {
+    seen.rows = await query('select * from "batchactions_batches" where "jobId" = ? order by "batchIndex"', [job.id]);
+    const [row] = await query('select "batches" from "batchactions_jobs" where "id" = ?', [job.id]);
+    seen.copy = JSON.parse(row.batches);
+  }
+  return seen;
+}
+
+/**
+ * Lets a fleet do a job, and checks the history.
+ *
+ * @param {object} run
+ * @param {import('../../index.js').SqlxStateStore} run.store Prepares the job, and reads the outcome. No fault hits it.
+ * @param {string} run.url Where the fleet finds the database.
+ * @param {Function} [run.query] SQL past the store.
+ * @param {(fleet: Fleet) => Promise<void>} [run.fault] Happens while the fleet is at work. It ends when the job is done at the latest.
+ * @param {boolean} [run.inProcess] The workers are in this process and share one store: `run.store`.
+ * @returns {Promise<{ violations: object[], facts: object }>}
+ */
+export async function observe({ store, url, query, fault, inProcess = false, ...given }) {
+  const plan = {
+    processes: 4,
+    workers: 4,
+    batches: Math.ceil(100 * scale),
+    leaseMs: 1_500,
+    thinkMs: 25,
+    stalls: true,
+    failingEvery: 0,
+    runMs: 60_000 * Math.max(1, scale),
+    ...given,
+    options: { statementTimeoutMs: 5_000, connectTimeoutMs: 2_000, ...given.options },
+  };
+  const job = await prepare(store, plan);
+  const folder = await mkdtemp(join(tmpdir(), 'batchactions-history-'));
+  const fleet = new Fleet(job, folder, url, plan);
+  try {
+    if (inProcess) await fleet.workHere(store);
+    else {
+      for (let n = 0; n < plan.processes; n++) fleet.start(`p${n}`);
+      await Promise.all([fault?.(fleet), fleet.done()]);
+      // The fault may have started another one when the last was gone.
+      await fleet.done();
+    }
+    const history = {
+      calls: fleet.calls(),
+      batches: job.batches,
+      interruptions: fleet.interruptions,
+      crashes: fleet.crashes,
+      leaseMs: plan.leaseMs,
+      longestMs: longest(plan.options),
+      faultless: plan.faultless,
+      seen: await look(store, job, query),
+    };
+    const result = check(history);
+    result.facts.kills = fleet.interruptions.filter(({ until }) => until === undefined).length;
+    Object.assign(result.facts, fleet.counts);
+    await keep(job, history, result);
+    return result;
+  } finally {
+    await fleet.end();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** For whoever wants to read a history: HISTORY_KEEP names a folder. */
+async function keep(job, history, result) {
+  const { HISTORY_KEEP: folder } = process.env;
+  if (!folder) return;
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, `${job.id}.json`), JSON.stringify({ ...result, ...history }, null, 1));
+}
+
+class Fleet {
+  interruptions = [];
+  crashes = [];
+  /** What a fault wants to be known of itself. */
+  counts = {};
+  /** Processes at work. */
+  running = new Set();
+  #files = [];
+  #lines = [];
+  #started = new Map();
+  #ending = false;
+
+  constructor(job, folder, url, plan) {
+    Object.assign(this, { job, folder, url, plan });
+  }
+
+  /**
+   * Starts a process of workers.
+   * @param {string} workerName Its workers' ids begin with it. A process that takes over from a dead one has the same.
+   * @param {{ url?: string, renews?: boolean, workers?: number }} [how]
+   */
+  start(workerName, { url = this.url, ...how } = {}) {
+    const count = (this.#started.get(workerName) ?? 0) + 1;
+    const total = [...this.#started.values()].reduce((sum, n) => sum + n, 0);
+    this.#started.set(workerName, count);
+    const name = `${workerName}#${count}`;
+    const file = join(this.folder, `${name}.jsonl`);
+    const { workers, leaseMs, thinkMs, stalls, failingEvery, runMs } = this.plan;
+    // Half of the processes have a store for each worker, half of them renew their leases, and not the same half.
+    const leaseRenewal = total % 4 >= 2 ? { everyMs: Math.round(leaseMs / 4), forMs: 10 * leaseMs } : undefined;
+    const options = { ...this.plan.options, leaseRenewal };
+    const shared = total % 2 === 0;
+    const plan = {
+      jobId: this.job.id,
+      url,
+      options,
+      name,
+      workerName,
+      file,
+      shared,
+      workers,
+      leaseMs,
+      thinkMs,
+      stalls,
+      failingEvery,
+      runMs,
+    };
+    const child = fork(SCRIPT, [JSON.stringify({ ...plan, ...how })], { execArgv: [], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    // The channel is of no use, and the process has to end by itself.
+    child.disconnect();
+    const member = { name, workerName, child, file, killed: false, errors: '' };
+    child.stderr.on('data', (text) => (member.errors += text));
+    member.exited = this.#exit(member);
+    this.running.add(member);
+    this.#files.push(file);
+    return member;
+  }
+
+  async #exit(member) {
+    const [code, signal] = await once(member.child, 'exit');
+    this.running.delete(member);
+    if (code === 0 || member.killed || this.#ending) return;
+    this.crashes.push(`${member.name} ended with ${code ?? signal}: ${member.errors}`);
+  }
+
+  /** Kills a process, and resolves once it is gone: with the calls that it had under way. */
+  async kill(member) {
+    // The exit may be known to the system and not yet here: then there was nothing to kill.
+    if (!this.running.has(member) || member.child.exitCode !== null) return [];
+    this.interruptions.push({ process: member.name, at: now() });
+    member.killed = true;
+    member.child.kill('SIGKILL');
+    await member.exited;
+    return assemble(read(member.file)).filter(({ returned }) => returned === undefined);
+  }
+
+  /** Stops a process for a while, in the middle of whatever it does. */
+  async suspend(member, ms) {
+    const interruption = { process: member.name, at: now() };
+    if (!member.child.kill('SIGSTOP')) return;
+    await sleep(ms);
+    member.child.kill('SIGCONT');
+    // What it does on waking is late too.
+    this.interruptions.push({ ...interruption, until: now() + 500 });
+  }
+
+  /** Resolves once every process has ended, those too that are started meanwhile. */
+  async done() {
+    while (this.running.size > 0) await Promise.race([...this.running].map(({ exited }) => exited));
+  }
+
+  get isDone() {
+    return this.running.size === 0;
+  }
+
+  /** One of the processes that have begun to work. */
+  random() {
+    const members = [...this.running].filter(({ file }) => existsSync(file) && statSync(file).size > 0);
+    return members[Math.floor(Math.random() * members.length)];
+  }
+
+  async workHere(store) {
+    const { processes, workers, explicit = true, leaseMs, thinkMs, stalls, failingEvery, runMs } = this.plan;
+    const record = recorder('here', (line) => this.#lines.push(line));
+    const plan = { jobId: this.job.id, record, explicit, leaseMs, thinkMs, stalls, failingEvery, giveUpAt: now() + runMs };
+    await Promise.all(Array.from({ length: processes * workers }, (_, n) => work(store, { ...plan, workerId: `w${n}` })));
+  }
+
+  calls() {
+    return assemble([...this.#lines, ...this.#files.flatMap(read)]);
+  }
+
+  /** Ends what still runs, for the test has failed. */
+  async end() {
+    this.#ending = true;
+    for (const { child } of this.running) child.kill('SIGKILL');
+    await this.done();
+  }
+}
+
+function read(file) {
+  // A process that is killed before it writes leaves no file, one that is killed while it writes half a line.
+  if (!existsSync(file)) return [];
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .slice(0, -1)
+    .map((line) => JSON.parse(line));
+}

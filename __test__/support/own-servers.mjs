@@ -1,0 +1,206 @@
+// Database servers that a test starts for itself, to do to them what may be done to no other: end them in the middle, and start them again.
+//
+// They live in a temporary folder and on a free port of 127.0.0.1, and end with the process that started them at the latest.
+
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chown, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir, userInfo } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { connect } from './raw.mjs';
+import { deadPort } from './servers.mjs';
+
+const run = promisify(execFile);
+
+/** How long a server may take to start: after a crash it repairs itself first. */
+const PATIENCE_MS = 60_000;
+
+const KINDS = {
+  postgres: {
+    programs: ['postgres', 'initdb'],
+    folders: postgresFolders,
+    user: plainUser,
+    url: (port) => `postgres://postgres@127.0.0.1:${port}/postgres`,
+    async make({ initdb }, data, how) {
+      await run(initdb, ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'], how);
+    },
+    // Nothing is lost where only processes end: what is written is in the system's hands.
+    start: ({ postgres }, data, port) => {
+      const settings = ['fsync=off', 'max_connections=100', 'unix_socket_directories=', 'listen_addresses=127.0.0.1', `port=${port}`];
+      return [postgres, ['-D', data, ...settings.flatMap((setting) => ['-c', setting])]];
+    },
+    // Fast: it ends connections, rolls back what is open, and writes all out. Immediate: it ends, and repairs itself as it starts.
+    orderly: ['SIGINT', 'SIGQUIT'],
+  },
+  mariadb: {
+    programs: ['mariadbd', 'mariadb-install-db'],
+    folders: () => ['/usr/sbin', '/usr/bin', '/usr/local/sbin', '/usr/local/bin', '/opt/homebrew/bin'],
+    user: async () => ({}),
+    url: (port) => `mysql://root@127.0.0.1:${port}/mysql`,
+    async make({ 'mariadb-install-db': install }, data, how) {
+      const flags = ['--no-defaults', `--datadir=${data}`, `--user=${userInfo().username}`];
+      await run(install, [...flags, '--auth-root-authentication-method=normal', '--skip-test-db'], how);
+    },
+    start: ({ mariadbd }, data, port) => [
+      mariadbd,
+      [
+        '--no-defaults',
+        `--datadir=${data}`,
+        `--user=${userInfo().username}`,
+        `--socket=${data}.sock`,
+        `--pid-file=${data}.pid`,
+        `--port=${port}`,
+        '--bind-address=127.0.0.1',
+        '--innodb-buffer-pool-size=32M',
+        '--skip-log-bin',
+      ],
+    ],
+    orderly: ['SIGTERM'],
+  },
+};
+
+/** The programs that a server of this kind is started with; what is missing, where some are. */
+export function findServer(kind) {
+  const { programs, folders } = KINDS[kind];
+  const places = [...(process.env.PATH ?? '').split(delimiter), ...folders()];
+  const found = {};
+  for (const program of programs) {
+    const place = places.find((folder) => folder && existsSync(join(folder, program)));
+    if (!place) return { missing: `there is no ${program} on this machine` };
+    found[program] = join(place, program);
+  }
+  return { programs: found };
+}
+
+/** PostgreSQL keeps its servers away from the path, each version in a folder of its own. */
+function postgresFolders() {
+  const folders = [];
+  try {
+    folders.push(execFileSync('pg_config', ['--bindir'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim());
+  } catch {
+    // It belongs to another package than the server.
+  }
+  const base = '/usr/lib/postgresql';
+  const versions = existsSync(base) ? readdirSync(base).sort((a, b) => Number(b) - Number(a)) : [];
+  return [...folders, ...versions.map((version) => join(base, version, 'bin'))];
+}
+
+/** PostgreSQL refuses to run as root: there it runs as another user. */
+async function plainUser() {
+  if (process.getuid?.() !== 0) return {};
+  for (const name of ['postgres', 'nobody']) {
+    const ids = await Promise.all(['-u', '-g'].map((flag) => run('id', [flag, name]))).catch(() => null);
+    if (ids) return { uid: Number(ids[0].stdout), gid: Number(ids[1].stdout) };
+  }
+  throw new Error('PostgreSQL does not run as root, and there is no user nobody');
+}
+
+/**
+ * Starts a server of the test's own.
+ * @param {'postgres' | 'mariadb'} kind
+ * @returns {Promise<{ url: string, restart(downMs?: number): Promise<void>, crash(downMs?: number): Promise<void>, end(): Promise<void> }>} `restart`
+ *   ends it in order (each time in the next of the ways that it has), `crash` kills its main process; both start it again after `downMs`, and
+ *   resolve once it answers.
+ */
+export async function startOwnServer(kind) {
+  const { user, url, make, start, orderly } = KINDS[kind];
+  const { programs, missing } = findServer(kind);
+  if (missing) throw new Error(missing);
+  const folder = await mkdtemp(join(tmpdir(), `batchactions-own-${kind}-`));
+  const how = { cwd: folder, ...(await user()) };
+  const data = join(folder, 'data');
+  const port = await deadPort();
+  const address = url(port);
+  let server;
+
+  const isUp = () => server !== undefined && server.exitCode === null && server.signalCode === null;
+  const last = () => {
+    if (isUp()) server.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  };
+
+  async function up() {
+    const deadline = Date.now() + PATIENCE_MS;
+    let reason = 'it did not start';
+    while (Date.now() < deadline) {
+      if (!isUp()) {
+        server = spawn(...start(programs, data, port), { ...how, stdio: ['ignore', 'ignore', 'pipe'] });
+        server.stderr.on('data', (text) => (reason = String(text).trim()));
+        server.on('error', (error) => (reason = error.message));
+      }
+      try {
+        const connection = await connect(kind, address);
+        await connection.query('select 1');
+        await connection.end();
+        return;
+      } catch {
+        // A server may end at once where processes of the one before it are not all gone: then it is started again.
+        await sleep(100);
+      }
+    }
+    throw new Error(`${kind} does not start: ${reason}`);
+  }
+
+  async function down(signal) {
+    if (!isUp()) return;
+    const exited = new Promise((resolve) => server.once('exit', resolve));
+    const own = children(server.pid);
+    server.kill(signal);
+    await exited;
+    await gone(own);
+  }
+
+  let restarts = 0;
+  const handle = {
+    url: address,
+    async restart(downMs = 0) {
+      await down(orderly[restarts++ % orderly.length]);
+      await sleep(downMs);
+      await up();
+    },
+    async crash(downMs = 0) {
+      await down('SIGKILL');
+      await sleep(downMs);
+      await up();
+    },
+    async end() {
+      process.off('exit', last);
+      await down(orderly[0]);
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+  process.once('exit', last);
+  try {
+    if (how.uid !== undefined) await chown(folder, how.uid, how.gid);
+    await make(programs, data, how);
+    await up();
+  } catch (error) {
+    await handle.end();
+    throw error;
+  }
+  return handle;
+}
+
+/** The processes that a process has started. */
+function children(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+  } catch {
+    return [];
+  }
+}
+
+/** Waits until processes that lost their parent have ended, as PostgreSQL's do by themselves. */
+async function gone(pids) {
+  const alive = (pid) => {
+    try {
+      process.kill(pid, 0);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  for (let tries = 0; tries < 200 && pids.some(alive); tries++) await sleep(50);
+}
