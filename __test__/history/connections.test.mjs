@@ -1,0 +1,179 @@
+// What many processes do to one job while their connections and the network fail: see `processes.test.mjs`.
+
+import { describe, expect, onTestFinished } from 'vitest';
+import { startQuietableProxy } from '../support/servers.mjs';
+import { jobOf, newId, onEveryDatabase, recordOf, SqlxStateStore } from '../support/suite.mjs';
+import { assemble, describe as describeCall } from './checker.mjs';
+import { longest, observe, scale } from './fleet.mjs';
+import { recorder } from './importer.mjs';
+import { expectCorrect, long, targetOf, wait } from './runs.mjs';
+
+onEveryDatabase((on) => {
+  describe('connections are killed by the server', () => {
+    // Those of this database only, and of those only the fleet's. What the store repeats by itself does not show in the history, so the server
+    // says how many were in the middle of something.
+    const list = {
+      postgres: (db) =>
+        db.query(
+          `select pid as "id", state <> 'idle' as "busy" from pg_stat_activity
+           where datname = current_database() and pid <> pg_backend_pid() and state is not null`,
+        ),
+      async mysql(db) {
+        const threads = await db.query('show full processlist');
+        return threads.filter((thread) => thread.db === on.own.name).map(({ Id, Command }) => ({ id: Id, busy: Command !== 'Sleep' }));
+      },
+    };
+    const end = {
+      postgres: async (db, id) => (await db.query('select pg_terminate_backend(?) as "ended"', [id]))[0].ended,
+      mysql: (db, id) =>
+        db.query(`kill ${Number(id)}`).then(
+          () => true,
+          (error) => {
+            if (/unknown thread/i.test(error.message)) return false;
+            throw error;
+          },
+        ),
+    };
+
+    on.except(['sqlite'], 'it has no connections that a server could end')('while they are in use', long, async () => {
+      const protocol = on.mysqlFamily ? 'mysql' : 'postgres';
+      const killer = await on.connect();
+      let spared;
+      const fault = async (fleet) => {
+        fleet.counts.ended = fleet.counts.inUse = 0;
+        while (!fleet.isDone) {
+          await wait(20, 80);
+          const open = (await list[protocol](killer)).filter(({ id }) => !spared.has(id));
+          open.sort((a, b) => Number(b.busy) - Number(a.busy));
+          for (const { id, busy } of open.slice(0, 3)) {
+            if (!(await end[protocol](killer, id))) continue;
+            fleet.counts.ended++;
+            if (busy) fleet.counts.inUse++;
+          }
+        }
+      };
+      await expectCorrect(
+        async () => {
+          // The test's own; the fleet's are not there yet.
+          await on.query('select 1');
+          spared = new Set((await list[protocol](killer)).map(({ id }) => id));
+          return observe({ ...targetOf(on), fault, options: { statementTimeoutMs: 5_000 } });
+        },
+        // PostgreSQL says that it ends the connection in place of an answer, so the store knows what did not happen, and repeats even a claim.
+        (facts) => facts.inUse >= 10 && (on.dialect === 'postgres' || facts.failed > 0),
+      );
+    });
+  });
+
+  describe('the network goes quiet', () => {
+    // Half of the fleet is behind a door that can be shut without a sound. Its leases end meanwhile, the other half takes over, and what was on
+    // its way arrives when nobody waits for it any more.
+    const options = { statementTimeoutMs: 1_500, connectTimeoutMs: 1_000 };
+
+    const openDoor = async () => {
+      const url = new URL(on.url);
+      const door = await startQuietableProxy({ host: url.hostname, port: Number(url.port) || (on.mysqlFamily ? 3306 : 5432) });
+      onTestFinished(() => door.close());
+      url.hostname = '127.0.0.1';
+      url.port = String(door.port);
+      return { door, url: url.href };
+    };
+
+    const throughDoor = async (run, inflict) => {
+      const { door, url } = await openDoor();
+      const fault = async (fleet) => {
+        for (const name of ['q0', 'q1']) fleet.start(name, { url });
+        await expect.poll(() => fleet.isDone || door.open > 2, { timeout: 20_000 }).toBe(true);
+        try {
+          await inflict(fleet, door, url);
+        } finally {
+          door.resume();
+        }
+      };
+      return observe({ ...targetOf(on), ...run, fault, options, processes: 2 });
+    };
+
+    const noNetwork = on.except(['sqlite'], 'there is no network between it and its store');
+
+    noNetwork('in both directions, and resumes or ends', long, async () => {
+      const inflict = async (fleet, door, url) => {
+        for (let times = 0; times < 2 * scale && !fleet.isDone; times++) {
+          await wait(200, 500);
+          door.silence();
+          // One that has never heard a word from the server.
+          if (times === 0) fleet.start('new', { url });
+          await wait(2_500, 3_500);
+          if (times % 2 === 1) door.cut();
+          door.resume();
+        }
+      };
+      await expectCorrect(
+        () => throughDoor({ batches: Math.ceil(140 * scale) }, inflict),
+        (facts) => facts.failed > 10 && facts.reclaimed > 0,
+      );
+    });
+
+    noNetwork('in the direction of the replies, so that claims are made that nobody knows of', long, async () => {
+      const inflict = async (fleet, door) => {
+        for (let times = 0; times < 30 * scale && !fleet.isDone; times++) {
+          await wait(20, 100);
+          door.silence({ replies: true });
+          // Most of the time just so long that what is under way is done; else until the calls are given up.
+          await (times % 12 === 6 ? wait(1_700, 2_200) : wait(20, 50));
+          door.cut();
+          door.resume();
+        }
+      };
+      await expectCorrect(
+        () => throughDoor({ batches: Math.ceil(140 * scale), failingEvery: 30 }, inflict),
+        (facts) => facts.failed > 10 && facts.reclaimed > 0 && facts.lostClaims > 0,
+      );
+    });
+
+    // Calls made at once, each with ids of its own: what they wait for is the server, and not each other.
+    const crowds = {
+      'jobs that are saved': (store, n) => [store.saveJobState(jobOf(1)), store.getProgress(`job ${n}`)],
+      'records that are saved': (store, n) => [store.saveProcessedRecord(newId(), 'b', recordOf(n)), store.getJobState(`job ${n}`)],
+      'records that are saved in bulk': (store, n) => [store.saveBatchRecords(newId(), 'b', [recordOf(n)])],
+      'records that are saved alone and in bulk, in turn': (store, n) => [
+        store.saveProcessedRecord(newId(), 'b', recordOf(n)),
+        store.saveBatchRecords(newId(), 'b', [recordOf(n)]),
+      ],
+      'jobs that are finalized, and batches claimed': (store, n) => [store.tryFinalizeJob(`job ${n}`), store.claimBatch(`job ${n}`, 'w')],
+      'a store that is closed': (store, n) => (n === 7 ? [store.close()] : []),
+    };
+
+    describe('and holds nothing up for longer than a call may take:', () => {
+      for (const [name, crowd] of Object.entries(crowds)) {
+        noNetwork(name, long, async () => {
+          const { door, url } = await openDoor();
+          const times = { statementTimeoutMs: 500, connectTimeoutMs: 500 };
+          const open = () => {
+            const store = new SqlxStateStore(url, { ...times, pool: { max: 3, acquireTimeoutMs: 500 } });
+            onTestFinished(() => store.close());
+            return store;
+          };
+          const stores = { fresh: open(), used: open() };
+          await Promise.all(['a', 'b', 'c'].map((id) => stores.used.getProgress(id)));
+
+          const lines = [];
+          const record = recorder('here', (line) => lines.push(line));
+          const made = [];
+          door.silence();
+          for (const [worker, store] of Object.entries(stores)) {
+            for (let n = 0; n < 8; n++) {
+              for (const call of crowd(store, n)) made.push(record(worker, name, {}, () => call));
+            }
+          }
+          await Promise.all(made);
+          door.resume();
+
+          const calls = assemble(lines);
+          const late = calls.filter(({ invoked, returned }) => returned - invoked > longest(times));
+          expect(late.map(describeCall)).toEqual([]);
+          expect(calls.filter(({ error }) => error && !error.retryable).map(describeCall)).toEqual([]);
+        });
+      }
+    });
+  });
+});

@@ -1,0 +1,95 @@
+// What many processes do to one job while some of them are late, stopped or killed, and whether a correct store could have answered them so.
+//
+// Each test lets a fleet of processes do a job as the importer's workers do, breaks something meanwhile, and hands the history of all calls to
+// the checker (`checker.mjs`). A fault that hit nothing proves nothing: it is inflicted again, on a new job, a few times. Faults of connections
+// and servers are in `connections.test.mjs` and
+// `servers.test.mjs`.
+//
+//   npx vitest run __test__/history                     one job for each fault and database: minutes
+//   HISTORY_SCALE=20 npx vitest run __test__/history    jobs of twenty times as many batches, and as many faults
+//   HISTORY_KEEP=folder                                 keeps each history there, as JSON, with what the checker found, and prints the numbers
+//
+// No time is asserted but this: a call returns within what the options say that a statement may take, and a margin (`longest` in `fleet.mjs`).
+
+import { describe, expect, test } from 'vitest';
+import { onEveryDatabase } from '../support/suite.mjs';
+import { observe, scale } from './fleet.mjs';
+import { expectCorrect, long, ROUNDS, targetOf, wait } from './runs.mjs';
+
+onEveryDatabase((on) => {
+  describe('nothing fails', () => {
+    // Where no lease ends, nothing is taken from anybody, and there is exactly one who is told that it finalized the job.
+    const calm = { leaseMs: 120_000, stalls: false, faultless: true };
+
+    const expectCalm = async (given) => {
+      const facts = await expectCorrect(
+        () => observe({ ...targetOf(on), ...calm, ...given }),
+        ({ released }) => released > 0,
+      );
+      expect(facts).toMatchObject({ finalizers: 1, reclaimed: 0, failed: 0, unanswered: 0 });
+    };
+
+    on.needs('shared')('four processes', long, () => expectCalm({}));
+
+    test('sixteen workers of one store', long, () => expectCalm({ inProcess: true, failingEvery: 20 }));
+  });
+
+  describe('workers are late', () => {
+    test('that keep silent for longer than their lease, in one store', long, async () => {
+      const all = (facts) => facts.reclaimed > 0 && facts.failures.LEASE_LOST > 0;
+      await expectCorrect(() => observe({ ...targetOf(on), inProcess: true, faultless: true }), all);
+    });
+
+    on.needs('shared')('that are stopped in the middle and go on after their lease', long, async () => {
+      const fault = async (fleet) => {
+        for (let stops = 0; stops < 3 * scale && !fleet.isDone; stops++) {
+          await wait(200, 600);
+          const member = fleet.random();
+          if (member) await fleet.suspend(member, 2_000);
+        }
+      };
+      await expectCorrect(
+        () => observe({ ...targetOf(on), fault, failingEvery: 25 }),
+        (facts) => facts.reclaimed > 0 && facts.failures.LEASE_LOST > 0,
+      );
+    });
+  });
+
+  // The control: it shows that the whole of this, and not the checker alone, sees what goes wrong.
+  if (on.database.name === 'sqlite-memory') {
+    describe('workers are late and hand over no token', () => {
+      test('so that a store which they share can not tell them apart, which is found', long, async () => {
+        const rules = new Set();
+        for (let round = 0; round < ROUNDS && !rules.has('fencing'); round++) {
+          const { violations } = await observe({ ...targetOf(on), inProcess: true, explicit: false });
+          for (const { rule } of violations) rules.add(rule);
+        }
+        expect([...rules]).toContain('fencing');
+      });
+    });
+  }
+
+  describe('processes are killed', () => {
+    on.needs('shared')('and others take over, under the same and under new ids', long, async () => {
+      const fault = async (fleet) => {
+        let taken = 0;
+        let cut = 0;
+        while (!fleet.isDone && fleet.interruptions.length < 10 * scale) {
+          await wait(150, 500);
+          const member = fleet.random();
+          if (!member) continue;
+          const underWay = await fleet.kill(member);
+          if (!member.killed) continue;
+          cut += underWay.length;
+          taken++;
+          fleet.start(taken % 2 === 0 ? member.workerName : `late${taken}`);
+        }
+        fleet.counts.cut = cut;
+      };
+      await expectCorrect(
+        () => observe({ ...targetOf(on), fault }),
+        (facts) => facts.kills >= 5 && facts.cut >= 5 && facts.reclaimed > 0,
+      );
+    });
+  });
+});

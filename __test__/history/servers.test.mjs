@@ -1,0 +1,48 @@
+// What many processes do to one job while its server ends and starts again: see `processes.test.mjs`.
+
+import { describe, onTestFinished, test } from 'vitest';
+import { findServer, startOwnServer } from '../support/own-servers.mjs';
+import { connect } from '../support/raw.mjs';
+import { SqlxStateStore } from '../support/suite.mjs';
+import { observe, scale } from './fleet.mjs';
+import { expectCorrect, long, wait } from './runs.mjs';
+
+// On servers of the test's own, for nobody may end another.
+describe.each(['postgres', 'mariadb'])('%s', (kind) => {
+  const { missing } = findServer(kind);
+  const required = (process.env.REQUIRE_DATABASES ?? '').split(',').map((name) => name.trim());
+  // Missing programs are said by name; where this database is required, the test runs, and fails with what is missing.
+  const isExempt = missing !== undefined && !required.includes(kind);
+  const onOwnServer = (name, body) => (isExempt ? test.skip(`${name} [exempt, ${kind}: ${missing}]`, () => {}) : test(name, long, body));
+
+  describe('the server is started again', () => {
+    const restarting = async (again) => {
+      const server = await startOwnServer(kind);
+      onTestFinished(() => server.end());
+      const store = new SqlxStateStore(server.url);
+      onTestFinished(() => store.close());
+      await store.initialize();
+
+      // The second time, and every other one then, it stays away for longer than the store tries again by itself.
+      const fault = async (fleet) => {
+        fleet.counts.restarts = 0;
+        while (!fleet.isDone && fleet.counts.restarts < 3 * scale) {
+          await wait(300, 600);
+          if (fleet.isDone) return;
+          await again(server, fleet.counts.restarts++ % 2 === 0 ? 0 : 2_500);
+        }
+      };
+      const query = async (...args) => {
+        const db = await connect(kind, server.url);
+        return db.query(...args).finally(() => db.end());
+      };
+      await expectCorrect(
+        () => observe({ store, url: server.url, query, fault, batches: Math.ceil(120 * scale), options: { statementTimeoutMs: 1_500 } }),
+        (facts) => facts.restarts >= 2 && facts.failed > 10 && facts.reclaimed > 0,
+      );
+    };
+
+    onOwnServer('in order', () => restarting((server, downMs) => server.restart(downMs)));
+    onOwnServer('after its main process was killed', () => restarting((server, downMs) => server.crash(downMs)));
+  });
+});
