@@ -7,8 +7,14 @@ import { SqlxStateStore } from '../index.js';
 import { listTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
 import { makeJob, prepare } from './support/jobs.mjs';
+import { startQuietableProxy } from './support/servers.mjs';
 
 const CHILD = fileURLToPath(new URL('./support/initialize-child.mjs', import.meta.url));
+/** The lock under which tables are made. */
+const HOLD = {
+  postgres: `select pg_advisory_lock(x'6261746368616374'::bigint)`,
+  mysql: `select get_lock(concat('batchactions ', left(sha2(database(), 256), 40)), 0)`,
+};
 const PROCESSES = 8;
 const ROUNDS = 3;
 
@@ -107,6 +113,36 @@ for (const database of databases) {
         expect(await initializeAll(children, { url: db.url, options: { schema: 'imports' } })).toStrictEqual(everyone);
         expect((await listTables(db)).every((name) => name.startsWith('imports.'))).toBe(true);
       });
+    }
+
+    if (database.serverUrl) {
+      it(
+        'waits while another process makes the tables, and notices a server that falls silent meanwhile',
+        { timeout: 60_000 },
+        async () => {
+          const db = await freshDatabase(database);
+          const other = await db.connect();
+          await other.query(HOLD[database.dialect] ?? HOLD.mysql);
+          const url = new URL(db.url);
+          const proxy = await startQuietableProxy({ host: url.hostname, port: Number(url.port) });
+          onTestFinished(() => proxy.close());
+          url.port = String(proxy.port);
+          const [behind, straight] = [openStore({ url: url.href }, { statementTimeoutMs: 1_000 }), openStore(db)];
+          const outcome = (call) => call.then(() => 'done').catch((error) => error);
+          let waiting = true;
+          const waits = straight.initialize().finally(() => (waiting = false));
+          const silenced = outcome(behind.initialize());
+          await expect.poll(() => proxy.open, { timeout: 10_000 }).toBeGreaterThan(0);
+          proxy.silence();
+          // It would have waited for an hour.
+          expect(await silenced).toMatchObject({ code: expect.stringMatching(/^(TIMEOUT|CONNECTION_FAILED)$/), retryable: true });
+          await behind.close();
+          expect(waiting).toBe(true);
+          await other.end();
+          await waits;
+          expect(await straight.getJobState('nobody')).toBeNull();
+        },
+      );
     }
 
     it('calls at once on one store all succeed, and so does one more', async () => {

@@ -1,0 +1,70 @@
+// Servers whose settings are not the usual ones: the store says on each connection what it needs, so that they make no difference.
+
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { findServer, startOwnServer } from './support/own-servers.mjs';
+import { connect } from './support/raw.mjs';
+import { claim, complete, jobOf, recordOf, SqlxStateStore } from './support/suite.mjs';
+
+const minutes = { timeout: 120_000 };
+const required = (process.env.REQUIRE_DATABASES ?? '').split(',').map((name) => name.trim());
+
+/** Global settings, so they need a server of the test's own. */
+const SETTINGS = {
+  mariadb: [
+    'set global autocommit = 0',
+    `set global completion_type = 'CHAIN'`,
+    `set global completion_type = 'RELEASE'`,
+    `set global sql_mode = 'ORACLE'`,
+    `set global sql_mode = 'ANSI,PAD_CHAR_TO_FULL_LENGTH,NO_BACKSLASH_ESCAPES'`,
+    `set global sql_mode = ''`,
+    `set global tx_isolation = 'SERIALIZABLE'`,
+    `set global time_zone = '+05:30'`,
+  ],
+  postgres: [
+    `alter system set default_transaction_isolation = 'serializable'`,
+    `alter system set default_transaction_deferrable = on`,
+    `alter system set timezone = 'Asia/Kolkata'`,
+    `alter system set standard_conforming_strings = off`,
+    `alter system set search_path = 'public'`,
+    `alter system set plan_cache_mode = 'force_generic_plan'`,
+  ],
+};
+
+describe.each(Object.keys(SETTINGS))('%s', (kind) => {
+  const { missing } = findServer(kind);
+  const isExempt = missing !== undefined && !required.includes(kind);
+  const onOwnServer = isExempt
+    ? (name) => test.skip(`${name} [exempt, ${kind}: ${missing}]`, () => {})
+    : (name, body) => test(name, minutes, body);
+
+  onOwnServer('what is saved is committed, whatever the server’s settings are', async () => {
+    const server = await startOwnServer(kind);
+    onTestFinished(() => server.end());
+    const settings = await connect(kind, server.url);
+    onTestFinished(() => settings.end());
+    for (const setting of SETTINGS[kind]) {
+      await settings.query(setting);
+      if (kind === 'postgres') await settings.query('select pg_reload_conf()');
+      const store = new SqlxStateStore(server.url);
+      await store.initialize();
+      const job = jobOf(2);
+      await store.saveJobState(job);
+      const held = await claim(store, job.id);
+      await store.saveProcessedRecord(job.id, held.batchId, recordOf(0));
+      await store.saveBatchRecords(job.id, held.batchId, [recordOf(1), recordOf(2)]);
+      await complete(store, job.id, held.batchId);
+      await store.releaseBatch(job.id, (await claim(store, job.id)).batchId, 'worker');
+      await complete(store, job.id, (await claim(store, job.id)).batchId);
+      expect(await store.tryFinalizeJob(job.id), setting).toBe(true);
+      await store.close();
+
+      // Another connection sees only what was committed.
+      const later = new SqlxStateStore(server.url);
+      onTestFinished(() => later.close());
+      const found = await later.getJobState(job.id);
+      expect(found, setting).toMatchObject({ status: 'COMPLETED', batches: [{ status: 'COMPLETED' }, { status: 'COMPLETED' }] });
+      expect(await later.getBatchRecords(job.id, held.batchId), setting).toEqual([0, 1, 2].map((index) => recordOf(index)));
+      expect(Math.abs(found.completedAt - Date.now()), setting).toBeLessThan(600_000);
+    }
+  });
+});
