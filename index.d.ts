@@ -264,8 +264,17 @@ export interface SqlxStateStoreOptions {
   readonly ssl?: SslOptions;
   /** Prepared statements kept per connection: 0 to 10,000; 100 where it is not given. */
   readonly statementCache?: number;
-  /** When a save resolves. `record`, the only value in this version: once it is committed. */
-  readonly durability?: 'record';
+  /**
+   * When `saveProcessedRecord` resolves. `record`, the default: once it is committed.
+   *
+   * `batch`: once it is queued. What is queued is written together, 50 ms later at the latest, and is committed before any other call on that
+   * job through this store takes effect, and before `close()` resolves. The queue holds 10,000 records or 16 MB of a job; a save that finds it full
+   * resolves when there is room. While something is queued the process stays alive; `process.exit()` loses it, as a crash does, which is safe
+   * because an unfinished batch is processed again as a whole. A record that can't be stored then sticks to its batch: further saves of
+   * the batch, its COMPLETED, and `close()` reject with the reason, and `saveJobState` stores the batch as FAILED even if told COMPLETED, until the
+   * record is saved again, or the batch is claimed anew. (A record that was refused because the claim was lost does not make `close()` reject.)
+   */
+  readonly durability?: 'record' | 'batch';
   /**
    * Renews every batch that this store has claimed, every `everyMs`, from a native thread, so that a blocked event loop does not
    * lose its claim; for `forMs` after the claim at most, so that a hung worker does.
@@ -396,7 +405,10 @@ export declare class SqlxStateStore {
   /** Deletes a job, its batches and its records, in slices. `true` if there was anything. Where it fails in the middle, call it again. */
   deleteJob(jobId: string): Promise<boolean>;
 
-  /** Ends the connections, once the calls under way are done. Further calls reject with `CLOSED`; further `close` calls resolve. */
+  /**
+   * Ends the connections, once the calls under way are done and what is queued is written. Further calls reject with `CLOSED`; further `close` calls do
+   * as the first. With `durability: 'batch'` it rejects, after all that, where a queued record could not be stored.
+   */
   close(): Promise<void>;
   /** `close()`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;

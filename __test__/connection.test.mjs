@@ -997,6 +997,7 @@ describe('the options', () => {
     [{ statementCache: 0 }],
     [{ statementCache: 10_000 }],
     [{ durability: 'record' }],
+    [{ durability: 'batch' }],
     [{ leaseRenewal: { everyMs: 1_000, forMs: 60_000 } }],
     [{ maxClaims: 1 }],
     [{ tablePrefix: 'my_' }],

@@ -99,6 +99,16 @@ pub struct LeaseRenewal {
     pub for_at_most: Duration,
 }
 
+/// When a save of one record is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is committed.
+    #[default]
+    Record,
+    /// Once it is queued.
+    Batch,
+}
+
 /// Everything that a store is made from. It has no `Debug`, so that no message can print it by accident.
 #[derive(Clone)]
 pub struct Settings {
@@ -122,6 +132,7 @@ pub struct Settings {
     pub statement_timeout: Duration,
     pub ssl: Ssl,
     pub statement_cache: usize,
+    pub durability: Durability,
     pub lease_renewal: Option<LeaseRenewal>,
     pub max_claims: Option<i32>,
 }
@@ -182,6 +193,7 @@ impl Settings {
             statement_timeout: Duration::from_secs(30),
             ssl: Ssl::default(),
             statement_cache: 100,
+            durability: Durability::Record,
             lease_renewal: None,
             max_claims: None,
         }
@@ -281,10 +293,12 @@ impl Settings {
             self.statement_cache = count as usize;
         }
         match options.optional_string("durability")?.as_deref() {
-            None | Some("record") => {}
+            None => {}
+            Some("record") => self.durability = Durability::Record,
+            Some("batch") => self.durability = Durability::Batch,
             Some(other) => {
                 return Err(Error::invalid(format!(
-                    "options.durability must be \"record\" in this version, not {}",
+                    "options.durability must be \"record\" or \"batch\", not {}",
                     Quoted(other)
                 )));
             }

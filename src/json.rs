@@ -185,19 +185,26 @@ impl ToNapiValue for Outcome {
     }
 }
 
-/// The promise of a call: a refusal before it began is a rejection too, and a panic in the middle is one with `INTERNAL`.
-pub fn promise<'env, F>(env: &'env Env, call: std::result::Result<F, Refusal<'env>>) -> napi::Result<PromiseRaw<'env, Outcome>>
+/// The promise of a call; a panic in the middle is a rejection with `INTERNAL`.
+pub fn promise<F>(env: &Env, call: F) -> napi::Result<PromiseRaw<'_, Outcome>>
 where
     F: Future<Output = Result<Reply>> + Send + 'static,
 {
-    match call {
-        Ok(future) => {
-            let future = CatchPanic(Box::pin(future));
-            env.spawn_future(async move { Ok(Outcome(future.await)) })
-        }
-        Err(Refusal::Error(error)) => PromiseRaw::reject(env, js_error(env, &error)?),
-        Err(Refusal::Value(value)) => PromiseRaw::reject(env, value),
-        Err(Refusal::Engine(error)) => Err(error),
+    let call = CatchPanic(Box::pin(call));
+    env.spawn_future(async move { Ok(Outcome(call.await)) })
+}
+
+/// The promise of a call that is done, with nothing to tell.
+pub fn resolved(env: &Env) -> napi::Result<PromiseRaw<'_, Outcome>> {
+    PromiseRaw::resolve(env, Outcome(Ok(Reply::Nothing)))
+}
+
+/// The promise of a call that was refused before it began.
+pub fn refused<'env>(env: &'env Env, refusal: Refusal<'env>) -> napi::Result<PromiseRaw<'env, Outcome>> {
+    match refusal {
+        Refusal::Error(error) => PromiseRaw::reject(env, js_error(env, &error)?),
+        Refusal::Value(value) => PromiseRaw::reject(env, value),
+        Refusal::Engine(error) => Err(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jobs, batches and records: what crosses the boundary, checked, and the arithmetic on it. Nothing here knows a database.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -253,6 +253,22 @@ pub struct Job {
 }
 
 impl Job {
+    /// Lists these batches as FAILED where they are listed as COMPLETED.
+    pub fn fail_completed(&mut self, batch_ids: &HashSet<String>) -> Result<()> {
+        let mut batches = BatchList::read(&self.id, &self.batches)?;
+        let mut changed = false;
+        for (place, listed) in self.listed.iter_mut().enumerate() {
+            if batch_ids.contains(&listed.id) && listed.status == BatchStatus::Completed.as_str() {
+                listed.status = BatchStatus::Failed.as_str().to_owned();
+                changed |= batches.set_state(place, &listed.status, listed.processed, listed.failed);
+            }
+        }
+        if changed {
+            self.batches = batches.to_json();
+        }
+        Ok(())
+    }
+
     pub fn from_json(json: &str) -> Result<Self> {
         let fields = Fields::read(&"job", json)?;
         let batches = fields.must("batches", fields.array("batches")?, "an array")?;
@@ -438,8 +454,8 @@ impl ColumnLimits {
         nul_in_text: true,
     };
 
-    /// The record as this database can hold it.
-    pub fn fit_record(&self, mut record: Record) -> Result<Record> {
+    /// Makes the record one that this database can hold, or says why it is not.
+    pub fn fit_record(&self, record: &mut Record) -> Result<()> {
         for json in [&mut record.raw, &mut record.parsed, &mut record.errors] {
             self.fit_json(&format_args!("record {}", record.index), json)?;
         }
@@ -451,7 +467,7 @@ impl ColumnLimits {
                 cut(error, longest);
             }
         }
-        Ok(record)
+        Ok(())
     }
 
     /// Makes one JSON text storable, or says why it is not.

@@ -16,7 +16,7 @@ use crate::model::{
     RecordStatus, Reservation, final_status, mirrors,
 };
 use crate::order::{Gate, Turns};
-use crate::record_writer::{BulkPlace, RecordWriter};
+use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
 
 /// How long a claim tries again while a batch is PENDING that somebody has locked.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
@@ -70,13 +70,13 @@ pub struct Operations {
 impl Operations {
     /// Opens nothing: the first call connects.
     pub fn new(settings: Settings) -> Arc<Self> {
-        let (lease_renewal, max_claims) = (settings.lease_renewal, settings.max_claims);
+        let (lease_renewal, max_claims, durability) = (settings.lease_renewal, settings.max_claims, settings.durability);
         let retry = Retry {
             patience: settings.statement_timeout,
         };
         let backend: Arc<dyn Backend> = Arc::from(backend::open(settings));
         Arc::new(Self {
-            writer: Arc::new(RecordWriter::new(backend.clone(), retry)),
+            writer: Arc::new(RecordWriter::new(backend.clone(), retry, durability)),
             backend,
             claims: Claims::default(),
             retry,
@@ -93,21 +93,30 @@ impl Operations {
         self.retry.run(Repeat::Idempotent, || self.backend.initialize()).await
     }
 
-    /// Lets the calls under way finish, then ends the connections.
-    pub async fn close(&self) {
+    /// Lets the calls under way finish and what is queued be written, then ends the connections. Rejects where something that was queued could not be
+    /// stored.
+    pub async fn close(&self) -> Result<()> {
         self.gate.close();
         self.closing
             .get_or_init(|| async {
                 self.gate.wait_until_empty().await;
+                self.writer.flush_all().await;
                 self.backend.close().await;
             })
             .await;
+        self.writer.check_all()
     }
 
     // -----------------------------------------------------------------------------------------------------------------------------
     // Jobs
 
     pub async fn save_job(&self, mut job: Job) -> Result<()> {
+        self.writer.flush(&job.id).await;
+        // The engine marks a batch as done before it asks for that to be stored.
+        let failed = self.writer.failed_batches(&job.id);
+        if !failed.is_empty() {
+            job.fail_completed(&failed)?;
+        }
         let limits = self.retry.run(Repeat::Idempotent, || self.backend.limits()).await?;
         limits.fit_json(&"job.config", &mut job.config)?;
         limits.fit_json(&"job.batches", &mut job.batches)?;
@@ -144,6 +153,7 @@ impl Operations {
 
     /// `JobState` as JSON.
     pub async fn job(&self, job_id: &str) -> Result<Option<String>> {
+        self.writer.flush(job_id).await;
         self.retry
             .run(Repeat::Idempotent, || async {
                 let Some(StoredJob { row, batches }) = self.backend.job(job_id).await? else {
@@ -169,12 +179,14 @@ impl Operations {
     }
 
     pub async fn delete_job(&self, job_id: &str) -> Result<bool> {
+        self.writer.flush(job_id).await;
         // The job's row goes last, so that a deletion that was interrupted can be found and made again.
         let mut found = self.retry.run(Repeat::Idempotent, || self.backend.empty_job(job_id)).await?;
         found |= self.delete_slices(|| self.backend.delete_batches(job_id, DELETE_SLICE)).await?;
         found |= self.delete_slices(|| self.backend.delete_records(job_id, DELETE_SLICE)).await?;
         found |= self.retry.run(Repeat::Idempotent, || self.backend.delete_job(job_id)).await?;
         self.claims.forget(job_id);
+        self.writer.forget_failures(job_id);
         Ok(found)
     }
 
@@ -191,6 +203,10 @@ impl Operations {
     // Batches
 
     pub async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<()> {
+        self.writer.flush(job_id).await;
+        if state.status == BatchStatus::Completed {
+            self.writer.check(job_id, batch_id)?;
+        }
         let token = token.or_else(|| self.claims.token(job_id, batch_id));
         let mut change = self.change_batch(job_id, batch_id, state, token).await?;
         if change == BatchChange::NotFound && self.adopt_if_needed(job_id).await? {
@@ -342,6 +358,7 @@ impl Operations {
     }
 
     pub async fn distributed_status(&self, job_id: &str) -> Result<String> {
+        self.writer.flush(job_id).await;
         let mut counts = self.retry.run(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
         if counts.total == 0 && self.adopt_if_needed(job_id).await? {
             counts = self.retry.run(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
@@ -354,6 +371,7 @@ impl Operations {
 
     /// `ClaimBatchResult` as JSON.
     pub async fn claim_batch(self: &Arc<Self>, job_id: &str, worker_id: &str) -> Result<String> {
+        self.writer.flush(job_id).await;
         Ok(match self.try_claim(job_id, worker_id).await? {
             Ok(reservation) => format!("{{\"claimed\":true,\"reservation\":{}}}", to_json(&reservation)?),
             Err(reason) => format!("{{\"claimed\":false,\"reason\":\"{}\"}}", reason.as_str()),
@@ -412,12 +430,14 @@ impl Operations {
         let Some(claim) = claim else { return Ok(None) };
         self.claims
             .made(&claim, start, self.lease_renewal.map(|renewal| renewal.for_at_most));
+        self.writer.forget_failure(job_id, &claim.batch_id);
         self.renew_leases();
         self.mirror_if_due(job_id, claim.batch_index).await;
         Ok(Some(claim))
     }
 
     pub async fn release_batch(&self, job_id: &str, batch_id: &str, worker_id: &str) -> Result<()> {
+        self.writer.flush(job_id).await;
         let token = self.claims.token(job_id, batch_id);
         let uncertain = AtomicBool::new(false);
         let change = self
@@ -442,6 +462,7 @@ impl Operations {
     }
 
     pub async fn renew_batch(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<bool> {
+        self.writer.flush(job_id).await;
         let token = token.or_else(|| self.claims.token(job_id, batch_id));
         match self
             .retry
@@ -506,6 +527,7 @@ impl Operations {
     }
 
     pub async fn reclaim_stale_batches(&self, job_id: &str, older_than: Duration) -> Result<u32> {
+        self.writer.flush(job_id).await;
         let from = self.claims.start(job_id).from;
         let mut outlook = self
             .retry
@@ -543,6 +565,7 @@ impl Operations {
     }
 
     pub async fn try_finalize_job(&self, job_id: &str) -> Result<bool> {
+        self.writer.flush(job_id).await;
         if self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id, self.claims.start(job_id).from)).await? {
             return Ok(false);
         }
@@ -589,22 +612,30 @@ impl Operations {
     // -----------------------------------------------------------------------------------------------------------------------------
     // Records
 
-    /// Takes the record's place among the saves, on the caller's thread; the future does the rest.
-    pub fn save_record(
-        self: &Arc<Self>,
-        job_id: String,
-        batch_id: String,
-        record: Record,
-        token: Option<i32>,
-    ) -> impl Future<Output = Result<()>> + Send + use<> {
+    /// Takes the record's place among the saves, on the caller's thread, and rejects where its batch can't take it. Where the place is not the answer
+    /// already, `saved` waits for that.
+    pub fn save_record(&self, job_id: String, batch_id: String, record: Record, token: Option<i32>) -> Result<SavePlace> {
         let token = token.or_else(|| self.claims.token(&job_id, &batch_id));
-        let place = self.writer.enqueue(RecordWrite {
+        self.writer.enqueue(RecordWrite {
             job_id,
             batch_id,
             record,
             token,
-        });
+        })
+    }
+
+    pub fn saved(&self, place: SavePlace) -> impl Future<Output = Result<()>> + Send + use<> {
         self.writer.clone().wait(place)
+    }
+
+    /// Ends when no save is queued any more. Somebody has to wait for that whenever one is: it is what keeps the process alive meanwhile.
+    pub fn until_written(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.writer.clone().until_idle()
+    }
+
+    /// Whether somebody has to wait for `until_written`, and nobody does: the answer is yes once each time.
+    pub fn needs_keeper(&self) -> bool {
+        self.writer.needs_keeper()
     }
 
     /// Takes the records' place among the saves, on the caller's thread.
@@ -618,8 +649,8 @@ impl Operations {
         place.wait().await;
         let limits = self.retry.run(Repeat::Idempotent, || self.backend.limits()).await?;
         let mut writes = Vec::with_capacity(records.len());
-        for record in records {
-            let record = limits.fit_record(record)?;
+        for mut record in records {
+            limits.fit_record(&mut record)?;
             writes.push(RecordWrite {
                 job_id: job_id.clone(),
                 batch_id: batch_id.clone(),
@@ -627,26 +658,32 @@ impl Operations {
                 token: None,
             });
         }
-        self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await
+        self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await?;
+        self.writer.mend(&job_id, &batch_id, writes.iter().map(|write| write.record.index));
+        Ok(())
     }
 
     pub async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+        self.writer.flush(job_id).await;
         self.retry
             .run(Repeat::Idempotent, || self.backend.records_with_status(job_id, statuses))
             .await
     }
 
     pub async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+        self.writer.flush(job_id).await;
         self.retry
             .run(Repeat::Idempotent, || self.backend.records_of_batch(job_id, batch_id))
             .await
     }
 
     pub async fn record_page(&self, job_id: &str, page: RecordPage) -> Result<String> {
+        self.writer.flush(job_id).await;
         self.retry.run(Repeat::Idempotent, || self.backend.record_page(job_id, &page)).await
     }
 
     pub async fn progress(&self, job_id: &str) -> Result<String> {
+        self.writer.flush(job_id).await;
         let counts = self.retry.run(Repeat::Idempotent, || self.backend.progress(job_id)).await?;
         let (mut completed, mut total) = (counts.batches.completed, counts.batches.total);
         if counts.job.is_some() && !(counts.distributed && total > 0) {

@@ -2,38 +2,71 @@
 //! do it for their logs: DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984). So saves of a job take effect in the order
 //! of the calls, and a commit is shared by all that wait for one. A job whose rows somebody has locked does not hold up another.
 //!
+//! With `durability: 'batch'` a save is answered when it has its place in the queue, and written with those that come after it: when a group is full, when
+//! 50 ms have passed, or when another call on the job wants to see it. What can't be written then has nobody to be told, so it is remembered: the failure
+//! sticks to its batch until its records are saved again.
+//!
 //! A bulk save runs beside the writer, but saves of one record keep their order whichever way they come: a bulk save waits for the job's single saves
 //! that were made before it, and single saves of records in its range wait for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::backend::{Backend, RecordWrite};
-use crate::error::{Code, Error, Repeat, Repeatable, Result, Retry, lock};
+use crate::connection::Durability;
+use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, lock};
 
 /// Records in one group, at most.
 const GROUP_RECORDS: usize = 1_000;
 /// Bytes in one group, about: below every server's default limit on a statement.
 const GROUP_BYTES: usize = 4 << 20;
 
+/// With `durability: 'batch'`: how long a save waits for others to be written with it.
+const DELAY: Duration = Duration::from_millis(50);
+/// With `durability: 'batch'`: saves of a job beyond so many, or so many bytes, are answered when there is room again.
+const QUEUE_RECORDS: usize = 10_000;
+const QUEUE_BYTES: usize = 16 << 20;
+
+/// Who is told of a save, and when.
+enum Reply {
+    /// When it is committed.
+    Committed(oneshot::Sender<Result<()>>),
+    /// When there is room in the queue.
+    Queued(oneshot::Sender<Result<()>>),
+    /// It has been told already.
+    Told,
+}
+
 /// A save of one record that waits to be written.
 struct Save {
     write: RecordWrite,
     /// Bulk saves that come first.
     after: Vec<watch::Receiver<()>>,
-    reply: oneshot::Sender<Result<()>>,
+    reply: Reply,
+    since: Instant,
 }
 
 /// A save and who waits for it.
-type Waiting = (RecordWrite, oneshot::Sender<Result<()>>);
+type Waiting = (RecordWrite, Reply);
+
+/// Why records of a batch that were queued are not stored.
+struct Failure {
+    error: Error,
+    records: BTreeSet<i32>,
+}
 
 /// The saves of one job.
 #[derive(Default)]
 struct Queue {
     saves: VecDeque<Save>,
+    /// Of `saves`.
+    bytes: usize,
     /// A group is being written, or is about to be.
     writing: bool,
     /// Single saves that were ever made here.
@@ -42,6 +75,103 @@ struct Queue {
     done: watch::Sender<u64>,
     bulks: Vec<Bulk>,
     bulks_made: u64,
+    /// So many saves somebody wants to be done now.
+    wanted: u64,
+    /// Wakes the writer before its time.
+    wake: Arc<Notify>,
+    /// By batch.
+    failures: HashMap<String, Failure>,
+}
+
+impl Queue {
+    fn is_idle(&self) -> bool {
+        self.saves.is_empty() && !self.writing
+    }
+
+    fn has_group(&self) -> bool {
+        self.saves.len() >= GROUP_RECORDS || self.bytes >= GROUP_BYTES
+    }
+
+    fn has_room(&self) -> bool {
+        // A record that is larger than the queue goes through alone.
+        self.saves.len() <= 1 || (self.saves.len() <= QUEUE_RECORDS && self.bytes <= QUEUE_BYTES)
+    }
+
+    /// How long the writer may still wait for more; `None` where it should write now.
+    fn patience(&self) -> Option<Duration> {
+        let oldest = self.saves.front()?;
+        if *self.done.borrow() < self.wanted || self.has_group() {
+            return None;
+        }
+        DELAY.checked_sub(oldest.since.elapsed()).filter(|rest| !rest.is_zero())
+    }
+
+    /// Tells those for whom there is room now.
+    fn admit(&mut self) {
+        let (mut records, mut bytes) = (0, 0);
+        for save in &mut self.saves {
+            records += 1;
+            bytes += size_of(&save.write);
+            // A record that is larger than the queue goes through alone.
+            if records > 1 && (records > QUEUE_RECORDS || bytes > QUEUE_BYTES) {
+                return;
+            }
+            if matches!(save.reply, Reply::Queued(_))
+                && let Reply::Queued(reply) = std::mem::replace(&mut save.reply, Reply::Told)
+            {
+                // Whoever asked may have gone.
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// What became of a record that was queued.
+    fn settle(&mut self, write: &RecordWrite, result: Result<()>) {
+        match result {
+            Ok(()) => self.mend(&write.batch_id, [write.record.index]),
+            Err(error) => {
+                let failure = self.failures.entry(write.batch_id.clone()).or_insert_with(|| Failure {
+                    error,
+                    records: BTreeSet::new(),
+                });
+                failure.records.insert(write.record.index);
+            }
+        }
+    }
+
+    /// These records of the batch are stored now.
+    fn mend(&mut self, batch_id: &str, records: impl IntoIterator<Item = i32>) {
+        if let Some(failure) = self.failures.get_mut(batch_id) {
+            for record in records {
+                failure.records.remove(&record);
+            }
+            if failure.records.is_empty() {
+                self.failures.remove(batch_id);
+            }
+        }
+    }
+}
+
+/// What a call on a batch rejects with, where a record that was queued before could not be stored.
+fn not_stored(batch_id: &str, failure: &Failure) -> Error {
+    let first = failure.records.first().copied().unwrap_or_default();
+    let more = match failure.records.len() {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    Error {
+        message: format!(
+            "record {first}{more} of batch {} could not be stored after it was queued, so the batch can't be completed until its records are saved again: {}",
+            Quoted(batch_id),
+            failure.error.message
+        ),
+        repeatable: Repeatable::Never,
+        ..failure.error.clone()
+    }
+}
+
+fn size_of(write: &RecordWrite) -> usize {
+    write.record.raw.len() + write.record.parsed.len() + write.record.errors.len()
 }
 
 /// A bulk save that is under way.
@@ -55,14 +185,27 @@ struct Bulk {
 pub struct RecordWriter {
     backend: Arc<dyn Backend>,
     retry: Retry,
+    durability: Durability,
     /// By job; a job without saves has none.
     queues: Mutex<HashMap<String, Queue>>,
+    /// Woken when a queue is empty.
+    idle: Notify,
+    /// Somebody waits until nothing is queued, and so keeps the process alive.
+    kept: AtomicBool,
 }
 
 /// A single save's place.
 pub struct SavePlace {
     job_id: String,
-    result: oneshot::Receiver<Result<()>>,
+    /// `None` where there is nothing to wait for.
+    result: Option<oneshot::Receiver<Result<()>>>,
+}
+
+impl SavePlace {
+    /// Whether the save is answered already: it is queued, and there is room.
+    pub fn is_settled(&self) -> bool {
+        self.result.is_none()
+    }
 }
 
 /// A bulk save's place among the saves. It ends when it is dropped.
@@ -78,38 +221,175 @@ pub struct BulkPlace {
 }
 
 impl RecordWriter {
-    pub fn new(backend: Arc<dyn Backend>, retry: Retry) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, retry: Retry, durability: Durability) -> Self {
         Self {
             backend,
             retry,
+            durability,
             queues: Mutex::default(),
+            idle: Notify::new(),
+            kept: AtomicBool::new(false),
         }
     }
 
-    /// Takes a place in the queue, on the caller's thread. `wait` brings the result.
-    pub fn enqueue(&self, write: RecordWrite) -> SavePlace {
-        let (reply, result) = oneshot::channel();
+    /// Takes a place in the queue, on the caller's thread. `wait` brings the result, and somebody has to call `start`.
+    pub fn enqueue(&self, write: RecordWrite) -> Result<SavePlace> {
         let job_id = write.job_id.clone();
         let mut queues = lock(&self.queues);
         let queue = queues.entry(job_id.clone()).or_default();
+        if let Some(failure) = queue.failures.get(&write.batch_id)
+            && !failure.records.contains(&write.record.index)
+        {
+            return Err(not_stored(&write.batch_id, failure));
+        }
         let after = queue
             .bulks
             .iter()
             .filter(|bulk| bulk.range.contains(&write.record.index))
             .map(|bulk| bulk.ended.clone())
             .collect();
+        let (reply, result) = oneshot::channel();
+        let reply = match self.durability {
+            Durability::Record => Reply::Committed(reply),
+            Durability::Batch => Reply::Queued(reply),
+        };
         queue.made += 1;
-        queue.saves.push_back(Save { write, after, reply });
-        SavePlace { job_id, result }
+        queue.bytes += size_of(&write);
+        queue.saves.push_back(Save {
+            write,
+            after,
+            reply,
+            since: Instant::now(),
+        });
+        if queue.has_group() {
+            queue.wake.notify_one();
+        }
+        let told = self.durability == Durability::Batch && queue.has_room();
+        if told && let Some(save) = queue.saves.back_mut() {
+            save.reply = Reply::Told;
+        }
+        Ok(SavePlace {
+            job_id,
+            result: (!told).then_some(result),
+        })
     }
 
     /// Waits for a save, and sees to it that somebody writes.
     pub async fn wait(self: Arc<Self>, place: SavePlace) -> Result<()> {
         self.start(&place.job_id);
-        place
-            .result
-            .await
-            .unwrap_or_else(|_| Err(Error::internal("a save was dropped before it was written")))
+        match place.result {
+            None => Ok(()),
+            Some(result) => result
+                .await
+                .unwrap_or_else(|_| Err(Error::internal("a save was dropped before it was written"))),
+        }
+    }
+
+    /// Waits until what was queued for the job before is written, well or not.
+    pub async fn flush(self: &Arc<Self>, job_id: &str) {
+        if self.durability == Durability::Record {
+            return;
+        }
+        let waiting = lock(&self.queues).get_mut(job_id).and_then(|queue| {
+            if *queue.done.borrow() == queue.made {
+                return None;
+            }
+            queue.wanted = queue.made;
+            queue.wake.notify_one();
+            Some((queue.made, queue.done.subscribe()))
+        });
+        self.start(job_id);
+        if let Some((made, mut done)) = waiting {
+            // It closes where the queue is gone, and with it every save.
+            let _ = done.wait_for(|done| *done >= made).await;
+        }
+    }
+
+    /// Waits until nothing is queued.
+    pub async fn flush_all(self: &Arc<Self>) {
+        let jobs: Vec<String> = lock(&self.queues).keys().cloned().collect();
+        for job_id in jobs {
+            self.flush(&job_id).await;
+        }
+    }
+
+    /// Whether somebody has to call `until_idle`: the answer is yes for one.
+    pub fn needs_keeper(&self) -> bool {
+        !self.kept.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends when nothing is queued any more.
+    pub async fn until_idle(self: Arc<Self>) {
+        loop {
+            let emptied = self.idle.notified();
+            let jobs: Vec<String> = {
+                // Under the lock, so that a save that comes next finds that it needs a keeper.
+                let queues = lock(&self.queues);
+                if queues.values().all(Queue::is_idle) {
+                    self.kept.store(false, Ordering::Release);
+                    return;
+                }
+                queues.keys().cloned().collect()
+            };
+            // A save may have come while its queue's writer ended.
+            for job_id in jobs {
+                self.start(&job_id);
+            }
+            emptied.await;
+        }
+    }
+
+    /// The batches of a job with records that were queued and could not be stored.
+    pub fn failed_batches(&self, job_id: &str) -> HashSet<String> {
+        let queues = lock(&self.queues);
+        queues
+            .get(job_id)
+            .into_iter()
+            .flat_map(|queue| queue.failures.keys().cloned())
+            .collect()
+    }
+
+    /// Rejects where records of the batch were queued and could not be stored.
+    pub fn check(&self, job_id: &str, batch_id: &str) -> Result<()> {
+        match lock(&self.queues).get(job_id).and_then(|queue| queue.failures.get(batch_id)) {
+            Some(failure) => Err(not_stored(batch_id, failure)),
+            None => Ok(()),
+        }
+    }
+
+    /// Rejects where anything that was queued could not be stored. A record whose batch has another holder by now is that one's to store.
+    pub fn check_all(&self) -> Result<()> {
+        let queues = lock(&self.queues);
+        let mut failures = queues.values().flat_map(|queue| &queue.failures);
+        match failures.find(|(_, failure)| failure.error.code != Code::LeaseLost) {
+            Some((batch_id, failure)) => Err(not_stored(batch_id, failure)),
+            None => Ok(()),
+        }
+    }
+
+    /// The batch begins anew.
+    pub fn forget_failure(&self, job_id: &str, batch_id: &str) {
+        let mut queues = lock(&self.queues);
+        if let Some(queue) = queues.get_mut(job_id) {
+            queue.failures.remove(batch_id);
+            forget_if_idle(&mut queues, job_id);
+        }
+    }
+
+    /// The job is gone.
+    pub fn forget_failures(&self, job_id: &str) {
+        let mut queues = lock(&self.queues);
+        if let Some(queue) = queues.get_mut(job_id) {
+            queue.failures.clear();
+            forget_if_idle(&mut queues, job_id);
+        }
+    }
+
+    /// Records that a bulk save has stored.
+    pub fn mend(&self, job_id: &str, batch_id: &str, records: impl IntoIterator<Item = i32>) {
+        if let Some(queue) = lock(&self.queues).get_mut(job_id) {
+            queue.mend(batch_id, records);
+        }
     }
 
     /// Takes a bulk save's place, on the caller's thread.
@@ -117,7 +397,11 @@ impl RecordWriter {
         let (done, ended) = watch::channel(());
         let mut queues = lock(&self.queues);
         let queue = queues.entry(job_id.to_owned()).or_default();
-        let singles = (*queue.done.borrow() < queue.made).then(|| (queue.made, queue.done.subscribe()));
+        let singles = (*queue.done.borrow() < queue.made).then(|| {
+            queue.wanted = queue.made;
+            queue.wake.notify_one();
+            (queue.made, queue.done.subscribe())
+        });
         queue.bulks_made += 1;
         let number = queue.bulks_made;
         let overlap = |other: &RangeInclusive<i32>| other.start() <= range.end() && range.start() <= other.end();
@@ -139,7 +423,8 @@ impl RecordWriter {
         }
     }
 
-    fn start(self: &Arc<Self>, job_id: &str) {
+    /// Sees to it that somebody writes what is queued for the job.
+    pub fn start(self: &Arc<Self>, job_id: &str) {
         if let Some(queue) = lock(&self.queues).get_mut(job_id)
             && !queue.writing
             && !queue.saves.is_empty()
@@ -155,19 +440,40 @@ impl RecordWriter {
             job_id,
             taken: 0,
         };
-        while let Some(saves) = self.next_group(&mut group).await {
-            self.write_group(saves).await;
+        loop {
+            if self.durability == Durability::Batch {
+                self.gather(&group.job_id).await;
+            }
+            let Some(saves) = self.next_group(&mut group).await else { break };
+            self.write_group(&group.job_id, saves).await;
             group.end();
+        }
+        self.idle.notify_waiters();
+    }
+
+    /// Waits for more saves to be written together.
+    async fn gather(&self, job_id: &str) {
+        loop {
+            let (wake, patience) = {
+                let queues = lock(&self.queues);
+                let Some(queue) = queues.get(job_id) else { return };
+                match queue.patience() {
+                    Some(patience) => (queue.wake.clone(), patience),
+                    None => return,
+                }
+            };
+            // Whichever comes first, the queue says what is due.
+            let _ = timeout(patience, wake.notified()).await;
         }
     }
 
     /// The next saves that may be written together; `None` where there are none, and then the next save starts the writer again.
     async fn next_group(&self, taken: &mut Group) -> Option<Vec<Waiting>> {
         let mut group: Vec<Waiting> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let mut bytes = 0;
         loop {
-            let Save { write, after, reply } = {
+            let Save { write, after, reply, .. } = {
                 let mut queues = lock(&self.queues);
                 let queue = queues.get_mut(&taken.job_id)?;
                 let Some(save) = queue.saves.pop_front() else {
@@ -178,16 +484,16 @@ impl RecordWriter {
                     forget_if_idle(&mut queues, &taken.job_id);
                     return None;
                 };
-                let record = &save.write.record;
-                let size = record.raw.len() + record.parsed.len() + record.errors.len();
+                let size = size_of(&save.write);
                 let full = group.len() == GROUP_RECORDS || (bytes + size > GROUP_BYTES && !group.is_empty());
                 // A record twice in one statement is an error on PostgreSQL; and should the later one's lease be lost, the earlier one counts.
-                if full || seen.contains(&record.index) || (!save.after.is_empty() && !group.is_empty()) {
+                if full || seen.contains(&save.write.record.index) || (!save.after.is_empty() && !group.is_empty()) {
                     queue.saves.push_front(save);
                     return Some(group);
                 }
+                queue.bytes -= size;
                 bytes += size;
-                seen.insert(record.index);
+                seen.insert(save.write.record.index);
                 taken.taken += 1;
                 save
             };
@@ -199,28 +505,27 @@ impl RecordWriter {
         }
     }
 
-    async fn write_group(self: &Arc<Self>, mut group: Vec<Waiting>) {
+    async fn write_group(self: &Arc<Self>, job_id: &str, mut group: Vec<Waiting>) {
         // In one order everywhere, so that groups of two processes can't wait for each other.
         group.sort_by_key(|(write, _)| write.record.index);
         let limits = match self.retry.run(Repeat::Idempotent, || self.backend.limits()).await {
             Ok(limits) => limits,
             Err(error) => {
-                for (_, reply) in group {
-                    let _ = reply.send(Err(error.clone()));
+                for (write, reply) in group {
+                    self.tell(job_id, &write, reply, Err(error.clone()));
                 }
                 return;
             }
         };
         let (mut writes, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
         for (write, reply) in group {
-            match limits.fit_record(write.record) {
-                Ok(record) => {
-                    writes.push(RecordWrite { record, ..write });
+            let mut write = write;
+            match limits.fit_record(&mut write.record) {
+                Ok(()) => {
+                    writes.push(write);
                     replies.push(reply);
                 }
-                Err(error) => {
-                    let _ = reply.send(Err(error));
-                }
+                Err(error) => self.tell(job_id, &write, reply, Err(error)),
             }
         }
         if writes.is_empty() {
@@ -259,9 +564,26 @@ impl RecordWriter {
             }
             Err(error) => vec![Err(error); writes.len()],
         };
-        for (reply, result) in replies.into_iter().zip(results) {
-            // A caller may have gone: a worker thread that was terminated, say.
-            let _ = reply.send(result);
+        for ((write, reply), result) in writes.iter().zip(replies).zip(results) {
+            self.tell(job_id, write, reply, result);
+        }
+    }
+
+    /// Tells whoever waits what became of a save, or remembers it.
+    fn tell(&self, job_id: &str, write: &RecordWrite, reply: Reply, result: Result<()>) {
+        // A caller may have gone: a worker thread that was terminated, say.
+        match reply {
+            Reply::Committed(reply) => {
+                let _ = reply.send(result);
+                return;
+            }
+            Reply::Queued(reply) => {
+                let _ = reply.send(Ok(()));
+            }
+            Reply::Told => {}
+        }
+        if let Some(queue) = lock(&self.queues).get_mut(job_id) {
+            queue.settle(write, result);
         }
     }
 
@@ -300,8 +622,9 @@ struct Group {
 impl Group {
     fn end(&mut self) {
         let taken = std::mem::take(&mut self.taken);
-        if let Some(queue) = lock(&self.writer.queues).get(&self.job_id) {
+        if let Some(queue) = lock(&self.writer.queues).get_mut(&self.job_id) {
             queue.done.send_modify(|done| *done += taken);
+            queue.admit();
         }
     }
 }
@@ -322,7 +645,7 @@ impl Drop for Group {
 fn forget_if_idle(queues: &mut HashMap<String, Queue>, job_id: &str) {
     if queues
         .get(job_id)
-        .is_some_and(|queue| queue.saves.is_empty() && !queue.writing && queue.bulks.is_empty())
+        .is_some_and(|queue| queue.is_idle() && queue.bulks.is_empty() && queue.failures.is_empty())
     {
         queues.remove(job_id);
     }

@@ -13,9 +13,11 @@ use napi_derive::napi;
 
 use crate::connection::Settings;
 use crate::error::{Error, Result};
-use crate::json::{Outcome, Refusal, Reply, encode, promise, string};
+use crate::json::{Outcome, Refusal, Reply, encode, promise, refused, resolved, string};
 use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
 use crate::operations::Operations;
+use crate::order::Pass;
+use crate::record_writer::SavePlace;
 
 type Promise<'env> = napi::Result<PromiseRaw<'env, Outcome>>;
 type Prepared<'env, T> = std::result::Result<T, Refusal<'env>>;
@@ -105,7 +107,10 @@ impl SqlxStateStore {
                 outcome
             })
         });
-        promise(env, call)
+        match call {
+            Ok(call) => promise(env, call),
+            Err(refusal) => refused(env, refusal),
+        }
     }
 
     #[napi(catch_unwind)]
@@ -164,14 +169,35 @@ impl SqlxStateStore {
         record: Unknown<'env>,
         fence: Unknown<'env>,
     ) -> Promise<'env> {
-        self.call(env, |store| {
+        let place = || -> Prepared<'env, (Pass, SavePlace)> {
+            let pass = self.operations.gate.enter()?;
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let record = Record::from_json(&"record", &encode(env, "plain", "record", record)?)?;
             let token = token(env, fence)?;
-            let saved = store.save_record(job_id, batch_id, record, token);
-            Ok(async move { saved.await.map(|()| Reply::Nothing) })
-        })
+            Ok((pass, self.operations.save_record(job_id, batch_id, record, token)?))
+        };
+        let (pass, place) = match place() {
+            Ok(place) => place,
+            Err(refusal) => return refused(env, refusal),
+        };
+        if !place.is_settled() {
+            let saved = self.operations.saved(place);
+            return promise(env, async move {
+                let outcome = saved.await;
+                drop(pass);
+                outcome.map(|()| Reply::Nothing)
+            });
+        }
+        // A queue that is not empty keeps the process alive: as this promise does, which nobody sees.
+        if self.operations.needs_keeper() {
+            let written = self.operations.until_written();
+            promise(env, async move {
+                written.await;
+                Ok(Reply::Nothing)
+            })?;
+        }
+        resolved(env)
     }
 
     #[napi(catch_unwind)]
@@ -348,12 +374,6 @@ impl SqlxStateStore {
         let store = self.operations.clone();
         // From now on, not from when the future first runs.
         store.gate.close();
-        promise(
-            env,
-            Ok(async move {
-                store.close().await;
-                Ok(Reply::Nothing)
-            }),
-        )
+        promise(env, async move { store.close().await.map(|()| Reply::Nothing) })
     }
 }

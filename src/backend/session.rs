@@ -233,10 +233,13 @@ impl<DB: Dialect> Connections<DB> {
         let all = timeout(self.settings.statement_timeout, self.slots.acquire_many(self.rules.max)).await;
         self.slots.close();
         let idle = std::mem::take(&mut *lock(&self.shelf.idle));
+        // At once, for a server that says nothing lets each of them wait.
+        let mut goodbyes = tokio::task::JoinSet::new();
         for (connection, _) in idle {
             // Whether the goodbye arrives does not matter: the socket closes either way.
-            let _ = timeout(GOODBYE, connection.close()).await;
+            goodbyes.spawn(timeout(GOODBYE.min(self.settings.statement_timeout), connection.close()));
         }
+        while goodbyes.join_next().await.is_some() {}
         drop(all);
     }
 }

@@ -136,7 +136,7 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
                         claimed.push(claim.batch_index);
                     }
                     if !shared {
-                        store.close().await;
+                        store.close().await.unwrap();
                     }
                     (claimed, finalized)
                 })
@@ -148,12 +148,17 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
             claimed.extend(indexes);
             finalized += times;
         }
-        first.close().await;
+        first.close().await.unwrap();
         claimed.sort_unstable();
         assert_eq!(claimed, (0..120).collect::<Vec<_>>(), "{}", database.name);
         assert_eq!(finalized, 1, "{}", database.name);
         database.remove().await;
     }
+}
+
+fn save(store: &Operations, record: Record) -> impl Future<Output = Result<()>> + Send + use<> {
+    let place = store.save_record("job".into(), "job 0".into(), record, None).unwrap();
+    store.saved(place)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,19 +172,17 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         let (late, present) = (database.store(), database.store());
         late.initialize().await.unwrap();
         late.save_job(job("job", 1)).await.unwrap();
-        late.save_record("job".into(), "job 0".into(), record(0), None).await.unwrap();
+        save(&late, record(0)).await.unwrap();
         late.try_claim("job", "late").await.unwrap().unwrap();
 
         // Somebody holds the record's lock, so that the save of the late worker must wait, with its claim still good.
         let held = hold_record(&database.url).await;
-        let saving = tokio::spawn(late.save_record(
-            "job".into(),
-            "job 0".into(),
+        let saving = tokio::spawn(save(
+            &late,
             Record {
                 raw: "\"late\"".into(),
                 ..record(0)
             },
-            None,
         ));
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!saving.is_finished(), "{}", database.name);
@@ -212,7 +215,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
             database.name
         );
         for store in [late, present] {
-            store.close().await;
+            store.close().await.unwrap();
         }
         database.remove().await;
     }
@@ -275,7 +278,7 @@ async fn the_copy_agrees_after_every_call_of_sixteen_callers_at_once() {
         let stored = store.backend.job("job").await.unwrap().unwrap();
         let list = BatchList::read("job", &stored.batches).unwrap();
         assert_eq!(list.completed(), 64, "{}", database.name);
-        store.close().await;
+        store.close().await.unwrap();
         database.remove().await;
     }
 }
@@ -288,5 +291,5 @@ async fn a_store_that_is_made_connects_to_nothing() {
     let error = store.initialize().await.unwrap_err();
     assert_eq!(error.code, Code::ConnectionFailed);
     assert!(error.message.contains("127.0.0.1:1") && error.retryable(), "{error:?}");
-    store.close().await;
+    store.close().await.unwrap();
 }

@@ -1,0 +1,288 @@
+// Guarantees of `durability: 'batch'`: a save resolves once it is queued, and nothing else is any less certain.
+
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { SqlxStateStore, StateStoreError } from '../../index.js';
+import { INDEX } from '../support/run-node.mjs';
+import {
+  batchOf,
+  claim,
+  collect,
+  complete,
+  jobOf,
+  newId,
+  onEveryDatabase,
+  recordOf,
+  rejection,
+  sleep,
+  stateOf,
+} from '../support/suite.mjs';
+
+const range = (count) => Array.from({ length: count }, (_, index) => index);
+
+onEveryDatabase((on) => {
+  const open = () => on.open({ durability: 'batch' });
+  /** What has been written, as somebody else sees it. */
+  const written = async (jobId) => (await on.query('select count(*) as "n" from "batchactions_records" where "jobId" = ?', [jobId]))[0].n;
+  /** A database that refuses records with the index 13, until `mend`. */
+  const unlucky = async () => {
+    const own = await on.createEmpty();
+    const store = new SqlxStateStore(own.url, { durability: 'batch' });
+    onTestFinished(() => store.close().catch(() => {}));
+    await store.initialize();
+    const trigger = `create trigger "unlucky" before insert on "batchactions_records" when new."recordIndex" = 13
+                     begin select raise(abort, 'an unlucky number'); end`;
+    const check = 'alter table "batchactions_records" add constraint "unlucky" check ("recordIndex" <> 13)';
+    await own.query(on.dialect === 'sqlite' ? trigger : check);
+    const mend = () =>
+      own.query(on.dialect === 'sqlite' ? 'drop trigger "unlucky"' : 'alter table "batchactions_records" drop constraint "unlucky"');
+    return { own, store, mend };
+  };
+  /** What the database says of that, as it says it. */
+  const refused = async (promise) => {
+    const error = await promise.then(
+      () => expect.fail('it resolved'),
+      (reason) => reason,
+    );
+    expect(error).toBeInstanceOf(StateStoreError);
+    expect(error.message).toContain('record 13');
+    expect(error.retryable).toBe(false);
+    return error;
+  };
+
+  describe('a save', () => {
+    test('is written by itself, soon', async () => {
+      const store = await open();
+      const id = newId();
+      await store.saveProcessedRecord(id, 'b', recordOf(0));
+      if (on.database.raw) await expect.poll(() => written(id).then(Number), { timeout: 10_000 }).toBe(1);
+      expect(await store.getBatchRecords(id, 'b')).toEqual([recordOf(0)]);
+    });
+
+    on.except(['sqlite'], 'the writer is the one that locks')('resolves while the database is busy with another', async () => {
+      const store = await open();
+      const id = newId();
+      await store.saveProcessedRecord(id, 'b', recordOf(0));
+      await store.getProgress(id);
+      const other = await on.connect();
+      if (on.mysqlFamily) await other.query('set session transaction isolation level read committed');
+      await other.query('begin');
+      await other.query('select 1 from "batchactions_records" where "jobId" = ? for update', [id]);
+      await store.saveProcessedRecord(id, 'b', recordOf(0, { status: 'failed' }));
+      for (const index of range(500)) await store.saveProcessedRecord(id, 'b', recordOf(index + 1));
+      await other.query('rollback');
+      expect(await store.getProgress(id)).toMatchObject({ processedRecords: 500, failedRecords: 1 });
+    });
+
+    test('of one record after another keeps the last', async () => {
+      const store = await open();
+      const id = newId();
+      for (const n of range(300)) await store.saveProcessedRecord(id, 'b', recordOf(n % 3, { raw: { n } }));
+      expect((await store.getBatchRecords(id, 'b')).map(({ raw }) => raw.n)).toEqual([297, 298, 299]);
+    });
+  });
+
+  describe('what was queued is committed before any other call on the job', () => {
+    const job = jobOf(2);
+    const batchId = job.batches[0].id;
+    const calls = {
+      saveJobState: (store, id) => store.saveJobState({ ...job, id, batches: [] }),
+      getJobState: (store, id) => store.getJobState(id),
+      updateBatchState: (store, id) => store.updateBatchState(id, batchId, stateOf(batchId, 'PROCESSING')),
+      saveBatchRecords: (store, id) => store.saveBatchRecords(id, batchId, [recordOf(1_000)]),
+      getFailedRecords: (store, id) => store.getFailedRecords(id),
+      getPendingRecords: (store, id) => store.getPendingRecords(id),
+      getProcessedRecords: (store, id) => store.getProcessedRecords(id),
+      getBatchRecords: (store, id) => store.getBatchRecords(id, batchId),
+      records: (store, id) => collect(store.records(id)),
+      getProgress: (store, id) => store.getProgress(id),
+      claimBatch: (store, id) => store.claimBatch(id, 'w'),
+      releaseBatch: (store, id) => store.releaseBatch(id, batchId, 'w'),
+      renewBatch: (store, id) => store.renewBatch(id, batchId, 'w'),
+      reclaimStaleBatches: (store, id) => store.reclaimStaleBatches(id, 1_000),
+      getDistributedStatus: (store, id) => store.getDistributedStatus(id),
+      tryFinalizeJob: (store, id) => store.tryFinalizeJob(id),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      on.needs('shared')(name, async () => {
+        const store = await open();
+        const id = newId();
+        for (const index of range(150)) await store.saveProcessedRecord(id, batchId, recordOf(index));
+        await call(store, id);
+        // Another store sees them: they are committed, and not only seen by the call.
+        expect((await on.store.getProgress(id)).processedRecords).toBe(name === 'saveBatchRecords' ? 151 : 150);
+      });
+    }
+
+    test('deleteJob: nothing comes back after it', async () => {
+      const store = await open();
+      const id = newId();
+      for (const index of range(150)) await store.saveProcessedRecord(id, 'b', recordOf(index));
+      expect(await store.deleteJob(id)).toBe(true);
+      await sleep(100);
+      expect(await store.getBatchRecords(id, 'b')).toEqual([]);
+    });
+
+    on.needs('shared')('and before close() resolves', async () => {
+      const store = await open();
+      const ids = range(5).map(() => newId());
+      for (const id of ids) for (const index of range(100)) await store.saveProcessedRecord(id, 'b', recordOf(index));
+      await store.close();
+      for (const id of ids) expect(await on.store.getBatchRecords(id, 'b')).toHaveLength(100);
+    });
+  });
+
+  describe('a record that can not be stored', () => {
+    on.needs('shared')('fails alone, and its failure sticks to its batch until it is saved again', async () => {
+      const { store, mend } = await unlucky();
+      const batches = [batchOf('x', 0, { id: newId('b') }), batchOf('x', 1, { id: newId('b') })];
+      const job = jobOf(0, { distributed: undefined, batches });
+      const [bad, good] = batches.map(({ id }) => id);
+      await store.saveJobState(job);
+      for (const index of [0, 13, 2]) await store.saveProcessedRecord(job.id, bad, recordOf(index));
+      await store.saveProcessedRecord(job.id, good, recordOf(3));
+      // Reads only wait.
+      expect((await collect(store.records(job.id))).map(({ index }) => index)).toEqual([0, 2, 3]);
+
+      expect((await refused(store.saveProcessedRecord(job.id, bad, recordOf(4)))).message).toContain(JSON.stringify(bad));
+      await refused(store.updateBatchState(job.id, bad, stateOf(bad, 'COMPLETED', 3, 0)));
+      expect((await store.getJobState(job.id)).batches[0].status).toBe('PENDING');
+      await store.saveProcessedRecord(job.id, good, recordOf(5));
+      await store.updateBatchState(job.id, good, stateOf(good, 'COMPLETED', 2, 0));
+
+      // The engine has marked it as done before it asked.
+      const done = { ...job, batches: batches.map((batch) => ({ ...batch, status: 'COMPLETED', processedCount: 3 })) };
+      await store.saveJobState(done);
+      expect((await store.getJobState(job.id)).batches).toEqual([{ ...done.batches[0], status: 'FAILED' }, done.batches[1]]);
+
+      // It is not the saving that counts, but the record.
+      await store.saveProcessedRecord(job.id, bad, recordOf(13));
+      await refused(store.updateBatchState(job.id, bad, stateOf(bad, 'COMPLETED', 3, 0)));
+      await store.updateBatchState(job.id, bad, stateOf(bad, 'FAILED', 2, 1));
+      await mend();
+      await store.saveProcessedRecord(job.id, bad, recordOf(13));
+      await store.updateBatchState(job.id, bad, stateOf(bad, 'COMPLETED', 3, 0));
+      await store.saveJobState(done);
+      expect((await store.getJobState(job.id)).batches).toEqual(done.batches);
+    });
+
+    on.needs('shared')('does not let a distributed batch be completed, nor its row be stored as COMPLETED', async () => {
+      const { store } = await unlucky();
+      const job = jobOf(0);
+      const batches = [batchOf(job.id, 0, { status: 'PROCESSING' })];
+      await store.saveProcessedRecord(job.id, batches[0].id, recordOf(13));
+      await store.saveJobState({ ...job, batches: [{ ...batches[0], status: 'COMPLETED' }] });
+      expect(await store.getDistributedStatus(job.id)).toMatchObject({ failedBatches: 1, completedBatches: 0 });
+    });
+
+    on.needs('shared')('is mended by saving the batch in bulk, too', async () => {
+      const { store, mend } = await unlucky();
+      const id = newId();
+      await store.saveProcessedRecord(id, 'b', recordOf(13));
+      await store.getProgress(id);
+      await refused(store.saveProcessedRecord(id, 'b', recordOf(0)));
+      await mend();
+      await store.saveBatchRecords(id, 'b', [recordOf(0), recordOf(13)]);
+      await store.saveProcessedRecord(id, 'b', recordOf(2));
+      expect(await store.getBatchRecords(id, 'b')).toHaveLength(3);
+      await store.close();
+    });
+
+    on.needs('shared')('makes close() reject, once everything else is stored and the connections are ended', async () => {
+      const { store, own } = await unlucky();
+      const id = newId();
+      for (const index of range(20)) await store.saveProcessedRecord(id, 'b', recordOf(index));
+      await refused(store.close());
+      await refused(store.close());
+      expect(await own.query('select "recordIndex" from "batchactions_records"')).toHaveLength(19);
+    });
+
+    on.needs('shared')('is forgotten with its job', async () => {
+      const { store, own } = await unlucky();
+      const id = newId();
+      await store.saveProcessedRecord(id, 'b', recordOf(13));
+      await store.deleteJob(id);
+      await store.saveProcessedRecord(id, 'b', recordOf(0));
+      await store.close();
+      expect(await own.query('select "recordIndex" from "batchactions_records"')).toHaveLength(1);
+    });
+
+    on.needs('shared')('fails alone also where each save waits for its commit', async () => {
+      const { own } = await unlucky();
+      const store = new SqlxStateStore(own.url);
+      onTestFinished(() => store.close());
+      const id = newId();
+      const saves = await Promise.allSettled(range(60).map((index) => store.saveProcessedRecord(id, 'b', recordOf(index))));
+      expect(saves.flatMap(({ status }, index) => (status === 'rejected' ? [index] : []))).toEqual([13]);
+      expect(await store.getBatchRecords(id, 'b')).toHaveLength(59);
+      // Nothing sticks: the caller was told.
+      await store.saveProcessedRecord(id, 'b', recordOf(60));
+    });
+  });
+
+  describe('a claim that is lost while saves of it are queued', () => {
+    on.needs('shared')('costs these saves and the completion; the next claim begins anew', async () => {
+      const store = await open();
+      const job = jobOf(1);
+      await store.saveJobState(job);
+      const held = await claim(store, job.id);
+      // What another process does to a batch whose worker it takes for dead.
+      await on.query(`update "batchactions_batches" set "status" = 'PENDING', "version" = "version" + 1 where "id" = ?`, [held.batchId]);
+      await store.saveProcessedRecord(job.id, held.batchId, recordOf(0));
+      await rejection(store.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 1, 0)), 'LEASE_LOST');
+      await rejection(store.saveProcessedRecord(job.id, held.batchId, recordOf(1)), 'LEASE_LOST');
+      expect(await store.getBatchRecords(job.id, held.batchId)).toEqual([]);
+      await claim(store, job.id);
+      for (const index of range(10)) await store.saveProcessedRecord(job.id, held.batchId, recordOf(index));
+      await complete(store, job.id, held.batchId);
+      expect(await store.tryFinalizeJob(job.id)).toBe(true);
+      expect(await store.getBatchRecords(job.id, held.batchId)).toHaveLength(10);
+    });
+  });
+
+  describe('a producer that is faster than the database', () => {
+    on.needs('shared')('is slowed down, not buffered without end', { timeout: 120_000 }, async () => {
+      const store = await open();
+      const id = newId();
+      const text = 'x'.repeat(100_000);
+      let resolved = 0;
+      const other = await on.connect();
+      // Nothing can be written meanwhile.
+      if (on.dialect === 'sqlite') {
+        await other.query('begin immediate');
+      } else {
+        await store.saveProcessedRecord(id, 'b', recordOf(0));
+        await store.getProgress(id);
+        await other.query('begin');
+        await other.query('select 1 from "batchactions_records" where "jobId" = ? for update', [id]);
+      }
+      const saves = range(400).map((index) =>
+        store.saveProcessedRecord(id, 'b', recordOf(index, { raw: { text } })).then(() => resolved++),
+      );
+      await sleep(500);
+      // 16 MB are queued at most, and 4 MB under way.
+      expect(resolved).toBeGreaterThan(50);
+      expect(resolved).toBeLessThan(250);
+      await other.query('rollback');
+      await Promise.all(saves);
+      expect((await store.getProgress(id)).processedRecords).toBe(400);
+    });
+  });
+
+  describe('the process', () => {
+    on.needs('shared')('stays alive until what was queued is written, without close()', async () => {
+      const id = newId();
+      const script = `
+        const { SqlxStateStore } = require(${JSON.stringify(new URL(INDEX).pathname)});
+        const store = new SqlxStateStore(${JSON.stringify(on.url)}, { durability: 'batch' });
+        (async () => {
+          for (let index = 0; index < 250; index++) {
+            await store.saveProcessedRecord(${JSON.stringify(id)}, 'b', { index, raw: {}, parsed: {}, status: 'processed', errors: [] });
+          }
+        })();`;
+      await promisify(execFile)(process.execPath, ['-e', script]);
+      expect(await on.store.getBatchRecords(id, 'b')).toHaveLength(250);
+    });
+  });
+});
