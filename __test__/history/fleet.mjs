@@ -1,6 +1,6 @@
 // A fleet of processes at work on one job, and what they did.
 
-import { fork } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -161,7 +161,7 @@ class Fleet {
   /**
    * Starts a process of workers.
    * @param {string} workerName Its workers' ids begin with it. A process that takes over from a dead one has the same.
-   * @param {{ url?: string, renews?: boolean, workers?: number }} [how]
+   * @param {{ url?: string, workers?: number, shared?: boolean }} [how]
    */
   start(workerName, { url = this.url, ...how } = {}) {
     const count = (this.#started.get(workerName) ?? 0) + 1;
@@ -189,9 +189,7 @@ class Fleet {
       failingEvery,
       runMs,
     };
-    const child = fork(SCRIPT, [JSON.stringify({ ...plan, ...how })], { execArgv: [], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
-    // The channel is of no use, and the process has to end by itself.
-    child.disconnect();
+    const child = spawn(process.execPath, [SCRIPT, JSON.stringify({ ...plan, ...how })], { stdio: ['ignore', 'ignore', 'pipe'] });
     const member = { name, workerName, child, file, killed: false, errors: '' };
     child.stderr.on('data', (text) => (member.errors += text));
     member.exited = this.#exit(member);

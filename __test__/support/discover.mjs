@@ -168,7 +168,7 @@ async function startPostgres(found, missing, started) {
 }
 
 /** PostgreSQL refuses to run as root: there it runs as another user. */
-async function plainUser() {
+export async function plainUser() {
   if (process.getuid?.() !== 0) return {};
   for (const name of ['postgres', 'nobody']) {
     const ids = await Promise.all(['-u', '-g'].map((flag) => run('id', [flag, name]))).catch(() => null);

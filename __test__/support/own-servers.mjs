@@ -9,6 +9,7 @@ import { tmpdir, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { plainUser } from './discover.mjs';
 import { connect } from './raw.mjs';
 import { deadPort } from './servers.mjs';
 
@@ -87,16 +88,6 @@ function postgresFolders() {
   return [...folders, ...versions.map((version) => join(base, version, 'bin'))];
 }
 
-/** PostgreSQL refuses to run as root: there it runs as another user. */
-async function plainUser() {
-  if (process.getuid?.() !== 0) return {};
-  for (const name of ['postgres', 'nobody']) {
-    const ids = await Promise.all(['-u', '-g'].map((flag) => run('id', [flag, name]))).catch(() => null);
-    if (ids) return { uid: Number(ids[0].stdout), gid: Number(ids[1].stdout) };
-  }
-  throw new Error('PostgreSQL does not run as root, and there is no user nobody');
-}
-
 /**
  * Starts a server of the test's own.
  * @param {'postgres' | 'mariadb'} kind
@@ -148,6 +139,11 @@ export async function startOwnServer(kind) {
     const exited = new Promise((resolve) => server.once('exit', resolve));
     const own = children(server.pid);
     server.kill(signal);
+    const inTime = new AbortController();
+    await Promise.race([exited, sleep(PATIENCE_MS, undefined, { signal: inTime.signal }).catch(() => {})]);
+    inTime.abort();
+    // Where it does not end as it was told to.
+    if (isUp()) server.kill('SIGKILL');
     await exited;
     await gone(own);
   }
@@ -166,9 +162,9 @@ export async function startOwnServer(kind) {
       await up();
     },
     async end() {
-      process.off('exit', last);
       await down(orderly[0]);
       await rm(folder, { recursive: true, force: true });
+      process.off('exit', last);
     },
   };
   process.once('exit', last);
