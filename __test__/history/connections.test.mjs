@@ -102,13 +102,13 @@ onEveryDatabase((on) => {
           door.silence();
           // One that has never heard a word from the server.
           if (times === 0) fleet.start('new', { url });
-          await wait(2_500, 3_500);
+          await wait(2_000, 2_500);
           if (times % 2 === 1) door.cut();
           door.resume();
         }
       };
       await expectCorrect(
-        () => throughDoor({ batches: Math.ceil(140 * scale) }, inflict),
+        () => throughDoor({ batches: Math.ceil(120 * scale) }, inflict),
         (facts) => facts.failed > 10 && facts.reclaimed > 0,
       );
     });
@@ -125,7 +125,7 @@ onEveryDatabase((on) => {
         }
       };
       await expectCorrect(
-        () => throughDoor({ batches: Math.ceil(140 * scale), failingEvery: 30 }, inflict),
+        () => throughDoor({ batches: Math.ceil(120 * scale), failingEvery: 30 }, inflict),
         (facts) => facts.failed > 10 && facts.reclaimed > 0 && facts.lostClaims > 0,
       );
     });

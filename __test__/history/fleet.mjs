@@ -93,7 +93,7 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
   const plan = {
     processes: 4,
     workers: 4,
-    batches: Math.ceil(100 * scale),
+    batches: Math.ceil(80 * scale),
     leaseMs: 1_500,
     thinkMs: 25,
     stalls: true,

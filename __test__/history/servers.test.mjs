@@ -29,7 +29,7 @@ describe.each(['postgres', 'mariadb'])('%s', (kind) => {
         while (!fleet.isDone && fleet.counts.restarts < 3 * scale) {
           await wait(300, 600);
           if (fleet.isDone) return;
-          await again(server, fleet.counts.restarts++ % 2 === 0 ? 0 : 2_500);
+          await again(server, fleet.counts.restarts++ % 2 === 0 ? 0 : 2_000);
         }
       };
       const query = async (...args) => {
@@ -37,7 +37,7 @@ describe.each(['postgres', 'mariadb'])('%s', (kind) => {
         return db.query(...args).finally(() => db.end());
       };
       await expectCorrect(
-        () => observe({ store, url: server.url, query, fault, batches: Math.ceil(120 * scale), options: { statementTimeoutMs: 1_500 } }),
+        () => observe({ store, url: server.url, query, fault, batches: Math.ceil(100 * scale), options: { statementTimeoutMs: 1_500 } }),
         (facts) => facts.restarts >= 2 && facts.failed > 10 && facts.reclaimed > 0,
       );
     };
