@@ -1,0 +1,337 @@
+// The reference model: what a store does, in plain objects, without SQL, without a second copy and without concurrency. It is written from the
+// contract, so that it can be read beside it; where it differs from the implementation, one of the two is wrong.
+//
+// Time has two values: FRESH, "by the database's clock, just now", and STALE, longer ago than anybody's timeout. Every `timeoutMs` in the
+// sequences is between the two.
+//
+// A few outcomes are the store's choice (which batch a claim takes where another store gave one back, whether a store has heard that a job is
+// final). There the model looks at what the store answered, goes on from it where it was one of those allowed, and from another one where not.
+
+export const FRESH = 'fresh';
+export const STALE = 'stale';
+
+/** What a call rejects with: its message is the code. */
+class Refused extends Error {}
+
+const isFinal = (status) => ['COMPLETED', 'ABORTED', 'FAILED'].includes(status);
+const isOpen = ({ status }) => status === 'PENDING' || status === 'PROCESSING';
+const byIndex = (a, b) => a.index - b.index;
+const state = ({ status, processedCount, failedCount }) => ({ status, processedCount, failedCount });
+const count = (items, ...statuses) => items.filter(({ status }) => statuses.includes(status)).length;
+
+/** Without the keys that are undefined. */
+const defined = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+
+/** The database, and what each store on it remembers. */
+export class Model {
+  jobs = new Map(); // by id: the job as it was saved, with its `batches`
+  rows = new Map(); // by batch id: what workers claim
+  records = new Map(); // by job id: a map by record index of { batchId, record }
+
+  /** @param {{ maxClaims?: number }[]} stores The options of the stores. */
+  constructor(stores) {
+    this.stores = stores.map(({ maxClaims = Infinity }, number) => ({ number, maxClaims, tokens: new Map() }));
+    this.claimers = new Map(); // by job id: the stores that ever claimed of it
+  }
+
+  /** What a call has to answer: `{ value }`, or `{ code }` where it rejects. `got` is what the store under test answered. */
+  answer([store, method, ...args], got) {
+    this.got = got;
+    try {
+      return { value: this[method](store, ...structuredClone(args)) };
+    } catch (refused) {
+      if (refused instanceof Refused) return { code: refused.message };
+      throw refused;
+    }
+  }
+
+  rowsOf(jobId) {
+    return [...this.rows.values()].filter((row) => row.jobId === jobId).sort(byIndex);
+  }
+
+  rowOf(jobId, batchId) {
+    const row = this.rows.get(batchId);
+    return row?.jobId === jobId ? row : undefined;
+  }
+
+  recordsOf(jobId) {
+    return [...(this.records.get(jobId)?.values() ?? [])].sort((a, b) => byIndex(a.record, b.record));
+  }
+
+  /** The list of a job's batches as its JSON has to be: the state is that of the row, where there is one. */
+  listOf(job) {
+    return job.batches.map((batch) => ({ ...batch, ...state(this.rowOf(job.id, batch.id) ?? batch) }));
+  }
+
+  // Jobs
+
+  saveJobState(store, job) {
+    if (job.distributed) this.insertAbsent(store, job.id, job.batches);
+    const keys = ['id', 'index', 'status', 'processedCount', 'failedCount', 'recordStartIndex', 'recordEndIndex'];
+    const batches = job.batches.map((batch) => defined({ records: [], ...Object.fromEntries(keys.map((key) => [key, batch[key]])) }));
+    this.jobs.set(job.id, { ...job, batches });
+    if (isFinal(job.status)) this.jobIsFinal(store, job.id);
+  }
+
+  /** Rows for the batches that have none. Those that have one stay as they are. All or nothing. */
+  insertAbsent(store, jobId, batches) {
+    const twice = (key) => new Set(batches.map((batch) => batch[key])).size < batches.length;
+    const absent = batches.filter(({ id }) => !this.rowOf(jobId, id));
+    const taken = absent.some(({ id, index }) => this.rows.has(id) || this.rowsOf(jobId).some((row) => row.index === index));
+    if (twice('id') || twice('index') || taken) throw new Refused('CONSTRAINT');
+    for (const { id, index, workerId, claimedAt, recordStartIndex = 0, recordEndIndex = 0, ...batch } of absent) {
+      const held = batch.status === 'PROCESSING' && workerId !== undefined;
+      const row = { id, jobId, index, recordStartIndex, recordEndIndex, ...state(batch), version: 0 };
+      this.rows.set(id, row);
+      if (held) Object.assign(row, { workerId, claimedAt: claimedAt && STALE });
+      else if (isOpen(batch)) this.open(store, row);
+    }
+  }
+
+  /** As whoever pauses or resumes a job does. */
+  readAndSave(store, jobId, status) {
+    const job = this.getJobState(store, jobId);
+    if (job) this.saveJobState(store, { ...job, status });
+    return job;
+  }
+
+  /** A distributed job that the incumbent prepared has no rows, until somebody needs them. */
+  needsRows(jobId) {
+    const job = this.jobs.get(jobId);
+    return Boolean(job?.distributed) && job.batches.length > 0 && this.rowsOf(jobId).length === 0;
+  }
+
+  adopt(store, jobId) {
+    if (this.needsRows(jobId)) this.insertAbsent(store, jobId, this.jobs.get(jobId).batches);
+  }
+
+  getJobState(_store, jobId) {
+    const job = this.jobs.get(jobId);
+    if (!job) return null;
+    const batches = this.listOf(job).map((batch) => {
+      const { workerId, claimedAt } = this.rowOf(jobId, batch.id) ?? {};
+      return defined({ ...batch, workerId, claimedAt });
+    });
+    return { ...this.summary(job), batches };
+  }
+
+  summary({ id, config, status, totalRecords, startedAt, completedAt, distributed }) {
+    return defined({ id, config, status, totalRecords, startedAt, completedAt, distributed: distributed || undefined });
+  }
+
+  /** All of them, page by page. */
+  listJobs(_store, { status }) {
+    const jobs = [...this.jobs.values()].filter((job) => status === undefined || job.status === status);
+    // Which comes first of two that have not been started is not said.
+    const order = (a, b) => (b.startedAt ?? -1) - (a.startedAt ?? -1) || (a.id < b.id ? -1 : 1);
+    return jobs.sort(order).map((job) => this.summary(job));
+  }
+
+  deleteJob(store, jobId) {
+    const found = this.jobs.has(jobId) || this.rowsOf(jobId).length > 0 || this.recordsOf(jobId).length > 0;
+    this.jobs.delete(jobId);
+    this.records.delete(jobId);
+    for (const { id } of this.rowsOf(jobId)) this.rows.delete(id);
+    this.jobIsFinal(store, jobId);
+    return found;
+  }
+
+  /** The store that made a job final, or deleted it, drops its tokens. The others may, once they hear of it. */
+  jobIsFinal(store, jobId) {
+    for (const { number, tokens } of this.stores) {
+      for (const [key, held] of tokens) {
+        if (held.jobId !== jobId) continue;
+        if (number === store) tokens.delete(key);
+        else held.mayBeDropped = true;
+      }
+    }
+  }
+
+  // Batches
+
+  /** A fenced call goes through only while the version is the token. What is fenced and has no row has no version. */
+  fence(store, jobId, batchId, { token } = {}) {
+    const held = this.stores[store].tokens.get(`${jobId} ${batchId}`);
+    const expected = token ?? held?.token;
+    if (expected === undefined || this.rowOf(jobId, batchId)?.version === expected) return;
+    if (token === undefined && held.mayBeDropped && this.got.code !== 'LEASE_LOST') return;
+    throw new Refused('LEASE_LOST');
+  }
+
+  updateBatchState(store, jobId, batchId, update, fence) {
+    this.fence(store, jobId, batchId, fence);
+    this.adopt(store, jobId);
+    const row = this.rowOf(jobId, batchId);
+    const listed = this.jobs.get(jobId)?.batches.find(({ id }) => id === batchId);
+    const opens = update.status === 'PENDING' && row && row.status !== 'PENDING';
+    if (listed) Object.assign(listed, state(update));
+    if (row) Object.assign(row, state(update));
+    if (opens) this.open(store, row, row);
+  }
+
+  /**
+   * The batch is PENDING from now on. A store looks for the next batch behind its last claim, so one that has claimed of this job may pass over
+   * what another store opened, until nothing higher is left.
+   */
+  open(store, row, { workerId, claimedAt } = {}) {
+    const late = [...(this.claimers.get(row.jobId) ?? [])].filter((number) => number !== store);
+    Object.assign(row, { status: 'PENDING', workerId, claimedAt, lateFor: new Set(late) });
+  }
+
+  claimBatch(store, jobId, workerId) {
+    const job = this.jobs.get(jobId);
+    const none = (reason) => ({ claimed: false, reason });
+    if (!job) return none('JOB_NOT_FOUND');
+    if (job.status !== 'PROCESSING') return none('JOB_NOT_PROCESSING');
+    this.adopt(store, jobId);
+
+    const pending = this.rowsOf(jobId).filter(({ status }) => status === 'PENDING');
+    if (pending.length === 0) return none('NO_PENDING_BATCHES');
+    const inTime = pending.findIndex(({ lateFor }) => !lateFor.has(store));
+    const allowed = inTime < 0 ? pending : pending.slice(0, inTime + 1);
+    const row = allowed.find(({ id }) => id === this.got.value?.reservation?.batchId) ?? allowed[0];
+
+    Object.assign(row, { status: 'PROCESSING', workerId, claimedAt: FRESH, version: row.version + 1 });
+    this.stores[store].tokens.set(`${jobId} ${row.id}`, { jobId, token: row.version });
+    this.claimers.set(jobId, (this.claimers.get(jobId) ?? new Set()).add(store));
+    const { id: batchId, index: batchIndex, recordStartIndex, recordEndIndex, version: token } = row;
+    const reservation = { jobId, batchId, batchIndex, workerId, claimedAt: FRESH, recordStartIndex, recordEndIndex, token };
+    return { claimed: true, reservation };
+  }
+
+  holds(jobId, batchId, workerId) {
+    const row = this.rowOf(jobId, batchId);
+    return row?.status === 'PROCESSING' && row.workerId === workerId ? row : undefined;
+  }
+
+  releaseBatch(store, jobId, batchId, workerId) {
+    this.fence(store, jobId, batchId);
+    const row = this.holds(jobId, batchId, workerId);
+    if (!row) return;
+    row.version++;
+    this.open(store, row);
+  }
+
+  renewBatch(store, jobId, batchId, workerId, fence) {
+    this.fence(store, jobId, batchId, fence);
+    const row = this.holds(jobId, batchId, workerId);
+    if (row) row.claimedAt = FRESH;
+    return row !== undefined;
+  }
+
+  reclaimStaleBatches(store, jobId) {
+    const stale = this.rowsOf(jobId).filter(({ status, claimedAt }) => status === 'PROCESSING' && claimedAt !== FRESH);
+    let gaveUp = false;
+    for (const row of stale) {
+      const claims = Math.ceil(row.version / 2);
+      row.version++;
+      if (claims < this.stores[store].maxClaims) this.open(store, row);
+      else {
+        row.status = 'FAILED';
+        gaveUp = true;
+      }
+    }
+    // Whoever gave up the last batch may be the last one there, so nobody else would finalize the job.
+    const claims = this.rowsOf(jobId).filter(({ claimedAt }) => claimedAt !== undefined);
+    const abandoned = claims.length > 0 && claims.every(({ claimedAt }) => claimedAt === STALE);
+    if (gaveUp || abandoned) this.finalize(store, jobId);
+    return stale.length;
+  }
+
+  getDistributedStatus(store, jobId) {
+    this.adopt(store, jobId);
+    const rows = this.rowsOf(jobId);
+    return {
+      jobId,
+      totalBatches: rows.length,
+      completedBatches: count(rows, 'COMPLETED'),
+      failedBatches: count(rows, 'FAILED'),
+      processingBatches: count(rows, 'PROCESSING'),
+      pendingBatches: count(rows, 'PENDING'),
+      isComplete: rows.length > 0 && !rows.some(isOpen),
+    };
+  }
+
+  tryFinalizeJob(store, jobId) {
+    if (this.jobs.get(jobId)?.status === 'PROCESSING') this.adopt(store, jobId);
+    return this.finalize(store, jobId);
+  }
+
+  finalize(store, jobId) {
+    const [job, rows] = [this.jobs.get(jobId), this.rowsOf(jobId)];
+    if (job?.status !== 'PROCESSING' || rows.length === 0 || rows.some(isOpen)) return false;
+    Object.assign(job, { status: count(rows, 'FAILED') > 0 ? 'FAILED' : 'COMPLETED', completedAt: FRESH });
+    this.jobIsFinal(store, jobId);
+    return true;
+  }
+
+  // Records
+
+  saveProcessedRecord(store, jobId, batchId, record, fence) {
+    this.fence(store, jobId, batchId, fence);
+    this.saveBatchRecords(store, jobId, batchId, [record]);
+  }
+
+  saveBatchRecords(_store, jobId, batchId, records) {
+    if (!this.records.has(jobId)) this.records.set(jobId, new Map());
+    for (const record of records) this.records.get(jobId).set(record.index, { batchId, record });
+  }
+
+  selected(jobId, statuses, batchId, from = -Infinity) {
+    return this.recordsOf(jobId)
+      .filter((saved) => (batchId === undefined || saved.batchId === batchId) && saved.record.index >= from)
+      .map(({ record }) => record)
+      .filter(({ status }) => statuses === undefined || statuses.includes(status));
+  }
+
+  getFailedRecords = (_store, jobId) => this.selected(jobId, ['failed', 'invalid']);
+  getPendingRecords = (_store, jobId) => this.selected(jobId, ['pending', 'valid']);
+  getProcessedRecords = (_store, jobId) => this.selected(jobId, ['processed']);
+  getBatchRecords = (_store, jobId, batchId) => this.selected(jobId, undefined, batchId);
+  readRecords = (_store, jobId, { status, batchId, from }) => this.selected(jobId, status && [status].flat(), batchId, from);
+
+  getProgress(_store, jobId) {
+    const [job, records] = [this.jobs.get(jobId), this.selected(jobId)];
+    const { totalRecords = 0, startedAt, completedAt } = job ?? {};
+    const [processedRecords, failedRecords] = [count(records, 'processed'), count(records, 'failed', 'invalid')];
+    const done = processedRecords + failedRecords;
+    const pendingRecords = Math.max(0, totalRecords - done);
+    // Of a distributed job, what workers can claim: also a batch that a later snapshot does not list.
+    const rows = job?.distributed ? this.rowsOf(jobId) : [];
+    const batches = rows.length > 0 ? rows : job ? this.listOf(job) : [];
+    // A time that ends now is any time.
+    const elapsedMs = startedAt === undefined ? 0 : Number.isInteger(completedAt) ? Math.max(0, completedAt - startedAt) : FRESH;
+    return defined({
+      totalRecords,
+      processedRecords,
+      failedRecords,
+      pendingRecords,
+      percentage: totalRecords === 0 ? 0 : Math.round((done / totalRecords) * 100),
+      currentBatch: count(batches, 'COMPLETED'),
+      totalBatches: batches.length,
+      elapsedMs,
+      estimatedRemainingMs: pendingRecords > 0 && done > 0 ? FRESH : undefined,
+    });
+  }
+  // Past the stores
+
+  backdate(_store, jobId) {
+    for (const row of this.rowsOf(jobId)) row.claimedAt &&= STALE;
+  }
+
+  /** The incumbent writes a job and its list, and no rows. */
+  prepareAsIncumbent(_store, job) {
+    this.jobs.set(job.id, job);
+  }
+
+  /** All that can be seen of the tables. */
+  tables() {
+    return {
+      jobs: [...this.jobs.values()].map((job) => ({ distributed: false, ...this.summary(job), batches: this.listOf(job) })),
+      rows: [...this.rows.values()].map((row) => defined({ ...row, lateFor: undefined })),
+      records: [...this.records].flatMap(([jobId, saved]) =>
+        [...saved.values()].map(({ batchId, record }) => ({ jobId, batchId, ...record })),
+      ),
+    };
+  }
+}

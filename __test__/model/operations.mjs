@@ -1,0 +1,250 @@
+// The operations that the sequences are made of: how they are generated, performed and printed.
+//
+// An operation is a plain array, [store, method, ...arguments], that makes sense in every state: so a sequence can be cut anywhere when it
+// shrinks, and it prints as the calls that it stands for. A store of `null` is somebody past the stores. Ids begin with `#`, which stands for
+// what makes them unique in the database.
+
+import fc from 'fast-check';
+import { StateStoreError, collect } from '../support/suite.mjs';
+
+/** Longer than anything takes here, and shorter than what `backdate` moves and `longAgo` is away. */
+export const TIMEOUT_MS = 600_000;
+export const startedAt = 1_700_000_000_000;
+const longAgo = 1_600_000_000_000;
+
+/** The jobs, and the ids that each one's batches mostly have: the first two share one, so that they collide at times, but not always. */
+export const jobs = { '#job1': ['#a', '#b', '#c', '#d'], '#job2': ['#d', '#e', '#f', '#g'], '#job3': ['#h', '#i', '#j', '#k'] };
+export const jobIds = Object.keys(jobs);
+/** Each store's worker. */
+const workers = ['ann', 'bob', 'cyd'];
+
+// The first of the choices is the one that the others shrink to.
+const oneOf = (...choices) => fc.oneof({ withCrossShrink: true }, ...choices.map(([weight, arbitrary]) => ({ weight, arbitrary })));
+const chance = (percent, arbitrary, otherwise = fc.constant(undefined)) => oneOf([100 - percent, otherwise], [percent, arbitrary]);
+const weighted = (weights) => oneOf(...Object.entries(weights).map(([value, weight]) => [weight, fc.constant(value)]));
+/** An object without the keys whose value is undefined. */
+const object = (fields) => fc.record(fields).map((made) => JSON.parse(JSON.stringify(made)));
+
+const jobId = weighted({ '#job1': 30, '#job2': 4, '#job3': 2 });
+// Stand for what is known only when a call's turn comes: the worker of its store, and the batch that its store claimed last.
+const OWN = '@own';
+const LAST = '@last';
+const workerId = chance(20, fc.constantFrom(...workers), fc.constant(OWN));
+/** The jobs and batches that come first are met most, so that calls meet. */
+const place = weighted({ 0: 6, 1: 4, 2: 2, 3: 1 }).map(Number);
+const counts = { processedCount: fc.nat({ max: 9 }), failedCount: fc.nat({ max: 3 }) };
+const jobStatus = weighted({ PROCESSING: 50, PAUSED: 2, CREATED: 1, COMPLETED: 1, ABORTED: 2, FAILED: 1 });
+const recordStatus = fc.constantFrom('processed', 'failed', 'invalid', 'valid', 'pending');
+const fence = chance(25, object({ token: weighted({ 1: 4, 2: 2, 3: 3, 4: 1, 5: 1 }).map(Number) }));
+
+/** A batch of a snapshot, which may be of any age: its state need not be what the database has. `place` says which one of its job's. */
+const snapshot = object({
+  place,
+  foreign: chance(2, fc.constant(true)),
+  index: chance(5, fc.nat({ max: 4 })),
+  status: weighted({ PENDING: 14, PROCESSING: 3, COMPLETED: 2, FAILED: 1, PAUSED: 1 }),
+  ...counts,
+  unbounded: chance(10, fc.constant(true)),
+  workerId: chance(40, fc.constantFrom(...workers)),
+  claimedAt: chance(60, fc.constant(longAgo)),
+});
+// In any order: the list's order is not that of the indexes.
+const snapshots = (minLength) =>
+  fc.uniqueArray(snapshot, { selector: ({ place, foreign }) => (foreign ? 'foreign' : place), minLength, maxLength: 4 });
+
+function batchOf(jobId, { place, foreign, index = place, status, processedCount, failedCount, unbounded, workerId, claimedAt }) {
+  const id = foreign ? (jobId === '#job1' ? '#e' : '#a') : jobs[jobId][place];
+  const batch = { id, index, status, processedCount, failedCount };
+  if (!unbounded) Object.assign(batch, { recordStartIndex: place * 10, recordEndIndex: place * 10 + 9 });
+  if (status === 'PROCESSING' && workerId) Object.assign(batch, { workerId, ...(claimedAt && { claimedAt }) });
+  return batch;
+}
+
+const job = object({
+  id: weighted({ '#job1': 8, '#job2': 3, '#job3': 3 }),
+  config: fc.constant({ batchSize: 10 }),
+  status: jobStatus,
+  batches: snapshots(0),
+  totalRecords: fc.nat({ max: 12 }),
+  startedAt: chance(85, fc.nat({ max: 2 })),
+  completedAt: chance(15, fc.constant(startedAt + 7_000)),
+  distributed: chance(88, fc.constant(true)),
+}).map(({ startedAt: round, ...fields }) => ({
+  ...fields,
+  batches: fields.batches.map((batch) => batchOf(fields.id, batch)),
+  // No two jobs at one time, so that their order is certain.
+  ...(round !== undefined && { startedAt: startedAt + 10 * round + jobIds.indexOf(fields.id) }),
+}));
+
+/** What the distributed importer begins with. */
+const prepared = (id) =>
+  snapshots(1).map((batches) => {
+    const fields = {
+      config: { batchSize: 10 },
+      status: 'PROCESSING',
+      totalRecords: 10,
+      startedAt: startedAt + jobIds.indexOf(id),
+      distributed: true,
+    };
+    return [0, 'saveJobState', { id, ...fields, batches: batches.map((batch) => batchOf(id, { ...batch, foreign: false })) }];
+  });
+
+/** What `records` is to select. */
+const selection = object({
+  status: chance(50, chance(50, recordStatus, fc.uniqueArray(recordStatus, { minLength: 1, maxLength: 3 }))),
+  batchId: chance(30, fc.constantFrom(...jobs['#job1'])),
+  from: chance(40, fc.nat({ max: 5 })),
+});
+
+const incumbentStatus = weighted({ PENDING: 4, PROCESSING: 2, COMPLETED: 2, FAILED: 1 });
+/** A job as the incumbent stores it. The ids of its batches are nobody else's. */
+const incumbents = (statuses) => ({
+  id: '#job3',
+  config: { batchSize: 10 },
+  status: 'PROCESSING',
+  batches: statuses.map((status, index) => ({
+    id: jobs['#job3'][index],
+    index,
+    status,
+    records: [],
+    processedCount: status === 'COMPLETED' ? 10 : 0,
+    failedCount: 0,
+    recordStartIndex: index * 10,
+    recordEndIndex: index * 10 + 9,
+  })),
+  totalRecords: 10 * statuses.length,
+  startedAt: startedAt + 2,
+  distributed: true,
+});
+
+const record = object({
+  index: fc.nat({ max: 5 }),
+  raw: fc.nat({ max: 9 }).map((n) => ({ n })),
+  parsed: fc.constant({}),
+  status: recordStatus,
+  errors: chance(20, fc.constant([{ field: 'f', message: 'm', code: 'c' }]), fc.constant([])),
+  processingError: chance(20, fc.constant('why')),
+});
+
+/**
+ * Sequences of operations on so many stores.
+ * @param {{ stores: number, raw: boolean, maxLength: number }} on Whether somebody past the stores can write to the database.
+ */
+export function sequences({ stores, raw, maxLength }) {
+  const store = fc.nat({ max: stores - 1 });
+  const call = (method, ...rest) =>
+    fc.tuple(store, ...rest).map(([number, ...args]) => [number, method, ...(args.at(-1) === undefined ? args.slice(0, -1) : args)]);
+  const onJob = (method, ...rest) => call(method, jobId, ...rest);
+  const batchId = chance(50, fc.constant(LAST), chance(6, fc.constantFrom('#a', '#e', '#z'), place));
+  const onBatch = (method, ...rest) =>
+    onJob(method, batchId, ...rest).map(([number, name, id, batch, ...args]) => [number, name, id, jobs[id][batch] ?? batch, ...args]);
+  const update = object({ status: weighted({ COMPLETED: 8, FAILED: 3, PENDING: 5, PROCESSING: 2, PAUSED: 1 }), ...counts });
+
+  const backdate = fc.tuple(fc.constant(null), fc.constant('backdate'), jobId);
+  const prepareAsIncumbent = fc
+    .array(incumbentStatus, { minLength: 1, maxLength: 4 })
+    .map((statuses) => [null, 'prepareAsIncumbent', incumbents(statuses)]);
+  const operation = oneOf(
+    [22, onJob('claimBatch', workerId)],
+    [14, onBatch('updateBatchState', update, fence)],
+    [5, onBatch('releaseBatch', workerId)],
+    [4, onBatch('renewBatch', workerId, fence)],
+    [6, onJob('reclaimStaleBatches', fc.constant(TIMEOUT_MS))],
+    [5, onJob('tryFinalizeJob')],
+    [2, onJob('getDistributedStatus')],
+    [4, call('saveJobState', job)],
+    // As whoever pauses or resumes a job does: what the store gives, with another status.
+    [3, onJob('readAndSave', weighted({ PROCESSING: 10, PAUSED: 1, ABORTED: 1 }))],
+    [2, onJob('getJobState')],
+    [6, onBatch('saveProcessedRecord', record, fence)],
+    [3, onBatch('saveBatchRecords', fc.array(record, { maxLength: 3 }))],
+    [1, onJob('getFailedRecords')],
+    [1, onJob('getPendingRecords')],
+    [1, onJob('getProcessedRecords')],
+    [1, onBatch('getBatchRecords')],
+    [1, onJob('readRecords', selection)],
+    [3, onJob('getProgress')],
+    [1, call('listJobs', object({ status: chance(50, jobStatus), limit: chance(70, fc.integer({ min: 1, max: 5 })) }))],
+    [1, call('deleteJob', weighted({ '#job1': 2, '#job2': 4, '#job3': 4 }))],
+    ...(raw ? [[4, backdate]] : []),
+    ...(raw ? [[1, prepareAsIncumbent]] : []),
+  );
+  // What would rarely come together by chance: a worker's way through a batch, and a claim that goes stale.
+  const work = fc.tuple(store, jobId, update).map(([number, id, state]) => [
+    [number, 'claimBatch', id, OWN],
+    [number, 'updateBatchState', id, LAST, state],
+  ]);
+  const expiry = fc.tuple(store, jobId).map(([number, id]) => [
+    [null, 'backdate', id],
+    [number, 'reclaimStaleBatches', id, TIMEOUT_MS],
+  ]);
+  const some = oneOf([80, operation.map((one) => [one])], [4, work], ...(raw ? [[12, expiry]] : []));
+
+  const beginning = [chance(97, prepared('#job1')), chance(50, prepared('#job2')), chance(raw ? 50 : 0, prepareAsIncumbent)];
+  const rest = fc.array(some, { maxLength: maxLength - beginning.length, size: 'max' });
+  return fc.tuple(rest, ...beginning).map(([more, ...first]) => [...first.filter(Boolean), ...more.flat()].slice(0, maxLength));
+}
+
+/** An operation as it is made, where `last` is the last reservation of its store. */
+export function resolved([store, method, ...args], last) {
+  const made = args.map((arg) => (arg === OWN ? workers[store] : arg));
+  if (made[1] === LAST) [made[0], made[1]] = last ? [last.jobId, last.batchId] : [made[0], jobs[made[0]][0]];
+  if (method === 'updateBatchState') made[2] = { batchId: made[1], ...made[2] };
+  return [store, method, ...made];
+}
+
+/** Replaces `from` by `to` where a string in a value begins with it. */
+export function renamed(value, from, to) {
+  if (typeof value === 'string') return value.startsWith(from) ? to + value.slice(from.length) : value;
+  if (Array.isArray(value)) return value.map((item) => renamed(item, from, to));
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, renamed(item, from, to)]));
+}
+
+/** What is not one call of one method. */
+const composed = {
+  async listJobs(store, { limit, ...options }) {
+    const all = [];
+    let after;
+    for (;;) {
+      const page = await store.listJobs({ ...options, limit, after });
+      all.push(...page);
+      if (page.length === 0 || limit === undefined) return all;
+      after = page.at(-1);
+    }
+  },
+  readRecords: (store, jobId, options) => collect(store.records(jobId, options)),
+  async readAndSave(store, jobId, status) {
+    const job = await store.getJobState(jobId);
+    if (job) await store.saveJobState({ ...job, status });
+    return job;
+  },
+};
+
+/** Makes the call. `outside` has what is done past the stores. */
+export async function perform([store, method, ...args], stores, outside) {
+  try {
+    if (store === null) return { value: await outside[method](...args) };
+    const call = composed[method] ?? ((target, ...rest) => target[method](...rest));
+    return { value: await call(stores[store], ...args) };
+  } catch (error) {
+    // Anything else is not a store's answer, but a mistake of this test or a trouble of its connection.
+    if (!(error instanceof StateStoreError)) throw error;
+    return { code: error.code };
+  }
+}
+
+/** `store1.claimBatch('job1', 'ann')`, and what came of it. */
+export function print([store, method, ...args], got) {
+  const call = `${store === null ? 'past the stores: ' : `store${store}.`}${method}(${args.map((arg) => text(arg)).join(', ')})`;
+  if (!got) return call;
+  return `${call}  // ${got.code ?? text(got.value)}`;
+}
+
+function text(value) {
+  if (Array.isArray(value)) return `[${value.map(text).join(', ')}]`;
+  if (typeof value === 'string') return `'${value.replace(/^#/, '')}'`;
+  if (typeof value !== 'object' || value === null) return String(value);
+  const entries = Object.entries(value).map(([key, item]) => `${key}: ${text(item)}`);
+  return entries.length > 0 ? `{ ${entries.join(', ')} }` : '{}';
+}

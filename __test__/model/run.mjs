@@ -1,0 +1,196 @@
+// One sequence of calls, made on a database and on the model: after each step both have to agree.
+
+import assert from 'node:assert/strict';
+import { isDeepStrictEqual } from 'node:util';
+import { collect, newId } from '../support/suite.mjs';
+import { FRESH, Model, STALE } from './model.mjs';
+import { jobIds, perform, print, renamed, resolved } from './operations.mjs';
+
+/** What a run that found one rejects with. */
+export class Difference extends Error {}
+
+export class Run {
+  /**
+   * @param database What the stores are on.
+   * @param raw Whether it can be read and written past them.
+   * @param stores Runs may share them, one after the other: each has ids of its own.
+   * @param options The options of the stores.
+   */
+  constructor(database, raw, stores, options) {
+    this.database = database;
+    this.raw = raw;
+    this.stores = stores;
+    this.model = new Model(options);
+    this.prefix = `${newId('m')}.`;
+    this.steps = [];
+    this.last = new Map(); // by store: its last reservation
+  }
+
+  /** @param {(what: string) => void} met Is told of each call what kind of answer it had. */
+  async run(operations, met) {
+    try {
+      for (const operation of operations) met(await this.step(operation));
+    } finally {
+      for (const id of jobIds) await this.stores[0].deleteJob(this.unique(id));
+    }
+  }
+
+  async step(generated) {
+    const operation = resolved(generated, this.last.get(generated[0]));
+    const [store, method, job] = operation;
+    // The incumbent prepares a job where there is none.
+    if (method === 'prepareAsIncumbent' && (this.model.jobs.has(job.id) || this.model.rowsOf(job.id).length > 0)) return 'nothing';
+
+    const got = this.shared(await perform(this.unique(operation), this.stores, this.outside));
+    if (method === 'listJobs') got.value &&= this.own(got.value);
+    this.steps.push(print(operation, got));
+    if (got.value?.claimed) this.last.set(store, got.value.reservation);
+    const before = sorted(this.model.tables());
+    this.agree('The answer to', got, this.model.answer(operation, got));
+
+    const observed = this.raw ? await this.tables() : await this.readings();
+    for (const id of jobIds) {
+      // Some calls may give a job of the incumbent's its rows, and need not.
+      if (this.model.needsRows(id) && observed.rows?.some((row) => row.jobId === id)) this.model.adopt(store, id);
+    }
+    const after = sorted(this.model.tables());
+    this.agree('The state after', observed, this.raw ? after : this.modelReadings());
+    return `${method}: ${kind(got, before, after, job)}`;
+  }
+
+  agree(what, got, expected) {
+    if (isDeepStrictEqual(got, expected)) return;
+    const steps = this.steps.map((step) => `  ${step}\n`).join('');
+    // The message that it makes has what differs, and not much else.
+    const { message } = new assert.AssertionError({ actual: got, expected, operator: 'deepStrictEqual' });
+    throw new Difference(`${what} the last of these calls is not the model's:\n${steps}${message.split('\n').slice(1).join('\n')}`);
+  }
+
+  /** With the ids that this run has in the database. */
+  unique(value) {
+    return renamed(value, '#', this.prefix);
+  }
+
+  /** With the ids and the times that the model has. */
+  shared(value) {
+    return times(renamed(value, this.prefix, '#'));
+  }
+
+  /** The jobs of this run. Those that have not been started come last, in an order that is not said: here by id. */
+  own(jobs) {
+    const own = jobs.filter(({ id }) => jobIds.includes(id));
+    const first = own.findIndex(({ startedAt }) => startedAt === undefined);
+    return first < 0 ? own : [...own.slice(0, first), ...own.slice(first).sort((a, b) => (a.id < b.id ? -1 : 1))];
+  }
+
+  get outside() {
+    return {
+      backdate: async (jobId) => {
+        await this.database.query('update "batchactions_batches" set "claimedAt" = "claimedAt" - 3600000 where "jobId" = ?', [jobId]);
+      },
+      prepareAsIncumbent: async ({ id, config, status, batches, totalRecords, startedAt }) => {
+        await this.database.query(
+          `insert into "batchactions_jobs" ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
+          values (?, ?, ?, ?, ?, ?, null, ?)`,
+          [
+            id,
+            status,
+            JSON.stringify(config),
+            JSON.stringify(batches),
+            totalRecords,
+            startedAt,
+            this.database.dialect === 'postgres' ? true : 1,
+          ],
+        );
+      },
+    };
+  }
+
+  /** What is in the tables. */
+  async tables() {
+    const ids = jobIds.map((id) => this.unique(id));
+    const select = (table, column) =>
+      this.database.query(`select * from "batchactions_${table}" where "${column}" in (${ids.map(() => '?').join(', ')})`, ids);
+    const [jobs, batches, records] = [await select('jobs', 'id'), await select('batches', 'jobId'), await select('records', 'jobId')];
+    const present = (row) => Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null));
+    return sorted(
+      this.shared({
+        jobs: jobs.map(({ config, batches: list, distributed, ...job }) => ({
+          ...present(job),
+          config: JSON.parse(config),
+          batches: JSON.parse(list),
+          distributed: Boolean(distributed),
+        })),
+        rows: batches.map(({ batchIndex: index, ...row }) => ({ index, ...present(row) })),
+        records: records.map(({ recordIndex: index, raw, parsed, errors, ...record }) => ({
+          index,
+          raw: JSON.parse(raw),
+          parsed: JSON.parse(parsed),
+          errors: JSON.parse(errors),
+          // The id is the database's own.
+          ...present({ ...record, id: null }),
+        })),
+      }),
+    );
+  }
+
+  /** What the methods show, where there is no way past the store. */
+  async readings() {
+    const [store] = this.stores;
+    const readings = [];
+    for (const id of jobIds.map((job) => this.unique(job)))
+      readings.push([await store.getJobState(id), await collect(store.records(id)), await store.getDistributedStatus(id)]);
+    return this.shared(readings);
+  }
+
+  modelReadings() {
+    const { model } = this;
+    return jobIds.map((id) => [model.getJobState(0, id), model.readRecords(0, id, {}), model.getDistributedStatus(0, id)]);
+  }
+}
+
+function sorted({ jobs, rows, records }) {
+  const by =
+    (...keys) =>
+    (a, b) => {
+      const key = keys.find((candidate) => a[candidate] !== b[candidate]);
+      return a[key] < b[key] ? -1 : 1;
+    };
+  return { jobs: jobs.sort(by('id')), rows: rows.sort(by('id')), records: records.sort(by('jobId', 'index')) };
+}
+
+const MINUTE = 60_000;
+const isRecent = (time) => Math.abs(Date.now() - time) < 5 * MINUTE;
+const readTime = {
+  claimedAt: (time) => (isRecent(time) ? FRESH : STALE),
+  completedAt: (time) => (isRecent(time) ? FRESH : time),
+  // The jobs began years ago.
+  elapsedMs: (time) => (time > 1_000_000 * MINUTE ? FRESH : time),
+  estimatedRemainingMs: (time) => (time >= 0 ? FRESH : time),
+};
+
+/** A value with its times as the model has them. */
+function times(value) {
+  if (Array.isArray(value)) return value.map(times);
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value).map(([key, item]) => [
+    key,
+    typeof item === 'number' && readTime[key] ? readTime[key](item) : times(item),
+  ]);
+  return Object.fromEntries(entries);
+}
+
+/** The kind of an answer: the code of a rejection, the reason why nothing was claimed, and so on; and the most that the call did to its job. */
+function kind({ code, value }, before, after, jobId) {
+  if (code) return code;
+  if (value?.claimed !== undefined) return value.reason ?? 'claimed';
+  const status = ({ jobs }) => jobs.find(({ id }) => id === jobId)?.status;
+  const failed = ({ rows }) => rows.filter((row) => row.status === 'FAILED').length;
+  const effects = [
+    failed(after) > failed(before) ? ', a batch FAILED' : '',
+    status(after) !== status(before) ? `, the job ${status(after) ?? 'gone'}` : '',
+  ].join('');
+  if (typeof value === 'number') return Math.min(value, 1) + effects;
+  if (typeof value === 'boolean' || value === null) return value + effects;
+  return (isDeepStrictEqual(before, after) ? 'nothing done' : 'done') + effects;
+}
