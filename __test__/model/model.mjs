@@ -55,7 +55,7 @@ export class Model {
   }
 
   recordsOf(jobId) {
-    return [...(this.records.get(jobId)?.values() ?? [])].sort((a, b) => byIndex(a.record, b.record));
+    return [...(this.records.get(jobId)?.values() ?? [])];
   }
 
   /** The list of a job's batches as its JSON has to be: the state is that of the row, where there is one. */
@@ -199,42 +199,35 @@ export class Model {
     return { claimed: true, reservation };
   }
 
-  holds(jobId, batchId, workerId) {
-    const row = this.rowOf(jobId, batchId);
-    return row?.status === 'PROCESSING' && row.workerId === workerId ? row : undefined;
+  heldBy(workerId, jobId, batchId) {
+    return this.rowsOf(jobId).find((row) => row.id === batchId && row.status === 'PROCESSING' && row.workerId === workerId);
   }
 
   releaseBatch(store, jobId, batchId, workerId) {
     this.fence(store, jobId, batchId);
-    const row = this.holds(jobId, batchId, workerId);
-    if (!row) return;
-    row.version++;
-    this.open(store, row);
+    const row = this.heldBy(workerId, jobId, batchId);
+    if (row) this.open(store, Object.assign(row, { version: row.version + 1 }));
   }
 
   renewBatch(store, jobId, batchId, workerId, fence) {
     this.fence(store, jobId, batchId, fence);
-    const row = this.holds(jobId, batchId, workerId);
+    const row = this.heldBy(workerId, jobId, batchId);
     if (row) row.claimedAt = FRESH;
     return row !== undefined;
   }
 
   reclaimStaleBatches(store, jobId) {
     const stale = this.rowsOf(jobId).filter(({ status, claimedAt }) => status === 'PROCESSING' && claimedAt !== FRESH);
-    let gaveUp = false;
+    const gaveUp = stale.filter(({ version }) => Math.ceil(version / 2) >= this.stores[store].maxClaims);
     for (const row of stale) {
-      const claims = Math.ceil(row.version / 2);
       row.version++;
-      if (claims < this.stores[store].maxClaims) this.open(store, row);
-      else {
-        row.status = 'FAILED';
-        gaveUp = true;
-      }
+      if (gaveUp.includes(row)) row.status = 'FAILED';
+      else this.open(store, row);
     }
     // Whoever gave up the last batch may be the last one there, so nobody else would finalize the job.
     const claims = this.rowsOf(jobId).filter(({ claimedAt }) => claimedAt !== undefined);
     const abandoned = claims.length > 0 && claims.every(({ claimedAt }) => claimedAt === STALE);
-    if (gaveUp || abandoned) this.finalize(store, jobId);
+    if (gaveUp.length > 0 || abandoned) this.finalize(store, jobId);
     return stale.length;
   }
 
@@ -281,7 +274,8 @@ export class Model {
     return this.recordsOf(jobId)
       .filter((saved) => (batchId === undefined || saved.batchId === batchId) && saved.record.index >= from)
       .map(({ record }) => record)
-      .filter(({ status }) => statuses === undefined || statuses.includes(status));
+      .filter(({ status }) => statuses === undefined || statuses.includes(status))
+      .sort(byIndex);
   }
 
   getFailedRecords = (_store, jobId) => this.selected(jobId, ['failed', 'invalid']);
@@ -301,18 +295,13 @@ export class Model {
     const batches = rows.length > 0 ? rows : job ? this.listOf(job) : [];
     // A time that ends now is any time.
     const elapsedMs = startedAt === undefined ? 0 : Number.isInteger(completedAt) ? Math.max(0, completedAt - startedAt) : FRESH;
-    return defined({
-      totalRecords,
-      processedRecords,
-      failedRecords,
-      pendingRecords,
-      percentage: totalRecords === 0 ? 0 : Math.round((done / totalRecords) * 100),
-      currentBatch: count(batches, 'COMPLETED'),
-      totalBatches: batches.length,
-      elapsedMs,
-      estimatedRemainingMs: pendingRecords > 0 && done > 0 ? FRESH : undefined,
-    });
+    const counts = { totalRecords, processedRecords, failedRecords, pendingRecords };
+    const percentage = totalRecords === 0 ? 0 : Math.round((done / totalRecords) * 100);
+    const estimatedRemainingMs = pendingRecords > 0 && done > 0 ? FRESH : undefined;
+    const [currentBatch, totalBatches] = [count(batches, 'COMPLETED'), batches.length];
+    return defined({ ...counts, percentage, currentBatch, totalBatches, elapsedMs, estimatedRemainingMs });
   }
+
   // Past the stores
 
   backdate(_store, jobId) {
@@ -322,16 +311,5 @@ export class Model {
   /** The incumbent writes a job and its list, and no rows. */
   prepareAsIncumbent(_store, job) {
     this.jobs.set(job.id, job);
-  }
-
-  /** All that can be seen of the tables. */
-  tables() {
-    return {
-      jobs: [...this.jobs.values()].map((job) => ({ distributed: false, ...this.summary(job), batches: this.listOf(job) })),
-      rows: [...this.rows.values()].map((row) => defined({ ...row, lateFor: undefined })),
-      records: [...this.records].flatMap(([jobId, saved]) =>
-        [...saved.values()].map(({ batchId, record }) => ({ jobId, batchId, ...record })),
-      ),
-    };
   }
 }

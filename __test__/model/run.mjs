@@ -45,7 +45,7 @@ export class Run {
     if (method === 'listJobs') got.value &&= this.own(got.value);
     this.steps.push(print(operation, got));
     if (got.value?.claimed) this.last.set(store, got.value.reservation);
-    const before = sorted(this.model.tables());
+    const before = this.modelTables();
     this.agree('The answer to', got, this.model.answer(operation, got));
 
     const observed = this.raw ? await this.tables() : await this.readings();
@@ -53,7 +53,7 @@ export class Run {
       // Some calls may give a job of the incumbent's its rows, and need not.
       if (this.model.needsRows(id) && observed.rows?.some((row) => row.jobId === id)) this.model.adopt(store, id);
     }
-    const after = sorted(this.model.tables());
+    const after = this.modelTables();
     this.agree('The state after', observed, this.raw ? after : this.modelReadings());
     return `${method}: ${kind(got, before, after, job)}`;
   }
@@ -112,7 +112,6 @@ export class Run {
     const select = (table, column) =>
       this.database.query(`select * from "batchactions_${table}" where "${column}" in (${ids.map(() => '?').join(', ')})`, ids);
     const [jobs, batches, records] = [await select('jobs', 'id'), await select('batches', 'jobId'), await select('records', 'jobId')];
-    const present = (row) => Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null));
     return sorted(
       this.shared({
         jobs: jobs.map(({ config, batches: list, distributed, ...job }) => ({
@@ -134,6 +133,17 @@ export class Run {
     );
   }
 
+  modelTables() {
+    const { jobs, rows, records } = this.model;
+    return sorted({
+      jobs: [...jobs.values()].map((job) => ({ distributed: false, ...this.model.summary(job), batches: this.model.listOf(job) })),
+      rows: [...rows.values()].map((row) => present({ ...row, lateFor: undefined })),
+      records: [...records.keys()].flatMap((jobId) =>
+        this.model.recordsOf(jobId).map(({ batchId, record }) => ({ jobId, batchId, ...record })),
+      ),
+    });
+  }
+
   /** What the methods show, where there is no way past the store. */
   async readings() {
     const [store] = this.stores;
@@ -148,6 +158,9 @@ export class Run {
     return jobIds.map((id) => [model.getJobState(0, id), model.readRecords(0, id, {}), model.getDistributedStatus(0, id)]);
   }
 }
+
+/** A row without what is not set. */
+const present = (row) => Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null && value !== undefined));
 
 function sorted({ jobs, rows, records }) {
   const by =
