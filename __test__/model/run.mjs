@@ -30,6 +30,7 @@ export class Run {
   async run(operations, met) {
     try {
       for (const operation of operations) met(await this.step(operation));
+      this.agree('What the methods show after', await this.readings(), this.modelReadings());
     } finally {
       for (const id of jobIds) await this.stores[0].deleteJob(this.unique(id));
     }
@@ -54,7 +55,7 @@ export class Run {
       if (this.model.needsRows(id) && observed.rows?.some((row) => row.jobId === id)) this.model.adopt(store, id);
     }
     const after = this.modelTables();
-    this.agree('The state after', observed, this.raw ? after : this.modelReadings());
+    this.agree(this.raw ? 'What the tables hold after' : 'What the methods show after', observed, this.raw ? after : this.modelReadings());
     return `${method}: ${kind(got, before, after, job)}`;
   }
 
@@ -144,7 +145,7 @@ export class Run {
     });
   }
 
-  /** What the methods show, where there is no way past the store. */
+  /** What the methods show: after each call where there is no way past the store, else at the end. */
   async readings() {
     const [store] = this.stores;
     const readings = [];
