@@ -27,7 +27,7 @@ async function statements(dialect, name) {
 /** The planner's settings that the store's connections begin with. */
 async function plannerSettings() {
   const source = await readFile(new URL('../src/backend/postgres.rs', import.meta.url), 'utf8');
-  const settings = [...source.matchAll(/\("(enable_\w+)", "(\w+)"\.to_owned\(\)\)/g)].map(([, name, value]) => `set ${name} = ${value}`);
+  const settings = [...source.matchAll(/\("(enable_\w+|jit)", "(\w+)"\.to_owned\(\)\)/g)].map(([, name, value]) => `set ${name} = ${value}`);
   expect(settings.length).toBeGreaterThan(0);
   return settings;
 }
@@ -147,6 +147,7 @@ onEveryDatabase((on) => {
           // The batches that a reclaim takes are sorted, so that they are locked in order: these few, and no other.
           if (name !== 'reclaim') expect(plan.text).not.toMatch(SORTS);
           expect(plan.text).not.toMatch(SCANS[dialect]);
+          expect(plan.text).not.toContain('JIT');
           expect(plan.rows, plan.text).toBeLessThanOrEqual(few);
         }
       }
