@@ -1,13 +1,13 @@
 // What a claim costs, and whether that grows with the job: `npm run bench:claims`
 //
-//   node bench/claims.mjs [--sizes 1000,4000,100000] [--cycles 300] [--database <name>]... [--json <file>]
+//   node bench/claims.mjs [--sizes 100,1000,4000,100000] [--cycles 300] [--database <name>]... [--json <file>]
 //
 // For each database that is there, jobs of these sizes are prepared, and a worker's cycle is timed in each of them: `reclaimStaleBatches` that finds
 // nothing, `claimBatch`, `updateBatchState` COMPLETED, and a `tryFinalizeJob` that is too early. The cycles are run at the beginning, in the middle
 // and at the end of each job, by one caller and by 16 callers of one store. What lies between is worked off too, and not timed. The sizes
 // take turns, a few cycles each, so that what else the machine does meanwhile meets all of them alike.
 //
-// The table gives the median of each call in ms and its ratio to the smallest job's; the same ratio for each of the three places alone; and the
+// The table gives the median of each call in ms and its ratio to that in the job of 1,000; the same ratio for each of the three places alone; and the
 // mean and the maximum, which hold the upkeep of the job's JSON copy (section "The two copies" of ARCHITECTURE.md).
 
 import { writeFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ import { databases } from '../__test__/support/databases.mjs';
 
 const { values: options } = parseArgs({
   options: {
-    sizes: { type: 'string', default: '1000,4000,100000' },
+    sizes: { type: 'string', default: '100,1000,4000,100000' },
     cycles: { type: 'string', default: '300' },
     database: { type: 'string', multiple: true },
     json: { type: 'string' },
@@ -76,20 +76,25 @@ async function measure(store, callers) {
         recordEndIndex: index * 100 + 99,
       })),
     });
-    jobs.push({ id, size, done: 0, times: Object.fromEntries(calls.map((call) => [call, places.map(() => [])])) });
+    jobs.push({
+      id,
+      size,
+      done: 0,
+      window: Math.min(cycles, Math.floor((size - 30) / 3)),
+      times: Object.fromEntries(calls.map((call) => [call, places.map(() => [])])),
+    });
   }
 
   // A connection's first statements are prepared: not timed. The last cycle of a job would finalize it.
   for (const job of jobs) await run(store, job, callers, 20);
-  const window = Math.min(cycles, Math.floor((Math.min(...sizes) - 30) / 3));
   for (const [place, part] of places.entries()) {
     for (const job of jobs) {
-      const start = Math.floor((job.size - 10 - window) * part);
+      const start = Math.floor((job.size - 10 - job.window) * part);
       if (start > job.done) await run(store, job, 16, start - job.done, undefined, true);
     }
     const slice = Math.max(callers, 25);
-    for (let done = 0; done < window; done += slice) {
-      for (const job of jobs) await run(store, job, callers, Math.min(slice, window - done), place);
+    for (let done = 0; done < cycles; done += slice) {
+      for (const job of jobs) await run(store, job, callers, Math.min(slice, job.window - done), place);
     }
   }
   return jobs;
@@ -97,6 +102,7 @@ async function measure(store, callers) {
 
 /** Works `count` batches off. */
 async function run(store, job, callers, count, place, quickly = false) {
+  if (count <= 0) return;
   job.done += count;
   let left = count;
   const time = async (call, promise) => {
@@ -124,7 +130,7 @@ function report({ name, version }, callers, jobs) {
   const line = (first, ...rest) => console.log(first.padEnd(10) + rest.map((cell) => String(cell).padStart(9)).join(''));
   line('call', 'batches', 'median', 'ratio', 'begin', 'middle', 'end', 'mean', 'max');
   for (const call of calls) {
-    const base = jobs[0].times[call];
+    const base = (jobs.find(({ size }) => size === 1_000) ?? jobs[0]).times[call];
     for (const { size, times } of jobs) {
       const all = times[call].flat();
       const row = {
