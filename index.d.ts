@@ -112,7 +112,7 @@ export interface JobProgress {
   readonly failedRecords: number;
   /** `totalRecords` less those two, and never below 0. */
   readonly pendingRecords: number;
-  /** 0 to 100, rounded; 0 where `totalRecords` is 0. */
+  /** Processed and failed records in percent of `totalRecords`, rounded; 0 where that is 0, and above 100 where more records were saved than it says. */
   readonly percentage: number;
   /** Batches COMPLETED. */
   readonly currentBatch: number;
@@ -135,7 +135,7 @@ export interface BatchReservation {
   /** Inclusive. */
   readonly recordEndIndex: number;
   /**
-   * The fencing token of this claim: it grows with each claim of the batch. Hand it to whatever the processor writes to, so
+   * The fencing token of this claim: it grows with each claim of the batch (and begins anew where a job was deleted). Hand it to whatever the processor writes to, so
    * that a late writer can be told from the present one. (The term: M. Kleppmann, "How to do distributed locking", 2016.)
    */
   readonly token: number;

@@ -53,6 +53,15 @@ pub struct ClaimOutlook {
     pub has_pending: bool,
 }
 
+/// Where a batch without a row may be, as a plain read sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListOutlook {
+    pub distributed: bool,
+    pub has_rows: bool,
+    /// The job's list holds the text that was looked for.
+    pub has_text: bool,
+}
+
 /// What a reclaim may find to do, as a plain read sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReclaimOutlook {
@@ -120,6 +129,10 @@ pub trait Backend: Send + Sync {
     async fn limits(&self) -> Result<ColumnLimits>;
 
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>>;
+    /// Inserts or replaces the job's row. Whether the job has batch rows, as a new statement sees it.
+    async fn save_job(&self, job: &Job) -> Result<bool>;
+    /// `None` where there is no such job. An empty text is found in any list.
+    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>>;
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
     async fn count_batches(&self, job_id: &str) -> Result<i64>;
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts>;

@@ -128,13 +128,18 @@ impl Operations {
     }
 
     async fn save_job_once(&self, job: &Job) -> Result<()> {
-        let mut transaction = self.backend.begin().await?;
-        if job.distributed && !job.listed.is_empty() {
-            if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed).await {
-                return refuse(transaction, error).await;
+        if !job.distributed || job.listed.is_empty() {
+            // One statement; a job that has rows all the same gets their state into its list then.
+            if self.backend.save_job(job).await? {
+                self.mirror(&job.id).await?;
             }
-            self.claims.reopened(&job.id);
+            return Ok(());
         }
+        let mut transaction = self.backend.begin().await?;
+        if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed).await {
+            return refuse(transaction, error).await;
+        }
+        self.claims.reopened(&job.id);
         if let Err(error) = transaction.upsert_job(job).await {
             return refuse(transaction, error).await;
         }
@@ -209,8 +214,22 @@ impl Operations {
         }
         let token = token.or_else(|| self.claims.token(job_id, batch_id));
         let mut change = self.change_batch(job_id, batch_id, state, token).await?;
-        if change == BatchChange::NotFound && self.adopt_if_needed(job_id).await? {
-            change = self.change_batch(job_id, batch_id, state, token).await?;
+        if change == BatchChange::NotFound {
+            let text = in_json(batch_id);
+            let outlook = self
+                .retry
+                .run(Repeat::Idempotent, || self.backend.list_outlook(job_id, text))
+                .await?;
+            match outlook {
+                Some(outlook) if outlook.distributed && !outlook.has_rows => {
+                    if self.adopt(job_id).await? {
+                        change = self.change_batch(job_id, batch_id, state, token).await?;
+                    }
+                }
+                Some(outlook) if outlook.has_text => {}
+                // No such job, or no such batch in it: the engine says that a batch begins and ends before it stores the job with it.
+                _ => return Ok(()),
+            }
         }
         match change {
             BatchChange::Done(index) => {
@@ -553,8 +572,14 @@ impl Operations {
                 self.mirror_or_remember(job_id).await;
             }
         }
-        let open =
-            outlook.has_open && (reclaimed == 0 || self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id, self.claims.start(job_id).from)).await?);
+        let open = outlook.has_open
+            && (reclaimed == 0
+                || self
+                    .retry
+                    .run(Repeat::Idempotent, || {
+                        self.backend.has_open_batch(job_id, self.claims.start(job_id).from)
+                    })
+                    .await?);
         if !open {
             // Nothing is open. Either this very call gave the last open batch up, and there is nobody else to finalize the job; or its last worker
             // may have died before it could. Nobody waits for the answer, so this may be repeated.
@@ -566,7 +591,13 @@ impl Operations {
 
     pub async fn try_finalize_job(&self, job_id: &str) -> Result<bool> {
         self.writer.flush(job_id).await;
-        if self.retry.run(Repeat::Idempotent, || self.backend.has_open_batch(job_id, self.claims.start(job_id).from)).await? {
+        if self
+            .retry
+            .run(Repeat::Idempotent, || {
+                self.backend.has_open_batch(job_id, self.claims.start(job_id).from)
+            })
+            .await?
+        {
             return Ok(false);
         }
         // `true` must reach its one caller, so a reply that is lost is not asked for again.
@@ -704,6 +735,12 @@ impl Operations {
         }
         to_json(&Progress::of(counts.job.unwrap_or_default(), counts.records, completed, total))
     }
+}
+
+/// What of an id is found in a JSON text that holds it: the id itself, unless it has characters that may be escaped there, and then anything.
+fn in_json(id: &str) -> &str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if id.bytes().all(plain) { id } else { "" }
 }
 
 /// Remembers whether an attempt ended without its outcome being known.

@@ -689,6 +689,18 @@ onEveryDatabase((on) => {
       });
     }
 
+    test('of batches with any characters are found in the list of a job that is not distributed', async () => {
+      const ids = ['plain-1', 'b 2', 'quote"d', 'back\\slash', "apos'trophe", 'ünï', '日本', '😀', '%', 'a/b', '\u2028'].map(
+        (id) => `${newId()}${id}`,
+      );
+      const job = jobOf(0, { distributed: undefined, batches: ids.map((id, index) => batchOf('x', index, { id })) });
+      await on.store.saveJobState(job);
+      for (const [index, id] of ids.entries()) await on.store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', index, 1));
+      await on.store.updateBatchState(job.id, ids[0].slice(0, -1), stateOf(ids[0].slice(0, -1), 'FAILED', 9, 9));
+      const expected = job.batches.map((batch, index) => ({ ...batch, status: 'COMPLETED', processedCount: index, failedCount: 1 }));
+      expect((await on.store.getJobState(job.id)).batches).toEqual(expected);
+    });
+
     test('of a batch that hold half of a surrogate pair have U+FFFD in its place', async () => {
       const job = jobOf(1);
       job.batches[0].id = `\ud800${job.id}`;

@@ -16,7 +16,8 @@ use super::rows::{MultiRow, chunks};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::{
-    Backend, BatchChange, BatchOwner, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction,
+    Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
+    Transaction,
 };
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
@@ -162,6 +163,10 @@ impl Server {
             ));
         }
         Ok(())
+    }
+
+    fn check_job(self, job_id: &str, bytes: usize) -> Result<()> {
+        self.check_size(&format_args!("the list of the batches of job {}", Quoted(job_id)), bytes)
     }
 
     fn parse(version: &str, max_packet: u64) -> Self {
@@ -460,6 +465,49 @@ fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
     }
 }
 
+async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
+    // The collation of `id` takes ids that differ in case or accents for one; the null, which the column refuses, keeps the other job as it is.
+    let query = sqlx::query(
+        "
+        insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
+        values (?, ?, ?, ?, ?, ?, ?, ?)
+        on duplicate key update
+          status = if(cast(id as binary) = cast(values(id) as binary), values(status), null),
+          config = values(config),
+          batches = values(batches),
+          totalRecords = values(totalRecords),
+          startedAt = values(startedAt),
+          completedAt = values(completedAt),
+          distributed = values(distributed)
+        ",
+    )
+    .bind(&*job.id)
+    .bind(job.status.as_str())
+    .bind(&*job.config)
+    .bind(&*job.batches)
+    .bind(job.total_records)
+    .bind(job.started_at)
+    .bind(job.completed_at)
+    .bind(job.distributed);
+    run!(session, query, execute).map_err(|error| explain_job_upsert(error, &job.id))?;
+    Ok(())
+}
+
+/// `upsert_job` refuses one job in another's place with a null.
+fn explain_job_upsert(error: Error, job_id: &str) -> Error {
+    if error.code == Code::Constraint && error.message.contains("'status'") {
+        return Error {
+            message: format!(
+                "job {} can't be stored beside another job, whose id this database takes for the same: it differs only in case, accents or spaces at \
+                 the end. Nothing was stored",
+                Quoted(job_id)
+            ),
+            ..error
+        };
+    }
+    error
+}
+
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
     let query = sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ? and jobId = ?")
@@ -552,6 +600,37 @@ impl Backend for MySql {
         Ok(Some(StoredJob {
             row: job_row(&row).map_err(unreadable)?,
             batches: row.try_get(7).map_err(unreadable)?,
+        }))
+    }
+
+    async fn save_job(&self, job: &Job) -> Result<bool> {
+        self.server().await?.check_job(&job.id, job.batches.len() + job.config.len())?;
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        upsert_job(session, job).await?;
+        let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where jobId = ?)").bind(&*job.id);
+        Ok(run!(session, query, fetch_one)? != 0)
+    }
+
+    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (bool, i64, i64)>(
+            "
+            select distributed,
+                   exists (select 1 from batchactions_batches where jobId = ?),
+                   locate(?, cast(batches as char)) > 0
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id)
+        .bind(text)
+        .bind(job_id);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
+            distributed,
+            has_rows: has_rows != 0,
+            has_text: has_text != 0,
         }))
     }
 
@@ -1094,13 +1173,6 @@ struct MySqlTransaction {
     server: Server,
 }
 
-impl MySqlTransaction {
-    fn check_job(&self, job_id: &str, bytes: usize) -> Result<()> {
-        self.server
-            .check_size(&format_args!("the list of the batches of job {}", Quoted(job_id)), bytes)
-    }
-}
-
 static INSERT_BATCHES: MultiRow = MultiRow::new(
     "
     insert into batchactions_batches
@@ -1146,43 +1218,8 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn upsert_job(&mut self, job: &Job) -> Result<()> {
-        self.check_job(&job.id, job.batches.len() + job.config.len())?;
-        let query = sqlx::query(
-            "
-            insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
-            values (?, ?, ?, ?, ?, ?, ?, ?)
-            on duplicate key update
-              status = values(status),
-              config = values(config),
-              batches = values(batches),
-              totalRecords = values(totalRecords),
-              startedAt = values(startedAt),
-              completedAt = values(completedAt),
-              distributed = values(distributed)
-            ",
-        )
-        .bind(&*job.id)
-        .bind(job.status.as_str())
-        .bind(&*job.config)
-        .bind(&*job.batches)
-        .bind(job.total_records)
-        .bind(job.started_at)
-        .bind(job.completed_at)
-        .bind(job.distributed);
-        run!(&mut self.session, query, execute)?;
-        // The collation of `id` takes ids that differ in case or accents for one, and so the upsert may have hit another job.
-        let query = sqlx::query_scalar::<_, Text>("select id from batchactions_jobs where id = ?").bind(&*job.id);
-        match run!(&mut self.session, query, fetch_optional)? {
-            Some(Text(id)) if id != job.id => Err(Error::new(
-                Code::Constraint,
-                format!(
-                    "job {} can't be stored beside job {}: this database takes their ids for the same one. Nothing was stored",
-                    Quoted(&job.id),
-                    Quoted(&id)
-                ),
-            )),
-            _ => Ok(()),
-        }
+        self.server.check_job(&job.id, job.batches.len() + job.config.len())?;
+        upsert_job(&mut self.session, job).await
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
@@ -1205,7 +1242,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
-        self.check_job(job_id, batches.len())?;
+        self.server.check_job(job_id, batches.len())?;
         let query = sqlx::query("update batchactions_jobs set batches = ? where id = ?")
             .bind(batches)
             .bind(job_id);
@@ -1214,7 +1251,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
-        self.check_job(job_id, batches.len())?;
+        self.server.check_job(job_id, batches.len())?;
         let query = sqlx::query(
             "
             update batchactions_jobs

@@ -11,7 +11,8 @@ use sqlx::{ConnectOptions, PgConnection, Row};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::{
-    Backend, BatchChange, BatchOwner, ClaimOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob, Transaction,
+    Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
+    Transaction,
 };
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Repeatable, Result};
@@ -406,6 +407,34 @@ async fn upsert_leased_records(session: &mut Conn, columns: &RecordColumns<'_>, 
     Ok(run!(session, query, execute)?.rows_affected() > 0)
 }
 
+async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
+    let query = sqlx::query(
+        r#"
+        insert into batchactions_jobs
+          ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
+        values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8)
+        on conflict ("id") do update
+        set "status" = excluded."status",
+            "config" = excluded."config",
+            "batches" = excluded."batches",
+            "totalRecords" = excluded."totalRecords",
+            "startedAt" = excluded."startedAt",
+            "completedAt" = excluded."completedAt",
+            "distributed" = excluded."distributed"
+        "#,
+    )
+    .bind(&job.id)
+    .bind(job.status.as_str())
+    .bind(&job.config)
+    .bind(&job.batches)
+    .bind(job.total_records)
+    .bind(job.started_at)
+    .bind(job.completed_at)
+    .bind(job.distributed);
+    run!(session, query, execute)?;
+    Ok(())
+}
+
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
     let query = sqlx::query_scalar::<_, i32>(r#"select "version" from batchactions_batches where "id" = $1 and "jobId" = $2"#)
@@ -500,6 +529,35 @@ impl Backend for Postgres {
         Ok(Some(StoredJob {
             row: job_row(&row).map_err(unreadable)?,
             batches: row.try_get(7).map_err(unreadable)?,
+        }))
+    }
+
+    async fn save_job(&self, job: &Job) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        upsert_job(session, job).await?;
+        let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "jobId" = $1)"#).bind(&job.id);
+        run!(session, query, fetch_one)
+    }
+
+    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (bool, bool, bool)>(
+            r#"
+            select "distributed",
+                   exists (select from batchactions_batches where "jobId" = $1),
+                   strpos("batches"::text, $2) > 0
+            from batchactions_jobs
+            where "id" = $1
+            "#,
+        )
+        .bind(job_id)
+        .bind(text);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
+            distributed,
+            has_rows,
+            has_text,
         }))
     }
 
@@ -1048,31 +1106,7 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn upsert_job(&mut self, job: &Job) -> Result<()> {
-        let query = sqlx::query(
-            r#"
-            insert into batchactions_jobs
-              ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
-            values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8)
-            on conflict ("id") do update
-            set "status" = excluded."status",
-                "config" = excluded."config",
-                "batches" = excluded."batches",
-                "totalRecords" = excluded."totalRecords",
-                "startedAt" = excluded."startedAt",
-                "completedAt" = excluded."completedAt",
-                "distributed" = excluded."distributed"
-            "#,
-        )
-        .bind(&job.id)
-        .bind(job.status.as_str())
-        .bind(&job.config)
-        .bind(&job.batches)
-        .bind(job.total_records)
-        .bind(job.started_at)
-        .bind(job.completed_at)
-        .bind(job.distributed);
-        run!(&mut self.session, query, execute)?;
-        Ok(())
+        upsert_job(&mut self.session, job).await
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
