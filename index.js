@@ -232,6 +232,18 @@ const FIRST_PAGE = 20;
 const PAGE_BYTES = 2 << 20;
 const LARGEST_PAGE = 1_000;
 
+/** All of a large array of records, a slice at a time, so that the event loop gets a turn in between. */
+async function gather(result) {
+  const reader = await result;
+  if (Array.isArray(reader)) return reader;
+  const records = [];
+  for (let slice = reader.next(); slice; slice = reader.next()) {
+    for (const record of slice) records.push(record);
+    await new Promise(setImmediate);
+  }
+  return records;
+}
+
 /** Joins the two halves. A subclass, because the addon's own class could be called without `new`. */
 function connect(addon) {
   addon.install(encode, parse, makeError);
@@ -239,6 +251,22 @@ function connect(addon) {
   delete addon.SqlxStateStore.prototype._recordPage;
 
   class SqlxStateStore extends addon.SqlxStateStore {
+    async getFailedRecords(jobId) {
+      return gather(super.getFailedRecords(jobId));
+    }
+
+    async getPendingRecords(jobId) {
+      return gather(super.getPendingRecords(jobId));
+    }
+
+    async getProcessedRecords(jobId) {
+      return gather(super.getProcessedRecords(jobId));
+    }
+
+    async getBatchRecords(jobId, batchId) {
+      return gather(super.getBatchRecords(jobId, batchId));
+    }
+
     async *records(jobId, options) {
       let after;
       let limit = FIRST_PAGE;

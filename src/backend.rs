@@ -12,7 +12,7 @@ use crate::connection::{Database, Settings};
 use crate::error::Result;
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
-    RecordPage, RecordStatus, Reservation,
+    RecordPage, RecordSlices, RecordStatus, Reservation,
 };
 
 mod file_in_use;
@@ -162,12 +162,12 @@ pub trait Backend: Send + Sync {
     /// As `save_records`, but only those whose batch still has their token: the batch rows are locked against a new claim until the records are
     /// committed. The result says of each record whether it was written.
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>>;
-    /// Records of these two statuses as a JSON array, by index.
-    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String>;
-    /// A batch's records as a JSON array, by index.
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String>;
-    /// One page of records as a JSON array, by index.
-    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String>;
+    /// Records of these two statuses, by index.
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices>;
+    /// A batch's records, by index.
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices>;
+    /// One page of records, by index.
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices>;
 
     /// Deletes up to `most` of a job's records; how many.
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;

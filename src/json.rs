@@ -19,6 +19,7 @@ use napi::{Env, JsValue, ValueType, sys};
 use napi_derive::napi;
 
 use crate::error::{Code, Error, Result};
+use crate::model::RecordSlices;
 
 /// How, what, value.
 type EncodeArgs = FnArgs<(String, String, Unknown<'static>)>;
@@ -137,6 +138,27 @@ pub enum Reply {
     Number(u32),
     /// JSON text, which becomes a value as the promise settles.
     Json(String),
+    /// An array, or where it is large a `RecordReader`.
+    Records(RecordSlices),
+}
+
+/// A large array of records, in slices: the event loop is held for one at a time.
+#[napi]
+pub struct RecordReader {
+    texts: std::vec::IntoIter<String>,
+}
+
+#[napi]
+impl RecordReader {
+    /// The next records, or nothing when all were read.
+    #[napi(catch_unwind, skip_typescript)]
+    pub fn next<'env>(&mut self, env: &'env Env) -> napi::Result<Option<Unknown<'env>>> {
+        let Some(text) = self.texts.next() else { return Ok(None) };
+        match decode(env, text) {
+            Ok(records) => Ok(Some(records)),
+            Err(error) => Err(napi::Error::from_unknown_without_coercion(js_error(env, &error)?)),
+        }
+    }
 }
 
 /// What V8's longest string holds, less some room (`v8::String::kMaxLength` on 64 bits).
@@ -172,13 +194,21 @@ impl ToNapiValue for Outcome {
                 Ok(Reply::Null) => return unsafe { ToNapiValue::to_napi_value(raw_env, napi::bindgen_prelude::Null) },
                 Ok(Reply::Boolean(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
                 Ok(Reply::Number(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
-                Ok(Reply::Json(text)) => match decode(&env, text) {
-                    Ok(value) => value,
-                    Err(error) => return Err(napi::Error::from_unknown_without_coercion(js_error(&env, &error)?)),
-                },
-                Err(error) => return Err(napi::Error::from_unknown_without_coercion(js_error(&env, &error)?)),
+                Ok(Reply::Json(text)) => decode(&env, text),
+                Ok(Reply::Records(slices)) => {
+                    let mut texts = slices.into_texts();
+                    if texts.len() > 1 {
+                        let texts = texts.into_iter();
+                        return unsafe { ToNapiValue::to_napi_value(raw_env, RecordReader { texts }) };
+                    }
+                    decode(&env, texts.pop().unwrap_or_default())
+                }
+                Err(error) => Err(error),
             };
-            Ok(value.raw())
+            match value {
+                Ok(value) => Ok(value.raw()),
+                Err(error) => Err(napi::Error::from_unknown_without_coercion(js_error(&env, &error)?)),
+            }
         };
         // A panic that crossed into Node would end the process.
         catch_unwind(AssertUnwindSafe(convert)).unwrap_or_else(|_| Err(napi::Error::from_reason("a result could not be handed over")))

@@ -133,7 +133,7 @@ impl Record {
     }
 
     /// Appends the record to a JSON array under construction.
-    pub fn push_json(into: &mut String, record: RecordText<'_>) {
+    fn push_json(into: &mut String, record: RecordText<'_>) {
         into.push(if into.is_empty() { '[' } else { ',' });
         into.push_str("{\"index\":");
         into.push_str(&record.index.to_string());
@@ -161,6 +161,52 @@ pub struct RecordText<'a> {
     pub status: &'a str,
     pub errors: &'a str,
     pub processing_error: Option<&'a str>,
+}
+
+/// Bytes in one slice of a result, about: read by JavaScript in a fraction of the 50 ms for which an event loop may be held.
+const SLICE_BYTES: usize = 2 << 20;
+
+/// Records on their way to JavaScript, as JSON arrays that are read one after the other.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RecordSlices {
+    /// Without their closing brackets.
+    texts: Vec<String>,
+}
+
+impl RecordSlices {
+    pub fn push(&mut self, record: RecordText<'_>) {
+        match self.texts.last_mut() {
+            Some(text) if text.len() < SLICE_BYTES => Record::push_json(text, record),
+            _ => {
+                let mut text = String::new();
+                Record::push_json(&mut text, record);
+                self.texts.push(text);
+            }
+        }
+    }
+
+    /// The arrays, in order; there is at least one.
+    pub fn into_texts(mut self) -> Vec<String> {
+        for text in &mut self.texts {
+            text.push(']');
+        }
+        if self.texts.is_empty() {
+            self.texts.push("[]".to_owned());
+        }
+        self.texts
+    }
+
+    /// All in one array.
+    pub fn into_text(self) -> String {
+        let mut texts = self.texts.into_iter();
+        let mut all = texts.next().unwrap_or_else(|| "[".to_owned());
+        for text in texts {
+            all.push(',');
+            all.push_str(&text[1..]);
+        }
+        all.push(']');
+        all
+    }
 }
 
 /// Keeps the last item of each key, in the order of the keys' last appearance.

@@ -13,7 +13,7 @@ use crate::connection::{LeaseRenewal, Settings};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
 use crate::model::{
     BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, ListedBatch, Progress, Record, RecordPage,
-    RecordStatus, Reservation, final_status, mirrors,
+    RecordSlices, RecordStatus, Reservation, final_status, mirrors,
 };
 use crate::order::{Gate, Turns};
 use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
@@ -694,21 +694,21 @@ impl Operations {
         Ok(())
     }
 
-    pub async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+    pub async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
         self.writer.flush(job_id).await;
         self.retry
             .run(Repeat::Idempotent, || self.backend.records_with_status(job_id, statuses))
             .await
     }
 
-    pub async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+    pub async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
         self.writer.flush(job_id).await;
         self.retry
             .run(Repeat::Idempotent, || self.backend.records_of_batch(job_id, batch_id))
             .await
     }
 
-    pub async fn record_page(&self, job_id: &str, page: RecordPage) -> Result<String> {
+    pub async fn record_page(&self, job_id: &str, page: RecordPage) -> Result<RecordSlices> {
         self.writer.flush(job_id).await;
         self.retry.run(Repeat::Idempotent, || self.backend.record_page(job_id, &page)).await
     }

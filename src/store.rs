@@ -225,7 +225,7 @@ impl SqlxStateStore {
     fn records_with_status<'env>(&self, env: &'env Env, job_id: Unknown<'env>, statuses: [RecordStatus; 2]) -> Promise<'env> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
-            Ok(async move { store.records_with_status(&job_id, statuses).await.map(Reply::Json) })
+            Ok(async move { store.records_with_status(&job_id, statuses).await.map(Reply::Records) })
         })
     }
 
@@ -249,7 +249,7 @@ impl SqlxStateStore {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            Ok(async move { store.records_of_batch(&job_id, &batch_id).await.map(Reply::Json) })
+            Ok(async move { store.records_of_batch(&job_id, &batch_id).await.map(Reply::Records) })
         })
     }
 
@@ -267,7 +267,7 @@ impl SqlxStateStore {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let page = RecordPage::from_json(&options(env, page_options)?, after, limit)?;
             Ok(async move {
-                let records = store.record_page(&job_id, page).await?;
+                let records = store.record_page(&job_id, page).await?.into_text();
                 Ok(Reply::Json(format!("{{\"bytes\":{},\"records\":{records}}}", records.len())))
             })
         })

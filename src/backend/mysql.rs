@@ -12,7 +12,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMod
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 
 use super::once::Once;
-use super::rows::{MultiRow, chunks};
+use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, size_of};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::{
@@ -22,8 +22,8 @@ use super::{
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
-    RecordPage, RecordStatus, RecordText, Reservation,
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
+    RecordSlices, RecordStatus, RecordText, Reservation,
 };
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
@@ -356,13 +356,12 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
 
 /// The rows come in any order. A server that sorted them would sort the JSON along with the keys, and refuse where that is more than its sort buffer holds
 /// (256 kB on MySQL: error 1038).
-fn records_json(rows: &[MySqlRow]) -> Result<String> {
-    let mut json = String::new();
+fn record_slices(rows: &[MySqlRow]) -> Result<RecordSlices> {
+    let mut slices = RecordSlices::default();
     for row in by_index(rows).map_err(unreadable)? {
-        push_record(&mut json, row).map_err(unreadable)?;
+        push_record(&mut slices, row).map_err(unreadable)?;
     }
-    json.push_str(if json.is_empty() { "[]" } else { "]" });
-    Ok(json)
+    Ok(slices)
 }
 
 fn by_index(rows: &[MySqlRow]) -> sqlx::Result<Vec<&MySqlRow>> {
@@ -374,7 +373,7 @@ fn by_index(rows: &[MySqlRow]) -> sqlx::Result<Vec<&MySqlRow>> {
     Ok(keyed.into_iter().map(|(_, row)| row).collect())
 }
 
-fn push_record(json: &mut String, row: &MySqlRow) -> sqlx::Result<()> {
+fn push_record(slices: &mut RecordSlices, row: &MySqlRow) -> sqlx::Result<()> {
     let (raw, parsed, status, errors) = (text(row, 1)?, text(row, 2)?, text(row, 3)?, text(row, 4)?);
     let processing_error = optional_text(row, 5)?;
     let record = RecordText {
@@ -385,7 +384,7 @@ fn push_record(json: &mut String, row: &MySqlRow) -> sqlx::Result<()> {
         errors: &errors,
         processing_error: processing_error.as_deref(),
     };
-    Record::push_json(json, record);
+    slices.push(record);
     Ok(())
 }
 
@@ -406,29 +405,6 @@ static UPSERT_RECORDS: MultiRow = MultiRow::new(
       processingError = values(processingError)
     ",
 );
-
-/// Bytes in one statement, about, where the server takes so many.
-const STATEMENT_BYTES: usize = 4 << 20;
-
-fn size_of(write: &RecordWrite) -> usize {
-    let record = &write.record;
-    record.raw.len() + record.parsed.len() + record.errors.len() + record.processing_error.as_ref().map_or(0, String::len) + 200
-}
-
-/// Splits records so that no statement is much larger than one server's default packet.
-fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite], most: usize) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = records.iter().take_while(|write| {
-            bytes += size_of(write);
-            bytes <= most
-        });
-        let count = fits.count().max(1).min(records.len());
-        let (part, rest) = records.split_at(count);
-        records = rest;
-        (!part.is_empty()).then_some(part)
-    })
-}
 
 async fn upsert_records(session: &mut Conn, server: Server, records: &[&RecordWrite]) -> Result<()> {
     for chunk in by_bytes(records, STATEMENT_BYTES.min(server.max_packet / 2)).flat_map(chunks) {
@@ -693,7 +669,7 @@ impl Backend for MySql {
         let status = filter.status.map(JobStatus::as_str);
         let after_id = filter.after.as_ref().map(|(_, id)| &**id);
         let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
-        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `records_json`.
+        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `record_slices`.
         let query = sqlx::query(
             "
             select j.id, cast(j.config as char), j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
@@ -1059,7 +1035,7 @@ impl Backend for MySql {
         Ok(held)
     }
 
-    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
@@ -1071,10 +1047,10 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
@@ -1085,10 +1061,10 @@ impl Backend for MySql {
         )
         .bind(job_id)
         .bind(batch_id);
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
-    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String> {
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
         let after = page.after.map_or(i64::MIN, i64::from);
@@ -1122,7 +1098,7 @@ impl Backend for MySql {
             .bind(&**batch_id),
         };
         let query = query.bind(s1).bind(s2).bind(s3).bind(s4).bind(s5).bind(page.limit);
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {

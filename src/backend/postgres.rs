@@ -8,6 +8,7 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
+use super::rows::{STATEMENT_BYTES, by_bytes};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::{
@@ -17,8 +18,8 @@ use super::{
 use crate::connection::{Settings, SslMode, is_pem};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
-    RecordPage, RecordStatus, RecordText, Reservation,
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
+    RecordSlices, RecordStatus, RecordText, Reservation,
 };
 
 pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.sql");
@@ -290,13 +291,12 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
     Ok(counts)
 }
 
-fn records_json(rows: &[PgRow]) -> Result<String> {
-    let mut json = String::new();
+fn record_slices(rows: &[PgRow]) -> Result<RecordSlices> {
+    let mut slices = RecordSlices::default();
     for row in rows {
-        Record::push_json(&mut json, record_text(row).map_err(unreadable)?);
+        slices.push(record_text(row).map_err(unreadable)?);
     }
-    json.push_str(if json.is_empty() { "[]" } else { "]" });
-    Ok(json)
+    Ok(slices)
 }
 
 fn record_text(row: &PgRow) -> sqlx::Result<RecordText<'_>> {
@@ -308,6 +308,11 @@ fn record_text(row: &PgRow) -> sqlx::Result<RecordText<'_>> {
         errors: row.try_get(4)?,
         processing_error: row.try_get(5)?,
     })
+}
+
+/// What goes into one statement each.
+fn parts<'a, 'r>(records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
+    by_bytes(records, STATEMENT_BYTES).flat_map(|part| part.chunks(ROWS_PER_STATEMENT))
 }
 
 /// Columns of records as arrays: `unnest` makes rows of them again, so that one statement text serves any number of rows.
@@ -871,12 +876,14 @@ impl Backend for Postgres {
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        if records.len() <= ROWS_PER_STATEMENT {
-            return upsert_records(session, &RecordColumns::of(records)).await;
+        let records: Vec<&RecordWrite> = records.iter().collect();
+        let parts: Vec<&[&RecordWrite]> = parts(&records).collect();
+        if let [all] = *parts {
+            return upsert_records(session, &RecordColumns::of(all.iter().copied())).await;
         }
         session.begin(BEGIN).await?;
-        for chunk in records.chunks(ROWS_PER_STATEMENT) {
-            upsert_records(session, &RecordColumns::of(chunk)).await?;
+        for part in parts {
+            upsert_records(session, &RecordColumns::of(part.iter().copied())).await?;
         }
         session.commit().await
     }
@@ -925,14 +932,14 @@ impl Backend for Postgres {
             .filter(|(_, held)| **held)
             .map(|(write, _)| write)
             .collect();
-        for chunk in kept.chunks(ROWS_PER_STATEMENT) {
-            upsert_records(session, &RecordColumns::of(chunk.iter().copied())).await?;
+        for part in parts(&kept) {
+            upsert_records(session, &RecordColumns::of(part.iter().copied())).await?;
         }
         session.commit().await?;
         Ok(held)
     }
 
-    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             r#"
@@ -945,10 +952,10 @@ impl Backend for Postgres {
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             r#"
@@ -960,10 +967,10 @@ impl Backend for Postgres {
         )
         .bind(job_id)
         .bind(batch_id);
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
-    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String> {
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
         let rows = match &page.batch_id {
@@ -1009,7 +1016,7 @@ impl Backend for Postgres {
                 run!(&mut session, query, fetch_all)?
             }
         };
-        records_json(&rows)
+        record_slices(&rows)
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {

@@ -3,10 +3,35 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use super::RecordWrite;
 use crate::error::lock;
 
 /// Rows in one statement. Few sizes, so that each is prepared once; the largest keeps within SQLite's 32,766 values a statement.
 const SIZES: [usize; 4] = [200, 50, 10, 1];
+
+/// Bytes in one statement, about, where the server takes so many.
+pub const STATEMENT_BYTES: usize = 4 << 20;
+
+/// A record's bytes in a statement, about.
+pub fn size_of(write: &RecordWrite) -> usize {
+    let record = &write.record;
+    record.raw.len() + record.parsed.len() + record.errors.len() + record.processing_error.as_ref().map_or(0, String::len) + 200
+}
+
+/// Splits records so that no statement is much larger than that, which is also what it takes of memory at a time.
+pub fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite], most: usize) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = records.iter().take_while(|write| {
+            bytes += size_of(write);
+            bytes <= most
+        });
+        let count = fits.count().max(1).min(records.len());
+        let (part, rest) = records.split_at(count);
+        records = rest;
+        (!part.is_empty()).then_some(part)
+    })
+}
 
 /// Splits rows into chunks of the sizes that are prepared.
 pub fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {

@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
 
 use super::file_in_use::FileInUse;
 use super::once::Once;
-use super::rows::{MultiRow, chunks};
+use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::Catalogue;
 use super::{
@@ -24,8 +24,8 @@ use super::{
 use crate::connection::Settings;
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
-    RecordPage, RecordStatus, RecordText, Reservation,
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
+    RecordSlices, RecordStatus, RecordText, Reservation,
 };
 
 pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
@@ -265,16 +265,15 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
     Ok(counts)
 }
 
-fn records_json(rows: &[SqliteRow]) -> Result<String> {
-    let mut json = String::new();
+fn record_slices(rows: &[SqliteRow]) -> Result<RecordSlices> {
+    let mut slices = RecordSlices::default();
     for row in rows {
-        push_record(&mut json, row).map_err(unreadable)?;
+        push_record(&mut slices, row).map_err(unreadable)?;
     }
-    json.push_str(if json.is_empty() { "[]" } else { "]" });
-    Ok(json)
+    Ok(slices)
 }
 
-fn push_record(json: &mut String, row: &SqliteRow) -> sqlx::Result<()> {
+fn push_record(slices: &mut RecordSlices, row: &SqliteRow) -> sqlx::Result<()> {
     let (raw, parsed, errors) = (json_text(row, 1)?, json_text(row, 2)?, json_text(row, 4)?);
     let record = RecordText {
         index: row.try_get(0)?,
@@ -284,7 +283,7 @@ fn push_record(json: &mut String, row: &SqliteRow) -> sqlx::Result<()> {
         errors: &errors,
         processing_error: row.try_get(5)?,
     };
-    Record::push_json(json, record);
+    slices.push(record);
     Ok(())
 }
 
@@ -305,7 +304,7 @@ static UPSERT_RECORDS: MultiRow = MultiRow::new(
 );
 
 async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<()> {
-    for chunk in chunks(records) {
+    for chunk in by_bytes(records, STATEMENT_BYTES).flat_map(chunks) {
         let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
         for write in chunk {
             let record = &write.record;
@@ -788,7 +787,7 @@ impl Backend for Sqlite {
         Ok(held)
     }
 
-    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<String> {
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
         let mut session = self.read().await?;
         let query = sqlx::query(
             "
@@ -801,10 +800,10 @@ impl Backend for Sqlite {
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<String> {
+    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
         let mut session = self.read().await?;
         let query = sqlx::query(
             "
@@ -816,10 +815,10 @@ impl Backend for Sqlite {
         )
         .bind(job_id)
         .bind(batch_id);
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
-    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<String> {
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.read().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
         let text = match &page.batch_id {
@@ -854,7 +853,7 @@ impl Backend for Sqlite {
         if let Some(batch_id) = &page.batch_id {
             query = query.bind(&**batch_id);
         }
-        records_json(&run!(&mut session, query, fetch_all)?)
+        record_slices(&run!(&mut session, query, fetch_all)?)
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {

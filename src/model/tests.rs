@@ -302,3 +302,37 @@ fn pages_and_lists_take_what_their_options_say() {
     assert_eq!((jobs.limit, jobs.after), (5, Some((Some(3), "j".into()))));
     assert!(refused(JobFilter::from_json(r#"{"limit":0}"#)).contains("options.limit must be from 1 to 1000, not 0"));
 }
+
+#[test]
+fn large_results_are_cut_into_arrays_and_lose_no_record() {
+    let raw = format!("\"{}\"", "x".repeat(500_000));
+    for count in [0, 1, 4, 5, 6, 23] {
+        let mut slices = RecordSlices::default();
+        let mut whole = RecordSlices::default();
+        for index in 0..count {
+            let record = |slices: &mut RecordSlices| {
+                slices.push(RecordText {
+                    index,
+                    raw: &raw,
+                    parsed: "[]",
+                    status: "valid",
+                    errors: "[]",
+                    processing_error: None,
+                })
+            };
+            record(&mut slices);
+            record(&mut whole);
+        }
+        let read = |text: &str| -> Vec<i64> {
+            let records: Vec<serde_json::Value> = serde_json::from_str(text).unwrap();
+            records.iter().filter_map(|record| record["index"].as_i64()).collect()
+        };
+        let texts = slices.into_texts();
+        assert_eq!(texts.len(), (count as usize).div_ceil(5).max(1));
+        assert_eq!(
+            texts.iter().flat_map(|text| read(text)).collect::<Vec<_>>(),
+            (0..count.into()).collect::<Vec<i64>>()
+        );
+        assert_eq!(read(&whole.into_text()), (0..count.into()).collect::<Vec<i64>>());
+    }
+}

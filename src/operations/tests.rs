@@ -207,7 +207,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         let claim = taking.await.unwrap();
         assert_eq!(claim.token, 3);
         // Either the save kept the batch from being claimed until it was written, or it lost.
-        let raw = late.records_of_batch("job", "job 0").await.unwrap();
+        let raw = late.records_of_batch("job", "job 0").await.unwrap().into_text();
         assert_eq!(saved.is_ok(), raw.contains("late"), "{}: {saved:?}", database.name);
         assert!(
             !(taken_before_the_write && saved.is_ok()),
