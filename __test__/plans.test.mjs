@@ -27,7 +27,9 @@ async function statements(dialect, name) {
 /** The planner's settings that the store's connections begin with. */
 async function plannerSettings() {
   const source = await readFile(new URL('../src/backend/postgres.rs', import.meta.url), 'utf8');
-  const settings = [...source.matchAll(/\("(enable_\w+|jit)", "(\w+)"\.to_owned\(\)\)/g)].map(([, name, value]) => `set ${name} = ${value}`);
+  const settings = [...source.matchAll(/\("(enable_\w+|jit)", "(\w+)"\.to_owned\(\)\)/g)].map(
+    ([, name, value]) => `set ${name} = ${value}`,
+  );
   expect(settings.length).toBeGreaterThan(0);
   return settings;
 }
