@@ -262,7 +262,10 @@ export interface SqlxStateStoreOptions {
   /** How long a statement may take before it is given up with `TIMEOUT`; 30,000 ms where it is not given. */
   readonly statementTimeoutMs?: number;
   readonly ssl?: SslOptions;
-  /** Prepared statements kept per connection: 0 to 10,000; 100 where it is not given. */
+  /**
+   * Prepared statements kept per connection: 0 to 10,000; 100 where it is not given. 0 also stands for a transaction pooler in front of
+   * PostgreSQL: nothing is kept between transactions then, and each statement is in one.
+   */
   readonly statementCache?: number;
   /**
    * When `saveProcessedRecord` resolves. `record`, the default: once it is committed.

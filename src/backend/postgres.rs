@@ -1,6 +1,7 @@
 //! Every statement for PostgreSQL.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -75,6 +76,11 @@ impl Dialect for sqlx::Postgres {
             "22001" | "54000" | "54023" => Error::new(Code::ValueTooLong, message),
             "54001" => Error::invalid(format!("JSON nests too deeply for this server (max_stack_depth): {message}")),
             "22021" | "22P05" => Error::invalid(format!("a value holds a character that the database can't store: {message}")),
+            "08P01" if message.contains("startup parameter") => Error::new(
+                Code::ConnectionFailed,
+                format!("{message} (a pooler in front of the server? Give statementCache: 0)"),
+            )
+            .repeatable(Repeatable::Never),
             _ if code.starts_with("08") => Error::new(Code::ConnectionLost, message),
             _ if code.starts_with("23") => Error::new(Code::Constraint, message),
             _ if code.starts_with("53") => {
@@ -92,18 +98,64 @@ impl Dialect for sqlx::Postgres {
 /// Whatever the default of the server or the user is: a statement after a lock must see what was committed before it.
 const BEGIN: &str = "begin isolation level read committed";
 
+/// What the server is told of each session: with the start-up message, or where there is a transaction pooler, which refuses such and may send each
+/// transaction to another server, at the beginning of each transaction.
+fn session_settings(settings: &Settings) -> Vec<(&'static str, String)> {
+    let mut all = vec![
+        ("default_transaction_isolation", "read committed".to_owned()),
+        ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+        // What a claim, a slice or a page wants next stands first in an index. A planner without statistics of the job takes its rows for few, and would
+        // collect and sort all of them for each claim; one with statistics of a table that is mostly one job expects a pending batch anywhere, and would
+        // read past all that are done to find it.
+        ("enable_sort", "off".to_owned()),
+        ("enable_bitmapscan", "off".to_owned()),
+        ("enable_seqscan", "off".to_owned()),
+        // What is off costs so much in the planner's eyes that where there is no other way it would compile the statement first: 100 ms and more.
+        ("jit", "off".to_owned()),
+    ];
+    if let Some(schema) = &settings.schema {
+        all.push(("search_path", quoted(schema)));
+    }
+    all
+}
+
+/// `statementCache: 0` says that there may be a transaction pooler.
+fn is_pooled(settings: &Settings) -> bool {
+    settings.statement_cache == 0
+}
+
+/// How a transaction begins.
+fn begin_text(settings: &Settings) -> String {
+    if !is_pooled(settings) {
+        return BEGIN.to_owned();
+    }
+    let mut text = BEGIN.to_owned();
+    for (name, value) in session_settings(settings) {
+        // A schema is quoted already, as the name that it is.
+        let value = if name == "search_path" { value } else { format!("'{value}'") };
+        text.push_str(&format!("; set local {name} = {value}"));
+    }
+    text
+}
+
 type Conn = Session<sqlx::Postgres>;
 
 pub struct Postgres {
     connections: Connections<sqlx::Postgres>,
+    begin: Arc<str>,
     schema: Option<String>,
 }
 
 impl Postgres {
     pub fn new(settings: Settings) -> Self {
-        let connections = Connections::new(&settings, connect_options(&settings), PoolRules::of(&settings));
+        let begin: Arc<str> = begin_text(&settings).into();
+        let rules = PoolRules {
+            pin: is_pooled(&settings).then(|| begin.clone()),
+            ..PoolRules::of(&settings)
+        };
         Self {
-            connections,
+            connections: Connections::new(&settings, connect_options(&settings), rules),
+            begin,
             schema: settings.schema,
         }
     }
@@ -156,25 +208,12 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
             options.ssl_client_key(key)
         };
     }
-    // A transaction pooler refuses start-up parameters that it does not know; `statementCache: 0` says that there may be one.
-    if settings.statement_cache > 0 {
-        options = options.options([
-            ("default_transaction_isolation", start_up_value("read committed")),
-            ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
-            // What a claim, a slice or a page wants next stands first in an index. A planner without statistics of the job takes its rows for few, and would
-            // collect and sort all of them for each claim; one with statistics of a table that is mostly one job expects a pending batch anywhere, and would
-            // read past all that are done to find it.
-            ("enable_sort", "off".to_owned()),
-            ("enable_bitmapscan", "off".to_owned()),
-            ("enable_seqscan", "off".to_owned()),
-            // What is off costs so much in the planner's eyes that where there is no other way it would compile the statement first: 100 ms and more.
-            ("jit", "off".to_owned()),
-        ]);
+    if is_pooled(settings) {
+        // Not known to poolers either, and no column here holds such numbers.
+        return options.extra_float_digits(None);
     }
-    if let Some(schema) = &settings.schema {
-        options = options.options([("search_path", start_up_value(&quoted(schema)))]);
-    }
-    options
+    let told = session_settings(settings);
+    options.options(told.into_iter().map(|(name, value)| (name, start_up_value(&value))))
 }
 
 fn quoted(identifier: &str) -> String {
@@ -463,7 +502,7 @@ impl Backend for Postgres {
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
         }
-        session.begin(BEGIN).await?;
+        session.begin(&self.begin).await?;
         // Asked again and again, and not waited for in the server: a server that falls silent is noticed.
         let deadline = Instant::now() + DDL_LIMIT;
         loop {
@@ -507,7 +546,7 @@ impl Backend for Postgres {
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
         let mut session = self.connections.acquire().await?;
-        session.begin(BEGIN).await?;
+        session.begin(&self.begin).await?;
         Ok(Box::new(PostgresTransaction { session }))
     }
 
@@ -881,7 +920,7 @@ impl Backend for Postgres {
         if let [all] = *parts {
             return upsert_records(session, &RecordColumns::of(all.iter().copied())).await;
         }
-        session.begin(BEGIN).await?;
+        session.begin(&self.begin).await?;
         for part in parts {
             upsert_records(session, &RecordColumns::of(part.iter().copied())).await?;
         }
@@ -900,7 +939,7 @@ impl Backend for Postgres {
             let held = upsert_leased_records(session, &RecordColumns::of(records), token).await?;
             return Ok(vec![held; records.len()]);
         }
-        session.begin(BEGIN).await?;
+        session.begin(&self.begin).await?;
         let batch_ids: Vec<&str> = records
             .iter()
             .filter(|write| write.token.is_some())

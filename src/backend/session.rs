@@ -36,9 +36,13 @@ pub trait Dialect: Database {
 /// A macro, because a closure that borrows both the connection and the query's values can't be handed to a function.
 macro_rules! run {
     ($session:expr, $query:expr, $how:ident) => {
-        {
-            let persistent = $session.persistent;
-            $crate::backend::session::run!($session, connection => $query.persistent(persistent).$how(connection))
+        match $session.pin().await {
+            Ok(pinned) => {
+                let persistent = $session.persistent;
+                let outcome = $crate::backend::session::run!($session, connection => $query.persistent(persistent).$how(connection));
+                $session.unpin(pinned, outcome).await
+            }
+            Err(error) => Err(error),
         }
     };
     ($session:expr, $connection:ident => $statement:expr) => {{
@@ -73,6 +77,8 @@ pub struct PoolRules {
     pub set_up: Option<String>,
     /// Whether a connection in doubt is kept all the same, for a database that ends with its connection.
     pub keep_in_doubt: bool,
+    /// What begins a transaction around each statement that is in none, where a pooler may send the parts of a statement to different servers.
+    pub pin: Option<Arc<str>>,
 }
 
 impl PoolRules {
@@ -83,6 +89,7 @@ impl PoolRules {
             idle_timeout: Some(settings.idle_timeout),
             set_up: None,
             keep_in_doubt: false,
+            pin: None,
         }
     }
 }
@@ -158,6 +165,7 @@ impl<DB: Dialect> Connections<DB> {
             keep_in_doubt: self.rules.keep_in_doubt,
             limit: self.settings.statement_timeout,
             persistent: self.settings.statement_cache > 0,
+            pin: self.rules.pin.clone(),
             place: self.place.clone(),
         })
     }
@@ -215,7 +223,11 @@ impl<DB: Dialect> Connections<DB> {
                     (Code::ConnectionFailed, Repeatable::Never) if !connected => Repeatable::Never,
                     _ => Repeatable::ByCaller,
                 };
-                (database.message().to_owned(), database.code().map(Into::into), repeatable)
+                let reason = match explained.code {
+                    Code::ConnectionFailed => explained.message,
+                    _ => database.message().to_owned(),
+                };
+                (reason, database.code().map(Into::into), repeatable)
             }
             sqlx::Error::Io(io) if connected => (io.to_string(), None, Repeatable::RolledBack),
             sqlx::Error::Io(io) => (io.to_string(), None, Repeatable::ByCaller),
@@ -294,6 +306,7 @@ pub struct Session<DB: Dialect> {
     pub(super) limit: Duration,
     /// Whether statements are kept prepared. A driver that is told to keep none would still leave each on the server.
     pub(super) persistent: bool,
+    pin: Option<Arc<str>>,
     place: Arc<str>,
 }
 
@@ -355,6 +368,22 @@ impl<DB: Dialect> Session<DB> {
     /// Runs a statement without values, unprepared.
     pub async fn execute(&mut self, text: &str) -> Result<()> {
         run!(self, connection => DB::execute(connection, text))
+    }
+
+    /// Keeps a pooler from changing the server in the middle of a statement. Whether `unpin` has to end that.
+    pub(super) async fn pin(&mut self) -> Result<bool> {
+        match self.pin.clone() {
+            Some(begin) if !self.in_transaction => self.begin(&begin).await.map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// A statement that failed leaves its transaction to be rolled back when the session is dropped.
+    pub(super) async fn unpin<T>(&mut self, pinned: bool, outcome: Result<T>) -> Result<T> {
+        if pinned && outcome.is_ok() {
+            self.commit().await?;
+        }
+        outcome
     }
 
     /// Runs DDL, which may take longer than a statement where it is made on rows that are there already.

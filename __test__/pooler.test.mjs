@@ -1,0 +1,177 @@
+// PostgreSQL behind PgBouncer in transaction mode, where each transaction may go to another server connection: `statementCache: 0`.
+
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { databases } from './support/databases.mjs';
+import { connect } from './support/raw.mjs';
+import { deadPort } from './support/servers.mjs';
+import { claim, collect, complete, jobOf, newId, recordOf, rejection, SqlxStateStore, stateOf } from './support/suite.mjs';
+import { work } from './support/work.mjs';
+
+const script = fileURLToPath(new URL('../scripts/pgbouncer', import.meta.url));
+const postgres = databases.find(({ name }) => name === 'postgres');
+const range = (count) => Array.from({ length: count }, (_, index) => index);
+
+/** The program; where it can't be had, why. */
+const { program, missing } = postgres
+  ? await promisify(execFile)(script).then(
+      ({ stdout }) => ({ program: stdout.trim() }),
+      (error) => ({ missing: String(error.stderr || error.message).trim() }),
+    )
+  : { missing: 'there is no PostgreSQL' };
+const behindPooler = missing === undefined ? test : (name) => test.skip(`${name} [exempt, no PgBouncer: ${missing}]`, () => {});
+
+/** A PgBouncer in front of the server, with fewer connections to it than its clients have. */
+async function startPooler(serverUrl) {
+  const server = new URL(serverUrl);
+  const folder = await mkdtemp(join(tmpdir(), 'batchactions-pooler-'));
+  const port = await deadPort();
+  const password = server.password ? ` password=${decodeURIComponent(server.password)}` : '';
+  const config = `
+[databases]
+* = host=${server.hostname} port=${server.port || 5432} user=${decodeURIComponent(server.username)}${password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+max_client_conn = 200
+server_round_robin = 1
+${process.getuid?.() === 0 ? 'user = nobody' : ''}
+`;
+  await writeFile(join(folder, 'pgbouncer.ini'), config);
+  await chmod(folder, 0o755);
+  const pooler = spawn(program, [join(folder, 'pgbouncer.ini')], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  pooler.stderr.on('data', (text) => (said += text));
+  onTestFinished(async () => {
+    if (pooler.exitCode === null) {
+      pooler.kill('SIGKILL');
+      await once(pooler, 'exit');
+    }
+    await rm(folder, { recursive: true, force: true });
+  });
+  for (let tries = 0; ; tries++) {
+    try {
+      await (await connect('postgres', urlAt(serverUrl, port))).end();
+      return port;
+    } catch (error) {
+      if (tries === 100 || pooler.exitCode !== null)
+        throw new Error(`PgBouncer does not answer: ${error.message}\n${said}`, { cause: error });
+      await sleep(100);
+    }
+  }
+}
+
+function urlAt(from, port) {
+  const url = new URL(from);
+  url.hostname = '127.0.0.1';
+  url.port = String(port);
+  return url.href;
+}
+
+async function setUp(options) {
+  const own = await postgres.create();
+  onTestFinished(() => own.drop());
+  const url = urlAt(own.url, await startPooler(own.url));
+  const open = async (more) => {
+    const store = new SqlxStateStore(url, { statementCache: 0, ...options, ...more });
+    onTestFinished(() => store.close());
+    return store;
+  };
+  return { own, url, open };
+}
+
+describe('a store behind a transaction pooler', { timeout: 120_000 }, () => {
+  behindPooler('works as without one, with many calls at once', async () => {
+    const { open } = await setUp();
+    const store = await open({ pool: { max: 10 } });
+    await store.initialize();
+    await store.initialize();
+    const job = jobOf(200);
+    await Promise.all(
+      job.batches.map((batch) =>
+        store.saveBatchRecords(
+          job.id,
+          batch.id,
+          range(10).map((n) => recordOf(batch.index * 10 + n, { status: 'pending' })),
+        ),
+      ),
+    );
+    await store.saveJobState(job);
+    const stores = [store, await open({ pool: { max: 10 } })];
+    const results = await Promise.all(range(16).map((n) => work(stores[n % 2], job.id, `w${n}`, { releaseEvery: 9 })));
+    expect(results.flatMap(({ completed }) => completed).toSorted((a, b) => a - b)).toEqual(range(200));
+    expect(results.reduce((sum, { finalized }) => sum + finalized, 0)).toBe(1);
+    expect((await store.getJobState(job.id)).status).toBe('COMPLETED');
+    expect(await collect(store.records(job.id))).toHaveLength(2_000);
+    expect(await store.getPendingRecords(job.id)).toHaveLength(2_000);
+    expect((await store.listJobs()).map(({ id }) => id)).toEqual([job.id]);
+    expect(await store.deleteJob(job.id)).toBe(true);
+  });
+
+  behindPooler('fences, renews and reclaims', async () => {
+    const { own, open } = await setUp({ leaseRenewal: { everyMs: 100, forMs: 60_000 } });
+    const [old, young] = [await open(), await open()];
+    await old.initialize();
+    const job = jobOf(2);
+    await old.saveJobState(job);
+    const held = await claim(old, job.id, 'old');
+    await Promise.all(range(50).map((n) => old.saveProcessedRecord(job.id, held.batchId, recordOf(n))));
+    await own.query(`update "batchactions_batches" set "status" = 'PENDING', "version" = "version" + 1 where "id" = ?`, [held.batchId]);
+    await claim(young, job.id, 'young');
+    await rejection(old.saveProcessedRecord(job.id, held.batchId, recordOf(0, { status: 'failed' })), 'LEASE_LOST');
+    await rejection(old.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'FAILED')), 'LEASE_LOST');
+    await complete(young, job.id, held.batchId);
+    expect(await young.reclaimStaleBatches(job.id, 60_000)).toBe(0);
+    expect(await young.getFailedRecords(job.id)).toEqual([]);
+  });
+
+  behindPooler('keeps to its schema, which no server connection remembers', async () => {
+    const { own, open } = await setUp();
+    const stores = await Promise.all(['one', 'two "quoted"'].map((schema) => open({ schema })));
+    for (const store of stores) await store.initialize();
+    const id = newId();
+    await Promise.all(
+      stores.flatMap((store, n) => range(40).map((index) => store.saveProcessedRecord(id, 'b', recordOf(index, { raw: { n } })))),
+    );
+    for (const [n, store] of stores.entries()) {
+      expect((await store.getBatchRecords(id, 'b')).map(({ raw }) => raw.n)).toEqual(range(40).map(() => n));
+    }
+    expect((await own.query(`select count(*)::int as "n" from "one"."batchactions_records"`))[0].n).toBe(40);
+  });
+
+  behindPooler('claims by the index there, too', async () => {
+    const { own, open } = await setUp();
+    const store = await open();
+    await store.initialize();
+    await store.saveJobState(jobOf(20_000));
+    const job = (await store.listJobs())[0];
+    await own.query('analyze');
+    const read = async () =>
+      Number((await own.query(`select seq_tup_read as "n" from pg_stat_user_tables where relname = 'batchactions_batches'`))[0].n);
+    const before = await read();
+    for (const n of range(50)) await complete(store, job.id, (await claim(store, job.id, `w${n}`)).batchId);
+    await expect.poll(read, { timeout: 5_000 }).toBe(before);
+  });
+
+  behindPooler('says what to do where it is not told of the pooler', async () => {
+    const { url } = await setUp();
+    const store = new SqlxStateStore(url);
+    onTestFinished(() => store.close());
+    const error = await store.initialize().then(
+      () => expect.fail('it resolved'),
+      (reason) => reason,
+    );
+    expect(error.message).toContain('statementCache: 0');
+  });
+});
