@@ -5,7 +5,7 @@
 // it guesses. The table is explained as it is after the job was stored, when no statistics know the job, and again with statistics.
 
 import { readFile } from 'node:fs/promises';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect } from 'vitest';
 import { claim, complete, jobOf, onEveryDatabase } from './support/suite.mjs';
 
 const batches = 20_000;

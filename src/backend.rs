@@ -149,7 +149,7 @@ pub trait Backend: Send + Sync {
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
     /// PROCESSING and held by this worker: `claimedAt` becomes now.
     async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
-    /// `from`: where an open batch is likely, as for a claim; looking there first costs the same however many batches are done.
+    /// `from`: the index of a batch that is likely open, the next one to claim. Looking at that one first costs the same however many there are.
     async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook>;
     /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
     /// left alone, for they are just being changed. How many were taken.

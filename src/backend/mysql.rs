@@ -874,10 +874,8 @@ impl Backend for MySql {
                    coalesce(
                      (
                        select status in ('PENDING', 'PROCESSING')
-                       from batchactions_batches force index (batchactions_batches_job_id_batch_index)
-                       where jobId = ? and batchIndex >= ?
-                       order by batchIndex
-                       limit 1
+                       from batchactions_batches
+                       where jobId = ? and batchIndex = ?
                      ),
                      0
                    )
@@ -951,10 +949,8 @@ impl Backend for MySql {
             select coalesce(
                      (
                        select status in ('PENDING', 'PROCESSING')
-                       from batchactions_batches force index (batchactions_batches_job_id_batch_index)
-                       where jobId = ? and batchIndex >= ?
-                       order by batchIndex
-                       limit 1
+                       from batchactions_batches
+                       where jobId = ? and batchIndex = ?
                      ),
                      0
                    )

@@ -839,9 +839,7 @@ impl Backend for Postgres {
                      (
                        select "status" in ('PENDING', 'PROCESSING')
                        from batchactions_batches
-                       where "jobId" = $1 and "batchIndex" >= $3
-                       order by "batchIndex"
-                       limit 1
+                       where "jobId" = $1 and "batchIndex" = $3
                      ),
                      false
                    )
@@ -898,9 +896,7 @@ impl Backend for Postgres {
                      (
                        select "status" in ('PENDING', 'PROCESSING')
                        from batchactions_batches
-                       where "jobId" = $1 and "batchIndex" >= $2
-                       order by "batchIndex"
-                       limit 1
+                       where "jobId" = $1 and "batchIndex" = $2
                      ),
                      false
                    )

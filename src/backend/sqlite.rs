@@ -680,9 +680,7 @@ impl Backend for Sqlite {
                      (
                        select status in ('PENDING', 'PROCESSING')
                        from batchactions_batches
-                       where jobId = ?1 and batchIndex >= ?3
-                       order by batchIndex
-                       limit 1
+                       where jobId = ?1 and batchIndex = ?3
                      ),
                      false
                    )
@@ -730,9 +728,7 @@ impl Backend for Sqlite {
                      (
                        select status in ('PENDING', 'PROCESSING')
                        from batchactions_batches
-                       where jobId = ?1 and batchIndex >= ?2
-                       order by batchIndex
-                       limit 1
+                       where jobId = ?1 and batchIndex = ?2
                      ),
                      false
                    )
