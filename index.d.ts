@@ -273,9 +273,10 @@ export interface SqlxStateStoreOptions {
    * `batch`: once it is queued. What is queued is written together, 50 ms later at the latest, and is committed before any other call on that
    * job through this store takes effect, and before `close()` resolves. The queue holds 10,000 records or 16 MB of a job; a save that finds it full
    * resolves when there is room. While something is queued the process stays alive; `process.exit()` loses it, as a crash does, which is safe
-   * because an unfinished batch is processed again as a whole. A record that can't be stored then sticks to its batch: further saves of
-   * the batch, its COMPLETED, and `close()` reject with the reason, and `saveJobState` stores the batch as FAILED even if told COMPLETED, until the
-   * record is saved again, or the batch is claimed anew. (A record that was refused because the claim was lost does not make `close()` reject.)
+   * because an unfinished batch is processed again as a whole. A record that can't be stored then sticks to its batch: further saves to
+   * the batch, its COMPLETED, and `close()` reject with the reason, and `saveJobState` stores the batch as FAILED even if told COMPLETED, until that
+   * record is saved again (first, then the others), or the batch is claimed anew, given back or reopened. A queued record whose claim was lost is
+   * the new holder's to store: later calls with that claim reject with `LEASE_LOST`, and `close()` does not.
    */
   readonly durability?: 'record' | 'batch';
   /**

@@ -24,6 +24,8 @@ mod session;
 mod sqlite;
 mod tables;
 
+pub use rows::size_of;
+
 /// Opens nothing: the first operation connects.
 pub fn open(settings: Settings) -> Box<dyn Backend> {
     match settings.database {

@@ -174,6 +174,8 @@ pub enum Repeat {
     Idempotent,
     /// Only a call that is known to have rolled back may be made again.
     RolledBackOnly,
+    /// As `Idempotent`, and there is no caller who could make it again: all that may succeed later, for as long as it may take.
+    Alone,
 }
 
 const ATTEMPTS: u32 = 12;
@@ -204,10 +206,11 @@ impl Retry {
             let again = match error.repeatable {
                 Repeatable::RolledBack => true,
                 // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
-                Repeatable::Unknown => how == Repeat::Idempotent && error.code == Code::ConnectionLost,
-                Repeatable::ByCaller | Repeatable::Never => false,
+                Repeatable::Unknown => how == Repeat::Alone || how == Repeat::Idempotent && error.code == Code::ConnectionLost,
+                Repeatable::ByCaller => how == Repeat::Alone,
+                Repeatable::Never => false,
             };
-            if !again || made == ATTEMPTS || began.elapsed() >= self.patience {
+            if !again || (made >= ATTEMPTS && how != Repeat::Alone) || began.elapsed() >= self.patience {
                 return Err(error);
             }
             tokio::time::sleep(jittered(FIRST_PAUSE.saturating_mul(1 << made.min(16)).min(LONGEST_PAUSE))).await;
@@ -285,6 +288,29 @@ mod tests {
             Error::invalid("bad"),
         ] {
             assert_eq!(attempts_made(Repeat::Idempotent, error).await, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_caller_all_that_may_succeed_is_repeated_for_as_long_as_it_may_take() {
+        let retry = Retry {
+            patience: Duration::from_millis(400),
+        };
+        for (error, again) in [
+            (Error::new(Code::ConnectionFailed, "no"), true),
+            (Error::new(Code::Timeout, "slow"), true),
+            (Error::invalid("bad"), false),
+        ] {
+            let made = Cell::new(0);
+            let result: Result<()> = retry
+                .run(Repeat::Alone, || {
+                    made.set(made.get() + 1);
+                    let error = error.clone();
+                    async move { Err(error) }
+                })
+                .await;
+            assert_eq!(result.unwrap_err().code, error.code);
+            assert_eq!(made.get() > 1, again, "{error}");
         }
     }
 

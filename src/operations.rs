@@ -122,7 +122,7 @@ impl Operations {
         limits.fit_json(&"job.batches", &mut job.batches)?;
         self.retry.run(Repeat::Idempotent, || self.save_job_once(&job)).await?;
         if job.status.is_final() {
-            self.claims.forget(&job.id);
+            self.forget_claims(&job.id);
         }
         Ok(())
     }
@@ -190,8 +190,8 @@ impl Operations {
         found |= self.delete_slices(|| self.backend.delete_batches(job_id, DELETE_SLICE)).await?;
         found |= self.delete_slices(|| self.backend.delete_records(job_id, DELETE_SLICE)).await?;
         found |= self.retry.run(Repeat::Idempotent, || self.backend.delete_job(job_id)).await?;
-        self.claims.forget(job_id);
-        self.writer.forget_failures(job_id);
+        self.forget_claims(job_id);
+        self.writer.forget_job(job_id);
         Ok(found)
     }
 
@@ -235,7 +235,10 @@ impl Operations {
             BatchChange::Done(index) => {
                 match (state.status, token) {
                     (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.claims.stop_renewing(job_id, batch_id, token),
-                    (BatchStatus::Pending, _) => self.claims.reopened(job_id),
+                    (BatchStatus::Pending, _) => {
+                        self.claims.reopened(job_id);
+                        self.writer.forget_batch(job_id, batch_id);
+                    }
                     _ => {}
                 }
                 self.mirror_if_due(job_id, index).await;
@@ -412,7 +415,7 @@ impl Operations {
             }
             let outlook = self.retry.run(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
             let Some(outlook) = outlook else {
-                self.claims.forget(job_id);
+                self.forget_claims(job_id);
                 return Ok(Err(NoClaim::JobNotFound));
             };
             if outlook.job_status != JobStatus::Processing.as_str() {
@@ -449,7 +452,7 @@ impl Operations {
         let Some(claim) = claim else { return Ok(None) };
         self.claims
             .made(&claim, start, self.lease_renewal.map(|renewal| renewal.for_at_most));
-        self.writer.forget_failure(job_id, &claim.batch_id);
+        self.writer.forget_batch(job_id, &claim.batch_id);
         self.renew_leases();
         self.mirror_if_due(job_id, claim.batch_index).await;
         Ok(Some(claim))
@@ -474,6 +477,7 @@ impl Operations {
                     self.claims.stop_renewing(job_id, batch_id, token);
                 }
                 self.claims.reopened(job_id);
+                self.writer.forget_batch(job_id, batch_id);
                 self.mirror_or_remember(job_id).await;
                 Ok(())
             }
@@ -608,9 +612,14 @@ impl Operations {
         Ok(finalized == Finalized::Now)
     }
 
+    fn forget_claims(&self, job_id: &str) {
+        self.claims.forget(job_id);
+        self.writer.forget_claims(job_id);
+    }
+
     fn forget_if_final(&self, job_id: &str, status: &str) {
         if JobStatus::from_text(status).is_some_and(JobStatus::is_final) {
-            self.claims.forget(job_id);
+            self.forget_claims(job_id);
         }
     }
 
@@ -636,7 +645,7 @@ impl Operations {
         batches.follow(&rows);
         transaction.finish_job(job_id, status, &batches.to_json()).await?;
         transaction.commit().await?;
-        self.claims.forget(job_id);
+        self.forget_claims(job_id);
         Ok(Finalized::Now)
     }
 
@@ -659,6 +668,11 @@ impl Operations {
         self.writer.clone().wait(place)
     }
 
+    /// Writes what is queued for the place's job, where nobody does yet. It has to be run.
+    pub fn writer(&self, place: &SavePlace) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.writer.writer(place.job_id())
+    }
+
     /// Ends when no save is queued any more. Somebody has to wait for that whenever one is: it is what keeps the process alive meanwhile.
     pub fn until_written(&self) -> impl Future<Output = ()> + Send + use<> {
         self.writer.clone().until_idle()
@@ -678,6 +692,7 @@ impl Operations {
 
     pub async fn save_records(&self, mut place: BulkPlace, job_id: String, batch_id: String, records: Vec<Record>) -> Result<()> {
         place.wait().await;
+        self.writer.check_bulk(&job_id, &batch_id, &records)?;
         let limits = self.retry.run(Repeat::Idempotent, || self.backend.limits()).await?;
         let mut writes = Vec::with_capacity(records.len());
         for mut record in records {
@@ -690,7 +705,7 @@ impl Operations {
             });
         }
         self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await?;
-        self.writer.mend(&job_id, &batch_id, writes.iter().map(|write| write.record.index));
+        self.writer.mend(&job_id, writes.iter().map(|write| write.record.index));
         Ok(())
     }
 

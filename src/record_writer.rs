@@ -9,7 +9,7 @@
 //! A bulk save runs beside the writer, but saves of one record keep their order whichever way they come: a bulk save waits for the job's single saves
 //! that were made before it, and single saves of records in its range wait for it.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::backend::{Backend, RecordWrite};
+use crate::backend::{Backend, RecordWrite, size_of};
 use crate::connection::Durability;
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, lock};
+use crate::model::Record;
 
 /// Records in one group, at most.
 const GROUP_RECORDS: usize = 1_000;
@@ -55,11 +56,15 @@ struct Save {
 /// A save and who waits for it.
 type Waiting = (RecordWrite, Reply);
 
-/// Why records of a batch that were queued are not stored.
-struct Failure {
+/// A record that was queued and could not be stored.
+struct Failed {
     error: Error,
-    records: BTreeSet<i32>,
+    /// Saved again since, and not written yet.
+    queued_again: bool,
 }
+
+/// The records of a batch that were queued and could not be stored, by index.
+type Failures = BTreeMap<i32, Failed>;
 
 /// The saves of one job.
 #[derive(Default)]
@@ -80,7 +85,10 @@ struct Queue {
     /// Wakes the writer before its time.
     wake: Arc<Notify>,
     /// By batch.
-    failures: HashMap<String, Failure>,
+    failures: HashMap<String, Failures>,
+    /// Of each batch, the last token whose queued saves were refused because the claim was lost. They are not the present holder's concern, so
+    /// they are no failures.
+    lost: HashMap<String, i32>,
 }
 
 impl Queue {
@@ -127,51 +135,75 @@ impl Queue {
 
     /// What became of a record that was queued.
     fn settle(&mut self, write: &RecordWrite, result: Result<()>) {
-        match result {
-            Ok(()) => self.mend(&write.batch_id, [write.record.index]),
-            Err(error) => {
-                let failure = self.failures.entry(write.batch_id.clone()).or_insert_with(|| Failure {
+        match (result, write.token) {
+            (Ok(()), _) => self.mend([write.record.index]),
+            (Err(error), Some(token)) if error.code == Code::LeaseLost => {
+                let lost = self.lost.entry(write.batch_id.clone()).or_insert(token);
+                *lost = token.max(*lost);
+            }
+            (Err(error), _) => {
+                let failed = Failed {
                     error,
-                    records: BTreeSet::new(),
-                });
-                failure.records.insert(write.record.index);
+                    queued_again: false,
+                };
+                self.failures
+                    .entry(write.batch_id.clone())
+                    .or_default()
+                    .insert(write.record.index, failed);
             }
         }
     }
 
-    /// These records of the batch are stored now.
-    fn mend(&mut self, batch_id: &str, records: impl IntoIterator<Item = i32>) {
-        if let Some(failure) = self.failures.get_mut(batch_id) {
-            for record in records {
-                failure.records.remove(&record);
-            }
-            if failure.records.is_empty() {
-                self.failures.remove(batch_id);
-            }
+    /// These records are stored now, in whichever batch: a job has one of each index.
+    fn mend(&mut self, records: impl IntoIterator<Item = i32>) {
+        if self.failures.is_empty() {
+            return;
         }
+        for record in records {
+            self.failures.retain(|_, failures| {
+                failures.remove(&record);
+                !failures.is_empty()
+            });
+        }
+    }
+
+    /// Rejects a save to a batch that has failures, unless it is of the records that failed.
+    fn check_save(&mut self, write: &RecordWrite) -> Result<()> {
+        if let Some(token) = write.token
+            && self.lost.get(&write.batch_id) == Some(&token)
+        {
+            return Err(Error::lease_lost(&write.job_id, &write.batch_id, token));
+        }
+        let Some(failures) = self.failures.get_mut(&write.batch_id) else {
+            return Ok(());
+        };
+        if let Some(failed) = failures.get_mut(&write.record.index) {
+            failed.queued_again = true;
+        } else if failures.values().any(|failed| !failed.queued_again) {
+            return Err(not_stored(&write.batch_id, failures));
+        }
+        Ok(())
     }
 }
 
-/// What a call on a batch rejects with, where a record that was queued before could not be stored.
-fn not_stored(batch_id: &str, failure: &Failure) -> Error {
-    let first = failure.records.first().copied().unwrap_or_default();
-    let more = match failure.records.len() {
+/// What a call on a batch rejects with, where records that were queued before could not be stored.
+fn not_stored(batch_id: &str, failures: &Failures) -> Error {
+    let Some((first, Failed { error, .. })) = failures.iter().find(|(_, failed)| !failed.queued_again).or(failures.iter().next()) else {
+        return Error::internal("a failure was forgotten while it was told");
+    };
+    let more = match failures.len() {
         0 | 1 => String::new(),
         count => format!(" and {} more", count - 1),
     };
     Error {
         message: format!(
-            "record {first}{more} of batch {} could not be stored after it was queued, so the batch can't be completed until its records are saved again: {}",
+            "record {first}{more} of batch {} could not be stored after it was queued, so the batch can't go on until it is saved again: {}",
             Quoted(batch_id),
-            failure.error.message
+            error.message
         ),
         repeatable: Repeatable::Never,
-        ..failure.error.clone()
+        ..error.clone()
     }
-}
-
-fn size_of(write: &RecordWrite) -> usize {
-    write.record.raw.len() + write.record.parsed.len() + write.record.errors.len()
 }
 
 /// A bulk save that is under way.
@@ -199,12 +231,22 @@ pub struct SavePlace {
     job_id: String,
     /// `None` where there is nothing to wait for.
     result: Option<oneshot::Receiver<Result<()>>>,
+    needs_writer: bool,
 }
 
 impl SavePlace {
     /// Whether the save is answered already: it is queued, and there is room.
     pub fn is_settled(&self) -> bool {
         self.result.is_none()
+    }
+
+    pub fn job_id(&self) -> &str {
+        &self.job_id
+    }
+
+    /// Whether somebody has to run `RecordWriter::writer` for it.
+    pub fn needs_writer(&self) -> bool {
+        self.needs_writer
     }
 }
 
@@ -232,16 +274,12 @@ impl RecordWriter {
         }
     }
 
-    /// Takes a place in the queue, on the caller's thread. `wait` brings the result, and somebody has to call `start`.
+    /// Takes a place in the queue, on the caller's thread. `wait` brings the result, and sees to it that it is written; who does not wait has to.
     pub fn enqueue(&self, write: RecordWrite) -> Result<SavePlace> {
         let job_id = write.job_id.clone();
         let mut queues = lock(&self.queues);
         let queue = queues.entry(job_id.clone()).or_default();
-        if let Some(failure) = queue.failures.get(&write.batch_id)
-            && !failure.records.contains(&write.record.index)
-        {
-            return Err(not_stored(&write.batch_id, failure));
-        }
+        queue.check_save(&write)?;
         let after = queue
             .bulks
             .iter()
@@ -271,6 +309,7 @@ impl RecordWriter {
         Ok(SavePlace {
             job_id,
             result: (!told).then_some(result),
+            needs_writer: !queue.writing,
         })
     }
 
@@ -290,14 +329,7 @@ impl RecordWriter {
         if self.durability == Durability::Record {
             return;
         }
-        let waiting = lock(&self.queues).get_mut(job_id).and_then(|queue| {
-            if *queue.done.borrow() == queue.made {
-                return None;
-            }
-            queue.wanted = queue.made;
-            queue.wake.notify_one();
-            Some((queue.made, queue.done.subscribe()))
-        });
+        let waiting = self.hurry(job_id);
         self.start(job_id);
         if let Some((made, mut done)) = waiting {
             // It closes where the queue is gone, and with it every save.
@@ -305,11 +337,28 @@ impl RecordWriter {
         }
     }
 
+    /// Has what is queued for the job written now: how many saves that are, and how many are done.
+    fn hurry(&self, job_id: &str) -> Option<(u64, watch::Receiver<u64>)> {
+        let mut queues = lock(&self.queues);
+        let queue = queues.get_mut(job_id)?;
+        if *queue.done.borrow() == queue.made {
+            return None;
+        }
+        queue.wanted = queue.made;
+        queue.wake.notify_one();
+        Some((queue.made, queue.done.subscribe()))
+    }
+
     /// Waits until nothing is queued.
     pub async fn flush_all(self: &Arc<Self>) {
         let jobs: Vec<String> = lock(&self.queues).keys().cloned().collect();
-        for job_id in jobs {
-            self.flush(&job_id).await;
+        // All at once: one that takes long does not keep the others.
+        for job_id in &jobs {
+            self.hurry(job_id);
+            self.start(job_id);
+        }
+        for job_id in &jobs {
+            self.flush(job_id).await;
         }
     }
 
@@ -352,43 +401,62 @@ impl RecordWriter {
     /// Rejects where records of the batch were queued and could not be stored.
     pub fn check(&self, job_id: &str, batch_id: &str) -> Result<()> {
         match lock(&self.queues).get(job_id).and_then(|queue| queue.failures.get(batch_id)) {
-            Some(failure) => Err(not_stored(batch_id, failure)),
+            Some(failures) => Err(not_stored(batch_id, failures)),
             None => Ok(()),
         }
     }
 
-    /// Rejects where anything that was queued could not be stored. A record whose batch has another holder by now is that one's to store.
+    /// Rejects a bulk save to a batch that has failures, unless it has some of the records that failed.
+    pub fn check_bulk(&self, job_id: &str, batch_id: &str, records: &[Record]) -> Result<()> {
+        match lock(&self.queues).get(job_id).and_then(|queue| queue.failures.get(batch_id)) {
+            Some(failures) if !records.iter().any(|record| failures.contains_key(&record.index)) => Err(not_stored(batch_id, failures)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Rejects where anything that was queued could not be stored.
     pub fn check_all(&self) -> Result<()> {
         let queues = lock(&self.queues);
-        let mut failures = queues.values().flat_map(|queue| &queue.failures);
-        match failures.find(|(_, failure)| failure.error.code != Code::LeaseLost) {
-            Some((batch_id, failure)) => Err(not_stored(batch_id, failure)),
+        match queues.values().flat_map(|queue| &queue.failures).next() {
+            Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
             None => Ok(()),
         }
     }
 
-    /// The batch begins anew.
-    pub fn forget_failure(&self, job_id: &str, batch_id: &str) {
+    /// The batch begins anew, here or elsewhere.
+    pub fn forget_batch(&self, job_id: &str, batch_id: &str) {
         let mut queues = lock(&self.queues);
         if let Some(queue) = queues.get_mut(job_id) {
             queue.failures.remove(batch_id);
+            queue.lost.remove(batch_id);
+            forget_if_idle(&mut queues, job_id);
+        }
+    }
+
+    /// No claim on the job's batches is of concern any more.
+    pub fn forget_claims(&self, job_id: &str) {
+        let mut queues = lock(&self.queues);
+        if let Some(queue) = queues.get_mut(job_id) {
+            queue.lost.clear();
             forget_if_idle(&mut queues, job_id);
         }
     }
 
     /// The job is gone.
-    pub fn forget_failures(&self, job_id: &str) {
+    pub fn forget_job(&self, job_id: &str) {
         let mut queues = lock(&self.queues);
         if let Some(queue) = queues.get_mut(job_id) {
             queue.failures.clear();
+            queue.lost.clear();
             forget_if_idle(&mut queues, job_id);
         }
     }
 
     /// Records that a bulk save has stored.
-    pub fn mend(&self, job_id: &str, batch_id: &str, records: impl IntoIterator<Item = i32>) {
-        if let Some(queue) = lock(&self.queues).get_mut(job_id) {
-            queue.mend(batch_id, records);
+    pub fn mend(&self, job_id: &str, records: impl IntoIterator<Item = i32>) {
+        let mut queues = lock(&self.queues);
+        if let Some(queue) = queues.get_mut(job_id) {
+            queue.mend(records);
         }
     }
 
@@ -425,13 +493,20 @@ impl RecordWriter {
 
     /// Sees to it that somebody writes what is queued for the job.
     pub fn start(self: &Arc<Self>, job_id: &str) {
-        if let Some(queue) = lock(&self.queues).get_mut(job_id)
-            && !queue.writing
-            && !queue.saves.is_empty()
-        {
-            queue.writing = true;
-            tokio::spawn(self.clone().write_all(job_id.to_owned()));
+        if let Some(writing) = self.writer(job_id) {
+            tokio::spawn(writing);
         }
+    }
+
+    /// Writes what is queued for the job, where nobody does yet. It has to be run.
+    pub fn writer(self: &Arc<Self>, job_id: &str) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let mut queues = lock(&self.queues);
+        let queue = queues.get_mut(job_id)?;
+        if queue.writing || queue.saves.is_empty() {
+            return None;
+        }
+        queue.writing = true;
+        Some(self.clone().write_all(job_id.to_owned()))
     }
 
     async fn write_all(self: Arc<Self>, job_id: String) {
@@ -588,14 +663,16 @@ impl RecordWriter {
     }
 
     async fn write(&self, writes: &[RecordWrite]) -> Result<Vec<Result<()>>> {
+        let repeat = match self.durability {
+            Durability::Record => Repeat::Idempotent,
+            // Who saved is gone, and can't.
+            Durability::Batch => Repeat::Alone,
+        };
         if writes.iter().all(|write| write.token.is_none()) {
-            self.retry.run(Repeat::Idempotent, || self.backend.save_records(writes)).await?;
+            self.retry.run(repeat, || self.backend.save_records(writes)).await?;
             return Ok(vec![Ok(()); writes.len()]);
         }
-        let held = self
-            .retry
-            .run(Repeat::Idempotent, || self.backend.save_fenced_records(writes))
-            .await?;
+        let held = self.retry.run(repeat, || self.backend.save_fenced_records(writes)).await?;
         Ok(writes
             .iter()
             .zip(held)
@@ -645,7 +722,7 @@ impl Drop for Group {
 fn forget_if_idle(queues: &mut HashMap<String, Queue>, job_id: &str) {
     if queues
         .get(job_id)
-        .is_some_and(|queue| queue.is_idle() && queue.bulks.is_empty() && queue.failures.is_empty())
+        .is_some_and(|queue| queue.is_idle() && queue.bulks.is_empty() && queue.failures.is_empty() && queue.lost.is_empty())
     {
         queues.remove(job_id);
     }

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use napi::bindgen_prelude::{PromiseRaw, Unknown};
+use napi::bindgen_prelude::{PromiseRaw, Unknown, spawn};
 use napi::{Env, JsValue, ValueType};
 use napi_derive::napi;
 
@@ -188,6 +188,11 @@ impl SqlxStateStore {
                 drop(pass);
                 outcome.map(|()| Reply::Nothing)
             });
+        }
+        if place.needs_writer()
+            && let Some(writing) = self.operations.writer(&place)
+        {
+            spawn(writing);
         }
         // A queue that is not empty keeps the process alive: as this promise does, which nobody sees.
         if self.operations.needs_keeper() {

@@ -75,6 +75,31 @@ onEveryDatabase((on) => {
       expect(await store.getProgress(id)).toMatchObject({ processedRecords: 500, failedRecords: 1 });
     });
 
+    on.needs('raw')('is written by itself also while another job is busy, or can not be written', async () => {
+      const store = await open();
+      const [busy, quiet] = [newId(), newId()];
+      let going = true;
+      const producer = (async () => {
+        for (let n = 0; going; n++) await store.saveProcessedRecord(busy, 'b', recordOf(n % 100));
+      })();
+      await sleep(100);
+      await store.saveProcessedRecord(quiet, 'b', recordOf(0));
+      await expect.poll(() => written(quiet).then(Number), { timeout: 10_000 }).toBe(1);
+      going = false;
+      await producer;
+
+      if (on.dialect === 'sqlite') return;
+      await store.getProgress(busy);
+      const other = await on.connect();
+      if (on.mysqlFamily) await other.query('set session transaction isolation level read committed');
+      await other.query('begin');
+      await other.query('select 1 from "batchactions_records" where "jobId" = ? for update', [busy]);
+      await store.saveProcessedRecord(busy, 'b', recordOf(0));
+      await store.saveProcessedRecord(quiet, 'b', recordOf(1));
+      await expect.poll(() => written(quiet).then(Number), { timeout: 10_000 }).toBe(2);
+      await other.query('rollback');
+    });
+
     test('of one record after another keeps the last', async () => {
       const store = await open();
       const id = newId();
@@ -167,6 +192,41 @@ onEveryDatabase((on) => {
       expect((await store.getJobState(job.id)).batches).toEqual(done.batches);
     });
 
+    on.needs('shared')('is mended by saving it first, and then the others, or under another batch', async () => {
+      const { own, store, mend } = await unlucky();
+      const id = newId();
+      await store.saveProcessedRecord(id, 'b', recordOf(13));
+      await store.getProgress(id);
+      await mend();
+      await refused(store.saveProcessedRecord(id, 'b', recordOf(12)));
+      await refused(store.saveBatchRecords(id, 'b', [recordOf(12)]));
+      // No call in between.
+      for (const index of [13, 11, 12, 14]) await store.saveProcessedRecord(id, 'b', recordOf(index));
+      expect((await store.getBatchRecords(id, 'b')).map(({ index }) => index)).toEqual([11, 12, 13, 14]);
+
+      const check = 'alter table "batchactions_records" add constraint "unlucky" check ("recordIndex" <> 113)';
+      const trigger = `create trigger "unlucky" before insert on "batchactions_records" when new."recordIndex" = 113
+                       begin select raise(abort, 'an unlucky number'); end`;
+      await own.query(on.dialect === 'sqlite' ? trigger : check);
+      await store.saveProcessedRecord(id, 'c', recordOf(113));
+      await store.getProgress(id);
+      await mend();
+      // As the engine does that takes an import up again: under a new batch.
+      await store.saveProcessedRecord(id, 'd', recordOf(113));
+      await store.close();
+    });
+
+    on.needs('shared')('is the next holder’s concern once its batch is given back', async () => {
+      const { store } = await unlucky();
+      const job = jobOf(2);
+      await store.saveJobState(job);
+      const held = await claim(store, job.id);
+      await store.saveProcessedRecord(job.id, held.batchId, recordOf(13));
+      await rejection(store.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'COMPLETED')), expect.any(String));
+      await store.releaseBatch(job.id, held.batchId, 'worker');
+      await store.close();
+    });
+
     on.needs('shared')('does not let a distributed batch be completed, nor its row be stored as COMPLETED', async () => {
       const { store } = await unlucky();
       const job = jobOf(0);
@@ -238,6 +298,26 @@ onEveryDatabase((on) => {
       await complete(store, job.id, held.batchId);
       expect(await store.tryFinalizeJob(job.id)).toBe(true);
       expect(await store.getBatchRecords(job.id, held.batchId)).toHaveLength(10);
+    });
+  });
+
+  describe('a queued save of a claim that is past', () => {
+    test('costs the present holder nothing, on the same store', async () => {
+      const store = await open();
+      const job = jobOf(1);
+      await store.saveJobState(job);
+      const old = await claim(store, job.id, 'old');
+      await store.releaseBatch(job.id, old.batchId, 'old');
+      const present = await claim(store, job.id, 'present');
+      const { batchId } = present;
+      await store.saveProcessedRecord(job.id, batchId, recordOf(0, { status: 'failed' }), { token: old.token });
+      await store.saveProcessedRecord(job.id, batchId, recordOf(1), { token: present.token });
+      await store.getProgress(job.id);
+      await store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: present.token });
+      await rejection(store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: old.token }), 'LEASE_LOST');
+      await store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 2, 0), { token: present.token });
+      expect(await store.getBatchRecords(job.id, batchId)).toEqual([recordOf(0), recordOf(1)]);
+      await store.close();
     });
   });
 

@@ -1081,7 +1081,7 @@ impl Backend for MySql {
                 select r.recordIndex, cast(r.raw as char), cast(r.parsed as char), r.status, cast(r.errors as char), r.processingError
                 from (
                   select id
-                  from batchactions_records
+                  from batchactions_records force index (batchactions_records_job_id_batch_id)
                   where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
                   order by recordIndex
                   limit ?
