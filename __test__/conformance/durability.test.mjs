@@ -78,14 +78,14 @@ onEveryDatabase((on) => {
     on.needs('raw')('is written by itself also while another job is busy, or can not be written', async () => {
       const store = await open();
       const [busy, quiet] = [newId(), newId()];
-      let going = true;
+      const ended = new AbortController();
       const producer = (async () => {
-        for (let n = 0; going; n++) await store.saveProcessedRecord(busy, 'b', recordOf(n % 100));
+        for (let n = 0; !ended.signal.aborted; n++) await store.saveProcessedRecord(busy, 'b', recordOf(n % 100));
       })();
       await sleep(100);
       await store.saveProcessedRecord(quiet, 'b', recordOf(0));
       await expect.poll(() => written(quiet).then(Number), { timeout: 10_000 }).toBe(1);
-      going = false;
+      ended.abort();
       await producer;
 
       if (on.dialect === 'sqlite') return;
