@@ -3,6 +3,8 @@
 // The statements are read from the backends' source, so that what is explained is what the store sends; a function that is renamed, or has another
 // number of statements, fails here. A plan fails where it sorts, or where it reads more rows than a few: as the database counts them, not as
 // it guesses. The table is explained as it is after the job was stored, when no statistics know the job, and again with statistics.
+//
+// PRINT_PLANS=1 prints the plans.
 
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect } from 'vitest';
@@ -146,6 +148,7 @@ onEveryDatabase((on) => {
       for (const [place, text] of texts.entries()) {
         if (list[place] === undefined) continue;
         for (const plan of await explain[dialect](connection, text, list[place])) {
+          if (process.env.PRINT_PLANS) console.log(`## ${on.database.name}: ${name}\n${plan.text}\n`);
           // The batches that a reclaim takes are sorted, so that they are locked in order: these few, and no other.
           if (name !== 'reclaim') expect(plan.text).not.toMatch(SORTS);
           expect(plan.text).not.toMatch(SCANS[dialect]);
