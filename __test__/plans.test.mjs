@@ -132,7 +132,10 @@ onEveryDatabase((on) => {
           release: [mysqlChange],
           renew: [mysqlChange],
           claim_outlook: [[job.id, job.id, job.id]],
-          reclaim_outlook: [[job.id, job.id, minutes, job.id, from, job.id]],
+          reclaim_outlook: [
+            [job.id, minutes, job.id, from],
+            [job.id, job.id],
+          ],
           has_open_batch: [[job.id, from, job.id]],
           reclaim: [undefined, [job.id, minutes]],
         },

@@ -862,39 +862,47 @@ impl Backend for MySql {
 
     async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (i64, i64, i64)>(
+        let session = &mut session;
+        let query = sqlx::query_as::<_, (i64, Option<i64>)>(
             "
-            select exists (select 1 from batchactions_batches where jobId = ?),
-                   exists (
+            select exists (
                      select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
                      where jobId = ?
                        and status = 'PROCESSING'
                        and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
                    ),
-                   coalesce(
-                     (
-                       select status in ('PENDING', 'PROCESSING')
-                       from batchactions_batches
-                       where jobId = ? and batchIndex = ?
-                     ),
-                     0
-                   )
-                   or exists (
+                   (select status in ('PENDING', 'PROCESSING') from batchactions_batches where jobId = ? and batchIndex = ?)
+            ",
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64)
+        .bind(job_id)
+        .bind(from.unwrap_or(i32::MIN));
+        let (has_stale, next_is_open) = run!(session, query, fetch_one)?;
+        let has_stale = has_stale != 0;
+        if next_is_open == Some(1) {
+            return Ok(ReclaimOutlook {
+                has_rows: true,
+                has_stale,
+                has_open: true,
+            });
+        }
+        // A statement of its own: these servers plan each part of one, needed or not, and what that costs grows with the job.
+        let query = sqlx::query_as::<_, (i64, i64)>(
+            "
+            select exists (select 1 from batchactions_batches where jobId = ?),
+                   exists (
                      select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
                      where jobId = ? and status in ('PENDING', 'PROCESSING')
                    )
             ",
         )
         .bind(job_id)
-        .bind(job_id)
-        .bind(older_than.as_millis() as i64)
-        .bind(job_id)
-        .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
-        let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
+        let (has_rows, has_open) = run!(session, query, fetch_one)?;
         Ok(ReclaimOutlook {
             has_rows: has_rows != 0,
-            has_stale: has_stale != 0,
+            has_stale,
             has_open: has_open != 0,
         })
     }
