@@ -1,6 +1,6 @@
 // What a claim costs, and whether that grows with the job: `npm run bench:claims`
 //
-//   node bench/claims.mjs [--sizes 100,1000,4000,100000] [--cycles 300] [--database <name>]... [--json <file>]
+//   node bench/claims.mjs [--sizes 100,1000,4000,100000] [--cycles 300] [--callers 1,16] [--database <name>]... [--json <file>]
 //
 // For each database that is there, jobs of these sizes are prepared, and a worker's cycle is timed in each of them: `reclaimStaleBatches` that finds
 // nothing, `claimBatch`, `updateBatchState` COMPLETED, and a `tryFinalizeJob` that is too early. The cycles are run at the beginning, in the middle
@@ -19,6 +19,7 @@ const { values: options } = parseArgs({
   options: {
     sizes: { type: 'string', default: '100,1000,4000,100000' },
     cycles: { type: 'string', default: '300' },
+    callers: { type: 'string', default: '1,16' },
     database: { type: 'string', multiple: true },
     json: { type: 'string' },
   },
@@ -37,7 +38,7 @@ for (const database of databases.filter(({ name, shared }) => shared && (options
   try {
     await store.initialize();
     await allowLargeLists(database, own);
-    for (const callers of [1, 16]) report(database, callers, await measure(store, callers));
+    for (const callers of options.callers.split(',').map(Number)) report(database, callers, await measure(store, callers));
   } finally {
     await store.close();
     await own.drop();
