@@ -1,12 +1,11 @@
 // Servers whose settings are not the usual ones: the store says on each connection what it needs, so that they make no difference.
 
-import { describe, expect, onTestFinished, test } from 'vitest';
-import { findServer, startOwnServer } from './support/own-servers.mjs';
+import { describe, expect, onTestFinished } from 'vitest';
+import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
 import { connect } from './support/raw.mjs';
 import { claim, complete, jobOf, recordOf, SqlxStateStore } from './support/suite.mjs';
 
 const minutes = { timeout: 120_000 };
-const required = (process.env.REQUIRE_DATABASES ?? '').split(',').map((name) => name.trim());
 
 /** Global settings, so they need a server of the test's own. */
 const SETTINGS = {
@@ -31,13 +30,7 @@ const SETTINGS = {
 };
 
 describe.each(Object.keys(SETTINGS))('%s', (kind) => {
-  const { missing } = findServer(kind);
-  const isExempt = missing !== undefined && !required.includes(kind);
-  const onOwnServer = isExempt
-    ? (name) => test.skip(`${name} [exempt, ${kind}: ${missing}]`, () => {})
-    : (name, body) => test(name, minutes, body);
-
-  onOwnServer('what is saved is committed, whatever the server’s settings are', async () => {
+  onOwnServer(kind, minutes)('what is saved is committed, whatever the server’s settings are', async () => {
     const server = await startOwnServer(kind);
     onTestFinished(() => server.end());
     const settings = await connect(kind, server.url);

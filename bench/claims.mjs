@@ -14,6 +14,7 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { SqlxStateStore } from '../index.js';
 import { databases } from '../__test__/support/databases.mjs';
+import { makeJob } from '../__test__/support/jobs.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -59,24 +60,7 @@ async function measure(store, callers) {
   const jobs = [];
   for (const size of sizes) {
     const id = `bench-${callers}-${size}-${Date.now()}`;
-    await store.saveJobState({
-      id,
-      config: { batchSize: 100 },
-      status: 'PROCESSING',
-      distributed: true,
-      totalRecords: size * 100,
-      startedAt: Date.now(),
-      batches: Array.from({ length: size }, (_, index) => ({
-        id: `${id.slice(-20)}.${index}`,
-        index,
-        status: 'PENDING',
-        records: [],
-        processedCount: 0,
-        failedCount: 0,
-        recordStartIndex: index * 100,
-        recordEndIndex: index * 100 + 99,
-      })),
-    });
+    await store.saveJobState(makeJob(id, { batches: size, size: 100, distributed: true }));
     jobs.push({
       id,
       size,

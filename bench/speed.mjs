@@ -16,6 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import { SqlxStateStore } from '../index.js';
 import { databases } from '../__test__/support/databases.mjs';
+import { makeBatch, makeJob } from '../__test__/support/jobs.mjs';
 import { connectSequelize, IncumbentLikeStore } from '../__test__/support/sequelize-models.mjs';
 
 const { values: options } = parseArgs({
@@ -41,25 +42,9 @@ const recordOf = (index, status = 'processed') => {
   };
   return { index, raw: row, parsed: { ...row, amount: 1234.5 }, status, errors: [] };
 };
-const batchOf = (id, index, size = 100) => ({
-  id: `${id}.${index}`,
-  index,
-  status: 'PENDING',
-  records: [],
-  processedCount: 0,
-  failedCount: 0,
-  recordStartIndex: index * size,
-  recordEndIndex: index * size + size - 1,
-});
-const jobOf = (id, batches, more = {}) => ({
-  id,
-  config: { batchSize: 100 },
-  status: 'PROCESSING',
-  batches: range(batches).map((index) => batchOf(id, index)),
-  totalRecords: batches * 100,
-  startedAt: Date.now(),
-  ...more,
-});
+/** Batches of 100 records. */
+const batchOf = (id, index) => makeBatch(id, index, { size: 100 });
+const jobOf = (id, batches, more) => makeJob(id, { batches, size: 100, ...more });
 
 /** Does `work` `count` times, by so many callers, each awaiting one after the other. */
 async function callers(many, count, work) {

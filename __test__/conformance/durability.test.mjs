@@ -25,16 +25,20 @@ onEveryDatabase((on) => {
   const open = () => on.open({ durability: 'batch' });
   /** What has been written, as somebody else sees it. */
   const written = async (jobId) => (await on.query('select count(*) as "n" from "batchactions_records" where "jobId" = ?', [jobId]))[0].n;
+  /** Makes the database refuse records with this index. */
+  const refuse = (own, index) => {
+    const trigger = `create trigger "unlucky" before insert on "batchactions_records" when new."recordIndex" = ${index}
+                     begin select raise(abort, 'an unlucky number'); end`;
+    const check = `alter table "batchactions_records" add constraint "unlucky" check ("recordIndex" <> ${index})`;
+    return own.query(on.dialect === 'sqlite' ? trigger : check);
+  };
   /** A database that refuses records with the index 13, until `mend`. */
   const unlucky = async () => {
     const own = await on.createEmpty();
     const store = new SqlxStateStore(own.url, { durability: 'batch' });
     onTestFinished(() => store.close().catch(() => {}));
     await store.initialize();
-    const trigger = `create trigger "unlucky" before insert on "batchactions_records" when new."recordIndex" = 13
-                     begin select raise(abort, 'an unlucky number'); end`;
-    const check = 'alter table "batchactions_records" add constraint "unlucky" check ("recordIndex" <> 13)';
-    await own.query(on.dialect === 'sqlite' ? trigger : check);
+    await refuse(own, 13);
     const mend = () =>
       own.query(on.dialect === 'sqlite' ? 'drop trigger "unlucky"' : 'alter table "batchactions_records" drop constraint "unlucky"');
     return { own, store, mend };
@@ -204,10 +208,7 @@ onEveryDatabase((on) => {
       for (const index of [13, 11, 12, 14]) await store.saveProcessedRecord(id, 'b', recordOf(index));
       expect((await store.getBatchRecords(id, 'b')).map(({ index }) => index)).toEqual([11, 12, 13, 14]);
 
-      const check = 'alter table "batchactions_records" add constraint "unlucky" check ("recordIndex" <> 113)';
-      const trigger = `create trigger "unlucky" before insert on "batchactions_records" when new."recordIndex" = 113
-                       begin select raise(abort, 'an unlucky number'); end`;
-      await own.query(on.dialect === 'sqlite' ? trigger : check);
+      await refuse(own, 113);
       await store.saveProcessedRecord(id, 'c', recordOf(113));
       await store.getProgress(id);
       await mend();

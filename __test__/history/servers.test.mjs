@@ -1,7 +1,7 @@
 // What many processes do to one job while its server ends and starts again: see `processes.test.mjs`.
 
-import { describe, onTestFinished, test } from 'vitest';
-import { findServer, startOwnServer } from '../support/own-servers.mjs';
+import { describe, onTestFinished } from 'vitest';
+import { onOwnServer, startOwnServer } from '../support/own-servers.mjs';
 import { connect } from '../support/raw.mjs';
 import { SqlxStateStore } from '../support/suite.mjs';
 import { observe, scale } from './fleet.mjs';
@@ -9,11 +9,7 @@ import { expectCorrect, long, wait } from './runs.mjs';
 
 // On servers of the test's own, for nobody may end another.
 describe.each(['postgres', 'mariadb'])('%s', (kind) => {
-  const { missing } = findServer(kind);
-  const required = (process.env.REQUIRE_DATABASES ?? '').split(',').map((name) => name.trim());
-  // Missing programs are said by name; where this database is required, the test runs, and fails with what is missing.
-  const isExempt = missing !== undefined && !required.includes(kind);
-  const onOwnServer = (name, body) => (isExempt ? test.skip(`${name} [exempt, ${kind}: ${missing}]`, () => {}) : test(name, long, body));
+  const onThisServer = onOwnServer(kind, long);
 
   describe('the server is started again', () => {
     const restarting = async (again) => {
@@ -42,7 +38,7 @@ describe.each(['postgres', 'mariadb'])('%s', (kind) => {
       );
     };
 
-    onOwnServer('in order', () => restarting((server, downMs) => server.restart(downMs)));
-    onOwnServer('after its main process was killed', () => restarting((server, downMs) => server.crash(downMs)));
+    onThisServer('in order', () => restarting((server, downMs) => server.restart(downMs)));
+    onThisServer('after its main process was killed', () => restarting((server, downMs) => server.crash(downMs)));
   });
 });

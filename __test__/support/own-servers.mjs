@@ -9,6 +9,7 @@ import { tmpdir, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { test } from 'vitest';
 import { plainUser } from './discover.mjs';
 import { connect } from './raw.mjs';
 import { deadPort } from './servers.mjs';
@@ -63,7 +64,7 @@ const KINDS = {
 };
 
 /** The programs that a server of this kind is started with; what is missing, where some are. */
-export function findServer(kind) {
+function findServer(kind) {
   const { programs, folders } = KINDS[kind];
   const places = [...(process.env.PATH ?? '').split(delimiter), ...folders()];
   const found = {};
@@ -73,6 +74,17 @@ export function findServer(kind) {
     found[program] = join(place, program);
   }
   return { programs: found };
+}
+
+/**
+ * `test`, for what needs a server of the test's own of this kind. Missing programs are said by name; where this database is required, the test
+ * runs, and fails with what is missing.
+ */
+export function onOwnServer(kind, options) {
+  const { missing } = findServer(kind);
+  const required = (process.env.REQUIRE_DATABASES ?? '').split(',').map((name) => name.trim());
+  if (missing === undefined || required.includes(kind)) return (name, body) => test(name, options, body);
+  return (name) => test.skip(`${name} [exempt, ${kind}: ${missing}]`, () => {});
 }
 
 /** PostgreSQL keeps its servers away from the path, each version in a folder of its own. */
