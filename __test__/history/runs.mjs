@@ -7,7 +7,7 @@ import { scale } from './fleet.mjs';
 export const long = { timeout: 240_000 * Math.max(1, scale) };
 
 /** Attempts to hit something. */
-export const ROUNDS = 8;
+export const ROUNDS = 24;
 
 /** Runs until the fault has hit what it should, and expects no violation in any run. Returns what happened in the last one, in numbers. */
 export async function expectCorrect(run, hit) {
