@@ -74,7 +74,9 @@ onEveryDatabase((on) => {
       const fault = async (fleet) => {
         let taken = 0;
         let cut = 0;
-        while (!fleet.isDone && fleet.interruptions.length < 10 * scale) {
+        // On, where the first kills came between two calls.
+        const due = () => fleet.interruptions.length < 10 * scale || (cut < 3 && fleet.interruptions.length < 40 * scale);
+        while (!fleet.isDone && due()) {
           await wait(150, 500);
           const member = fleet.random();
           if (!member) continue;
