@@ -35,3 +35,19 @@ mod operations;
 mod order;
 mod record_writer;
 mod store;
+
+/// One worker of the asynchronous runtime for every four cores: a call mostly waits for a server, and while a second worker is idle, each call
+/// wakes it for nothing, which costs a tenth of the call. `TOKIO_WORKER_THREADS` overrides it, as for any program on tokio.
+#[cfg(not(test))]
+#[napi_derive::module_init]
+fn start_runtime() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        builder.worker_threads((cores / 4).clamp(1, 4));
+    }
+    // Where it can't be made, napi makes its own when it needs one, and says why that failed.
+    if let Ok(runtime) = builder.enable_all().build() {
+        napi::bindgen_prelude::create_custom_tokio_runtime(runtime);
+    }
+}

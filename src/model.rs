@@ -106,7 +106,10 @@ pub struct Record {
 
 impl Record {
     pub fn from_json(what: &dyn fmt::Display, json: &str) -> Result<Self> {
-        let fields = Fields::read(what, json)?;
+        Self::from_fields(&Fields::read(what, json)?)
+    }
+
+    fn from_fields(fields: &Fields<'_>) -> Result<Self> {
         Ok(Self {
             index: fields.int("index")?,
             status: fields.status("status", RecordStatus::from_text, RecordStatus::names)?,
@@ -120,11 +123,20 @@ impl Record {
     /// The records of one bulk save. Where an index comes twice the later record counts, as if they had been saved one by one; a single
     /// statement can't write one row twice.
     pub fn list_from_json(what: &str, json: &str) -> Result<Vec<Self>> {
-        let items: Vec<&RawValue> =
-            serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array, not {}", shown(json))))?;
-        let mut records = Vec::with_capacity(items.len());
-        for (place, item) in items.iter().enumerate() {
-            records.push(Self::from_json(&format_args!("{what}[{place}]"), item.get())?);
+        let mut records = Vec::new();
+        if let Ok(items) = serde_json::from_str::<Vec<Entries<'_>>>(json) {
+            records.reserve(items.len());
+            for (place, Entries(entries)) in items.into_iter().enumerate() {
+                let what = &format_args!("{what}[{place}]");
+                records.push(Self::from_fields(&Fields { what, entries })?);
+            }
+        } else {
+            // Some item is no object: it is looked for one by one.
+            let items: Vec<&RawValue> =
+                serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array, not {}", shown(json))))?;
+            for (place, item) in items.iter().enumerate() {
+                records.push(Self::from_json(&format_args!("{what}[{place}]"), item.get())?);
+            }
         }
         keep_last_by(&mut records, |record| record.index);
         // In one order everywhere, so that two bulk saves of the same records can't wait for each other.

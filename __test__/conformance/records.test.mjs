@@ -374,6 +374,47 @@ onEveryDatabase((on) => {
       expect(await on.store.getBatchRecords(id, 'two')).toStrictEqual(second.slice(100));
     });
 
+    test('puts new records beside those that are there, and takes the place of the others, in any part of a large call', async () => {
+      const id = newId();
+      const old = [7, 2_499].map((index) => recordOf(index, { status: 'failed' }));
+      const all = range(0, 2_500).map((index) => recordOf(index, { raw: { again: index } }));
+      await on.store.saveBatchRecords(id, 'one', old);
+      await on.store.saveBatchRecords(id, 'two', all);
+      expect(await on.store.getBatchRecords(id, 'two')).toStrictEqual(all);
+      expect(await on.store.getBatchRecords(id, 'one')).toEqual([]);
+      // A job in which a record was there is not a job that takes no new ones.
+      const more = range(2_500, 2_700).map((index) => recordOf(index));
+      await on.store.saveBatchRecords(id, 'three', more);
+      expect(await on.store.getBatchRecords(id, 'three')).toStrictEqual(more);
+    });
+
+    test('stores every character as it is, however many records there are', async () => {
+      const [id, batch] = [newId(), 'b\\\t\n\r\'"%_{}'];
+      const texts = [
+        '\\N',
+        '\\.',
+        '\\',
+        '\\\\t',
+        '\t',
+        '\n',
+        '\r\n',
+        '\v\f\b',
+        '',
+        'null',
+        '{"a"}',
+        "'; --",
+        '$1 ?',
+        '\u007f',
+        '😀 é\u2028',
+      ];
+      const records = range(0, 300).map((index) => {
+        const text = texts[index % texts.length];
+        return recordOf(index, { status: 'failed', raw: { [text]: text }, parsed: [text], processingError: text || 'none' });
+      });
+      await on.store.saveBatchRecords(id, batch, records);
+      expect(await on.store.getBatchRecords(id, batch)).toStrictEqual(records);
+    });
+
     test('counts the later one where an index comes twice', async () => {
       const id = newId();
       const records = [

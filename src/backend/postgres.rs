@@ -1,7 +1,7 @@
 //! Every statement for PostgreSQL.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use super::{
     Transaction,
 };
 use crate::connection::{Settings, SslMode, is_pem};
-use crate::error::{Code, Error, Repeatable, Result};
+use crate::error::{Code, Error, Repeatable, Result, lock};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
@@ -30,6 +30,15 @@ const INITIALIZE_LOCK: i64 = 0x6261_7463_6861_6374;
 
 /// Rows in one bulk statement: large enough to be fast, small enough to keep one message small.
 const ROWS_PER_STATEMENT: usize = 1_000;
+
+/// From how many records on a copy, which is two round trips, is faster than an upsert, which is one.
+const COPIED_FROM: usize = 50;
+
+/// How many jobs are remembered that can't be copied.
+const UNCOPIED_JOBS: usize = 1_000;
+
+/// Bytes of a copy that are sent at a time, about: the server takes them in while the next are written.
+const COPY_SLICE: usize = 64 << 10;
 
 impl Dialect for sqlx::Postgres {
     fn explain(error: &dyn DatabaseError) -> Error {
@@ -139,11 +148,14 @@ fn begin_text(settings: &Settings) -> String {
 }
 
 type Conn = Session<sqlx::Postgres>;
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 pub struct Postgres {
     connections: Connections<sqlx::Postgres>,
     begin: Arc<str>,
     schema: Option<String>,
+    /// Jobs whose records can't be copied, because some of them are there already.
+    uncopied: Mutex<HashSet<String>>,
 }
 
 impl Postgres {
@@ -157,6 +169,7 @@ impl Postgres {
             connections: Connections::new(&settings, connect_options(&settings), rules),
             begin,
             schema: settings.schema,
+            uncopied: Mutex::default(),
         }
     }
 }
@@ -368,7 +381,7 @@ struct RecordColumns<'a> {
 }
 
 impl<'a> RecordColumns<'a> {
-    fn of(writes: impl IntoIterator<Item = &'a RecordWrite>) -> Self {
+    fn of(writes: &[&'a RecordWrite]) -> Self {
         let mut columns = Self::default();
         for write in writes {
             columns.job_ids.push(&write.job_id);
@@ -384,39 +397,72 @@ impl<'a> RecordColumns<'a> {
     }
 }
 
-async fn upsert_records(session: &mut Conn, columns: &RecordColumns<'_>) -> Result<()> {
-    let query = sqlx::query(
+/// The statement that writes the records which a select gives, in the order of the columns.
+macro_rules! upsert_records {
+    ($($select:literal),+) => {
+        sqlx::query(concat!(
+            $($select),+,
+            r#"
+            on conflict ("jobId", "recordIndex") do update
+            set "batchId" = excluded."batchId",
+                "status" = excluded."status",
+                "raw" = excluded."raw",
+                "parsed" = excluded."parsed",
+                "errors" = excluded."errors",
+                "processingError" = excluded."processingError"
+            "#
+        ))
+    };
+}
+
+/// `unnest` stands in the select list, where the server makes a row at a time: in `from`, it would first write all of them to a store of its own,
+/// a fifth of the whole statement's time. A single record has a statement without arrays, which take a third of the time of one.
+async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<()> {
+    if let [write] = writes {
+        let query = upsert_records!(
+            r#"
+            insert into batchactions_records
+              ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
+            values ($1, $2, $3, $4, $5::text::json, $6::text::json, $7::text::json, $8)
+            "#
+        );
+        run!(session, bind_record(query, write), execute)?;
+        return Ok(());
+    }
+    let query = upsert_records!(
         r#"
         insert into batchactions_records
           ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-        select r.job_id, r.batch_id, r.record_index, r.status, r.raw::json, r.parsed::json, r.errors::json, r.processing_error
-        from unnest($1::text[], $2::text[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
-          as r (job_id, batch_id, record_index, status, raw, parsed, errors, processing_error)
-        on conflict ("jobId", "recordIndex") do update
-        set "batchId" = excluded."batchId",
-            "status" = excluded."status",
-            "raw" = excluded."raw",
-            "parsed" = excluded."parsed",
-            "errors" = excluded."errors",
-            "processingError" = excluded."processingError"
-        "#,
-    )
-    .bind(&columns.job_ids)
-    .bind(&columns.batch_ids)
-    .bind(&columns.indexes)
-    .bind(&columns.statuses)
-    .bind(&columns.raws)
-    .bind(&columns.parsed)
-    .bind(&columns.errors)
-    .bind(&columns.processing_errors);
-    run!(session, query, execute)?;
+        select unnest($1::text[]), unnest($2::text[]), unnest($3::int4[]), unnest($4::text[]),
+               unnest($5::text[])::json, unnest($6::text[])::json, unnest($7::text[])::json, unnest($8::text[])
+        "#
+    );
+    let columns = RecordColumns::of(writes);
+    run!(session, bind_records(query, &columns), execute)?;
     Ok(())
 }
 
 /// Records of one claim: the lease is locked and the rows are written in one statement. `for share` waits for a claim that is under way and
 /// then looks at the version again, which `exists` would not.
-async fn upsert_leased_records(session: &mut Conn, columns: &RecordColumns<'_>, token: i32) -> Result<bool> {
-    let query = sqlx::query(
+async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], token: i32) -> Result<bool> {
+    if let [write] = writes {
+        let query = upsert_records!(
+            r#"
+            with lease as (
+              select 1
+              from batchactions_batches
+              where "id" = $2 and "jobId" = $1 and "version" = $9
+              for share
+            )
+            insert into batchactions_records
+              ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
+            select $1, $2, $3, $4, $5::text::json, $6::text::json, $7::text::json, $8
+            from lease
+            "#
+        );
+        return Ok(run!(session, bind_record(query, write).bind(token), execute)?.rows_affected() > 0);
+    }
+    let query = upsert_records!(
         r#"
         with lease as (
           select 1
@@ -426,29 +472,142 @@ async fn upsert_leased_records(session: &mut Conn, columns: &RecordColumns<'_>, 
         )
         insert into batchactions_records
           ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-        select r.job_id, r.batch_id, r.record_index, r.status, r.raw::json, r.parsed::json, r.errors::json, r.processing_error
+        select unnest($1::text[]), unnest($2::text[]), unnest($3::int4[]), unnest($4::text[]),
+               unnest($5::text[])::json, unnest($6::text[])::json, unnest($7::text[])::json, unnest($8::text[])
         from lease
-        cross join unnest($1::text[], $2::text[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
-          as r (job_id, batch_id, record_index, status, raw, parsed, errors, processing_error)
-        on conflict ("jobId", "recordIndex") do update
-        set "batchId" = excluded."batchId",
-            "status" = excluded."status",
-            "raw" = excluded."raw",
-            "parsed" = excluded."parsed",
-            "errors" = excluded."errors",
-            "processingError" = excluded."processingError"
-        "#,
-    )
-    .bind(&columns.job_ids)
-    .bind(&columns.batch_ids)
-    .bind(&columns.indexes)
-    .bind(&columns.statuses)
-    .bind(&columns.raws)
-    .bind(&columns.parsed)
-    .bind(&columns.errors)
-    .bind(&columns.processing_errors)
-    .bind(token);
-    Ok(run!(session, query, execute)?.rows_affected() > 0)
+        "#
+    );
+    let columns = RecordColumns::of(writes);
+    Ok(run!(session, bind_records(query, &columns).bind(token), execute)?.rows_affected() > 0)
+}
+
+impl Postgres {
+    /// Writes records by `copy`, which takes the server a third less time than an upsert and only knows how to insert. Where it can't, it changes
+    /// nothing and gives false: the upsert does it, or says better what is wrong. Whether a record is there already shows by trying, once for a job.
+    async fn copy_records(&self, session: &mut Conn, parts: &[&[&RecordWrite]]) -> Result<bool> {
+        let [[first, ..], ..] = parts else { return Ok(false) };
+        let few = parts.iter().map(|part| part.len()).sum::<usize>() < COPIED_FROM;
+        if few || lock(&self.uncopied).contains(&first.job_id) {
+            return Ok(false);
+        }
+        match copy_parts(session, &self.begin, parts).await {
+            Ok(()) => Ok(true),
+            Err(error) if session.is_in_order() && error.code != Code::Timeout => {
+                if session.is_in_transaction() {
+                    session.rollback().await?;
+                }
+                if error.code == Code::Constraint {
+                    let mut uncopied = lock(&self.uncopied);
+                    if uncopied.len() >= UNCOPIED_JOBS {
+                        uncopied.clear();
+                    }
+                    uncopied.insert(first.job_id.clone());
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn copy_parts(session: &mut Conn, begin: &str, parts: &[&[&RecordWrite]]) -> Result<()> {
+    let begun = match parts {
+        [_] => session.pin().await?,
+        _ => session.begin(begin).await.map(|()| true)?,
+    };
+    for part in parts {
+        run!(session, connection => copy_part(connection, part))?;
+    }
+    session.unpin(begun, Ok(())).await
+}
+
+async fn copy_part(connection: &mut PgConnection, writes: &[&RecordWrite]) -> sqlx::Result<()> {
+    let mut copy = connection
+        .copy_in_raw(
+            r#"
+            copy batchactions_records
+              ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
+            from stdin
+            "#,
+        )
+        .await?;
+    let mut lines = Vec::with_capacity(COPY_SLICE);
+    for write in writes {
+        copy_line(&mut lines, write);
+        if lines.len() >= COPY_SLICE {
+            copy.send(&*lines).await?;
+            lines.clear();
+        }
+    }
+    copy.send(&*lines).await?;
+    copy.finish().await.map(drop)
+}
+
+/// A record in the text format of `copy`, in which any type of column can be written.
+fn copy_line(lines: &mut Vec<u8>, write: &RecordWrite) {
+    let record = &write.record;
+    let index = record.index.to_string();
+    let columns = [
+        &*write.job_id,
+        &*write.batch_id,
+        &*index,
+        record.status.as_str(),
+        &*record.raw,
+        &*record.parsed,
+        &*record.errors,
+    ];
+    for column in columns {
+        copy_text(lines, column);
+        lines.push(b'\t');
+    }
+    match &record.processing_error {
+        Some(text) => copy_text(lines, text),
+        None => lines.extend_from_slice(b"\\N"),
+    }
+    lines.push(b'\n');
+}
+
+fn copy_text(lines: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut from = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let escaped = match byte {
+            b'\\' => b'\\',
+            b'\t' => b't',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            _ => continue,
+        };
+        lines.extend_from_slice(&bytes[from..at]);
+        lines.extend_from_slice(&[b'\\', escaped]);
+        from = at + 1;
+    }
+    lines.extend_from_slice(&bytes[from..]);
+}
+
+fn bind_record<'q>(query: Query<'q>, write: &'q RecordWrite) -> Query<'q> {
+    let record = &write.record;
+    query
+        .bind(&write.job_id)
+        .bind(&write.batch_id)
+        .bind(record.index)
+        .bind(record.status.as_str())
+        .bind(&*record.raw)
+        .bind(&*record.parsed)
+        .bind(&*record.errors)
+        .bind(record.processing_error.as_deref())
+}
+
+fn bind_records<'q>(query: Query<'q>, columns: &'q RecordColumns<'_>) -> Query<'q> {
+    query
+        .bind(&columns.job_ids)
+        .bind(&columns.batch_ids)
+        .bind(&columns.indexes)
+        .bind(&columns.statuses)
+        .bind(&columns.raws)
+        .bind(&columns.parsed)
+        .bind(&columns.errors)
+        .bind(&columns.processing_errors)
 }
 
 async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
@@ -913,12 +1072,15 @@ impl Backend for Postgres {
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
         let parts: Vec<&[&RecordWrite]> = parts(&records).collect();
+        if self.copy_records(session, &parts).await? {
+            return Ok(());
+        }
         if let [all] = *parts {
-            return upsert_records(session, &RecordColumns::of(all.iter().copied())).await;
+            return upsert_records(session, all).await;
         }
         session.begin(&self.begin).await?;
         for part in parts {
-            upsert_records(session, &RecordColumns::of(part.iter().copied())).await?;
+            upsert_records(session, part).await?;
         }
         session.commit().await
     }
@@ -932,7 +1094,7 @@ impl Backend for Postgres {
                 .iter()
                 .all(|write| (write.token, &write.batch_id, &write.job_id) == (first.token, &first.batch_id, &first.job_id))
         {
-            let held = upsert_leased_records(session, &RecordColumns::of(records), token).await?;
+            let held = upsert_leased_records(session, &records.iter().collect::<Vec<_>>(), token).await?;
             return Ok(vec![held; records.len()]);
         }
         session.begin(&self.begin).await?;
@@ -968,7 +1130,7 @@ impl Backend for Postgres {
             .map(|(write, _)| write)
             .collect();
         for part in parts(&kept) {
-            upsert_records(session, &RecordColumns::of(part.iter().copied())).await?;
+            upsert_records(session, part).await?;
         }
         session.commit().await?;
         Ok(held)

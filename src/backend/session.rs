@@ -320,6 +320,15 @@ impl<DB: Dialect> Session<DB> {
         }
     }
 
+    /// Whether the last statement was answered, so that another may follow.
+    pub fn is_in_order(&self) -> bool {
+        !self.in_doubt
+    }
+
+    pub fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
     /// What became of a statement.
     pub fn finish<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>) -> Result<T> {
         let error = match outcome {

@@ -1,0 +1,69 @@
+// Large records: bulk saves in bounded memory, and the record that is larger than the server takes.
+//
+// LARGE_RECORDS is how many records of 100 kB the memory test saves: 3,000 (300 MB), unless it says otherwise.
+
+import { describe, expect } from 'vitest';
+import { newId, onEveryDatabase, recordOf, rejection } from './support/suite.mjs';
+import { runNode } from './support/run-node.mjs';
+
+const RECORDS = Number(process.env.LARGE_RECORDS ?? 3_000);
+const MB = 1 << 20;
+
+/** Saves the records, 100 a call; prints the memory of the process after the first five calls, and the most that it had until the end. */
+const saveAll = (url, id) => `
+import { readFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+const memory = (key) => Number(new RegExp(key + ':\\\\s+(\\\\d+) kB').exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024;
+// Nothing that a server could compress. Each record has a piece of its own.
+const text = randomBytes(300_000).toString('base64');
+const record = (index) => {
+  const from = (index * 37) % 300_000;
+  return { index, raw: { text: text.slice(from, from + 50_000) }, parsed: { text: text.slice(from, from + 50_000) }, status: 'pending', errors: [] };
+};
+const store = new SqlxStateStore(${JSON.stringify(url)});
+await store.initialize();
+let warm;
+for (let call = 0; call < ${RECORDS / 100}; call++) {
+  await store.saveBatchRecords(${JSON.stringify(id)}, 'batch ' + call, Array.from({ length: 100 }, (_, n) => record(call * 100 + n)));
+  if (call === 4) warm = memory('VmRSS');
+}
+console.log(JSON.stringify({ warm, most: memory('VmHWM') }));
+await store.close();
+`;
+
+onEveryDatabase((on) => {
+  describe('large records', () => {
+    on.needs('shared')(`${RECORDS} of 100 kB, 100 a call, are saved in bounded memory`, { timeout: 600_000 }, async () => {
+      const id = newId();
+      const { code, stdout, stderr } = await runNode(saveAll(on.url, id), { timeout: 600_000 });
+      expect(code, stderr).toBe(0);
+      const { warm, most } = JSON.parse(stdout);
+      const [{ count }] = await on.query('select count(*) as "count" from "batchactions_records" where "jobId" = ?', [id]);
+      expect(Number(count)).toBe(RECORDS);
+      // A call is 10 MB of text, of which V8 and the store hold a few copies until they are collected.
+      expect((most - warm) / MB, `${Math.round(warm / MB)} MB after five calls, ${Math.round(most / MB)} MB at most`).toBeLessThan(150);
+      await on.store.deleteJob(id);
+    });
+
+    on.except(['postgres', 'sqlite'], 'it takes more in one value than a JavaScript string holds')(
+      'one that is larger than the server takes is refused, alone or among others, and nothing is written',
+      { timeout: 120_000 },
+      async () => {
+        const id = newId();
+        const [{ most }] = await on.query('select @@max_allowed_packet as "most"');
+        const large = recordOf(1, { raw: { text: 'x'.repeat(Number(most)) } });
+        const single = await rejection(on.store.saveProcessedRecord(id, 'b', large), 'VALUE_TOO_LONG');
+        const bulk = await rejection(on.store.saveBatchRecords(id, 'b', [recordOf(0), large, recordOf(2)]), 'VALUE_TOO_LONG');
+        for (const { message, retryable } of [single, bulk]) {
+          expect(message).toContain('max_allowed_packet');
+          expect(message).toContain(String(most));
+          expect(retryable).toBe(false);
+        }
+        expect(await on.store.getBatchRecords(id, 'b')).toEqual([]);
+        // What fits is taken as before.
+        await on.store.saveBatchRecords(id, 'b', [recordOf(0), recordOf(2)]);
+        expect(await on.store.getBatchRecords(id, 'b')).toHaveLength(2);
+      },
+    );
+  });
+});
