@@ -5,7 +5,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "Node-API's conversion trait is an unsafe one; each use says what it relies on"
+    reason = "Node-API's conversion trait is an unsafe one; each block says what it relies on"
 )]
 
 use std::cell::RefCell;
@@ -185,21 +185,27 @@ fn decode<'env>(env: &'env Env, text: String) -> Result<Unknown<'env>> {
 /// A call's outcome on its way to JavaScript.
 pub struct Outcome(Result<Reply>);
 
+/// A value of a type that napi converts.
+fn convert(env: &Env, value: impl ToNapiValue) -> napi::Result<sys::napi_value> {
+    // SAFETY: only `Outcome::to_napi_value` calls this, with the environment that napi called it with, on that one's thread.
+    unsafe { ToNapiValue::to_napi_value(env.raw(), value) }
+}
+
 impl ToNapiValue for Outcome {
     unsafe fn to_napi_value(raw_env: sys::napi_env, outcome: Self) -> napi::Result<sys::napi_value> {
-        let convert = move || {
+        let hand_over = move || {
             let env = Env::from_raw(raw_env);
             let value = match outcome.0 {
-                Ok(Reply::Nothing) => return unsafe { ToNapiValue::to_napi_value(raw_env, ()) },
-                Ok(Reply::Null) => return unsafe { ToNapiValue::to_napi_value(raw_env, napi::bindgen_prelude::Null) },
-                Ok(Reply::Boolean(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
-                Ok(Reply::Number(value)) => return unsafe { ToNapiValue::to_napi_value(raw_env, value) },
+                Ok(Reply::Nothing) => return convert(&env, ()),
+                Ok(Reply::Null) => return convert(&env, napi::bindgen_prelude::Null),
+                Ok(Reply::Boolean(value)) => return convert(&env, value),
+                Ok(Reply::Number(value)) => return convert(&env, value),
                 Ok(Reply::Json(text)) => decode(&env, text),
                 Ok(Reply::Records(slices)) => {
                     let mut texts = slices.into_texts();
                     if texts.len() > 1 {
                         let texts = texts.into_iter();
-                        return unsafe { ToNapiValue::to_napi_value(raw_env, RecordReader { texts }) };
+                        return convert(&env, RecordReader { texts });
                     }
                     decode(&env, texts.pop().unwrap_or_default())
                 }
@@ -211,7 +217,7 @@ impl ToNapiValue for Outcome {
             }
         };
         // A panic that crossed into Node would end the process.
-        catch_unwind(AssertUnwindSafe(convert)).unwrap_or_else(|_| Err(napi::Error::from_reason("a result could not be handed over")))
+        catch_unwind(AssertUnwindSafe(hand_over)).unwrap_or_else(|_| Err(napi::Error::from_reason("a result could not be handed over")))
     }
 }
 
