@@ -189,9 +189,10 @@ function makeError(message, code, retryable, causeMessage, causeCode) {
   return new StateStoreError(message, { code, retryable, cause });
 }
 
-/** Whether this Linux has glibc. */
+/** Whether this Linux has glibc. Only musl's loader has a name like that, and where there is no report, that name tells. */
 function hasGlibc() {
   const { report } = process;
+  if (!report) return !existsSync(`/lib/ld-musl-${{ x64: 'x86_64', arm64: 'aarch64' }[process.arch]}.so.1`);
   // A report with the network looks up the names of all open sockets, which can take seconds. Node below 20.13 does not know the setting.
   const { excludeNetwork } = report;
   report.excludeNetwork = true;
@@ -209,22 +210,63 @@ function platform() {
   return os === 'win32' ? `${os}-${arch}-msvc` : `${os}-${arch}`;
 }
 
+/** The installed binary of a platform. Its packages are written out, and in a `try`, so that bundlers find the one that is there. */
+function requireBinary(name) {
+  try {
+    switch (name) {
+      case 'linux-x64-gnu':
+        return require('@batchactions/state-sqlx-linux-x64-gnu');
+      case 'linux-arm64-gnu':
+        return require('@batchactions/state-sqlx-linux-arm64-gnu');
+      case 'linux-x64-musl':
+        return require('@batchactions/state-sqlx-linux-x64-musl');
+      case 'linux-arm64-musl':
+        return require('@batchactions/state-sqlx-linux-arm64-musl');
+      case 'darwin-x64':
+        return require('@batchactions/state-sqlx-darwin-x64');
+      case 'darwin-arm64':
+        return require('@batchactions/state-sqlx-darwin-arm64');
+      case 'win32-x64-msvc':
+        return require('@batchactions/state-sqlx-win32-x64-msvc');
+      case 'win32-arm64-msvc':
+        return require('@batchactions/state-sqlx-win32-arm64-msvc');
+      default:
+        return undefined;
+    }
+  } catch (cause) {
+    throw loadError(name, cause);
+  }
+}
+
+const FROM_SOURCE = 'build it from source: with Rust, `npm ci && npm run build` in a clone of the repository, and depend on that folder';
+
+function loadError(name, cause) {
+  const wanted = `@batchactions/state-sqlx-${name}`;
+  const { platform: os, arch } = process;
+  const libc = os !== 'linux' ? '' : name.endsWith('musl') ? ', musl' : ', glibc';
+  let why;
+  if (cause === undefined) {
+    why = `there is no binary for this platform. There are some for Linux (glibc and musl), macOS and Windows, each on x64 and arm64. Elsewhere, ${FROM_SOURCE}`;
+  } else if (cause.code === 'MODULE_NOT_FOUND') {
+    why =
+      `the package ${wanted} is not installed. It is an optional dependency: install again on the platform that it runs on, with ` +
+      '`npm install --include=optional`, and where that does not bring it, without node_modules and the lock file that another platform made. ' +
+      `In a bundle, leave @batchactions/state-sqlx external. Or ${FROM_SOURCE}`;
+  } else {
+    const old = /GLIBC_/.test(cause.message) ? `. This system's C library is older than the binary takes: ${FROM_SOURCE}` : '';
+    why = `the binary in ${wanted} does not load: ${cause.message}${old}`;
+  }
+  return new Error(`@batchactions/state-sqlx can't be used on ${os} ${arch}${libc}: ${why}`, { cause });
+}
+
 function loadAddon() {
   const name = platform();
+  // Beside this file in a clone of the repository.
   const local = join(__dirname, `state-sqlx.${name}.node`);
-  try {
-    return require(existsSync(local) ? local : `@batchactions/state-sqlx-${name}`);
-  } catch (cause) {
-    const missing = cause.code === 'MODULE_NOT_FOUND';
-    throw new Error(
-      `@batchactions/state-sqlx could not load its binary for ${name}: ` +
-        (missing
-          ? `the package @batchactions/state-sqlx-${name} is not installed. Install again without --omit=optional and on the platform that it ` +
-            'runs on; where there is no such package, build it from source with Rust: npm run build in a clone of the repository'
-          : cause.message),
-      { cause },
-    );
-  }
+  if (existsSync(local)) return require(local);
+  const binary = requireBinary(name);
+  if (binary === undefined) throw loadError(name);
+  return binary;
 }
 
 // Records in the first page of `records`, when nothing is known of their size; bytes in a page, about; and records in a page at most.

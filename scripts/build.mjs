@@ -1,8 +1,9 @@
 // Builds the addon and puts it beside index.js, as state-sqlx.<platform>.node.
 //
-//   node scripts/build.mjs [--if-stale] [--target <Rust target>]
+//   node scripts/build.mjs [--if-stale] [--target <Rust target>] [--glibc <version>]
 //
 // --if-stale: only where it is missing or older than what it is made of.
+// --glibc: for Linux systems with this version of glibc, say 2.17, and later. Without it, the addon needs the version of the machine that it was built on.
 //
 // `napi build` does this too, but in a target folder and with an environment of its own, so that nothing it compiles serves `cargo test`
 // and `cargo clippy`, and the other way round. This is the plain `cargo build` that they share everything with.
@@ -13,9 +14,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { parseTriple } from '@napi-rs/cli';
+import { installTools, withTools } from './tools.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const { values: options } = parseArgs({ options: { 'if-stale': { type: 'boolean' }, target: { type: 'string' } } });
+const { values: options } = parseArgs({
+  options: { 'if-stale': { type: 'boolean' }, target: { type: 'string' }, glibc: { type: 'string' } },
+});
 
 const { napi } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const triple = options.target ?? /^host: (.+)$/m.exec(run('rustc', ['-vV']))[1];
@@ -36,8 +40,8 @@ function files(path) {
 
 function build() {
   const began = new Date();
-  const target = options.target ? ['--target', options.target] : [];
-  const messages = run('cargo', ['build', '--release', '--lib', '--message-format=json-render-diagnostics', ...target])
+  const { command, target, env } = howToBuild();
+  const messages = run('cargo', [command, '--release', '--lib', '--message-format=json-render-diagnostics', ...target], env)
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line));
@@ -52,9 +56,27 @@ function build() {
   renameSync(`${addon}.new`, addon);
 }
 
-function run(command, args) {
+/** Plain cargo, but for what a release needs of another system's C library: that is Zig's. */
+function howToBuild() {
+  const musl = triple.endsWith('-linux-musl');
+  if (!options.glibc && !musl) return { command: 'build', target: options.target ? ['--target', triple] : [] };
+  const tools = installTools('zig');
+  return {
+    command: 'zigbuild',
+    target: ['--target', musl ? triple : `${triple}.${options.glibc}`],
+    env: {
+      ...withTools(tools),
+      CARGO_ZIGBUILD_ZIG_PATH: join(tools, 'ziglang', 'zig'),
+      // On musl, Rust makes static programs where it is not told otherwise, and an addon is none.
+      ...(musl && { RUSTFLAGS: '-C target-feature=-crt-static' }),
+    },
+  };
+}
+
+function run(command, args, env = process.env) {
   const { stdout, status, error } = spawnSync(command, args, {
     cwd: root,
+    env,
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'inherit'],
     maxBuffer: 1 << 30,

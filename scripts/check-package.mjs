@@ -4,43 +4,23 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseTriple } from '@napi-rs/cli';
+import { glibc } from './check-glibc.mjs';
+import { platforms, thisPlatform } from './platforms.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const bin = join(root, 'node_modules', '.bin');
 
-// What the installed package is asked to do: a small job from its claim to its end. The import stands before it.
-const job = `(async () => {
-  const store = new SqlxStateStore('sqlite::memory:');
-  await store.initialize();
-  const record = { index: 0, raw: { a: '1' }, parsed: {}, status: 'pending', errors: [] };
-  await store.saveBatchRecords('job', 'batch', [record]);
-  const batch = { id: 'batch', index: 0, status: 'PENDING', records: [], processedCount: 0, failedCount: 0 };
-  await store.saveJobState({ id: 'job', config: { batchSize: 1 }, status: 'PROCESSING', distributed: true, batches: [batch], totalRecords: 1 });
-  const { claimed } = await store.claimBatch('job', 'worker');
-  await store.saveProcessedRecord('job', 'batch', { ...record, parsed: { a: 1 }, status: 'processed' });
-  await store.updateBatchState('job', 'batch', { batchId: 'batch', status: 'COMPLETED', processedCount: 1, failedCount: 0 });
-  const finalized = await store.tryFinalizeJob('job');
-  const [{ parsed }] = await store.getProcessedRecords('job');
-  await store.close();
-  const error = await store.getProgress('job').catch((error) => error);
-  const right = claimed && finalized && parsed.a === 1 && error.name === 'StateStoreError' && error.code === 'CLOSED';
-  console.log(right ? 'ok' : JSON.stringify({ claimed, finalized, parsed, error }));
-})();`;
+// What the installed package is asked to do. Before it stands how the store is imported.
+const runJob = `import('./smoke-job.mjs').then(async ({ smokeJob }) => {
+  await smokeJob(SqlxStateStore, 'sqlite::memory:');
+  await smokeJob(SqlxStateStore, \`sqlite:\${process.pid}.db\`);
+  console.log('ok');
+});`;
 
 const types = `
 import { SequelizeStateStore, SqlxStateStore, StateStoreError, type ClaimBatchResult, type SequelizeStateStoreOptions } from '@batchactions/state-sqlx';
@@ -62,8 +42,8 @@ function check() {
 
   const user = install('user', [main.tarball, platform.tarball]);
   assert.deepEqual(installed(user), ['@batchactions/state-sqlx', platform.name], 'two packages are installed, and nothing else');
-  run(user, 'job.cjs', `const { SqlxStateStore } = require('@batchactions/state-sqlx');\n${job}`);
-  run(user, 'job.mjs', `import { SqlxStateStore } from '@batchactions/state-sqlx';\n${job}`);
+  run(user, 'job.cjs', `const { SqlxStateStore } = require('@batchactions/state-sqlx');\n${runJob}`);
+  run(user, 'job.mjs', `import { SqlxStateStore } from '@batchactions/state-sqlx';\n${runJob}`);
   run(
     user,
     'names.mjs',
@@ -78,7 +58,7 @@ function check() {
 
   const swapped = install('swapped', [`@batchactions/state-sequelize@file:${main.tarball}`, platform.tarball]);
   assert.deepEqual(installed(swapped), ['@batchactions/state-sequelize', platform.name]);
-  run(swapped, 'job.mjs', `import { SequelizeStateStore as SqlxStateStore } from '@batchactions/state-sequelize';\n${job}`);
+  run(swapped, 'job.mjs', `import { SequelizeStateStore as SqlxStateStore } from '@batchactions/state-sequelize';\n${runJob}`);
   say('works under the name @batchactions/state-sequelize, by an npm alias');
 
   const alone = install('alone', ['--omit=optional', main.tarball]);
@@ -92,22 +72,22 @@ function check() {
   say(`without its platform package it says:\n    ${message}`);
 }
 
-/** Packs copies, as a release does: `napi pre-publish` is what makes the platform package an optional dependency. */
+/** Packs copies, as a release does: `napi pre-publish` is what makes the platform packages optional dependencies. Here there is one of them. */
 function pack() {
-  const { files, napi } = readJson(join(root, 'package.json'));
+  const { files, napi: settings } = readJson(join(root, 'package.json'));
   const always = ['package.json', 'README.md', 'LICENSE'];
   const stage = join(work, 'stage');
-  for (const name of [...always, ...files, 'npm'])
-    if (existsSync(join(root, name))) cpSync(join(root, name), join(stage, name), { recursive: true });
+  for (const name of [...always, ...files]) cpSync(join(root, name), join(stage, name), { recursive: true });
 
-  const [folder, ...others] = readdirSync(join(stage, 'npm'));
-  assert.deepEqual(others, [], 'there is one platform');
-  const binary = `${napi.binaryName}.${folder}.node`;
+  napi(stage, ['create-npm-dirs']);
+  checkPlatforms(stage);
+  const folder = thisPlatform();
+  const binary = `${settings.binaryName}.${folder}.node`;
   cpSync(join(root, binary), join(stage, 'npm', folder, binary));
-  execFileSync(join(bin, 'napi'), ['pre-publish', '--tag-style', 'npm', '--skip-optional-publish', '--no-gh-release'], {
-    cwd: stage,
-    stdio: 'pipe',
-  });
+  const manifest = readJson(join(stage, 'package.json'));
+  manifest.napi.targets = settings.targets.filter((target) => parseTriple(target).platformArchABI === folder);
+  writeFileSync(join(stage, 'package.json'), JSON.stringify(manifest));
+  napi(stage, ['pre-publish', '--tag-style', 'npm', '--skip-optional-publish', '--no-gh-release']);
 
   const main = packOne(stage);
   const platform = packOne(join(stage, 'npm', folder));
@@ -130,6 +110,27 @@ function pack() {
   return { main, platform };
 }
 
+/** That there is a package for each platform, that npm installs it there and nowhere else, and that index.js looks for it. */
+function checkPlatforms(stage) {
+  const folders = readdirSync(join(stage, 'npm')).toSorted();
+  assert.deepEqual(folders, Object.keys(platforms), 'there is a package for each platform');
+  const source = readFileSync(join(root, 'index.js'), 'utf8');
+  for (const folder of folders) {
+    const { name, os, cpu, libc, engines, license, publishConfig } = readJson(join(stage, 'npm', folder, 'package.json'));
+    assert.deepEqual({ libc: undefined, ...platforms[folder] }, { os, cpu, libc });
+    assert.deepEqual(
+      { engines, license, publishConfig },
+      { engines: { node: '>= 20' }, license: 'MIT', publishConfig: { access: 'public' } },
+    );
+    assert.ok(source.includes(`case '${folder}':\n        return require('${name}');`), `index.js looks for ${name}`);
+  }
+  say(`${folders.length} platforms: ${folders.join(', ')}`);
+}
+
+function napi(folder, args) {
+  execFileSync(join(bin, 'napi'), args, { cwd: folder, stdio: 'pipe' });
+}
+
 function packOne(folder) {
   const [{ name, version, filename, files }] = JSON.parse(npm(folder, ['pack', '--json', '--ignore-scripts', '--pack-destination', work]));
   return { name, version, tarball: join(work, filename), files: files.map(({ path }) => path).toSorted() };
@@ -140,6 +141,7 @@ function install(name, packages) {
   const folder = join(work, name);
   mkdirSync(folder);
   writeFileSync(join(folder, 'package.json'), '{ "private": true }');
+  cpSync(join(root, 'scripts', 'smoke-job.mjs'), join(folder, 'smoke-job.mjs'));
   npm(folder, ['install', '--offline', '--no-audit', '--no-fund', ...packages]);
   return folder;
 }
@@ -187,12 +189,6 @@ function readJson(path) {
 
 function kilobytes(path) {
   return `${Math.round(statSync(path).size / 1000).toLocaleString('en-US')} kB`;
-}
-
-/** The newest version of the C library that a binary asks for. */
-function glibc(path) {
-  const versions = Array.from(readFileSync(path, 'latin1').matchAll(/GLIBC_2\.(\d+)/g), ([, minor]) => Number(minor));
-  return `2.${Math.max(...versions)}`;
 }
 
 function say(line) {
