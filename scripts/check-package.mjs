@@ -66,7 +66,7 @@ function check() {
   assert.notEqual(status, 0);
   const message = stderr.split('\n').find((line) => line.startsWith('Error: '));
   assert.ok(
-    message?.includes(platform.name) && message.includes('--omit=optional'),
+    message?.includes(platform.name) && message.includes('--include=optional'),
     `the error names the package and the remedy:\n${stderr}`,
   );
   say(`without its platform package it says:\n    ${message}`);
