@@ -210,9 +210,34 @@ function platform() {
   return os === 'win32' ? `${os}-${arch}-msvc` : `${os}-${arch}`;
 }
 
-/** The installed binary of a platform. Its packages are written out, and in a `try`, so that bundlers find the one that is there. */
-function requireBinary(name) {
+const FROM_SOURCE = 'build it from source: with Rust, `npm ci && npm run build` in a clone of the repository, and depend on that folder';
+
+function loadError(name, cause) {
+  const { platform: os, arch } = process;
+  const libc = os !== 'linux' ? '' : name.endsWith('musl') ? ', musl' : ', glibc';
+  let why;
+  if (cause === undefined) {
+    why = `there is no binary for this platform. There are some for Linux (glibc and musl), macOS and Windows, each on x64 and arm64. Elsewhere, ${FROM_SOURCE}`;
+  } else if (cause.code === 'MODULE_NOT_FOUND') {
+    why =
+      `the package @batchactions/state-sqlx-${name} is not installed. It is an optional dependency: install again on the platform that it runs on, with ` +
+      '`npm install --include=optional`, and where that does not bring it, without node_modules and the lock file that another platform made. ' +
+      `In a bundle, leave @batchactions/state-sqlx external. Or ${FROM_SOURCE}`;
+  } else {
+    const old = /GLIBC_/.test(cause.message) ? `. This system's C library is older than the binary takes: ${FROM_SOURCE}` : '';
+    why = `the binary for ${name} does not load: ${cause.message}${old}`;
+  }
+  const error = new Error(`@batchactions/state-sqlx can't be used on ${os} ${arch}${libc}: ${why}`, cause && { cause });
+  return Object.assign(error, { code: 'BINARY_UNAVAILABLE' });
+}
+
+function loadAddon() {
+  const name = platform();
+  // Beside this file in a clone of the repository.
+  const local = join(__dirname, `state-sqlx.${name}.node`);
   try {
+    if (existsSync(local)) return require(local);
+    // Written out, and in a `try`, so that bundlers find the one that is installed and let the others be.
     switch (name) {
       case 'linux-x64-gnu':
         return require('@batchactions/state-sqlx-linux-x64-gnu');
@@ -230,43 +255,11 @@ function requireBinary(name) {
         return require('@batchactions/state-sqlx-win32-x64-msvc');
       case 'win32-arm64-msvc':
         return require('@batchactions/state-sqlx-win32-arm64-msvc');
-      default:
-        return undefined;
     }
   } catch (cause) {
     throw loadError(name, cause);
   }
-}
-
-const FROM_SOURCE = 'build it from source: with Rust, `npm ci && npm run build` in a clone of the repository, and depend on that folder';
-
-function loadError(name, cause) {
-  const wanted = `@batchactions/state-sqlx-${name}`;
-  const { platform: os, arch } = process;
-  const libc = os !== 'linux' ? '' : name.endsWith('musl') ? ', musl' : ', glibc';
-  let why;
-  if (cause === undefined) {
-    why = `there is no binary for this platform. There are some for Linux (glibc and musl), macOS and Windows, each on x64 and arm64. Elsewhere, ${FROM_SOURCE}`;
-  } else if (cause.code === 'MODULE_NOT_FOUND') {
-    why =
-      `the package ${wanted} is not installed. It is an optional dependency: install again on the platform that it runs on, with ` +
-      '`npm install --include=optional`, and where that does not bring it, without node_modules and the lock file that another platform made. ' +
-      `In a bundle, leave @batchactions/state-sqlx external. Or ${FROM_SOURCE}`;
-  } else {
-    const old = /GLIBC_/.test(cause.message) ? `. This system's C library is older than the binary takes: ${FROM_SOURCE}` : '';
-    why = `the binary in ${wanted} does not load: ${cause.message}${old}`;
-  }
-  return new Error(`@batchactions/state-sqlx can't be used on ${os} ${arch}${libc}: ${why}`, { cause });
-}
-
-function loadAddon() {
-  const name = platform();
-  // Beside this file in a clone of the repository.
-  const local = join(__dirname, `state-sqlx.${name}.node`);
-  if (existsSync(local)) return require(local);
-  const binary = requireBinary(name);
-  if (binary === undefined) throw loadError(name);
-  return binary;
+  throw loadError(name);
 }
 
 // Records in the first page of `records`, when nothing is known of their size; bytes in a page, about; and records in a page at most.

@@ -21,6 +21,7 @@ function load(folder, { os, cpu, libc }) {
        const { SqlxStateStore } = require('@batchactions/state-sqlx');
        import('./smoke-job.mjs').then(({ smokeJob }) => smokeJob(SqlxStateStore, 'sqlite::memory:')).then(() => console.log('works'));
      } catch (error) {
+       if (error.code !== 'BINARY_UNAVAILABLE') throw error;
        console.log(error.message);
        console.log(error.cause ? 'with its cause' : 'without a cause');
      }`,
@@ -41,7 +42,7 @@ describe.each(machines)('on %s', (name, machine) => {
     for (const [other] of machines) installBinary(folder, other, `throw new Error('the binary of ${other} was loaded');`);
     expect(await load(folder, machine)).toEqual([
       `@batchactions/state-sqlx can't be used on ${machine.os} ${machine.cpu}${machine.libc ? `, ${machine.libc}` : ''}: ` +
-        `the binary in @batchactions/state-sqlx-${name} does not load: the binary of ${name} was loaded`,
+        `the binary for ${name} does not load: the binary of ${name} was loaded`,
       'with its cause',
     ]);
   });
@@ -70,10 +71,21 @@ test.each([
   ['linux riscv64, musl', { os: 'linux', cpu: 'riscv64', libc: 'musl' }],
   ['win32 ia32', { os: 'win32', cpu: 'ia32' }],
 ])('on %s, for which there is no binary, the error says so and where there are some', async (name, machine) => {
-  const [message] = await load(installedFolder(), machine);
+  const [message, cause] = await load(installedFolder(), machine);
+  expect(cause).toBe('without a cause');
   expect(message).toContain(`can't be used on ${name}: there is no binary for this platform`);
   expect(message).toContain('Linux (glibc and musl), macOS and Windows, each on x64 and arm64');
   expect(message).toContain('npm run build');
+});
+
+test('a local build that does not load is told too', async () => {
+  const folder = installedFolder();
+  const name = thisPlatform();
+  writeFileSync(join(folder, 'node_modules', '@batchactions', 'state-sqlx', `state-sqlx.${name}.node`), 'no binary');
+  const [, machine] = machines.find(([known]) => known === name);
+  const [message, cause] = await load(folder, machine);
+  expect(message).toContain(`the binary for ${name} does not load: `);
+  expect(cause).toBe('with its cause');
 });
 
 test('a binary that wants a newer C library is told from one that is missing', async () => {
