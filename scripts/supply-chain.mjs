@@ -2,7 +2,7 @@
 //
 //   npm run supply-chain
 //
-// - The lock files name one registry each, and pin every package by its hash.
+// - The lock files pin every package by its hash, and name no registry but crates.io.
 // - ARCHITECTURE.md says how many crates there are, and names each direct one.
 // - cargo-deny (deny.toml): licences, sources, bans, which crates run code when they are built; advisories, where its database can be fetched.
 // - npm audit of the development tools, where the registry answers that. The package itself has no dependency.
@@ -52,8 +52,8 @@ function checkNpmLock() {
   const { packages } = JSON.parse(read('package-lock.json'));
   const locked = Object.entries(packages).filter(([path]) => path !== '');
   for (const [path, { resolved, integrity }] of locked) {
-    // Which registry a package comes from is its user's setting: its hash says that it is the right one.
-    if (resolved !== undefined) assert.match(resolved, /^https:\/\/registry\.npmjs\.org\//, `package-lock.json has ${path} from elsewhere`);
+    // Which registry a package comes from is its user's setting (see .npmrc): its hash says that it is the right one.
+    assert.equal(resolved, undefined, `package-lock.json says where ${path} is from`);
     assert.match(integrity ?? '', /^sha512-/, `package-lock.json has no hash of ${path}`);
   }
   say(`package-lock.json: ${locked.length} packages, each with its hash`);
