@@ -4,56 +4,48 @@
 //
 // Each row is a piece of work that is done by the store, by a baseline on Sequelize 6 (the tests' own adapter in the manner of the one that the store
 // replaces: find, then update; bulkCreate; JSON rewritten on each claim), and where there is one by a tool of the database that knows nothing of jobs: psql and
-// pgbench. They take turns, round by round, each on a database of its own, so that what else the machine does meets all of them alike. What
-// is printed is the median rate of the rounds and the store's ratio to the others. A figure is worth something beside the others of its run only.
+// pgbench, and better-sqlite3 (limits.mjs). They take turns, round by round, so that what else the machine does meets all of them alike. What is
+// printed is the median rate of the rounds and the store's ratio to the others. A figure is worth something beside the others of its run only.
+//
+// A whole run (about 25 minutes) writes docs/benchmarks/results.json, and draws docs/benchmarks.md from it. --quick takes 3 minutes, does less of each
+// work, and writes only where --json says.
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { writeFileSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
+import { cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import { SqlxStateStore } from '../index.js';
 import { databases } from '../__test__/support/databases.mjs';
-import { makeBatch, makeJob } from '../__test__/support/jobs.mjs';
 import { connectSequelize, IncumbentLikeStore } from '../__test__/support/sequelize-models.mjs';
+import { limitsOf } from './limits.mjs';
+import { profile } from './profile.mjs';
+import { writeReport } from './report.mjs';
+import { wholeJob } from './whole-job.mjs';
+import { batchOf, callers, jobOf, median, newId, range, recordOf } from './work.mjs';
 
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean' }, database: { type: 'string', multiple: true }, json: { type: 'string' } },
 });
 const run = promisify(execFile);
-const rounds = options.quick ? 3 : 7;
-const scale = options.quick ? 0.25 : 1;
-const times = (count) => Math.max(1, Math.round(count * scale));
-const range = (count) => Array.from({ length: count }, (_, index) => index);
-const results = [];
-let sequence = 0;
-const newId = () => `bench-${process.pid}-${++sequence}`;
-
-/** About 340 bytes, as a row of an import is. */
-const recordOf = (index, status = 'processed') => {
-  const row = {
-    name: `Customer ${index}`,
-    email: `customer.${index}@example.com`,
-    city: 'Springfield',
-    amount: '1234.50',
-    note: 'delivered on time',
-  };
-  return { index, raw: row, parsed: { ...row, amount: 1234.5 }, status, errors: [] };
+const rounds = options.quick ? 3 : 5;
+const times = (count) => Math.max(1, Math.round(count * (options.quick ? 0.2 : 1)));
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const results = {
+  machine: {
+    node: process.version,
+    cpus: cpus().length,
+    model: cpus()[0]?.model,
+    memoryGB: Math.round(totalmem() / 2 ** 30),
+    platform: process.platform,
+  },
+  quick: options.quick ?? false,
+  rounds,
+  rows: [],
+  whole: [],
+  profile: undefined,
 };
-/** Batches of 100 records. */
-const batchOf = (id, index) => makeBatch(id, index, { size: 100 });
-const jobOf = (id, batches, more) => makeJob(id, { batches, size: 100, ...more });
-
-/** Does `work` `count` times, by so many callers, each awaiting one after the other. */
-async function callers(many, count, work) {
-  let next = 0;
-  const caller = async () => {
-    while (next < count) await work(next++);
-  };
-  await Promise.all(range(many).map(caller));
-}
 
 /** An import in the manner of the engine: one save awaited after another, the batch's state and the whole job once per batch. */
 async function engine(store, records) {
@@ -69,238 +61,284 @@ async function engine(store, records) {
     Object.assign(batch, state('COMPLETED', 100));
     await store.saveJobState(job);
   }
+  return records;
 }
 
 const bulk = (size, calls) => async (store) => {
   const id = newId();
-  for (const call of range(calls))
-    await store.saveBatchRecords(
-      id,
-      `${id}.${call}`,
-      range(size).map((n) => recordOf(call * size + n)),
-    );
+  for (const call of range(calls)) {
+    const records = range(size).map((n) => recordOf(call * size + n));
+    await store.saveBatchRecords(id, `${id}.${call}`, records);
+  }
   return size * calls;
 };
+
 const singles = (many, count) => async (store) => {
   const id = newId();
   await callers(many, count, (index) => store.saveProcessedRecord(id, 'b', recordOf(index)));
   return count;
 };
-const claims = (batches, count) => {
-  const prepared = new Map();
+
+/** Work on a job that is made once for each store, before anything is timed. */
+const onJob = (prepare, work) => {
+  const jobs = new Map();
   return async (store) => {
-    if (!prepared.has(store)) {
-      const job = jobOf(newId(), batches, { distributed: true });
-      await store.saveJobState(job);
-      await store.insertBatchRows?.(job);
-      prepared.set(store, job.id);
-      await store.claimBatch(job.id, 'worker');
+    if (!jobs.has(store)) {
+      jobs.set(store, await prepare(store));
       return 0;
     }
-    for (let n = 0; n < count; n++) await store.claimBatch(prepared.get(store), 'worker');
-    return count;
-  };
-};
-const reads = (records, read) => {
-  const prepared = new Map();
-  return async (store) => {
-    if (!prepared.has(store)) {
-      const id = newId();
-      for (let from = 0; from < records; from += 100) {
-        await store.saveBatchRecords(
-          id,
-          `${id}.${from / 100}`,
-          range(100).map((n) => recordOf(from + n, 'pending')),
-        );
-      }
-      prepared.set(store, id);
-      return 0;
-    }
-    return read(store, prepared.get(store));
+    return work(store, jobs.get(store));
   };
 };
 
-/** What is measured: what each side does, and returns how much of it that was. A first call that returns 0 only prepares. */
+const claims = (batches, count) =>
+  onJob(
+    async (store) => {
+      const job = jobOf(newId(), batches, { distributed: true });
+      await store.saveJobState(job);
+      await store.insertBatchRows?.(job);
+      await store.claimBatch(job.id, 'worker');
+      return job.id;
+    },
+    async (store, id) => {
+      for (let n = 0; n < count; n++) await store.claimBatch(id, 'worker');
+      return count;
+    },
+  );
+
+/** Claims, each timed on its own: the rate of the median one, without those that bring the job's JSON up to date. */
+const medianClaim = (batches, count) =>
+  onJob(
+    async (store) => {
+      const job = jobOf(newId(), batches, { distributed: true });
+      await store.saveJobState(job);
+      await store.insertBatchRows?.(job);
+      return job.id;
+    },
+    async (store, id) => {
+      const each = [];
+      for (let n = 0; n < count; n++) {
+        const began = performance.now();
+        await store.claimBatch(id, 'worker');
+        each.push(performance.now() - began);
+      }
+      return { rate: 1_000 / median(each) };
+    },
+  );
+
+const reads = (records, read) =>
+  onJob(async (store) => {
+    const id = newId();
+    for (let from = 0; from < records; from += 100) {
+      await store.saveBatchRecords(
+        id,
+        `${id}.${from / 100}`,
+        range(100).map((n) => recordOf(from + n, 'pending')),
+      );
+    }
+    return id;
+  }, read);
+
+const imported = options.quick ? 2_000 : 20_000;
+const importedAtLength = options.quick ? 10_000 : 100_000;
+const counted = options.quick ? 100_000 : 1_000_000;
+const thousands = (count) => count.toLocaleString('en');
+
+/**
+ * What is measured: what each side does, and returns how much of it that was. A first call that returns 0 only prepares. `goal`: what the store must
+ * reach, as a ratio to the baseline, or to the limit.
+ */
 const ROWS = [
-  { name: 'saveBatchRecords, 1,000 a call', unit: 'records/s', work: bulk(1_000, times(10)), limit: 'copy' },
-  { name: 'saveBatchRecords, 100 a call', unit: 'records/s', work: bulk(100, times(50)), limit: 'copy' },
+  {
+    name: 'saveBatchRecords, 1,000 a call',
+    work: bulk(1_000, times(10)),
+    limit: { postgres: 'psql \\copy', sqlite: 'better-sqlite3, 1,000 a call' },
+    goal: { baseline: { mysql: 4, mariadb: 4, sqlite: 4 }, limit: { postgres: 0.6, sqlite: 0.8 } },
+  },
+  {
+    name: 'saveBatchRecords, 100 a call',
+    work: bulk(100, times(50)),
+    limit: { postgres: 'psql \\copy', sqlite: 'better-sqlite3, 100 a call' },
+    goal: { baseline: { postgres: 4, mysql: 4, mariadb: 4, sqlite: 4 }, limit: { sqlite: 0.8 } },
+  },
   {
     name: 'saveProcessedRecord, 1 caller',
-    unit: 'records/s',
     work: singles(1, times(1_000)),
     baseline: singles(1, times(300)),
-    limit: 'upsert-1',
+    limit: { postgres: 'pgbench upsert, 1 client' },
+    goal: { limit: { postgres: 0.75 } },
   },
   {
     name: 'saveProcessedRecord, 16 callers',
-    unit: 'records/s',
     work: singles(16, times(6_000)),
     baseline: singles(16, times(1_000)),
-    limit: 'upsert-16',
+    limit: { postgres: 'pgbench upsert, 16 clients' },
+    goal: { limit: { postgres: 0.9 } },
   },
   {
     name: 'saveProcessedRecord, 64 callers',
-    unit: 'records/s',
     work: singles(64, times(12_000)),
     baseline: singles(64, times(1_000)),
-    limit: 'upsert-16',
+    limit: { postgres: 'pgbench upsert, 16 clients' },
+    goal: { limit: { postgres: 1.3 } },
   },
-  { name: "import, durability 'record'", unit: 'records/s', work: engineOf(times(4_000)), baseline: engineOf(times(1_000)) },
-  { name: "import, durability 'batch'", unit: 'records/s', queued: true, work: engineOf(times(40_000)), baseline: engineOf(times(1_000)) },
   {
-    name: 'claimBatch, 1 caller, 4,000 batches',
-    unit: 'claims/s',
-    work: claims(4_000, times(200)),
+    name: `import of ${thousands(imported)}, durability 'record'`,
+    work: (store) => engine(store, imported),
+    once: true,
+    baselineOf: 'import',
+    goal: { baseline: { postgres: 2.5 } },
+  },
+  {
+    name: `import of ${thousands(imported)}, durability 'batch'`,
+    work: (store) => engine(store, imported),
+    once: true,
+    queued: true,
+    baselineOf: 'import',
+    goal: { baseline: { postgres: 25 } },
+  },
+  {
+    name: `import of ${thousands(importedAtLength)}, durability 'record'`,
+    only: 'postgres',
+    work: (store) => engine(store, importedAtLength),
+    once: true,
+    baselineOf: 'import at length',
+    goal: { baseline: { postgres: 2.5 } },
+  },
+  {
+    name: `import of ${thousands(importedAtLength)}, durability 'batch'`,
+    only: 'postgres',
+    work: (store) => engine(store, importedAtLength),
+    once: true,
+    queued: true,
+    baselineOf: 'import at length',
+    goal: { baseline: { postgres: 25 } },
+  },
+  {
+    name: 'claimBatch, the median one of 4,000 batches',
+    work: medianClaim(4_000, times(200)),
+    baseline: medianClaim(4_000, times(20)),
+    limit: { postgres: 'pgbench update returning' },
+    goal: { limit: { postgres: 1 / 1.4 } },
+  },
+  {
+    name: 'claimBatch, all of them',
+    work: claims(4_000, times(400)),
     baseline: claims(4_000, times(20)),
-    limit: 'claim',
+    limit: { postgres: 'pgbench update returning' },
   },
   {
     name: 'getPendingRecords of 20,000',
-    unit: 'records/s',
     work: reads(20_000, async (store, id) => (await store.getPendingRecords(id)).length),
+    goal: { baseline: 2 },
   },
   {
     name: 'getBatchRecords of 100',
-    unit: 'records/s',
     work: reads(10_000, async (store, id) => {
       let count = 0;
       for (const n of range(times(100))) count += (await store.getBatchRecords(id, `${id}.${n}`)).length;
       return count;
     }),
+    goal: { baseline: 2 },
   },
 ];
-
-function engineOf(records) {
-  return async (store) => {
-    await engine(store, records);
-    return records;
-  };
-}
-
-/** The database's own tools. Each returns a rate. */
-async function limitsOf({ dialect }, own, folder) {
-  if (dialect !== 'postgres') return {};
-  const has = async (program) =>
-    run(program, ['--version']).then(
-      () => true,
-      () => false,
-    );
-  const limits = {};
-  if (await has('psql')) {
-    const file = join(folder, 'rows.tsv');
-    let copies = 0;
-    limits.copy = async () => {
-      const id = `copy-${++copies}`;
-      const count = times(10_000);
-      const row = (n) =>
-        [id, 'b', n, 'processed', JSON.stringify(recordOf(n).raw), JSON.stringify(recordOf(n).parsed), '[]', '\\N'].join('\t');
-      await writeFile(file, range(count).map(row).join('\n') + '\n');
-      const columns = '"jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError"';
-      const { stdout } = await run('psql', [
-        own.url,
-        '-X',
-        '-c',
-        '\\timing on',
-        '-c',
-        `\\copy batchactions_records (${columns}) from '${file}'`,
-      ]);
-      return count / (Number(/Time: ([\d.]+) ms/.exec(stdout)[1]) / 1_000);
-    };
-  }
-  if (await has('pgbench')) {
-    const { hostname, port, username, pathname } = new URL(own.url);
-    const pgbench = async (name, script, clients) => {
-      const file = join(folder, `${name}.sql`);
-      await writeFile(file, script);
-      const seconds = options.quick ? 1 : 2;
-      const args = [
-        '-n',
-        '-M',
-        'prepared',
-        '-h',
-        hostname,
-        '-p',
-        port || '5432',
-        '-U',
-        username,
-        '-c',
-        clients,
-        '-j',
-        2,
-        '-T',
-        seconds,
-        '-f',
-        file,
-        pathname.slice(1),
-      ];
-      const { stdout } = await run('pgbench', args.map(String));
-      return Number(/tps = ([\d.]+)/.exec(stdout)[1]);
-    };
-    const { raw, parsed } = recordOf(1);
-    const upsert = `\\set n random(1, 1000000000)
-insert into batchactions_records ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-values ('pgbench', 'b', :n, 'processed', '${JSON.stringify(raw)}', '${JSON.stringify(parsed)}', '[]', null)
-on conflict ("jobId", "recordIndex") do update set "status" = excluded."status", "raw" = excluded."raw", "parsed" = excluded."parsed";
-`;
-    limits['upsert-1'] = () => pgbench('upsert', upsert, 1);
-    limits['upsert-16'] = () => pgbench('upsert', upsert, 16);
-    await own.query(
-      `insert into "batchactions_batches" ("id", "jobId", "batchIndex") select 'p' || n, 'pgbench', n from generate_series(1, 4000) n`,
-    );
-    const update = `\\set n random(1, 4000)
-update batchactions_batches set "status" = 'PROCESSING', "version" = "version" + 1 where "id" = 'p' || :n returning "batchIndex";
-`;
-    limits.claim = () => pgbench('claim', update, 1);
-  }
-  return limits;
-}
-
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 async function rate(work, store) {
   const began = performance.now();
   const count = await work(store);
   // It prepared.
-  return count === 0 ? rate(work, store) : count / ((performance.now() - began) / 1_000);
+  if (count === 0) return rate(work, store);
+  return count.rate ?? count / ((performance.now() - began) / 1_000);
 }
 
 async function compare(database) {
-  const [own, other] = [await database.create(), await database.create()];
+  const [own, other, spare] = [await database.create(), await database.create(), await database.create()];
   const folder = await mkdtemp(join(tmpdir(), 'batchactions-bench-'));
   const store = new SqlxStateStore(own.url);
   const queued = new SqlxStateStore(own.url, { durability: 'batch' });
   const baseline = new IncumbentLikeStore(connectSequelize(other, { pool: { max: 16 } }));
+  // Two SQLite libraries in one process would undo each other's locks on one file.
+  const tables = new SqlxStateStore(spare.url);
   try {
     await store.initialize();
     await baseline.initialize();
-    const limits = await limitsOf(database, own, folder);
+    await tables.initialize();
+    await tables.close();
+    const limits = await limitsOf(database, database.dialect === 'sqlite' ? spare : own, folder, times);
     console.log(`\n${database.name} (${database.version})`);
-    line('', 'ours', 'Sequelize', 'ratio', 'limit', 'ratio');
-    for (const row of ROWS) {
+    line('', 'ours', 'Sequelize', 'ratio', 'limit', 'ratio', 'goal');
+    const shared = {};
+    for (const row of ROWS.filter(({ only }) => (only ?? database.dialect) === database.dialect)) {
       const rates = { ours: [], baseline: [], limit: [] };
-      for (let round = 0; round < rounds; round++) {
+      const limit = limits[row.limit?.[database.dialect]];
+      for (let round = 0; round < (row.once ? 1 : rounds); round++) {
         rates.ours.push(await rate(row.work, row.queued ? queued : store));
-        rates.baseline.push(await rate(row.baseline ?? row.work, baseline));
-        if (limits[row.limit]) rates.limit.push(await limits[row.limit]());
+        if (row.baselineOf) rates.baseline.push((shared[row.baselineOf] ??= await rate(row.work, baseline)));
+        else rates.baseline.push(await rate(row.baseline ?? row.work, baseline));
+        if (limit) rates.limit.push(await limit());
       }
-      const [ours, theirs, limit] = [rates.ours, rates.baseline, rates.limit].map((values) => (values.length ? median(values) : undefined));
-      results.push({
-        database: database.name,
-        version: database.version,
-        work: row.name,
-        unit: row.unit,
-        ours,
-        baseline: theirs,
-        limit,
-        rates,
-      });
-      const shown = (value) => (value === undefined ? '–' : Math.round(value).toLocaleString('en'));
-      line(row.name, shown(ours), shown(theirs), `${(ours / theirs).toFixed(1)}×`, shown(limit), limit ? (ours / limit).toFixed(2) : '–');
+      report(database, { ...row, limit: limit && row.limit[database.dialect], unit: 'a second' }, rates);
+    }
+    await largeJob(database, own, store, other, baseline);
+    if (database.dialect === 'postgres') {
+      results.profile = await profile(store, own, folder, times);
+      console.log('');
+      line('where the time goes, ms', 'whole', 'boundary', 'stringify', 'server', 'the rest');
+      for (const { call, ...part } of results.profile) {
+        line(call, ...['whole', 'boundary', 'stringify', 'server', 'rest'].map((key) => part[key].toFixed(3)));
+      }
     }
   } finally {
     await Promise.allSettled([store.close(), queued.close(), baseline.close()]);
-    await Promise.allSettled([own.drop(), other.drop(), rm(folder, { recursive: true, force: true })]);
+    await Promise.allSettled([own.drop(), other.drop(), spare.drop(), rm(folder, { recursive: true, force: true })]);
   }
+}
+
+/** So many records of a job, made by the database itself: one row, and copies of all that there are until there are enough. */
+async function fill(database, id, count) {
+  const columns = '"status", "raw", "parsed", "errors"';
+  const { status, raw, parsed, errors } = recordOf(0);
+  const values = [id, status, ...[raw, parsed, errors].map((each) => JSON.stringify(each))];
+  await database.query(
+    `insert into "batchactions_records" ("jobId", "batchId", "recordIndex", ${columns}) values (?, 'b', 0, ?, ?, ?, ?)`,
+    values,
+  );
+  for (let have = 1; have < count; have *= 2) {
+    await database.query(
+      `insert into "batchactions_records" ("jobId", "batchId", "recordIndex", ${columns})
+      select "jobId", "batchId", "recordIndex" + ${have}, ${columns} from "batchactions_records" where "jobId" = ? and "recordIndex" < ?`,
+      [id, count - have],
+    );
+  }
+}
+
+/** What a job of a million records costs to count, and to stream. */
+async function largeJob(database, own, store, other, baseline) {
+  const id = newId();
+  for (const each of [own, other]) await fill(each, id, counted);
+  const job = jobOf(id, 0, { totalRecords: counted });
+  await store.saveJobState(job);
+  await baseline.saveJobState(job);
+  if (database.dialect === 'postgres') for (const each of [own, other]) await each.query('vacuum analyze batchactions_records');
+  const rates = { ours: [], baseline: [], limit: [] };
+  const count = 'select "status", count(*) as "count" from "batchactions_records" where "jobId" = ? group by "status"';
+  for (let round = 0; round < rounds; round++) {
+    rates.ours.push(await rate(async () => Number((await store.getProgress(id)).processedRecords > 0), store));
+    rates.baseline.push(await rate(async () => Number((await baseline.getProgress(id)).processedRecords > 0), baseline));
+    rates.limit.push(await rate(async () => (await own.query(count, [id])).length, store));
+  }
+  const name = `getProgress of ${thousands(counted)} records`;
+  report(database, { name, unit: 'a second', limit: 'the same count, bare', goal: { limit: 1 / 1.2 } }, rates);
+
+  const { stdout } = await run(process.execPath, [here('stream.mjs'), own.url, id]);
+  const streamed = JSON.parse(stdout);
+  if (streamed.count !== counted) throw new Error(`${streamed.count} of ${counted} records were streamed`);
+  report(
+    database,
+    { name: `records() of ${thousands(counted)}: memory`, unit: 'MB above the start', goal: { most: 100 } },
+    { ours: [streamed.most - streamed.before], baseline: [], limit: [] },
+  );
+  report(database, { name: `records() of ${thousands(counted)}`, unit: 'a second' }, { ours: [streamed.rate], baseline: [], limit: [] });
 }
 
 /** Loading the package, connecting, the first claim: a process each. */
@@ -310,28 +348,19 @@ async function startUp(database) {
   try {
     await store.initialize();
     await store.saveJobState(jobOf('start', 200, { distributed: true }));
-    const child = fileURLToPath(new URL('start-up.mjs', import.meta.url));
     const measured = { ours: [], baseline: [] };
     for (let round = 0; round < rounds; round++) {
       for (const side of ['ours', 'baseline']) {
-        const { stdout } = await run(process.execPath, [child, side, own.dialect, own.url]);
+        const { stdout } = await run(process.execPath, [here('start-up.mjs'), side, own.dialect, own.url]);
         measured[side].push(JSON.parse(stdout));
       }
     }
-    for (const [key, unit] of [
-      ['ms', 'ms'],
-      ['rss', 'MB'],
+    for (const [key, unit, name, goal] of [
+      ['ms', 'ms', 'start to first claim', 1 / 4],
+      ['rss', 'MB', 'memory after the first claim', 0.7],
     ]) {
-      const [ours, theirs] = ['ours', 'baseline'].map((side) => median(measured[side].map((each) => each[key])));
-      results.push({
-        database: database.name,
-        version: database.version,
-        work: `start to first claim, ${unit}`,
-        unit,
-        ours,
-        baseline: theirs,
-      });
-      line(`start to first claim, ${unit}`, ours.toFixed(0), theirs.toFixed(0), `1/${(theirs / ours).toFixed(1)}`, '–', '–');
+      const values = { ours: measured.ours.map((each) => each[key]), baseline: measured.baseline.map((each) => each[key]), limit: [] };
+      report(database, { name, unit, less: true, goal: { baseline: goal } }, values);
     }
   } finally {
     await store.close();
@@ -339,13 +368,69 @@ async function startUp(database) {
   }
 }
 
-function line(first, ...rest) {
-  console.log(first.padEnd(38) + rest.map((cell) => cell.padStart(11)).join(''));
+async function wholeJobs(database) {
+  console.log('');
+  line(`a distributed job, 4 processes, s`, 'prepare', 'work', 'in all', 'MB', 'getJobState');
+  for (const records of options.quick ? [2_000, 20_000] : [100_000, 1_000_000]) {
+    const result = { database: database.name, ...(await wholeJob(database, records, 4)) };
+    results.whole.push(result);
+    const { prepare, work, megabytes, getJobState } = result;
+    const cells = [prepare.toFixed(1), work.toFixed(1), (prepare + work).toFixed(1), megabytes.toFixed(0), `${getJobState.toFixed(0)} ms`];
+    line(`${thousands(records)} records`, ...cells);
+  }
+  const [small, large] = results.whole.slice(-2).map(({ prepare, work }) => prepare + work);
+  line('ten times the records: times the time', '', '', (large / small).toFixed(1));
 }
 
-console.log(`Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model ?? 'an unknown processor'}, median of ${rounds} rounds`);
+function report({ name: database, dialect, version }, { name, unit, limit, less = false, goal = {} }, rates) {
+  const [ours, theirs, native] = [rates.ours, rates.baseline, rates.limit].map((values) => (values.length ? median(values) : null));
+  const own = (wanted) => (typeof wanted === 'object' ? wanted[dialect] : wanted) ?? null;
+  const goals = { baseline: own(goal.baseline), limit: own(goal.limit), most: goal.most ?? null };
+  results.rows.push({
+    database,
+    version,
+    work: name,
+    unit,
+    less,
+    ours,
+    baseline: theirs,
+    limit: native,
+    limitName: limit ?? null,
+    goals,
+    rates,
+  });
+  const shown = (value) => (value === null ? '–' : value < 100 ? value.toFixed(1) : Math.round(value).toLocaleString('en'));
+  const ratio = (other) => (other === null ? '–' : (ours / other).toFixed(2));
+  const wanted = [
+    goals.baseline && `${less ? '≤' : '≥'} ${goals.baseline} of it`,
+    goals.limit && `≥ ${goals.limit.toFixed(2)} of limit`,
+    goals.most && `≤ ${goals.most}`,
+  ];
+  line(
+    `${name}, ${unit}`,
+    shown(ours),
+    shown(theirs),
+    ratio(theirs),
+    shown(native),
+    ratio(native),
+    wanted.filter(Boolean).join(', ') || '–',
+  );
+}
+
+function line(first, ...rest) {
+  console.log(first.padEnd(58) + rest.map((cell) => cell.padStart(11)).join(' '));
+}
+
+const { node, cpus: cores, model = 'an unknown processor' } = results.machine;
+console.log(`Node ${node}, ${cores} × ${model}, median of ${rounds} rounds`);
 for (const database of databases.filter(({ name, shared }) => shared && (options.database ?? [name]).includes(name))) {
   await compare(database);
   await startUp(database);
+  if (database.dialect === 'postgres') await wholeJobs(database);
 }
-if (options.json) writeFileSync(options.json, JSON.stringify(results, null, 2));
+const text = JSON.stringify(results, null, 2) + '\n';
+if (options.json) await writeFile(options.json, text);
+if (!options.quick && !options.database) {
+  await writeFile(here('../docs/benchmarks/results.json'), text);
+  await writeReport(results, here('../docs/'));
+}

@@ -204,6 +204,16 @@ export class IncumbentLikeStore {
     return this.#records({ jobId, status: ['pending', 'valid'] });
   }
 
+  /** The counts of it. */
+  async getProgress(jobId) {
+    const job = await this.Job.findByPk(jobId);
+    const counts = await this.Record.count({ where: { jobId }, group: ['status'] });
+    const of = (...statuses) => counts.filter(({ status }) => statuses.includes(status)).reduce((sum, { count }) => sum + Number(count), 0);
+    const [processedRecords, failedRecords] = [of('processed'), of('failed', 'invalid')];
+    const pendingRecords = Math.max(0, job.totalRecords - processedRecords - failedRecords);
+    return { totalRecords: job.totalRecords, processedRecords, failedRecords, pendingRecords };
+  }
+
   async updateBatchState(jobId, batchId, state) {
     const { status, processedCount, failedCount } = state;
     await this.#transaction(async (transaction) => {
