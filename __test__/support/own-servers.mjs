@@ -4,10 +4,11 @@
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { chown, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir, userInfo } from 'node:os';
+import { chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { homedir, tmpdir, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { test } from 'vitest';
 import { plainUser } from './discover.mjs';
@@ -15,6 +16,7 @@ import { connect } from './raw.mjs';
 import { deadPort } from './servers.mjs';
 
 const run = promisify(execFile);
+const mysqlScript = fileURLToPath(new URL('../../scripts/mysql', import.meta.url));
 
 /** How long a server may take to start: after a crash it repairs itself first. */
 const PATIENCE_MS = 60_000;
@@ -27,11 +29,23 @@ const KINDS = {
     url: (port) => `postgres://postgres@127.0.0.1:${port}/postgres`,
     async make({ initdb }, data, how) {
       await run(initdb, ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'], how);
+      // The tests' own user comes in as he is; `certified` by a certificate with that name; others by
+      // their password (md5 stands for SCRAM too, where that is how it is kept).
+      const rules = ['host all postgres 127.0.0.1/32 trust', 'hostssl all certified 127.0.0.1/32 cert', 'host all all 127.0.0.1/32 md5'];
+      await writeFile(join(data, 'pg_hba.conf'), `${rules.join('\n')}\n`);
     },
     // Nothing is lost where only processes end: what is written is in the system's hands.
-    start: ({ postgres }, data, port) => {
+    start: ({ postgres }, data, port, tls) => {
       const settings = ['fsync=off', 'max_connections=100', 'unix_socket_directories=', 'listen_addresses=127.0.0.1', `port=${port}`];
+      if (tls) settings.push('ssl=on', `ssl_ca_file=${tls.ca}`, `ssl_cert_file=${tls.cert}`, `ssl_key_file=${tls.key}`);
       return [postgres, ['-D', data, ...settings.flatMap((setting) => ['-c', setting])]];
+    },
+    // A process that starts after the settings were read again says so, and has the certificates too.
+    async reloadTls(ask) {
+      const read = async () => (await ask('select pg_conf_load_time()::text as "at"'))[0].at;
+      const before = await read();
+      await ask('select pg_reload_conf()');
+      while ((await read()) === before) await sleep(20);
     },
     // Fast: it ends connections, rolls back what is open, and writes all out. Immediate: it ends, and repairs itself as it starts.
     orderly: ['SIGINT', 'SIGQUIT'],
@@ -45,7 +59,7 @@ const KINDS = {
       const flags = ['--no-defaults', `--datadir=${data}`, `--user=${userInfo().username}`];
       await run(install, [...flags, '--auth-root-authentication-method=normal', '--skip-test-db'], how);
     },
-    start: ({ mariadbd }, data, port) => [
+    start: ({ mariadbd }, data, port, tls) => [
       mariadbd,
       [
         '--no-defaults',
@@ -57,20 +71,56 @@ const KINDS = {
         '--bind-address=127.0.0.1',
         '--innodb-buffer-pool-size=32M',
         '--skip-log-bin',
+        // With it on, the server tells which connections are encrypted.
+        ...(tls ? ['--performance-schema=ON', `--ssl-ca=${tls.ca}`, `--ssl-cert=${tls.cert}`, `--ssl-key=${tls.key}`] : []),
       ],
     ],
+    reloadTls: (ask) => ask('flush ssl'),
+    orderly: ['SIGTERM'],
+  },
+  mysql: {
+    // `scripts/mysql` runs it: what other packages call mysqld may be MariaDB.
+    programs: ['mysqld'],
+    folders: () => [
+      join(process.env.MYSQL_TEST_HOME ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'mysql-test'), 'root/usr/sbin'),
+    ],
+    onPath: false,
+    // A run may be required to have a MySQL, and have one that was started elsewhere.
+    elsewhere: true,
+    user: async () => ({}),
+    url: (port) => `mysql://root@127.0.0.1:${port}/mysql`,
+    async make(_, data, how) {
+      await run(mysqlScript, ['mysqld', `--datadir=${data}`, '--initialize-insecure'], how);
+    },
+    start: (_, data, port, tls) => [
+      mysqlScript,
+      [
+        'mysqld',
+        `--datadir=${data}`,
+        `--socket=${data}.sock`,
+        `--pid-file=${data}.pid`,
+        `--port=${port}`,
+        '--bind-address=127.0.0.1',
+        '--mysqlx=OFF',
+        '--innodb-buffer-pool-size=32M',
+        '--skip-log-bin',
+        // It would make certificates of its own.
+        ...(tls ? [`--ssl-ca=${tls.ca}`, `--ssl-cert=${tls.cert}`, `--ssl-key=${tls.key}`] : ['--tls-version=']),
+      ],
+    ],
+    reloadTls: (ask) => ask('alter instance reload tls'),
     orderly: ['SIGTERM'],
   },
 };
 
 /** The programs that a server of this kind is started with; what is missing, where some are. */
 function findServer(kind) {
-  const { programs, folders } = KINDS[kind];
-  const places = [...(process.env.PATH ?? '').split(delimiter), ...folders()];
+  const { programs, folders, onPath = true } = KINDS[kind];
+  const places = [...(onPath ? (process.env.PATH ?? '').split(delimiter) : []), ...folders()];
   const found = {};
   for (const program of programs) {
     const place = places.find((folder) => folder && existsSync(join(folder, program)));
-    if (!place) return { missing: `there is no ${program} on this machine` };
+    if (!place) return { missing: `there is no ${program} ${onPath ? 'on this machine' : `of scripts/${kind}`}` };
     found[program] = join(place, program);
   }
   return { programs: found };
@@ -83,7 +133,8 @@ function findServer(kind) {
 export function onOwnServer(kind, options) {
   const { missing } = findServer(kind);
   const required = (process.env.REQUIRE_DATABASES ?? '').split(',').map((name) => name.trim());
-  if (missing === undefined || required.includes(kind)) return (name, body) => test(name, options, body);
+  const mustRun = required.includes(kind) && !KINDS[kind].elsewhere;
+  if (missing === undefined || mustRun) return (name, body) => test(name, options, body);
   return (name) => test.skip(`${name} [exempt, ${kind}: ${missing}]`, () => {});
 }
 
@@ -102,18 +153,21 @@ function postgresFolders() {
 
 /**
  * Starts a server of the test's own.
- * @param {'postgres' | 'mariadb'} kind
- * @returns {Promise<{ url: string, restart(downMs?: number): Promise<void>, crash(downMs?: number): Promise<void>, end(): Promise<void> }>} `restart`
- *   ends it in order (each time in the next of the ways that it has), `crash` kills its main process; both start it again after `downMs`, and
- *   resolve once it answers.
+ * @param {'postgres' | 'mariadb' | 'mysql'} kind
+ * @param {{ tls?: { ca: string, cert: string, key: string } }} [settings] `tls`: the certificates that it encrypts with, as PEM; without it, it
+ *   offers no encryption.
+ * @returns {Promise<{ url: string, setTls(tls: object): Promise<void>, restart(downMs?: number): Promise<void>, crash(downMs?: number): Promise<void>,
+ *   end(): Promise<void> }>} `restart` ends it in order (each time in the next of the ways that it has), `crash` kills its main process; both start it
+ *   again after `downMs`, and resolve once it answers. `setTls` gives it other certificates as it runs.
  */
-export async function startOwnServer(kind) {
-  const { user, url, make, start, orderly } = KINDS[kind];
+export async function startOwnServer(kind, { tls } = {}) {
+  const { user, url, make, start, orderly, reloadTls } = KINDS[kind];
   const { programs, missing } = findServer(kind);
   if (missing) throw new Error(missing);
   const folder = await mkdtemp(join(tmpdir(), `batchactions-own-${kind}-`));
   const how = { cwd: folder, ...(await user()) };
   const data = join(folder, 'data');
+  const pem = tls && { ca: join(folder, 'ca.pem'), cert: join(folder, 'cert.pem'), key: join(folder, 'key.pem') };
   const port = await deadPort();
   const address = url(port);
   let server;
@@ -129,7 +183,7 @@ export async function startOwnServer(kind) {
     let reason = 'it did not start';
     while (Date.now() < deadline) {
       if (!isUp()) {
-        server = spawn(...start(programs, data, port), { ...how, stdio: ['ignore', 'ignore', 'pipe'] });
+        server = spawn(...start(programs, data, port, pem), { ...how, stdio: ['ignore', 'ignore', 'pipe'] });
         server.stderr.on('data', (text) => (reason = String(text).trim()));
         server.on('error', (error) => (reason = error.message));
       }
@@ -160,9 +214,25 @@ export async function startOwnServer(kind) {
     await gone(own);
   }
 
+  async function writePem(certificates) {
+    for (const [part, file] of Object.entries(pem)) {
+      await writeFile(file, certificates[part], { mode: 0o600 });
+      if (how.uid !== undefined) await chown(file, how.uid, how.gid);
+    }
+  }
+
   let restarts = 0;
   const handle = {
     url: address,
+    async setTls(certificates) {
+      await writePem(certificates);
+      const ask = async (sql) => {
+        const connection = await connect(kind, address);
+        return connection.query(sql).finally(() => connection.end());
+      };
+      // MySQL takes a certificate that has expired only as it starts.
+      await reloadTls(ask).catch(() => handle.restart());
+    },
     async restart(downMs = 0) {
       await down(orderly[restarts++ % orderly.length]);
       await sleep(downMs);
@@ -182,6 +252,7 @@ export async function startOwnServer(kind) {
   process.once('exit', last);
   try {
     if (how.uid !== undefined) await chown(folder, how.uid, how.gid);
+    if (tls) await writePem(tls);
     await make(programs, data, how);
     await up();
   } catch (error) {
