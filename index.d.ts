@@ -221,24 +221,41 @@ export declare class StateStoreError extends Error {
   readonly code: StateStoreErrorCode;
   /** Whether the same call may succeed when it is made again. */
   readonly retryable: boolean;
-  /** What the database or `JSON.stringify` said, where it was that. */
+  /** What the database, `JSON.stringify` or a function of yours said, where it was that. */
   readonly cause?: unknown;
 }
 
-/** How the connection is encrypted and whom it trusts. */
+/**
+ * How the connection is encrypted and whom it trusts. Files are read anew for each connection. A server that is not trusted is refused with
+ * `CONNECTION_FAILED` and the reason, a file that can't be used with `INVALID_CONNECTION` and its name; neither is `retryable`.
+ */
 export interface SslOptions {
   /**
-   * `disable`: never. `prefer`: where the server offers it (what is used where nothing is said). `require`: always, whoever
-   * answers. `verify-ca`: and the certificate is signed by a trusted authority. `verify-full`: and it names the host.
+   * `disable`: never. `prefer`: where the server offers it, whoever answers. `require`: always, whoever answers; with `ca`, as `verify-ca`.
+   * `verify-ca` and `verify-full`: always, and the certificate has not expired, is signed by a trusted authority and names the host in its
+   * subjectAltName (a common name does not count). In this version the two are the same: `verify-ca` checks the name as well.
+   *
+   * Where it is not given: `verify-full` if `ca` is given, else `prefer`.
    */
   readonly mode?: 'disable' | 'prefer' | 'require' | 'verify-ca' | 'verify-full';
-  /** The authorities to trust: PEM text, or the path of a PEM file. Mozilla's list where it is not given. */
+  /** The authorities to trust beside Mozilla's list: PEM text, or the path of a PEM file. Not to be had with `mode: 'prefer'`. */
   readonly ca?: string;
-  /** The client's certificate: PEM text, or the path of a PEM file. */
+  /** The client's certificate, and what leads from it to an authority: PEM text, or the path of a PEM file. It needs `key`. */
   readonly cert?: string;
-  /** The client's key: PEM text, or the path of a PEM file. */
+  /** The client's key, not encrypted: PEM text, or the path of a PEM file. It needs `cert`. */
   readonly key?: string;
 }
+
+/**
+ * Gives a password that is good for a while, such as a cloud's token. It is called before a connection is made where its last answer is older than
+ * `passwordTtlMs`, and at once, once, where the server refuses the password. Who needs an answer at the same time shares one call; after
+ * `connectTimeoutMs` it is no longer waited for. Where it throws or its promise is rejected, the call that needed it rejects with `CONNECTION_FAILED`
+ * and what was thrown as the `cause`; where it gives something else than a string, with `INVALID_ARGUMENT`.
+ *
+ * It runs on the thread that made the store, and so never while that thread's event loop is blocked. It never keeps the process alive, and is let go
+ * when the store is closed.
+ */
+export type PasswordFunction = () => string | PromiseLike<string>;
 
 /** How many connections a store may have, and how long it waits for them. */
 export interface PoolOptions {
@@ -256,6 +273,10 @@ export interface PoolOptions {
 export interface SqlxStateStoreOptions {
   /** PostgreSQL: the schema of the tables. `initialize()` creates it where it is missing. */
   readonly schema?: string;
+  /** The password, or a function that gives one. It goes before the password of the URL, the parts or the Sequelize instance. */
+  readonly password?: string | PasswordFunction;
+  /** For how long an answer of the function `password` is good for new connections: 1 to 86,400,000 ms; 600,000 (10 minutes) where it is not given. */
+  readonly passwordTtlMs?: number;
   readonly pool?: PoolOptions;
   /** How long making a connection may take; 5,000 ms where it is not given. */
   readonly connectTimeoutMs?: number;
@@ -302,7 +323,7 @@ export interface ConnectionOptions {
   readonly port?: number;
   readonly database?: string;
   readonly user?: string;
-  readonly password?: string;
+  readonly password?: string | PasswordFunction;
   /** The server's Unix socket (PostgreSQL: the folder that it is in), instead of a host. */
   readonly socketPath?: string;
   /** SQLite: the file, or `:memory:`. */

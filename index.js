@@ -179,10 +179,46 @@ function encode(how, what, value) {
   }
 }
 
+// What functions of the user's threw lately: it does not cross the boundary, only its key does. More of them than are ever on their way at once.
+const thrown = new Map();
+const KEPT = 32;
+let lastThrown = 0;
+
+function keepThrown(value) {
+  thrown.set(++lastThrown, value);
+  if (thrown.size > KEPT) thrown.delete(thrown.keys().next().value);
+  return lastThrown;
+}
+
+/** The function that gives the password, where one does: that of the options goes before that of the connection. */
+function passwordFunction(connection, options) {
+  try {
+    if (isObject(options) && options.password !== undefined) return options.password;
+    if (!isObject(connection)) return undefined;
+    if (!isSequelize(connection)) return connection.password;
+    return connection.options?.replication?.write?.password ?? connection.config?.password;
+  } catch {
+    // A getter that throws: it does so again where the arguments are written, and there is refused.
+    return undefined;
+  }
+}
+
+/** What the other side calls when it needs a password. */
+function asker(password) {
+  return (request) => {
+    new Promise((resolve) => resolve(password())).then(
+      (answer) => request.answer(answer),
+      (error) => request.fail(error instanceof Error ? error.message : describe(error), keepThrown(error)),
+    );
+  };
+}
+
 /** A `StateStoreError` for a failure on the other side of the boundary. */
-function makeError(message, code, retryable, causeMessage, causeCode) {
+function makeError(message, code, retryable, causeMessage, causeCode, thrownKey) {
   let cause;
-  if (typeof causeMessage === 'string') {
+  if (thrown.has(thrownKey)) {
+    cause = thrown.get(thrownKey);
+  } else if (typeof causeMessage === 'string') {
     cause = new Error(causeMessage);
     if (typeof causeCode === 'string') cause.code = causeCode;
   }
@@ -286,6 +322,11 @@ function connect(addon) {
   delete addon.SqlxStateStore.prototype._recordPage;
 
   class SqlxStateStore extends addon.SqlxStateStore {
+    constructor(connection, options) {
+      const password = passwordFunction(connection, options);
+      super(connection, options, typeof password === 'function' ? asker(password) : undefined);
+    }
+
     async getFailedRecords(jobId) {
       return gather(super.getFailedRecords(jobId));
     }

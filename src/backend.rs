@@ -16,6 +16,7 @@ use crate::model::{
 };
 
 mod file_in_use;
+mod login;
 mod mysql;
 mod once;
 mod postgres;
@@ -23,6 +24,7 @@ mod rows;
 mod session;
 mod sqlite;
 mod tables;
+mod tls;
 
 pub use rows::size_of;
 

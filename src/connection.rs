@@ -1,9 +1,11 @@
 //! Where the database is and how to talk to it: a URL, options, or a Sequelize instance become one settings struct.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use tokio::sync::oneshot;
 use url::Url;
 
 use crate::error::{Code, Error, Quoted, Result};
@@ -22,6 +24,10 @@ pub enum Database {
 pub struct Secret(String);
 
 impl Secret {
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -31,6 +37,33 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
     }
+}
+
+/// Where the password comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Password {
+    Fixed(Secret),
+    /// From [`Settings::password_function`], for each connection that needs a newer one.
+    Asked,
+}
+
+/// What became of a question for a password.
+#[derive(Debug)]
+pub enum PasswordAnswer {
+    Password(Secret),
+    /// It is something else than a string: what.
+    NoString(String),
+    /// The function threw, or its promise was rejected; `thrown` is the value, as `index.js` keeps it.
+    Threw {
+        message: String,
+        thrown: u32,
+    },
+}
+
+/// A function of the user's that gives a password.
+pub trait PasswordFunction: Send + Sync {
+    /// Calls it. The sender is dropped where no answer can come any more; nothing comes where there is nobody left to ask.
+    fn ask(&self) -> Option<oneshot::Receiver<PasswordAnswer>>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,28 +102,42 @@ impl SslMode {
 }
 
 /// Encryption. `ca`, `cert` and `key` are PEM text or the path of a PEM file.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Ssl {
-    pub mode: SslMode,
+    /// What was said; see [`Ssl::mode`].
+    said: Option<SslMode>,
     pub ca: Option<String>,
     pub cert: Option<String>,
     pub key: Option<Secret>,
 }
 
+impl Ssl {
+    /// Who gives an authority wants the server's certificate checked: that is so where no mode is said, and where it is `require` (as with libpq).
+    pub fn mode(&self) -> SslMode {
+        match (self.said, &self.ca) {
+            (None, None) => SslMode::Prefer,
+            (None, Some(_)) => SslMode::VerifyFull,
+            (Some(SslMode::Require), Some(_)) => SslMode::VerifyCa,
+            (Some(mode), _) => mode,
+        }
+    }
+
+    /// Refuses what does not fit together.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        if self.said == Some(SslMode::Prefer) && self.ca.is_some() {
+            return Err("ssl.mode \"prefer\" checks no certificate, so it can't go with ssl.ca: say verify-full");
+        }
+        match (&self.cert, &self.key) {
+            (Some(_), None) => Err("ssl.cert needs ssl.key, the key that belongs to it"),
+            (None, Some(_)) => Err("ssl.key needs ssl.cert, the certificate that it belongs to"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Whether a certificate or key is given itself; else it is the path of a file.
 pub fn is_pem(text: &str) -> bool {
     text.contains("-----BEGIN ")
-}
-
-impl Default for Ssl {
-    fn default() -> Self {
-        Self {
-            mode: SslMode::Prefer,
-            ca: None,
-            cert: None,
-            key: None,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +166,10 @@ pub struct Settings {
     pub socket: Option<String>,
     pub name: Option<String>,
     pub user: Option<String>,
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
+    pub password_function: Option<Arc<dyn PasswordFunction>>,
+    /// How old an answer of that function may be when a connection is made with it.
+    pub password_ttl: Duration,
     /// SQLite's file; `None` is a database in memory.
     pub file: Option<String>,
     pub application_name: Option<String>,
@@ -182,6 +232,8 @@ impl Settings {
             name: None,
             user: None,
             password: None,
+            password_function: None,
+            password_ttl: Duration::from_secs(600),
             file: None,
             application_name: None,
             schema: None,
@@ -214,12 +266,28 @@ impl Settings {
             return Err(unreadable());
         };
         settings.apply_options(options)?;
+        // Options and place may each give a part of it.
+        settings.ssl.check().map_err(bad_connection)?;
         if settings.schema.is_some() && settings.database != Database::Postgres {
             return Err(Error::invalid(
                 "options.schema is for PostgreSQL only: the other databases have no schemas inside a database",
             ));
         }
         Ok(settings)
+    }
+
+    /// Adds the function that gives the password, where the settings say that one does.
+    pub fn with_password_function(mut self, function: Option<Arc<dyn PasswordFunction>>) -> Result<Self> {
+        if self.database == Database::Sqlite {
+            self.password = None;
+        }
+        if self.password == Some(Password::Asked) {
+            if function.is_none() {
+                return Err(bad_connection("password must be a string, or a function that gives one"));
+            }
+            self.password_function = function;
+        }
+        Ok(self)
     }
 
     /// The database, as messages name it: without user and password.
@@ -241,6 +309,8 @@ impl Settings {
         let options = Fields::read(&"options", json)?;
         options.only(&[
             "schema",
+            "password",
+            "passwordTtlMs",
             "pool",
             "connectTimeoutMs",
             "statementTimeoutMs",
@@ -252,6 +322,20 @@ impl Settings {
             "tablePrefix",
         ])?;
         options.no_nulls()?;
+        if let Some(password) = options.password("password").map_err(|error| Error {
+            code: Code::InvalidArgument,
+            ..error
+        })? {
+            self.password = Some(password);
+        }
+        if let Some(ms) = options.milliseconds("passwordTtlMs")? {
+            if self.password != Some(Password::Asked) {
+                return Err(Error::invalid(
+                    "options.passwordTtlMs says how long an answer of the function password is good for, and password is no function",
+                ));
+            }
+            self.password_ttl = ms;
+        }
         if let Some(schema) = options.optional_string("schema")? {
             self.schema = Some(schema);
         }
@@ -321,15 +405,16 @@ impl Settings {
             ssl.only(&["mode", "ca", "cert", "key"])?;
             ssl.no_nulls()?;
             if let Some(mode) = ssl.optional_string("mode")? {
-                self.ssl.mode = SslMode::from_text(&mode).ok_or_else(|| {
+                self.ssl.said = Some(SslMode::from_text(&mode).ok_or_else(|| {
                     Error::invalid(format!(
                         "options.ssl.mode must be one of {}, not {}",
                         SslMode::names(),
                         Quoted(&mode)
                     ))
-                })?;
+                })?);
             }
             self.take_pem(&ssl)?;
+            self.ssl.check().map_err(|why| Error::invalid(format!("options.{why}")))?;
         }
         Ok(())
     }
@@ -375,6 +460,21 @@ impl Fields<'_> {
         match self.optional_string(key) {
             Ok(secret) => Ok(secret.map(Secret)),
             Err(_) => Err(bad_connection(format!("{}.{key} must be a string", self.what))),
+        }
+    }
+
+    /// A password, or what stands for a function that gives one (see `visible` in `index.js`).
+    fn password(&self, key: &str) -> Result<Option<Password>> {
+        if self.get(key).is_some_and(|value| value.starts_with("{\"a function\"")) {
+            return Ok(Some(Password::Asked));
+        }
+        match self.secret(key) {
+            Ok(Some(Secret(text))) if text.contains('\0') => Err(bad_connection(format!("{}.{key} holds the character U+0000", self.what))),
+            Ok(password) => Ok(password.map(Password::Fixed)),
+            Err(_) => Err(bad_connection(format!(
+                "{}.{key} must be a string, or a function that gives one",
+                self.what
+            ))),
         }
     }
 
@@ -445,7 +545,7 @@ fn from_url(text: &str) -> Result<Settings> {
         settings.user = Some(decoded("user", url.username())?);
     }
     if let Some(password) = url.password() {
-        settings.password = Some(Secret(decoded("password", password)?));
+        settings.password = Some(Password::Fixed(Secret(decoded("password", password)?)));
     }
     let name = decoded("database", url.path().trim_start_matches('/'))?;
     if !name.is_empty() {
@@ -455,17 +555,17 @@ fn from_url(text: &str) -> Result<Settings> {
         let value = value.into_owned();
         match &*key {
             "sslmode" | "ssl-mode" | "ssl_mode" => {
-                settings.ssl.mode = SslMode::from_text(&value).ok_or_else(|| {
+                settings.ssl.said = Some(SslMode::from_text(&value).ok_or_else(|| {
                     bad_connection(format!(
                         "the URL's {key} must be one of {}, not {}",
                         SslMode::names(),
                         Quoted(&value)
                     ))
-                })?;
+                })?);
             }
             "ssl" => match &*value {
-                "true" | "1" => settings.ssl.mode = SslMode::VerifyFull,
-                "false" | "0" => settings.ssl.mode = SslMode::Disable,
+                "true" | "1" => settings.ssl.said = Some(SslMode::VerifyFull),
+                "false" | "0" => settings.ssl.said = Some(SslMode::Disable),
                 _ => {
                     return Err(bad_connection(format!(
                         "the URL's ssl must be true or false, not {}",
@@ -538,7 +638,7 @@ fn from_parts(json: &str) -> Result<Settings> {
     settings.socket = text("socketPath")?;
     settings.name = text("database")?;
     settings.user = text("user")?;
-    settings.password = parts.secret("password")?;
+    settings.password = parts.password("password")?;
     settings.check()
 }
 
@@ -612,9 +712,9 @@ fn from_sequelize(json: &str) -> Result<Settings> {
     };
     settings.name = text("database")?;
     settings.user = text("username")?;
-    settings.password = match write.secret("password")? {
+    settings.password = match write.password("password")? {
         Some(password) => Some(password),
-        None => config.secret("password")?,
+        None => config.password("password")?,
     };
     let dialect_options = match write.get("dialectOptions").or(options.get("dialectOptions")) {
         Some(given) => Fields::read(&"sequelize.options.dialectOptions", given)?,
@@ -637,16 +737,13 @@ impl Settings {
     /// `mysql2` verifies the host name only with `verifyIdentity`.
     fn take_sequelize_ssl(&mut self, dialect: &str, ssl: &str) -> Result<()> {
         let ssl = match ssl {
-            "false" => {
-                self.ssl.mode = SslMode::Disable;
-                return Ok(());
-            }
             // From a URL's `?ssl=`, they are strings.
-            "\"false\"" => {
-                self.ssl.mode = SslMode::Disable;
+            "false" | "\"false\"" => {
+                self.ssl.said = Some(SslMode::Disable);
                 return Ok(());
             }
             "true" | "\"true\"" => "{}",
+            "\"no-verify\"" if self.database == Database::Postgres => r#"{"rejectUnauthorized":false}"#,
             object if object.starts_with('{') => object,
             _ => {
                 return Err(bad_connection(
@@ -655,14 +752,17 @@ impl Settings {
             }
         };
         let ssl = Fields::read(&"sequelize.options.dialectOptions.ssl", ssl)?;
-        self.ssl.mode = if ssl.get("rejectUnauthorized") == Some("false") {
+        self.take_pem(&ssl)?;
+        self.ssl.said = Some(if ssl.get("rejectUnauthorized") == Some("false") {
+            // Whoever answers, the drivers talk to it.
+            self.ssl.ca = None;
             SslMode::Require
         } else if dialect == "mysql" && ssl.get("verifyIdentity") != Some("true") {
             SslMode::VerifyCa
         } else {
             SslMode::VerifyFull
-        };
-        self.take_pem(&ssl)
+        });
+        Ok(())
     }
 
     fn check(self) -> Result<Self> {

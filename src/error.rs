@@ -73,12 +73,14 @@ pub enum Repeatable {
     Never,
 }
 
-/// What the database said, word for word.
+/// What was said, word for word: by the database, as a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     pub message: String,
     /// SQLSTATE, or SQLite's extended result code.
     pub code: Option<String>,
+    /// Not the database but a function of the user's said it: the value that it threw, as `index.js` keeps it.
+    pub thrown: Option<u32>,
 }
 
 /// A failed call. `Display` is the message that the user reads; it never holds a password.
@@ -139,6 +141,16 @@ impl Error {
         self.cause = Some(Cause {
             message: message.into(),
             code,
+            thrown: None,
+        });
+        self
+    }
+
+    pub fn caused_by_thrown(mut self, message: impl Into<String>, thrown: u32) -> Self {
+        self.cause = Some(Cause {
+            message: message.into(),
+            code: None,
+            thrown: Some(thrown),
         });
         self
     }

@@ -15,16 +15,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, PromiseRaw, ToNapiValue, Unknown};
-use napi::{Env, JsValue, ValueType, sys};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode, UnknownReturnValue};
+use napi::{Env, JsValue, Status, ValueType, sys};
 use napi_derive::napi;
+use tokio::sync::oneshot;
 
+use crate::connection::{PasswordAnswer, PasswordFunction, Secret};
 use crate::error::{Code, Error, Result};
 use crate::model::RecordSlices;
 
 /// How, what, value.
 type EncodeArgs = FnArgs<(String, String, Unknown<'static>)>;
-/// Message, code, retryable, and of the cause message and code.
-type ErrorArgs = FnArgs<(String, String, bool, Option<String>, Option<String>)>;
+/// Message, code, retryable, and of the cause message, code, and the key of a value that was thrown.
+type ErrorArgs = FnArgs<(String, String, bool, Option<String>, Option<String>, Option<u32>)>;
 
 /// The JavaScript half of the boundary, which belongs to one thread's engine.
 struct Hooks {
@@ -104,6 +107,7 @@ fn js_error<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> 
                 error.retryable(),
                 cause.map(|cause| cause.message.clone()),
                 cause.and_then(|cause| cause.code.clone()),
+                cause.and_then(|cause| cause.thrown),
             )
                 .into(),
         )
@@ -241,6 +245,72 @@ pub fn refused<'env>(env: &'env Env, refusal: Refusal<'env>) -> napi::Result<Pro
         Refusal::Error(error) => PromiseRaw::reject(env, js_error(env, &error)?),
         Refusal::Value(value) => PromiseRaw::reject(env, value),
         Refusal::Engine(error) => Err(error),
+    }
+}
+
+/// A question for a password on its way to the user's function, and the way back for the answer.
+#[napi]
+pub struct PasswordRequest {
+    back: Option<oneshot::Sender<PasswordAnswer>>,
+}
+
+#[napi]
+impl PasswordRequest {
+    /// What the function gave.
+    #[napi(catch_unwind, skip_typescript)]
+    pub fn answer(&mut self, value: Unknown<'_>) -> napi::Result<()> {
+        let kind = value.get_type()?;
+        self.reply(match string(value)? {
+            Some(password) if password.contains('\0') => PasswordAnswer::NoString("one with it".to_owned()),
+            Some(password) => PasswordAnswer::Password(Secret::new(password)),
+            None => PasswordAnswer::NoString(kind.to_string().to_lowercase()),
+        });
+        Ok(())
+    }
+
+    /// That the function threw, or that its promise was rejected.
+    #[napi(catch_unwind, skip_typescript)]
+    pub fn fail(&mut self, message: String, thrown: u32) {
+        self.reply(PasswordAnswer::Threw { message, thrown });
+    }
+
+    fn reply(&mut self, answer: PasswordAnswer) {
+        if let Some(back) = self.back.take() {
+            // Whoever asked may have given up.
+            let _ = back.send(answer);
+        }
+    }
+}
+
+/// The function that gives the password (as `index.js` wraps it), callable from any thread. Weak: it never keeps the process alive.
+pub struct JsPasswordFunction(
+    ThreadsafeFunction<
+        PasswordRequest,
+        UnknownReturnValue,
+        PasswordRequest,
+        Status,
+        /* an error first: */ false,
+        /* weak: */ true,
+    >,
+);
+
+impl JsPasswordFunction {
+    pub fn new(function: &Function<'_, PasswordRequest, UnknownReturnValue>) -> napi::Result<Self> {
+        Ok(Self(
+            function.build_threadsafe_function::<PasswordRequest>().weak::<true>().build()?,
+        ))
+    }
+}
+
+impl PasswordFunction for JsPasswordFunction {
+    fn ask(&self) -> Option<oneshot::Receiver<PasswordAnswer>> {
+        let (back, answer) = oneshot::channel();
+        let request = PasswordRequest { back: Some(back) };
+        match self.0.call(request, ThreadsafeFunctionCallMode::NonBlocking) {
+            Status::Ok => Some(answer),
+            // The engine of that thread ends.
+            _ => None,
+        }
     }
 }
 

@@ -7,13 +7,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use napi::bindgen_prelude::{PromiseRaw, Unknown, spawn};
+use napi::bindgen_prelude::{Function, PromiseRaw, Unknown, spawn};
+use napi::threadsafe_function::UnknownReturnValue;
 use napi::{Env, JsValue, ValueType};
 use napi_derive::napi;
 
-use crate::connection::Settings;
+use crate::connection::{PasswordFunction, Settings};
 use crate::error::{Error, Result};
-use crate::json::{Outcome, Refusal, Reply, encode, promise, refused, resolved, string};
+use crate::json::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, encode, promise, refused, resolved, string};
 use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
 use crate::operations::Operations;
 use crate::order::Pass;
@@ -82,10 +83,20 @@ fn options<'env>(env: &'env Env, value: Unknown<'env>) -> Prepared<'env, String>
 #[napi]
 impl SqlxStateStore {
     #[napi(constructor, catch_unwind)]
-    pub fn new(env: &Env, connection: Unknown<'_>, store_options: Unknown<'_>) -> napi::Result<Self> {
+    pub fn new(
+        env: &Env,
+        connection: Unknown<'_>,
+        store_options: Unknown<'_>,
+        password: Option<Function<'_, PasswordRequest, UnknownReturnValue>>,
+    ) -> napi::Result<Self> {
         let settings = || -> Prepared<'_, Settings> {
             let source = encode(env, "connection", "connection", connection)?;
-            Ok(Settings::from_json(&source, &options(env, store_options)?)?)
+            let settings = Settings::from_json(&source, &options(env, store_options)?)?;
+            let function = match &password {
+                Some(function) => Some(Arc::new(JsPasswordFunction::new(function)?) as Arc<dyn PasswordFunction>),
+                None => None,
+            };
+            Ok(settings.with_password_function(function)?)
         };
         let settings = settings().map_err(|refusal| refusal.into_thrown(env))?;
         Ok(Self {

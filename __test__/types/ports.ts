@@ -188,6 +188,8 @@ same<SequelizeStateStoreOptions, SqlxStateStoreOptions>();
 same<
   keyof SqlxStateStoreOptions,
   | 'schema'
+  | 'password'
+  | 'passwordTtlMs'
   | 'pool'
   | 'connectTimeoutMs'
   | 'statementTimeoutMs'
@@ -244,13 +246,15 @@ function isDistributed(candidate: port.StateStore): candidate is port.Distribute
 async function construct(sequelize: SequelizeLike): Promise<void> {
   new SqlxStateStore('postgres://localhost/db', {});
   new SqlxStateStore(sequelize, { tablePrefix: 'x_', durability: 'record' });
-  const parts: ConnectionOptions = { dialect: 'mysql', host: 'h', port: 3306, database: 'd', user: 'u', password: 'p' };
+  const parts: ConnectionOptions = { dialect: 'mysql', host: 'h', port: 3306, database: 'd', user: 'u', password: async () => 'p' };
   new SqlxStateStore(parts, {
     schema: 's',
     pool: { max: 1, min: 0, acquireTimeoutMs: 1, idleTimeoutMs: 1 },
     connectTimeoutMs: 1,
     statementTimeoutMs: 1,
     ssl: { mode: 'verify-full', ca: 'PEM', cert: 'PEM', key: 'PEM' },
+    password: () => 'p',
+    passwordTtlMs: 60_000,
     statementCache: 0,
     leaseRenewal: { everyMs: 1, forMs: 2 },
     maxClaims: 3,

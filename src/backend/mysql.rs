@@ -15,11 +15,12 @@ use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, size_of};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
     Transaction,
 };
-use crate::connection::{Settings, SslMode, is_pem};
+use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
@@ -85,6 +86,19 @@ impl Dialect for sqlx::MySql {
             1021 | 1041 | 1114 => Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller),
             _ => Error::internal(format!("the database refused a statement: {message}")),
         }
+    }
+
+    fn log_in(mut options: MySqlConnectOptions, password: Option<&Secret>, certificates: &Certificates) -> MySqlConnectOptions {
+        if let Some(password) = password {
+            options = options.password(password.reveal());
+        }
+        if let Some(ca) = &certificates.ca {
+            options = options.ssl_ca_from_pem(ca.clone());
+        }
+        if let Some((cert, key)) = &certificates.identity {
+            options = options.ssl_client_cert_from_pem(cert).ssl_client_key_from_pem(key);
+        }
+        options
     }
 
     fn execute<'c>(connection: &'c mut MySqlConnection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>> {
@@ -227,7 +241,7 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
         .host(&settings.host)
         .port(settings.port)
         .statement_cache_capacity(settings.statement_cache)
-        .ssl_mode(match settings.ssl.mode {
+        .ssl_mode(match settings.ssl.mode() {
             SslMode::Disable => MySqlSslMode::Disabled,
             SslMode::Prefer => MySqlSslMode::Preferred,
             SslMode::Require => MySqlSslMode::Required,
@@ -241,32 +255,8 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
     if let Some(user) = &settings.user {
         options = options.username(user);
     }
-    if let Some(password) = &settings.password {
-        options = options.password(password.reveal());
-    }
     if let Some(name) = &settings.name {
         options = options.database(name);
-    }
-    if let Some(ca) = &settings.ssl.ca {
-        options = if is_pem(ca) {
-            options.ssl_ca_from_pem(ca.clone().into_bytes())
-        } else {
-            options.ssl_ca(ca)
-        };
-    }
-    if let Some(cert) = &settings.ssl.cert {
-        options = if is_pem(cert) {
-            options.ssl_client_cert_from_pem(cert)
-        } else {
-            options.ssl_client_cert(cert)
-        };
-    }
-    if let Some(key) = settings.ssl.key.as_ref().map(|key| key.reveal()) {
-        options = if is_pem(key) {
-            options.ssl_client_key_from_pem(key)
-        } else {
-            options.ssl_client_key(key)
-        };
     }
     options
 }

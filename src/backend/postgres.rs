@@ -1,5 +1,6 @@
 //! Every statement for PostgreSQL.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,11 +13,12 @@ use sqlx::{ConnectOptions, PgConnection, Row};
 use super::rows::{STATEMENT_BYTES, by_bytes};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
     Transaction,
 };
-use crate::connection::{Settings, SslMode, is_pem};
+use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Repeatable, Result, lock};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
@@ -97,6 +99,27 @@ impl Dialect for sqlx::Postgres {
             }
             _ => Error::internal(format!("the database refused a statement: {message}")),
         }
+    }
+
+    /// The server keeps a SCRAM password in the form of RFC 4013, where it has one, and libpq sends it so; the driver does not.
+    fn prepared(password: &str) -> Option<String> {
+        stringprep::saslprep(password)
+            .ok()
+            .filter(|prepared| prepared != password)
+            .map(Cow::into_owned)
+    }
+
+    fn log_in(mut options: PgConnectOptions, password: Option<&Secret>, certificates: &Certificates) -> PgConnectOptions {
+        if let Some(password) = password {
+            options = options.password(password.reveal());
+        }
+        if let Some(ca) = &certificates.ca {
+            options = options.ssl_root_cert_from_pem(ca.clone());
+        }
+        if let Some((cert, key)) = &certificates.identity {
+            options = options.ssl_client_cert_from_pem(cert).ssl_client_key_from_pem(key);
+        }
+        options
     }
 
     fn execute<'c>(connection: &'c mut PgConnection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>> {
@@ -180,7 +203,7 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
         .port(settings.port)
         .statement_cache_capacity(settings.statement_cache)
         .application_name(settings.application_name.as_deref().unwrap_or("batchactions"))
-        .ssl_mode(match settings.ssl.mode {
+        .ssl_mode(match settings.ssl.mode() {
             SslMode::Disable => PgSslMode::Disable,
             SslMode::Prefer => PgSslMode::Prefer,
             SslMode::Require => PgSslMode::Require,
@@ -194,32 +217,8 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
     if let Some(user) = &settings.user {
         options = options.username(user);
     }
-    if let Some(password) = &settings.password {
-        options = options.password(password.reveal());
-    }
     if let Some(name) = &settings.name {
         options = options.database(name);
-    }
-    if let Some(ca) = &settings.ssl.ca {
-        options = if is_pem(ca) {
-            options.ssl_root_cert_from_pem(ca.clone().into_bytes())
-        } else {
-            options.ssl_root_cert(ca)
-        };
-    }
-    if let Some(cert) = &settings.ssl.cert {
-        options = if is_pem(cert) {
-            options.ssl_client_cert_from_pem(cert)
-        } else {
-            options.ssl_client_cert(cert)
-        };
-    }
-    if let Some(key) = settings.ssl.key.as_ref().map(|key| key.reveal()) {
-        options = if is_pem(key) {
-            options.ssl_client_key_from_pem(key)
-        } else {
-            options.ssl_client_key(key)
-        };
     }
     if is_pooled(settings) {
         // Not known to poolers either, and no column here holds such numbers.

@@ -17,7 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use crate::connection::Settings;
+use super::login::{Login, Logins};
+use super::tls::{self, Certificates};
+use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result, lock};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -26,6 +28,18 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Dialect: Database {
     /// The error that a database's own error becomes, without the cause.
     fn explain(error: &dyn DatabaseError) -> Error;
+
+    /// The options of a connection with what may be another for each: the password, and the certificates.
+    fn log_in(
+        options: <Self::Connection as Connection>::Options,
+        password: Option<&Secret>,
+        certificates: &Certificates,
+    ) -> <Self::Connection as Connection>::Options;
+
+    /// A password as the database's own clients would send it, where that is not as it was given.
+    fn prepared(_password: &str) -> Option<String> {
+        None
+    }
 
     /// Runs text without values, unprepared.
     fn execute<'c>(connection: &'c mut Self::Connection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>>;
@@ -98,6 +112,7 @@ impl PoolRules {
 pub struct Connections<DB: Dialect> {
     options: <DB::Connection as Connection>::Options,
     settings: Settings,
+    logins: Logins,
     /// `settings.place()`, for the messages of every session.
     place: Arc<str>,
     rules: PoolRules,
@@ -123,10 +138,17 @@ impl<DB: Dialect> Connections<DB> {
             idle_timeout: rules.idle_timeout,
             reaping: AtomicBool::new(false),
         };
+        let place: Arc<str> = settings.place().into();
         Self {
             options,
-            settings: settings.clone(),
-            place: settings.place().into(),
+            // The password is the logins' alone, which let go of it.
+            settings: Settings {
+                password: None,
+                password_function: None,
+                ..settings.clone()
+            },
+            logins: Logins::new(settings, place.clone()),
+            place,
             slots: Arc::new(Semaphore::new(rules.max as usize)),
             rules,
             connected: AtomicBool::new(false),
@@ -186,8 +208,30 @@ impl<DB: Dialect> Connections<DB> {
     }
 
     async fn connect(&self) -> Result<DB::Connection> {
+        let login = self.logins.next().await?;
+        match self.connect_as(&login).await {
+            // It may have been changed since the last answer.
+            Err(error) if refuses_login(&error) && self.logins.refused(&login) => self.connect_as(&self.logins.next().await?).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn connect_as(&self, login: &Login) -> Result<DB::Connection> {
+        let options = |password: Option<Secret>| DB::log_in(self.options.clone(), password.as_ref(), &login.certificates);
+        let given = login.password.as_ref();
+        if let Some(prepared) = given.and_then(|given| DB::prepared(given.reveal())).map(Secret::new) {
+            match self.open(options(Some(prepared))).await {
+                // Another kind of login, perhaps, for which it is sent as it was given.
+                Err(error) if refuses_login(&error) => {}
+                outcome => return outcome,
+            }
+        }
+        self.open(options(given.cloned())).await
+    }
+
+    async fn open(&self, options: <DB::Connection as Connection>::Options) -> Result<DB::Connection> {
         let connecting = async {
-            let mut connection = self.options.connect().await?;
+            let mut connection = options.connect().await?;
             if let Some(set_up) = &self.rules.set_up {
                 DB::execute(&mut connection, set_up).await?;
             }
@@ -213,6 +257,11 @@ impl<DB: Dialect> Connections<DB> {
     fn connection_failed(&self, error: sqlx::Error) -> Error {
         let connected = self.connected.load(Ordering::Acquire);
         // Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
+        if let Some(reason) = tls::refusal(&error, &self.settings.ssl) {
+            return Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place))
+                .repeatable(Repeatable::Never)
+                .caused_by(error.to_string(), None);
+        }
         let (reason, code, repeatable) = match &error {
             sqlx::Error::Database(database) => {
                 let explained = DB::explain(&**database);
@@ -252,8 +301,16 @@ impl<DB: Dialect> Connections<DB> {
             goodbyes.spawn(timeout(GOODBYE.min(self.settings.statement_timeout), connection.close()));
         }
         while goodbyes.join_next().await.is_some() {}
+        self.logins.end();
         drop(all);
     }
+}
+
+/// Whether the server took the user's password for a wrong one: PostgreSQL by the first, or by the second where it asked others; MySQL and MariaDB
+/// by the second.
+fn refuses_login(error: &Error) -> bool {
+    let code = error.cause.as_ref().and_then(|cause| cause.code.as_deref());
+    error.code == Code::ConnectionFailed && matches!(code, Some("28P01" | "28000"))
 }
 
 impl<DB: Dialect> Shelf<DB> {

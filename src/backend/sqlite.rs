@@ -17,11 +17,12 @@ use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::Catalogue;
+use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
     Transaction,
 };
-use crate::connection::Settings;
+use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
@@ -66,6 +67,10 @@ impl Dialect for sqlx::Sqlite {
             ),
             _ => Error::internal(format!("the database refused a statement: {message}")),
         }
+    }
+
+    fn log_in(options: SqliteConnectOptions, _: Option<&Secret>, _: &Certificates) -> SqliteConnectOptions {
+        options
     }
 
     fn execute<'c>(connection: &'c mut SqliteConnection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>> {

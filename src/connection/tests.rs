@@ -19,9 +19,9 @@ fn a_url_says_where_the_database_is() {
         (Database::Postgres, "db.example", 6000)
     );
     assert_eq!((settings.user.as_deref(), settings.name.as_deref()), (Some("us@er"), Some("my db")));
-    assert_eq!(settings.password.as_ref().map(Secret::reveal), Some("p/w"));
+    assert_eq!(settings.password, Some(Password::Fixed(Secret::new("p/w".to_owned()))));
     assert_eq!(
-        (settings.ssl.mode, settings.application_name.as_deref()),
+        (settings.ssl.mode(), settings.application_name.as_deref()),
         (SslMode::Require, Some("x"))
     );
 
@@ -97,7 +97,7 @@ fn a_sequelize_instance_says_the_same() {
     }))
     .unwrap();
     assert_eq!((&*settings.host, settings.port, settings.pool_max), ("h", 6000, 3));
-    assert_eq!((settings.schema.as_deref(), settings.ssl.mode), (Some("s"), SslMode::Require));
+    assert_eq!((settings.schema.as_deref(), settings.ssl.mode()), (Some("s"), SslMode::Require));
 
     let settings = sequelize(serde_json::json!({
         "dialect": "mysql",
@@ -106,7 +106,7 @@ fn a_sequelize_instance_says_the_same() {
     }))
     .unwrap();
     assert_eq!(
-        (&*settings.host, settings.port, settings.pool_max, settings.ssl.mode),
+        (&*settings.host, settings.port, settings.pool_max, settings.ssl.mode()),
         ("write", 1, 10, SslMode::VerifyCa)
     );
     assert!(
@@ -152,6 +152,10 @@ fn options_are_taken_or_refused_by_name() {
         (r#"{"leaseRenewal":{"everyMs":1}}"#, "options.leaseRenewal.forMs"),
         (r#"{"durability":"never"}"#, "options.durability"),
         (r#"{"ssl":{"mode":"maybe"}}"#, "options.ssl.mode"),
+        (r#"{"ssl":{"mode":"prefer","ca":"c"}}"#, "options.ssl.mode"),
+        (r#"{"ssl":{"cert":"c"}}"#, "options.ssl.cert"),
+        (r#"{"password":5}"#, "options.password"),
+        (r#"{"password":"p","passwordTtlMs":5}"#, "options.passwordTtlMs"),
     ] {
         let error = error_of(with(options));
         assert!(
@@ -160,4 +164,52 @@ fn options_are_taken_or_refused_by_name() {
             error.message
         );
     }
+}
+
+#[test]
+fn who_gives_an_authority_wants_it_checked() {
+    let mode = |url: &str, options: &str| {
+        let source = serde_json::json!({ "url": format!("postgres://h/d{url}") }).to_string();
+        Settings::from_json(&source, options).unwrap().ssl.mode()
+    };
+    for (url, options, expected) in [
+        ("", "{}", SslMode::Prefer),
+        ("", r#"{"ssl":{}}"#, SslMode::Prefer),
+        ("", r#"{"ssl":{"ca":"c"}}"#, SslMode::VerifyFull),
+        ("?sslrootcert=c", "{}", SslMode::VerifyFull),
+        ("?sslmode=require", "{}", SslMode::Require),
+        ("?sslmode=require&sslrootcert=c", "{}", SslMode::VerifyCa),
+        ("?sslmode=require", r#"{"ssl":{"ca":"c"}}"#, SslMode::VerifyCa),
+        ("?sslmode=verify-ca&sslrootcert=c", r#"{"ssl":{"mode":"verify-full"}}"#, SslMode::VerifyFull),
+        ("?sslrootcert=c", r#"{"ssl":{"mode":"disable"}}"#, SslMode::Disable),
+    ] {
+        assert_eq!(mode(url, options), expected, "{url} {options}");
+    }
+}
+
+#[test]
+fn a_function_gives_the_password_where_the_settings_say_so() {
+    struct Never;
+    impl PasswordFunction for Never {
+        fn ask(&self) -> Option<oneshot::Receiver<PasswordAnswer>> {
+            None
+        }
+    }
+    let function = || Some(Arc::new(Never) as Arc<dyn PasswordFunction>);
+    let settings = |url: &str, options: &str| Settings::from_json(&serde_json::json!({ "url": url }).to_string(), options).unwrap();
+    // As `visible` in index.js writes it.
+    let asked = r#"{"password":{"a function":"not JSON"},"passwordTtlMs":7}"#;
+
+    let with = settings("mysql://u:p@h/d", asked).with_password_function(function()).unwrap();
+    assert!(with.password_function.is_some());
+    assert_eq!((with.password, with.password_ttl), (Some(Password::Asked), Duration::from_millis(7)));
+    assert_eq!(
+        error_of(settings("mysql://u:p@h/d", asked).with_password_function(None)).code,
+        Code::InvalidConnection
+    );
+    let fixed = settings("mysql://u:p@h/d", r#"{"password":"q"}"#).with_password_function(function()).unwrap();
+    assert!(fixed.password_function.is_none());
+    assert_eq!(fixed.password, Some(Password::Fixed(Secret::new("q".to_owned()))));
+    let sqlite = settings("sqlite::memory:", asked).with_password_function(function()).unwrap();
+    assert!(sqlite.password_function.is_none());
 }

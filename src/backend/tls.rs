@@ -1,0 +1,146 @@
+//! Encryption: the certificates that a connection is made with, and what a refusal means.
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError, RootCertStore};
+
+use crate::connection::{Ssl, SslMode, is_pem};
+use crate::error::{Code, Error, Quoted, Result};
+
+/// PEM, read and found to be in order.
+#[derive(Default)]
+pub struct Certificates {
+    /// Whom to trust.
+    pub ca: Option<Vec<u8>>,
+    /// The client's certificate and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Certificates {
+    /// Reads the files anew for each connection, for whoever renews them need not start the process again.
+    ///
+    /// The driver would do it too, but it takes a file without certificates for an empty one, and does not say which file it could not read.
+    pub async fn read(ssl: &Ssl) -> Result<Self> {
+        if ssl.mode() == SslMode::Disable {
+            return Ok(Self::default());
+        }
+        let ca = match &ssl.ca {
+            Some(ca) => Some(pem("ssl.ca", Some(ca), ca).await?),
+            None => None,
+        };
+        if let Some(ca) = &ca {
+            check_authorities(ca)?;
+        }
+        let identity = match (&ssl.cert, &ssl.key) {
+            (Some(cert), Some(key)) => {
+                // A wrong key may be the key itself in another form than PEM, so what was given is not shown.
+                let (cert, key) = (pem("ssl.cert", Some(cert), cert).await?, pem("ssl.key", None, key.reveal()).await?);
+                certificates("ssl.cert", &cert)?;
+                PrivateKeyDer::from_pem_slice(&key)
+                    .map_err(|_| refuse("ssl.key holds no private key in PEM that can be read (one that is encrypted can't)"))?;
+                Some((cert, key))
+            }
+            _ => None,
+        };
+        Ok(Self { ca, identity })
+    }
+}
+
+fn refuse(message: impl Into<String>) -> Error {
+    Error::new(Code::InvalidConnection, message)
+}
+
+/// PEM text, or what the file that it names holds. `shown` is how the file is called in messages.
+async fn pem(what: &'static str, shown: Option<&str>, given: &str) -> Result<Vec<u8>> {
+    if is_pem(given) {
+        return Ok(given.as_bytes().to_vec());
+    }
+    let path = given.to_owned();
+    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+    let file = || shown.map_or_else(|| "the file".to_owned(), |path| format!("the file {}", Quoted(path)));
+    match read {
+        Ok(Ok(content)) => Ok(content),
+        Ok(Err(error)) => Err(refuse(format!(
+            "{what} is neither PEM text nor the path of a file that can be read: {}: {error}",
+            file()
+        ))),
+        Err(_) => Err(Error::internal(format!("{what} could not be read"))),
+    }
+}
+
+fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+    let all: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(refuse(format!("{what} holds no certificate in PEM"))),
+        Err(_) => Err(refuse(format!("{what} holds a certificate that is not sound PEM"))),
+    }
+}
+
+fn check_authorities(pem: &[u8]) -> Result<()> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates("ssl.ca", pem)? {
+        store
+            .add(certificate)
+            .map_err(|error| refuse(format!("ssl.ca holds something that is no certificate: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Why the two sides would not speak TLS with each other, where that is the reason: with the same settings they never will.
+pub fn refusal(error: &sqlx::Error, ssl: &Ssl) -> Option<String> {
+    let found = match error {
+        sqlx::Error::Io(io) => io.get_ref()?.downcast_ref::<rustls::Error>()?,
+        sqlx::Error::Tls(tls) => match tls.downcast_ref::<rustls::Error>() {
+            Some(found) => found,
+            None if tls.to_string().contains("does not support TLS") => {
+                return Some("the server offers no encryption (TLS), and the settings demand it (ssl.mode)".to_owned());
+            }
+            None => return Some(format!("TLS failed: {tls}")),
+        },
+        _ => return None,
+    };
+    match found {
+        rustls::Error::InvalidCertificate(why) => Some(untrusted(why, ssl)),
+        rustls::Error::InconsistentKeys(_) => Some("ssl.key is not the key of the certificate ssl.cert".to_owned()),
+        // Of these, the next attempt may be spared.
+        rustls::Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled | AlertDescription::InternalError) => {
+            None
+        }
+        rustls::Error::AlertReceived(alert) if ssl.cert.is_some() => Some(format!(
+            "the server refused TLS with {alert:?}: it may not trust the client's certificate (ssl.cert)"
+        )),
+        rustls::Error::AlertReceived(alert) => Some(format!(
+            "the server refused TLS with {alert:?}: it may want a client's certificate (ssl.cert and ssl.key)"
+        )),
+        rustls::Error::PeerIncompatible(_) => Some(format!("the server speaks another TLS, TLS 1.2 or 1.3 is needed: {found}")),
+        _ => None,
+    }
+}
+
+fn untrusted(why: &CertificateError, ssl: &Ssl) -> String {
+    match why {
+        CertificateError::UnknownIssuer if ssl.ca.is_some() => {
+            "the server's certificate has an unknown issuer: none of the authorities in ssl.ca signed it".to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "the server's certificate has an unknown issuer: give the certificate of the authority that signed it (ssl.ca)".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!(
+                "the server's certificate is for another host: {why}. Connect by the name that is in its subjectAltName{}",
+                match ssl.mode() {
+                    SslMode::VerifyCa => " (verify-ca checks the name too)",
+                    _ => "",
+                }
+            )
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!("the server's certificate has expired: {why}"),
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the server's certificate is that of an authority (basicConstraints CA:TRUE), as a self-signed one often is: sign a certificate of its own \
+             for the server"
+                .to_owned()
+        }
+        _ => format!("the server's certificate can't be trusted: {why}"),
+    }
+}
