@@ -180,7 +180,11 @@ fn who_gives_an_authority_wants_it_checked() {
         ("?sslmode=require", "{}", SslMode::Require),
         ("?sslmode=require&sslrootcert=c", "{}", SslMode::VerifyCa),
         ("?sslmode=require", r#"{"ssl":{"ca":"c"}}"#, SslMode::VerifyCa),
-        ("?sslmode=verify-ca&sslrootcert=c", r#"{"ssl":{"mode":"verify-full"}}"#, SslMode::VerifyFull),
+        (
+            "?sslmode=verify-ca&sslrootcert=c",
+            r#"{"ssl":{"mode":"verify-full"}}"#,
+            SslMode::VerifyFull,
+        ),
         ("?sslrootcert=c", r#"{"ssl":{"mode":"disable"}}"#, SslMode::Disable),
     ] {
         assert_eq!(mode(url, options), expected, "{url} {options}");
@@ -202,12 +206,17 @@ fn a_function_gives_the_password_where_the_settings_say_so() {
 
     let with = settings("mysql://u:p@h/d", asked).with_password_function(function()).unwrap();
     assert!(with.password_function.is_some());
-    assert_eq!((with.password, with.password_ttl), (Some(Password::Asked), Duration::from_millis(7)));
+    assert_eq!(
+        (with.password, with.password_ttl),
+        (Some(Password::Asked), Duration::from_millis(7))
+    );
     assert_eq!(
         error_of(settings("mysql://u:p@h/d", asked).with_password_function(None)).code,
         Code::InvalidConnection
     );
-    let fixed = settings("mysql://u:p@h/d", r#"{"password":"q"}"#).with_password_function(function()).unwrap();
+    let fixed = settings("mysql://u:p@h/d", r#"{"password":"q"}"#)
+        .with_password_function(function())
+        .unwrap();
     assert!(fixed.password_function.is_none());
     assert_eq!(fixed.password, Some(Password::Fixed(Secret::new("q".to_owned()))));
     let sqlite = settings("sqlite::memory:", asked).with_password_function(function()).unwrap();
