@@ -80,7 +80,7 @@ fn places_name_no_user_and_no_password() {
     assert_eq!(place, "MySQL database \"db\" at h:1");
     assert_eq!(
         format!("{:?}", url("mysql://us3r:hunter2@h:1/db").unwrap().password),
-        "Some((secret))"
+        "Some(Fixed((secret)))"
     );
 }
 
