@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use crate::error::{Code, Error, Quoted, Result};
-use crate::fields::{Fields, shown};
+use crate::fields::Fields;
 
 /// The drivers. MariaDB speaks MySQL's protocol; which of the two answers is known once connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,18 +188,24 @@ pub struct Settings {
 }
 
 const DEFAULT_POOL: u32 = 10;
+/// What PostgreSQL keeps of a name (`NAMEDATALEN`, less one).
+const SCHEMA_BYTES: usize = 63;
 
 fn bad_connection(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidConnection, message)
 }
 
 fn not_served(what: &str) -> Error {
+    // What is no name may be a whole URL, with its password.
+    let named = what.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte));
+    let what = if named {
+        Quoted(what).to_string()
+    } else {
+        "what is given as the dialect".to_owned()
+    };
     Error::new(
         Code::UnsupportedDatabase,
-        format!(
-            "{} is not a database that this store serves: it serves postgres, mysql, mariadb and sqlite",
-            Quoted(what)
-        ),
+        format!("{what} is not a database that this store serves: it serves postgres, mysql, mariadb and sqlite"),
     )
 }
 
@@ -342,11 +348,12 @@ impl Settings {
         if self
             .schema
             .as_ref()
-            .is_some_and(|schema| schema.is_empty() || schema.contains('\0') || schema == "$user")
+            .is_some_and(|schema| schema.is_empty() || schema.contains('\0') || schema == "$user" || schema.len() > SCHEMA_BYTES)
         {
-            return Err(Error::invalid(
-                "options.schema must be the name of a schema; \"$user\" is none to the server, which puts the user's name in its place",
-            ));
+            return Err(Error::invalid(format!(
+                "options.schema must be the name of a schema, of at most {SCHEMA_BYTES} bytes, for the server cuts off the rest; \"$user\" is \
+                 none to the server, which puts the user's name in its place"
+            )));
         }
         options.optional_string("tablePrefix")?;
         if let Some(pool) = options.get("pool") {
@@ -455,6 +462,20 @@ impl Fields<'_> {
         Ok(self.count(key, 1, 86_400_000)?.map(|ms| Duration::from_millis(ms.into())))
     }
 
+    /// One part of where the database is. What is wrong with it may hold a password, so no message shows it.
+    fn part(&self, key: &str) -> Result<Option<String>> {
+        let Ok(part) = self.optional_string(key) else {
+            return Err(bad_connection(format!("{}.{key} must be a string", self.what)));
+        };
+        if part.as_ref().is_some_and(|part| part.contains("://")) {
+            return Err(bad_connection(format!(
+                "{}.{key} is a URL, and must be one part of it: give the URL alone",
+                self.what
+            )));
+        }
+        Ok(part)
+    }
+
     /// A secret, and so without its value in any message.
     fn secret(&self, key: &str) -> Result<Option<Secret>> {
         match self.optional_string(key) {
@@ -481,12 +502,15 @@ impl Fields<'_> {
     /// A port, as a number or, as Sequelize has it when it came from a URL, as a string.
     fn port(&self, key: &str) -> Result<Option<u16>> {
         let Some(value) = self.get(key) else { return Ok(None) };
+        let given = match value.parse::<f64>() {
+            Ok(number) => number.to_string(),
+            Err(_) => "what is given".to_owned(),
+        };
         match value.trim_matches('"').parse() {
             Ok(port) if port > 0 => Ok(Some(port)),
             _ => Err(bad_connection(format!(
-                "{}.{key} must be a port from 1 to 65535, not {}",
-                self.what,
-                shown(value)
+                "{}.{key} must be a port from 1 to 65535, not {given}",
+                self.what
             ))),
         }
     }
@@ -576,6 +600,9 @@ fn from_url(text: &str) -> Result<Settings> {
             "sslrootcert" | "ssl-ca" => settings.ssl.ca = Some(value),
             "sslcert" | "ssl-cert" => settings.ssl.cert = Some(value),
             "sslkey" | "ssl-key" => settings.ssl.key = Some(Secret(value)),
+            "host" | "socket" | "socketPath" if value.contains("://") => {
+                return Err(bad_connection(format!("the URL's {key} is a URL itself, and must be a path")));
+            }
             "host" | "socket" | "socketPath" => settings.socket = Some(value),
             "application_name" => settings.application_name = Some(value),
             _ => {
@@ -591,6 +618,13 @@ fn from_url(text: &str) -> Result<Settings> {
 
 fn from_sqlite_url(rest: &str) -> Result<Settings> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
+    // Shown as the file's name, it would show the password.
+    let login = path.split('/').next().and_then(|host| host.rsplit_once('@'));
+    if login.is_some_and(|(login, _)| login.contains(':')) {
+        return Err(bad_connection(
+            "a sqlite URL names a file and has no host and no login: sqlite:file.db or sqlite:///absolute/file.db",
+        ));
+    }
     if path.contains('?') {
         return Err(bad_connection(
             "a sqlite URL takes no parameters: write a ? in the file's name as %3F",
@@ -620,24 +654,19 @@ fn from_parts(json: &str) -> Result<Settings> {
             code: Code::InvalidConnection,
             ..error
         })?;
-    let text = |key: &str| {
-        parts.optional_string(key).map_err(|error| Error {
-            code: Code::InvalidConnection,
-            ..error
-        })
-    };
-    let dialect =
-        text("dialect")?.ok_or_else(|| bad_connection("connection.dialect is missing: it must be postgres, mysql, mariadb or sqlite"))?;
+    let dialect = parts
+        .part("dialect")?
+        .ok_or_else(|| bad_connection("connection.dialect is missing: it must be postgres, mysql, mariadb or sqlite"))?;
     let mut settings = Settings::defaults(Database::from_dialect(&dialect)?);
     if settings.database == Database::Sqlite {
-        settings.file = sqlite_file(&text("storage")?.unwrap_or_default())?;
+        settings.file = sqlite_file(&parts.part("storage")?.unwrap_or_default())?;
         return Ok(settings);
     }
-    settings.host = text("host")?.unwrap_or(settings.host);
+    settings.host = parts.part("host")?.unwrap_or(settings.host);
     settings.port = parts.port("port")?.unwrap_or(settings.port);
-    settings.socket = text("socketPath")?;
-    settings.name = text("database")?;
-    settings.user = text("user")?;
+    settings.socket = parts.part("socketPath")?;
+    settings.name = parts.part("database")?;
+    settings.user = parts.part("user")?;
     settings.password = parts.password("password")?;
     settings.check()
 }
@@ -683,9 +712,9 @@ fn from_sequelize(json: &str) -> Result<Settings> {
     }
     let write = Fields::read(&"sequelize.options.replication.write", write)?;
     let text = |key: &str| -> Result<Option<String>> {
-        match write.optional_string(key)? {
+        match write.part(key)? {
             Some(value) => Ok(Some(value)),
-            None => config.optional_string(key),
+            None => config.part(key),
         }
     };
     if let Some(pool) = config.get("pool").filter(|pool| pool.starts_with('{')) {
@@ -695,7 +724,7 @@ fn from_sequelize(json: &str) -> Result<Settings> {
         settings.pool_min = pool.count("min", 0, u32::MAX)?.unwrap_or(0).min(settings.pool_max);
     }
     if database == Database::Sqlite {
-        let storage = match options.optional_string("storage")? {
+        let storage = match options.part("storage")? {
             Some(storage) => storage,
             // Made from a URL, it has the file's name as the host, or nothing for `sqlite::memory:`; made from options, it has its default host.
             None => text("host")?
@@ -720,7 +749,7 @@ fn from_sequelize(json: &str) -> Result<Settings> {
         Some(given) => Fields::read(&"sequelize.options.dialectOptions", given)?,
         None => Fields::read(&"sequelize.options.dialectOptions", "{}")?,
     };
-    settings.socket = dialect_options.optional_string("socketPath")?;
+    settings.socket = dialect_options.part("socketPath")?;
     settings.application_name = dialect_options.optional_string("application_name")?;
     // `pg` takes a folder as the host for a Unix socket.
     if settings.host.starts_with('/') {
@@ -771,14 +800,23 @@ impl Settings {
                 "the name of the database is missing: mysql://user:password@host:3306/database",
             ));
         }
-        if [&self.name, &self.user, &self.socket]
+        // To a server it is the end of the text, and what follows is the next setting.
+        let password = self.password.as_ref().map(Secret::reveal);
+        let texts = [&self.name, &self.user, &self.socket, &self.application_name].map(Option::as_deref);
+        if texts
             .into_iter()
+            .chain([Some(&*self.host), password])
             .flatten()
             .any(|text| text.contains('\0'))
-            || self.host.contains('\0')
         {
             return Err(bad_connection(
-                "a host, socket, database or user must not hold the character U+0000",
+                "a host, socket, database, user, password or application_name must not hold the character U+0000",
+            ));
+        }
+        // A login before it, or a path behind it, would be shown wherever the place is named.
+        if self.host.contains(['@', '/']) || self.host.contains(char::is_whitespace) {
+            return Err(bad_connection(
+                "the host must be a name or an address and nothing else: user, password, port and database have places of their own",
             ));
         }
         Ok(self)

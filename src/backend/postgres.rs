@@ -86,6 +86,7 @@ impl Dialect for sqlx::Postgres {
             }
             "22001" | "54000" | "54023" => Error::new(Code::ValueTooLong, message),
             "54001" => Error::invalid(format!("JSON nests too deeply for this server (max_stack_depth): {message}")),
+            "42939" => Error::invalid(format!("options.schema is a name that the server keeps for itself: {message}")),
             "22021" | "22P05" => Error::invalid(format!("a value holds a character that the database can't store: {message}")),
             "08P01" if message.contains("startup parameter") => Error::new(
                 Code::ConnectionFailed,

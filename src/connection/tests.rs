@@ -75,6 +75,24 @@ fn a_url_that_is_wrong_is_refused_without_its_password() {
 }
 
 #[test]
+fn what_a_server_takes_for_the_end_of_a_text_is_refused() {
+    for text in [
+        "postgres://u:p@h/d?application_name=x%00user%00admin",
+        "postgres://u:p%00q@h/d",
+        "postgres://h/d%00x",
+    ] {
+        let error = error_of(url(text));
+        assert!(
+            error.code == Code::InvalidConnection && error.message.contains("U+0000"),
+            "{text}: {}",
+            error.message
+        );
+    }
+    let parts = serde_json::json!({ "parts": { "dialect": "mysql", "database": "d", "password": "a\u{0}b" } });
+    assert!(error_of(Settings::from_json(&parts.to_string(), "{}")).message.contains("U+0000"));
+}
+
+#[test]
 fn places_name_no_user_and_no_password() {
     let place = url("mysql://us3r:hunter2@h:1/db").unwrap().place();
     assert_eq!(place, "MySQL database \"db\" at h:1");
