@@ -20,14 +20,32 @@ const { parse, stringify } = JSON;
 const invalid = (message, cause) => new StateStoreError(message, { code: 'INVALID_ARGUMENT', cause });
 const isObject = (value) => typeof value === 'object' && value !== null;
 
+/** `Array.isArray` throws for a proxy that has been revoked. */
+function isArray(value) {
+  try {
+    return Array.isArray(value);
+  } catch {
+    return false;
+  }
+}
+
 /** A wrong argument in a message: short, and without running any of its code. */
 function describe(value) {
   if (typeof value === 'string') return stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value);
   if (typeof value === 'function' || typeof value === 'symbol') return `a ${typeof value}`;
   if (typeof value === 'bigint') return `${value}n`;
-  if (Array.isArray(value)) return 'an array';
+  if (isArray(value)) return 'an array';
   return isObject(value) ? 'an object' : String(value);
 }
+
+/** Shows what JSON would drop, so that a value of a wrong type is refused and not ignored. `shown` in src/fields.rs reads the mark. */
+function visible(_key, value) {
+  const dropped = typeof value === 'number' ? !Number.isFinite(value) : ['function', 'symbol', 'bigint'].includes(typeof value);
+  return dropped ? { [describe(value)]: 'not JSON' } : value;
+}
+
+/** A field that has a type of its own. A BigInt stays one, so that `JSON.stringify` says what is wrong with it. */
+const typed = (value) => (typeof value === 'bigint' ? value : visible('', value));
 
 // A field's validators and transforms are functions, and its pattern is an object that JSON can't hold, so only what can be read again is stored.
 function storableField(field) {
@@ -55,33 +73,54 @@ function storableBatch(batch) {
   // What is undefined is left out when it is written; null, as a database's client gives it, is to be as well.
   return {
     // As the column has it: no database holds a lone surrogate.
-    id: typeof id === 'string' ? id.toWellFormed() : id,
-    index,
-    status,
+    id: typeof id === 'string' ? id.toWellFormed() : typed(id),
+    index: typed(index),
+    status: typed(status),
     records: [],
-    processedCount,
-    failedCount,
-    recordStartIndex: recordStartIndex ?? undefined,
-    recordEndIndex: recordEndIndex ?? undefined,
+    processedCount: typed(processedCount),
+    failedCount: typed(failedCount),
+    recordStartIndex: typed(recordStartIndex ?? undefined),
+    recordEndIndex: typed(recordEndIndex ?? undefined),
   };
 }
 
 /** A job without the records of its batches, which would make the text as large as the import. */
 function storableJob(job) {
   const { id, config, status, batches, totalRecords, startedAt, completedAt, distributed } = job;
-  const stored = { id, config: storableConfig(config), status, batches, totalRecords, distributed };
-  // A time that is null is one that is not set, as a database's client gives it.
-  stored.startedAt = startedAt ?? undefined;
-  stored.completedAt = completedAt ?? undefined;
+  const stored = {
+    id: typed(id),
+    config: storableConfig(config),
+    status: typed(status),
+    batches: typed(batches),
+    totalRecords: typed(totalRecords),
+    distributed: typed(distributed),
+    // A time that is null is one that is not set, as a database's client gives it.
+    startedAt: typed(startedAt ?? undefined),
+    completedAt: typed(completedAt ?? undefined),
+  };
   if (Array.isArray(batches)) {
     stored.batches = batches.map(storableBatch);
     if (batches.some((batch) => isObject(batch) && batch.workerId !== undefined)) {
       stored.holders = batches.map((batch) =>
-        isObject(batch) ? { workerId: batch.workerId, claimedAt: batch.claimedAt ?? undefined } : {},
+        isObject(batch) ? { workerId: typed(batch.workerId), claimedAt: typed(batch.claimedAt ?? undefined) } : {},
       );
     }
   }
   return stored;
+}
+
+// Records and states are read field by field too: what a class has behind getters counts, and what is not stored does no harm.
+
+function storableRecord(record) {
+  if (!isObject(record) || Array.isArray(record)) return record;
+  const { index, raw, parsed, status, errors, processingError } = record;
+  return { index: typed(index), raw, parsed, status: typed(status), errors: typed(errors), processingError: typed(processingError) };
+}
+
+function storableState(state) {
+  if (Array.isArray(state)) return state;
+  const { batchId, status, processedCount, failedCount } = state;
+  return { batchId: typed(batchId), status: typed(status), processedCount: typed(processedCount), failedCount: typed(failedCount) };
 }
 
 const isSequelize = (source) => typeof source.getDialect === 'function' || (isObject(source.config) && isObject(source.options));
@@ -124,14 +163,10 @@ function connectionSource(source) {
   return isSequelize(source) ? { sequelize: sequelizeSettings(source) } : { parts: source };
 }
 
-/** Shows what JSON would drop, so that an option of a wrong type is refused and not ignored. */
-function visible(_key, value) {
-  const dropped = typeof value === 'number' ? !Number.isFinite(value) : ['function', 'symbol', 'bigint'].includes(typeof value);
-  return dropped ? { [describe(value)]: 'not JSON' } : value;
-}
-
 const write = {
-  plain: (value) => stringify(value),
+  record: (value) => stringify(storableRecord(value)),
+  records: (value) => stringify(Array.isArray(value) ? value.map(storableRecord) : value),
+  state: (value) => stringify(storableState(value)),
   job: (value) => stringify(storableJob(value)),
   options: (value) => stringify(value, visible),
   connection: (value) => stringify(connectionSource(value), visible),
@@ -139,7 +174,7 @@ const write = {
 
 /** Where in a value the thing is that `JSON.stringify` refused: a BigInt, or an object inside itself. Runs only once it has refused. */
 function unwritable(value, path, inside = new Set()) {
-  if (typeof value === 'bigint') return `${path} is ${value}n, and JSON has no BigInt`;
+  if (typeof value === 'bigint') return `${path} is a BigInt, and JSON has none`;
   if (!isObject(value)) return undefined;
   if (inside.has(value)) return `${path} is an object that holds itself`;
   // Deeper than this, the stack ends before JSON does.
@@ -160,18 +195,27 @@ function whyUnwritable(what, value, error) {
   } catch {
     // A getter that throws is what stopped JSON.stringify too: its error says more.
   }
-  return error instanceof Error ? error.message : describe(error);
+  try {
+    // The one way to end the stack here: JSON.stringify calls itself for each level.
+    if (error instanceof RangeError && /call stack/i.test(error.message)) return 'it nests too deeply for JSON.stringify: flatten it';
+    if (error instanceof Error && typeof error.message === 'string') return error.message;
+  } catch {
+    // Anything may be thrown, and this is something that throws again.
+  }
+  return `it throws ${describe(error)}`;
 }
 
-/** The JSON text of an argument, or the error that refuses it. */
+/** The JSON text of an argument, or the error that refuses it: whatever the argument is and does, nothing is thrown here. */
 function encode(how, what, value) {
-  const isUrl = how === 'connection' && typeof value === 'string';
-  if ((!isObject(value) && !isUrl) || (how === 'connection' && Array.isArray(value))) {
-    const expected =
-      how === 'connection' ? 'a URL, connection options or a Sequelize instance' : what === 'records' ? 'an array' : 'an object';
-    return invalid(`${what} must be ${expected}, not ${describe(value)}`);
-  }
   try {
+    const isUrl = how === 'connection' && typeof value === 'string';
+    if ((!isObject(value) && !isUrl) || (how === 'connection' && Array.isArray(value))) {
+      const expected =
+        how === 'connection' ? 'a URL, connection options or a Sequelize instance' : how === 'records' ? 'an array' : 'an object';
+      // A URL in place of the options holds a password, perhaps.
+      const given = how === 'options' && typeof value === 'string' ? 'a string' : describe(value);
+      return invalid(`${what} must be ${expected}, not ${given}`);
+    }
     const text = write[how](value);
     return text === undefined ? invalid(`${what} must be an object, and its toJSON gives ${describe(text)}`) : text;
   } catch (error) {

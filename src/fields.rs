@@ -44,6 +44,10 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 
 /// A JSON value in a message, cut where it is long.
 pub fn shown(json: &str) -> String {
+    // What JSON has no word for, as index.js marks it.
+    if let Some(marked) = json.strip_prefix("{\"").and_then(|rest| rest.strip_suffix("\":\"not JSON\"}")) {
+        return marked.to_owned();
+    }
     match json.char_indices().nth(80) {
         None => json.to_owned(),
         Some((end, _)) => format!("{}… ({} characters)", &json[..end], json.chars().count()),

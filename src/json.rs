@@ -84,14 +84,19 @@ impl From<napi::Error> for Refusal<'_> {
 }
 
 impl<'env> Refusal<'env> {
-    /// The refusal as a JavaScript error, for a constructor to throw.
-    pub fn into_thrown(self, env: &'env Env) -> napi::Error {
-        let value = match self {
+    /// The refusal as a JavaScript error.
+    fn into_value(self, env: &'env Env) -> napi::Result<Unknown<'env>> {
+        match self {
             Refusal::Error(error) => js_error(env, &error),
             Refusal::Value(value) => Ok(value),
-            Refusal::Engine(error) => Err(error),
-        };
-        value.map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
+            Refusal::Engine(error) => js_error(env, &Error::internal(format!("the call could not be read: {}", error.reason))),
+        }
+    }
+
+    /// The refusal for a constructor to throw.
+    pub fn into_thrown(self, env: &'env Env) -> napi::Error {
+        self.into_value(env)
+            .map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
     }
 }
 
@@ -241,11 +246,7 @@ pub fn resolved(env: &Env) -> napi::Result<PromiseRaw<'_, Outcome>> {
 
 /// The promise of a call that was refused before it began.
 pub fn refused<'env>(env: &'env Env, refusal: Refusal<'env>) -> napi::Result<PromiseRaw<'env, Outcome>> {
-    match refusal {
-        Refusal::Error(error) => PromiseRaw::reject(env, js_error(env, &error)?),
-        Refusal::Value(value) => PromiseRaw::reject(env, value),
-        Refusal::Engine(error) => Err(error),
-    }
+    PromiseRaw::reject(env, refusal.into_value(env)?)
 }
 
 /// A question for a password on its way to the user's function, and the way back for the answer.

@@ -67,7 +67,7 @@ fn token<'env>(env: &'env Env, fence: Unknown<'env>) -> Prepared<'env, Option<i3
     if is_absent(&fence)? {
         Ok(None)
     } else {
-        Ok(token_from_json(&encode(env, "plain", "fence", fence)?)?)
+        Ok(token_from_json(&encode(env, "options", "fence", fence)?)?)
     }
 }
 
@@ -161,7 +161,7 @@ impl SqlxStateStore {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let state = BatchState::from_json(&batch_id, &encode(env, "plain", "state", state)?)?;
+            let state = BatchState::from_json(&batch_id, &encode(env, "state", "state", state)?)?;
             let token = token(env, fence)?;
             let mut turn = store.turns.of_batch(&job_id, &batch_id);
             Ok(async move {
@@ -184,7 +184,7 @@ impl SqlxStateStore {
             let pass = self.operations.gate.enter()?;
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let record = Record::from_json(&"record", &encode(env, "plain", "record", record)?)?;
+            let record = Record::from_json(&"record", &encode(env, "record", "record", record)?)?;
             let token = token(env, fence)?;
             Ok((pass, self.operations.save_record(job_id, batch_id, record, token)?))
         };
@@ -227,7 +227,7 @@ impl SqlxStateStore {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let records = Record::list_from_json("records", &encode(env, "plain", "records", records)?)?;
+            let records = Record::list_from_json("records", &encode(env, "records", "records", records)?)?;
             let place = (!records.is_empty()).then(|| store.enter_bulk(&job_id, &records));
             Ok(async move {
                 if let Some(place) = place {

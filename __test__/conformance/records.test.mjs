@@ -1,27 +1,12 @@
-// Guarantees of the records: how they are saved, what a JSON column holds, how they are read, and the `records` iterator.
+// Guarantees of the records: how they are saved, how they are read, and the `records` iterator. What their columns hold: fidelity.test.mjs.
 
 import { describe, expect, test } from 'vitest';
-import { collect, jobOf, newId, onEveryDatabase, recordOf, rejection } from '../support/suite.mjs';
+import { collect, nested, newId, onEveryDatabase, recordOf, rejection } from '../support/suite.mjs';
 
 const statuses = ['pending', 'valid', 'invalid', 'processed', 'failed'];
 const range = (from, to) => Array.from({ length: to - from }, (_, offset) => from + offset);
 
-/** A value of so many nested levels. */
-const nested = (levels) => JSON.parse('['.repeat(levels) + ']'.repeat(levels));
-
 onEveryDatabase((on) => {
-  /** A record as it comes back. */
-  const stored = async (fields) => {
-    const [id, batch] = [newId(), newId('batch')];
-    await on.store.saveProcessedRecord(id, batch, recordOf(0, fields));
-    const [record] = await on.store.getBatchRecords(id, batch);
-    const many = newId();
-    await on.store.saveBatchRecords(many, batch, [recordOf(0, fields)]);
-    expect(await on.store.getBatchRecords(many, batch)).toStrictEqual([record]);
-    expect(await collect(on.store.records(many))).toStrictEqual([record]);
-    return record;
-  };
-
   describe('records of a megabyte', () => {
     test('are read by every method, in the order of their indexes', { timeout: 120_000 }, async () => {
       const [id, batch] = [newId(), newId('batch')];
@@ -124,20 +109,20 @@ onEveryDatabase((on) => {
     });
 
     test('has no key for what it was saved without', async () => {
-      const record = await stored({ processingError: undefined });
+      const record = await on.stored({ processingError: undefined });
       expect(Object.keys(record).sort()).toEqual(['errors', 'index', 'parsed', 'raw', 'status']);
     });
 
     test('does not bring its retryCount back: it has no column', async () => {
-      expect(await stored({ retryCount: 3 })).not.toHaveProperty('retryCount');
+      expect(await on.stored({ retryCount: 3 })).not.toHaveProperty('retryCount');
     });
 
     test('without errors has none', async () => {
-      expect((await stored({ errors: undefined })).errors).toEqual([]);
+      expect((await on.stored({ errors: undefined })).errors).toEqual([]);
     });
 
     test.each(statuses)('keeps the status %s', async (status) => {
-      expect((await stored({ status })).status).toBe(status);
+      expect((await on.stored({ status })).status).toBe(status);
     });
 
     test('takes the place of the one with the same index, as a whole, also from another batch', async () => {
@@ -178,173 +163,6 @@ onEveryDatabase((on) => {
       expect(more).toEqual([]);
       expect(row).toMatchObject({ jobId: id, batchId: 'b', recordIndex: 5, status: 'invalid', processingError: null });
       expect([row.raw, row.parsed, row.errors].map((text) => JSON.parse(text))).toEqual([record.raw, record.parsed, record.errors]);
-    });
-  });
-
-  describe('a JSON value', () => {
-    test.each([null, true, false, 0, -1.5, '', 'text', [[]], {}, [1, 'a', null]].map((value) => [JSON.stringify(value), value]))(
-      'may be %s, as raw and as parsed',
-      async (_, value) => {
-        expect(await stored({ raw: value, parsed: value })).toMatchObject({ raw: value, parsed: value });
-      },
-    );
-
-    test('is what JSON.stringify makes of it', async () => {
-      class Money {
-        toJSON() {
-          return '12.50 €';
-        }
-      }
-      const value = {
-        date: new Date(1_700_000_000_123),
-        money: new Money(),
-        boxed: Object('text'),
-        map: new Map([[1, 2]]),
-        nan: NaN,
-        infinity: Infinity,
-        minusZero: -0,
-        gone: undefined,
-        method() {},
-        [Symbol('s')]: 1,
-        list: [undefined, () => 1, NaN, new Date(0)],
-        inherited: Object.create({ no: 1 }, { yes: { value: 1, enumerable: true } }),
-      };
-      const expected = JSON.parse(JSON.stringify(value));
-      const errors = [{ field: 'f', message: 'm', code: 'c', value: new Date(0), metadata: value }];
-      const record = await stored({ raw: value, parsed: value, errors });
-      expect(record.raw).toStrictEqual(expected);
-      expect(record.parsed).toStrictEqual(expected);
-      expect(record.errors).toStrictEqual([{ field: 'f', message: 'm', code: 'c', value: '1970-01-01T00:00:00.000Z', metadata: expected }]);
-    });
-
-    test('keeps every digit of a number', async () => {
-      const numbers = [0.1 + 0.2, 1 / 3, 1e21, 1.7976931348623157e308, 5e-324, 2.2250738585072014e-308, 9007199254740991, -(2 ** 53)];
-      numbers.push(123456789012345680000, 4.35, 100, 1e-7, 18446744073709552000, -9223372036854775808, 1.0000000000000002);
-      expect((await stored({ raw: numbers })).raw).toStrictEqual(numbers);
-    });
-
-    test('keeps every character, U+0000 and U+2028 too', async () => {
-      const text = 'plain "quoted" \\ / \b\f\n\r\t \u0000 \u0001 \u001f \u007f \u2028 é ü 漢字 😀 👩‍👩‍👧 \uFEFF \uFFFF \'; --';
-      expect(await stored({ raw: { text, [text]: 1 }, parsed: text })).toMatchObject({ raw: { text, [text]: 1 }, parsed: text });
-    });
-
-    test('keeps keys that mean something to JavaScript', async () => {
-      const raw = JSON.parse('{"__proto__": {"a": 1}, "constructor": 2, "toString": 3, "": 4}');
-      const back = (await stored({ raw })).raw;
-      expect(Object.keys(back).sort()).toEqual(Object.keys(raw).sort());
-      expect(Object.getOwnPropertyDescriptor(back, '__proto__').value).toEqual({ a: 1 });
-      expect(Object.getPrototypeOf(back)).toBe(Object.prototype);
-    });
-
-    on.except(['mysql'], 'its JSON type sorts the keys')('keeps the order of its keys', async () => {
-      const value = { zz: 1, b: { y: 1, x: [{ d: 1, c: 2 }] }, aaa: 2, a: 3 };
-      const record = await stored({ raw: value, parsed: value, errors: [{ message: 'm', field: 'f', code: 'c' }] });
-      expect(JSON.stringify(record.raw)).toBe(JSON.stringify(value));
-      expect(JSON.stringify(record.parsed)).toBe(JSON.stringify(value));
-      expect(Object.keys(record.errors[0])).toEqual(['message', 'field', 'code']);
-    });
-
-    test('may be large', async () => {
-      const raw = { text: 'é'.repeat(1_000_000) };
-      expect((await stored({ raw })).raw).toEqual(raw);
-    });
-
-    const lone = { half: 'a\ud800b', other: '\udc00', '\udbff': 1, whole: '\ud83d\ude00' };
-    on.except(['mysql', 'mariadb'], 'it refuses lone surrogates')('keeps lone surrogates', async () => {
-      expect((await stored({ raw: lone })).raw).toStrictEqual(lone);
-    });
-
-    on.except(['postgres', 'sqlite'], 'it keeps them')('has U+FFFD for lone surrogates', async () => {
-      const replaced = { half: 'a\ufffdb', other: '\ufffd', '\ufffd': 1, whole: '😀' };
-      const record = await stored({ raw: lone, errors: [{ field: '\ud800', message: 'm', code: 'c' }] });
-      expect(record.raw).toStrictEqual(replaced);
-      expect(record.errors[0].field).toBe('\ufffd');
-    });
-
-    const deepest = { mysql: 100, mariadb: 31 }[on.dialect];
-    test(`may be nested ${deepest ?? 1_000} levels deep`, async () => {
-      const raw = nested(deepest ?? 1_000);
-      expect((await stored({ raw })).raw).toEqual(raw);
-    });
-
-    on.except(['postgres', 'sqlite'], 'it sets no such limit')(
-      'that is nested deeper is refused with INVALID_ARGUMENT, which says so, and nothing is written',
-      async () => {
-        const id = newId();
-        for (const fields of [{ raw: nested(deepest + 1) }, { parsed: nested(deepest + 1) }]) {
-          const error = await rejection(on.store.saveProcessedRecord(id, 'b', recordOf(1, fields)), 'INVALID_ARGUMENT');
-          expect(error.message).toMatch(/nest|deep|level/i);
-          expect(error.message).toContain(String(deepest));
-          await rejection(on.store.saveBatchRecords(id, 'b', [recordOf(0), recordOf(1, fields)]), 'INVALID_ARGUMENT');
-        }
-        expect(await collect(on.store.records(id))).toEqual([]);
-        const job = jobOf(1, { config: { batchSize: 1, deep: nested(deepest + 1) } });
-        await rejection(on.store.saveJobState(job), 'INVALID_ARGUMENT');
-        expect(await on.store.getJobState(job.id)).toBeNull();
-      },
-    );
-
-    const cycle = {};
-    cycle.self = cycle;
-    test.each([
-      ['raw: a BigInt', { raw: { n: 1n } }],
-      ['raw: a cycle', { raw: cycle }],
-      ['parsed: a BigInt', { parsed: [1n] }],
-      ['parsed: a cycle', { parsed: cycle }],
-      ['errors: a BigInt', { errors: [{ field: 'f', message: 'm', code: 'c', value: 1n }] }],
-      ['errors: a cycle', { errors: [{ field: 'f', message: 'm', code: 'c', metadata: cycle }] }],
-    ])('that JSON.stringify refuses is refused with its TypeError as cause, and nothing is written (%s)', async (_, fields) => {
-      const id = newId();
-      const single = await rejection(on.store.saveProcessedRecord(id, 'b', recordOf(0, fields)), 'INVALID_ARGUMENT');
-      expect(single.cause).toBeInstanceOf(TypeError);
-      expect(single.retryable).toBe(false);
-      const bulk = await rejection(on.store.saveBatchRecords(id, 'b', [recordOf(1), recordOf(2, fields)]), 'INVALID_ARGUMENT');
-      expect(bulk.cause).toBeInstanceOf(TypeError);
-      expect(await collect(on.store.records(id))).toEqual([]);
-    });
-  });
-
-  describe('a processingError', () => {
-    test('keeps every character but those that a column of text can’t hold', async () => {
-      const text = '"quoted" \\ \n\t\u0001\u2028 é 漢字 😀 \'; drop table x; --';
-      expect((await stored({ processingError: text })).processingError).toBe(text);
-      expect((await stored({ processingError: '' })).processingError).toBe('');
-    });
-
-    on.except(['postgres'], 'its text has no U+0000')('keeps U+0000', async () => {
-      expect((await stored({ processingError: 'a\u0000b\u0000' })).processingError).toBe('a\u0000b\u0000');
-    });
-
-    on.except(['mysql', 'mariadb', 'sqlite'], 'it keeps U+0000')('has U+FFFD for U+0000', async () => {
-      expect((await stored({ processingError: 'a\u0000b\u0000' })).processingError).toBe('a\ufffdb\ufffd');
-    });
-
-    test('has U+FFFD for a lone surrogate, which UTF-8 can’t hold', async () => {
-      expect((await stored({ processingError: 'a\ud800b 😀' })).processingError).toBe('a\ufffdb 😀');
-    });
-
-    on.except(['mysql', 'mariadb'], 'its column holds 65,535 bytes')('may be long', async () => {
-      const text = 'é😀'.repeat(100_000);
-      expect((await stored({ processingError: text })).processingError).toBe(text);
-    });
-
-    test('of 65,535 bytes comes back whole', async () => {
-      const text = `x${'é'.repeat(32_767)}`;
-      expect(Buffer.byteLength(text)).toBe(65_535);
-      expect((await stored({ processingError: text })).processingError).toBe(text);
-    });
-
-    on.except(['postgres', 'sqlite'], 'it sets no such limit')('that is longer is cut at a character, and ends in … [cut]', async () => {
-      for (const text of [`x${'é'.repeat(32_767)}y`, `${'😀'.repeat(20_000)}`, `xx${'漢'.repeat(100_000)}`]) {
-        const { processingError: cut } = await stored({ processingError: text });
-        expect(cut.endsWith('… [cut]')).toBe(true);
-        const kept = cut.slice(0, -'… [cut]'.length);
-        expect(text.startsWith(kept)).toBe(true);
-        expect(cut).not.toContain('\ufffd');
-        expect(cut.isWellFormed?.() ?? true).toBe(true);
-        expect(Buffer.byteLength(cut)).toBeLessThanOrEqual(65_535);
-        expect(Buffer.byteLength(cut)).toBeGreaterThan(65_000);
-      }
     });
   });
 

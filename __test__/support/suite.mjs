@@ -86,6 +86,24 @@ class Subject {
     return (name, ...rest) => test.skip(`${name} [exempt, ${this.database.name}: ${reason}]`, ...rest);
   }
 
+  /** A record of these fields as it comes back: the same from either way to save it and every way to read it. */
+  async stored(fields) {
+    const record = recordOf(0, fields);
+    const [single, many, batch] = [newId(), newId(), newId('batch')];
+    await this.store.saveProcessedRecord(single, batch, record);
+    await this.store.saveBatchRecords(many, batch, [record]);
+    const [back] = await this.store.getBatchRecords(single, batch);
+    const { getFailedRecords, getPendingRecords, getProcessedRecords } = this.store;
+    const byStatus =
+      { failed: getFailedRecords, invalid: getFailedRecords, processed: getProcessedRecords }[record.status] ?? getPendingRecords;
+    for (const id of [single, many]) {
+      expect(await this.store.getBatchRecords(id, batch)).toStrictEqual([back]);
+      expect(await byStatus.call(this.store, id)).toStrictEqual([back]);
+      expect(await collect(this.store.records(id))).toStrictEqual([back]);
+    }
+    return back;
+  }
+
   /** The rows of a job's batches, by index. */
   async rows(jobId) {
     return this.query('select * from "batchactions_batches" where "jobId" = ? order by "batchIndex"', [jobId]);
@@ -177,6 +195,11 @@ export function jobOf(batches = 3, fields = {}) {
 /** A record, as the engine saves it. */
 export function recordOf(index, fields = {}) {
   return { index, raw: { n: String(index) }, parsed: { n: index }, status: 'processed', errors: [], ...fields };
+}
+
+/** An array in an array, and so on: of so many levels. */
+export function nested(levels) {
+  return JSON.parse('['.repeat(levels) + ']'.repeat(levels));
 }
 
 /** What `updateBatchState` is given. */

@@ -77,7 +77,7 @@ impl Dialect for sqlx::MySql {
                 Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
             }
             1153 => Error::new(Code::ValueTooLong, format!("{message}: raise the server's max_allowed_packet")),
-            1406 => Error::new(Code::ValueTooLong, message),
+            1406 | 3150 | 3151 => Error::new(Code::ValueTooLong, message),
             1062 | 1048 | 1451 | 1452 | 3819 => Error::new(Code::Constraint, message),
             1267 | 1270 | 1271 => Error::invalid(format!(
                 "a value holds a character that the tables' character set can't store (convert them to utf8mb4): {message}"

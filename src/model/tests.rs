@@ -91,6 +91,24 @@ fn what_is_wrong_with_a_record_is_named_with_its_value() {
 }
 
 #[test]
+fn json_may_nest_deeper_than_any_stack() {
+    // Deeper than V8 writes it; skipping a value takes no stack here, as reading it into a tree would.
+    let nested = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    let json = format!(r#"{{"index":0,"status":"valid","raw":{nested},"parsed":{{"a":{nested}}},"errors":{nested}}}"#);
+    let mut record = Record::from_json(&"record", &json).unwrap();
+    assert_eq!((record.raw.len(), record.errors.len()), (nested.len(), nested.len()));
+    assert!(ColumnLimits::NONE.fit_record(&mut record).is_ok());
+    let shallow = ColumnLimits {
+        json_depth: Some(31),
+        ..ColumnLimits::NONE
+    };
+    assert!(refused(shallow.fit_record(&mut record)).contains("nests 1000000 levels deep"));
+    let job = format!(r#"{{"id":"j","status":"CREATED","config":{{"deep":{nested}}},"batches":[]}}"#);
+    assert_eq!(Job::from_json(&job).unwrap().config.len(), nested.len() + 9);
+    assert!(refused(Fields::read(&"options", &nested).map(|_| ())).starts_with("options must be an object"));
+}
+
+#[test]
 fn of_records_with_one_index_the_last_counts() {
     let json = |index: i32, status: &str| format!(r#"{{"index":{index},"raw":0,"parsed":0,"status":"{status}"}}"#);
     let list = format!("[{},{},{}]", json(1, "valid"), json(2, "valid"), json(1, "failed"));
