@@ -38,14 +38,25 @@ function describe(value) {
   return isObject(value) ? 'an object' : String(value);
 }
 
-/** Shows what JSON would drop, so that a value of a wrong type is refused and not ignored. `shown` in src/fields.rs reads the mark. */
-function visible(_key, value) {
-  const dropped = typeof value === 'number' ? !Number.isFinite(value) : ['function', 'symbol', 'bigint'].includes(typeof value);
-  return dropped ? { [describe(value)]: 'not JSON' } : value;
+/** A value that JSON has no word for. `shown` in src/fields.rs reads the mark. */
+const marked = (value) => ({ [describe(value)]: 'not JSON' });
+
+/** Whether JSON would drop the value or make it null. */
+const isDropped = (value) =>
+  typeof value === 'number' ? !Number.isFinite(value) : ['function', 'symbol', 'bigint'].includes(typeof value);
+
+const isBoxed = (value) => value instanceof String || value instanceof Number || value instanceof Boolean;
+
+/** For `JSON.stringify`: shows what it would drop or make another thing of, so that an option of a wrong type is refused and not ignored. */
+function visible(key, value) {
+  return isDropped(value) || value !== this[key] || isBoxed(value) ? marked(this[key]) : value;
 }
 
-/** A field that has a type of its own. A BigInt stays one, so that `JSON.stringify` says what is wrong with it. */
-const typed = (value) => (typeof value === 'bigint' ? value : visible('', value));
+/** A field of a job, batch or record that has a type of its own. A BigInt stays one, so that `JSON.stringify` says what is wrong with it. */
+function typed(value) {
+  if (typeof value === 'bigint' || isArray(value)) return value;
+  return isObject(value) || isDropped(value) ? marked(value) : value;
+}
 
 // A field's validators and transforms are functions, and its pattern is an object that JSON can't hold, so only what can be read again is stored.
 function storableField(field) {

@@ -1,323 +1,407 @@
-// Every argument that is not what it must be: the call rejects with INVALID_ARGUMENT, names what was wrong, and changes nothing. It never
-// throws where it is called.
+// Every argument of every method, of every kind that it must not be: the call rejects with a code, names what is wrong, and changes nothing. It never
+// throws where it is called, and it does not need the database to know.
 
-import { describe, expect, test } from 'vitest';
-import { collect, jobOf, newId, onEveryDatabase, recordOf, rejection, stateOf } from '../support/suite.mjs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { KINDS, kindsBut } from '../support/kinds.mjs';
+import { startServer } from '../support/servers.mjs';
+import { collect, jobOf, onEveryDatabase, recordOf, SqlxStateStore, StateStoreError, stateOf } from '../support/suite.mjs';
 
-/** What a value looks like in a test's name. */
-const show = (value) => {
-  if (typeof value === 'bigint') return `${value}n`;
-  if (typeof value === 'symbol' || typeof value === 'function' || Number.isNaN(value)) return String(value);
-  return JSON.stringify(value) ?? 'undefined';
+/** What each type of argument refuses. What JSON can't write at all comes last: everywhere it is a wrong value of a field that holds JSON. */
+const UNWRITABLE = ['a BigInt', 'a cycle', ...Object.keys(KINDS).filter((kind) => /throws|revoked/.test(kind))];
+const INTEGERS = ['a number', 'a negative number'];
+const NOT_GIVEN = ['undefined', 'null'];
+const REFUSED_BY = {
+  id: kindsBut('text', 'empty text'),
+  'optional id': kindsBut('text', 'empty text', ...NOT_GIVEN),
+  integer: kindsBut(...INTEGERS),
+  'optional integer': kindsBut(...INTEGERS, 'undefined'),
+  'optional or null integer': kindsBut(...INTEGERS, ...NOT_GIVEN),
+  'optional or null time': kindsBut(...INTEGERS, '2 ** 31', ...NOT_GIVEN),
+  'optional time': kindsBut(...INTEGERS, '2 ** 31', 'undefined'),
+  duration: kindsBut('a number', 'a fraction', '2 ** 31'),
+  'page length': kindsBut('a number', 'undefined'),
+  // Text that is another batch's is refused too.
+  'id of the batch': kindsBut(),
+  status: kindsBut(),
+  'optional status': kindsBut(...NOT_GIVEN),
+  'optional boolean': kindsBut('a boolean', ...NOT_GIVEN),
+  'optional text': kindsBut('text', 'empty text', 'long text', 'U+0000', ...NOT_GIVEN),
+  // A thing whose fields are read and then found missing.
+  thing: kindsBut(),
+  // Nothing in it has to be there.
+  options: kindsBut('undefined', 'an object', 'a Map', 'a promise'),
+  list: kindsBut(),
+  'optional list': kindsBut('an array', ...NOT_GIVEN),
+  config: kindsBut('an object', 'a Map', 'a promise'),
+  json: ['undefined', 'a symbol', 'a function', 'a revoked proxy of a function', ...UNWRITABLE],
 };
+/** Longer than its column: refused with a code of its own. */
+const TOO_LONG = ['id', 'optional id', 'id of the batch'];
 
-const notText = [undefined, null, 42, true, {}, ['x'], 1n, Symbol('s')];
-const notObject = [undefined, null, 42, 'x', true, 1n];
-const notInt32 = [undefined, null, '1', 1.5, NaN, Infinity, 2 ** 31, -(2 ** 31) - 1, 1n, {}];
-const notStatus = [undefined, null, 'DONE', '', 7, {}, 'completed'];
-const notRecordStatus = [undefined, null, 'DONE', '', 7, {}, 'PROCESSED'];
+/** `[method, what the message names, type, call(store, job, value)]`. The job is stored, with two batches, the first with one record. */
+const ARGUMENTS = [];
+const refuse = (method, name, type, call) => ARGUMENTS.push([method, name, type, call]);
 
-/**
- * `[method, what the message names, wrong value, call(store, job, value)]`. The job is stored, with two batches, the first of which has
- * one record. What the value is in place of is right in every other respect.
- */
-const cases = [];
-const refuse = (method, name, values, call) => values.forEach((value) => cases.push([method, name, value, call]));
-
-// Ids.
-refuse('getJobState', 'jobId', notText, (store, job, value) => store.getJobState(value));
-refuse('updateBatchState', 'jobId', notText, (store, job, value) => store.updateBatchState(value, 'b', stateOf('b', 'COMPLETED')));
-refuse('updateBatchState', 'batchId', notText, (store, job, value) => store.updateBatchState(job.id, value, stateOf('b', 'COMPLETED')));
-refuse('saveProcessedRecord', 'jobId', notText, (store, job, value) => store.saveProcessedRecord(value, 'b', recordOf(9)));
-refuse('saveProcessedRecord', 'batchId', notText, (store, job, value) => store.saveProcessedRecord(job.id, value, recordOf(9)));
-refuse('saveBatchRecords', 'jobId', notText, (store, job, value) => store.saveBatchRecords(value, 'b', [recordOf(9)]));
-refuse('saveBatchRecords', 'batchId', notText, (store, job, value) => store.saveBatchRecords(job.id, value, [recordOf(9)]));
-refuse('getFailedRecords', 'jobId', notText, (store, job, value) => store.getFailedRecords(value));
-refuse('getPendingRecords', 'jobId', notText, (store, job, value) => store.getPendingRecords(value));
-refuse('getProcessedRecords', 'jobId', notText, (store, job, value) => store.getProcessedRecords(value));
-refuse('getBatchRecords', 'jobId', notText, (store, job, value) => store.getBatchRecords(value, 'b'));
-refuse('getBatchRecords', 'batchId', notText, (store, job, value) => store.getBatchRecords(job.id, value));
-refuse('records', 'jobId', notText, (store, job, value) => store.records(value).next());
-refuse('getProgress', 'jobId', notText, (store, job, value) => store.getProgress(value));
-refuse('claimBatch', 'jobId', notText, (store, job, value) => store.claimBatch(value, 'w'));
-refuse('claimBatch', 'workerId', notText, (store, job, value) => store.claimBatch(job.id, value));
-refuse('releaseBatch', 'jobId', notText, (store, job, value) => store.releaseBatch(value, job.batches[0].id, 'w'));
-refuse('releaseBatch', 'batchId', notText, (store, job, value) => store.releaseBatch(job.id, value, 'w'));
-refuse('releaseBatch', 'workerId', notText, (store, job, value) => store.releaseBatch(job.id, job.batches[0].id, value));
-refuse('renewBatch', 'jobId', notText, (store, job, value) => store.renewBatch(value, job.batches[0].id, 'w'));
-refuse('renewBatch', 'batchId', notText, (store, job, value) => store.renewBatch(job.id, value, 'w'));
-refuse('renewBatch', 'workerId', notText, (store, job, value) => store.renewBatch(job.id, job.batches[0].id, value));
-refuse('reclaimStaleBatches', 'jobId', notText, (store, job, value) => store.reclaimStaleBatches(value, 1_000));
-refuse('getDistributedStatus', 'jobId', notText, (store, job, value) => store.getDistributedStatus(value));
-refuse('tryFinalizeJob', 'jobId', notText, (store, job, value) => store.tryFinalizeJob(value));
-refuse('deleteJob', 'jobId', notText, (store, job, value) => store.deleteJob(value));
-
-// Jobs.
-const withJob = (fields) => (store, job, value) => store.saveJobState({ ...job, status: 'PAUSED', ...fields(value, job) });
-const withBatch = (fields) => withJob((value, job) => ({ batches: [job.batches[0], { ...job.batches[1], ...fields(value) }] }));
-refuse('saveJobState', 'job', notObject, (store, job, value) => store.saveJobState(value));
-refuse(
-  'saveJobState',
-  'id',
-  notText,
-  withJob((id) => ({ id })),
-);
-refuse(
-  'saveJobState',
-  'status',
-  notStatus,
-  withJob((status) => ({ status })),
-);
-refuse(
-  'saveJobState',
-  'config',
-  notObject,
-  withJob((config) => ({ config })),
-);
-refuse(
-  'saveJobState',
-  'batches',
-  [undefined, null, {}, 'x', 3],
-  withJob((batches) => ({ batches })),
-);
-refuse(
-  'saveJobState',
-  'batches',
-  [null, 'x', 3],
-  withJob((batch, job) => ({ batches: [job.batches[0], batch] })),
-);
-refuse(
-  'saveJobState',
-  'totalRecords',
-  ['1', 1.5, NaN, 2 ** 31, 1n, {}],
-  withJob((totalRecords) => ({ totalRecords })),
-);
-refuse(
-  'saveJobState',
-  'startedAt',
-  ['1', NaN, Infinity, 1n, {}],
-  withJob((startedAt) => ({ startedAt })),
-);
-refuse(
-  'saveJobState',
-  'completedAt',
-  ['1', NaN, Infinity, 1n, {}],
-  withJob((completedAt) => ({ completedAt })),
-);
-refuse(
-  'saveJobState',
-  'id',
-  notText,
-  withBatch((id) => ({ id })),
-);
-refuse(
-  'saveJobState',
-  'index',
-  notInt32,
-  withBatch((index) => ({ index })),
-);
-refuse(
-  'saveJobState',
-  'status',
-  notStatus,
-  withBatch((status) => ({ status })),
-);
-refuse(
-  'saveJobState',
-  'processedCount',
-  ['1', 1.5, NaN, 2 ** 31, 1n],
-  withBatch((processedCount) => ({ processedCount })),
-);
-refuse(
-  'saveJobState',
-  'failedCount',
-  ['1', 1.5, NaN, 2 ** 31, 1n],
-  withBatch((failedCount) => ({ failedCount })),
-);
-refuse(
-  'saveJobState',
-  'recordStartIndex',
-  ['1', 1.5, NaN, 2 ** 31, 1n],
-  withBatch((recordStartIndex) => ({ recordStartIndex })),
-);
-refuse(
-  'saveJobState',
-  'recordEndIndex',
-  ['1', 1.5, NaN, 2 ** 31, 1n],
-  withBatch((recordEndIndex) => ({ recordEndIndex })),
-);
-
-// The states of batches, and fences.
-const update = (fields) => (store, job, value) =>
-  store.updateBatchState(job.id, job.batches[0].id, { ...stateOf(job.batches[0].id, 'COMPLETED'), ...fields(value) });
-refuse('updateBatchState', 'state', notObject, (store, job, value) => store.updateBatchState(job.id, job.batches[0].id, value));
-refuse(
-  'updateBatchState',
-  'status',
-  notStatus,
-  update((status) => ({ status })),
-);
-refuse(
-  'updateBatchState',
-  'processedCount',
-  notInt32,
-  update((processedCount) => ({ processedCount })),
-);
-refuse(
-  'updateBatchState',
-  'failedCount',
-  notInt32,
-  update((failedCount) => ({ failedCount })),
-);
-const notToken = ['1', 1.5, NaN, Infinity, 1n, {}];
-refuse('updateBatchState', 'token', notToken, (store, job, token) =>
-  store.updateBatchState(job.id, job.batches[0].id, stateOf(job.batches[0].id, 'COMPLETED'), { token }),
-);
-refuse('saveProcessedRecord', 'token', notToken, (store, job, token) =>
-  store.saveProcessedRecord(job.id, job.batches[0].id, recordOf(9), { token }),
-);
-refuse('renewBatch', 'token', notToken, (store, job, token) => store.renewBatch(job.id, job.batches[0].id, 'w', { token }));
-refuse('saveProcessedRecord', 'fence', [42, 'x', true], (store, job, value) =>
-  store.saveProcessedRecord(job.id, job.batches[0].id, recordOf(9), value),
-);
-refuse('updateBatchState', 'fence', [42, 'x', true], (store, job, value) =>
-  store.updateBatchState(job.id, job.batches[0].id, stateOf(job.batches[0].id, 'COMPLETED'), value),
-);
-refuse('renewBatch', 'fence', [42, 'x', true], (store, job, value) => store.renewBatch(job.id, job.batches[0].id, 'w', value));
-
-// Records.
-const single = (fields) => (store, job, value) =>
-  store.saveProcessedRecord(job.id, job.batches[0].id, { ...recordOf(0, { raw: 'new' }), ...fields(value) });
-const bulk = (fields) => (store, job, value) =>
-  store.saveBatchRecords(job.id, job.batches[0].id, [recordOf(0, { raw: 'new' }), { ...recordOf(1), ...fields(value) }]);
-const nothing = [undefined, () => 1, Symbol('s')];
-refuse('saveProcessedRecord', 'record', notObject, (store, job, value) => store.saveProcessedRecord(job.id, job.batches[0].id, value));
-refuse('saveBatchRecords', 'records', [undefined, null, {}, 'x', 3], (store, job, value) =>
-  store.saveBatchRecords(job.id, job.batches[0].id, value),
-);
-refuse('saveBatchRecords', 'records', [null, 'x', 3, undefined], (store, job, value) =>
-  store.saveBatchRecords(job.id, job.batches[0].id, [recordOf(0, { raw: 'new' }), value]),
-);
-for (const [method, save] of [
-  ['saveProcessedRecord', single],
-  ['saveBatchRecords', bulk],
+for (const method of [
+  'getJobState',
+  'getFailedRecords',
+  'getPendingRecords',
+  'getProcessedRecords',
+  'getProgress',
+  'getDistributedStatus',
+  'tryFinalizeJob',
+  'deleteJob',
 ]) {
-  refuse(
-    method,
-    'index',
-    notInt32,
-    save((index) => ({ index })),
-  );
-  refuse(
-    method,
-    'status',
-    notRecordStatus,
-    save((status) => ({ status })),
-  );
-  refuse(
-    method,
-    'raw',
-    nothing,
-    save((raw) => ({ raw })),
-  );
-  refuse(
-    method,
-    'parsed',
-    nothing,
-    save((parsed) => ({ parsed })),
-  );
-  refuse(
-    method,
-    'errors',
-    ['x', 3, {}, true],
-    save((errors) => ({ errors })),
-  );
-  refuse(
-    method,
-    'processingError',
-    [42, {}, true],
-    save((processingError) => ({ processingError })),
+  refuse(method, 'jobId', 'id', (store, job, value) => store[method](value));
+}
+/** `[method, its other arguments]`, for the methods that are about a batch. */
+const ofBatch = [
+  ['updateBatchState', (batchId) => [stateOf(batchId, 'COMPLETED')]],
+  ['saveProcessedRecord', () => [recordOf(9)]],
+  ['saveBatchRecords', () => [[recordOf(9)]]],
+  ['getBatchRecords', () => []],
+  ['releaseBatch', () => ['w']],
+  ['renewBatch', () => ['w']],
+];
+for (const [method, others] of ofBatch) {
+  refuse(method, 'jobId', 'id', (store, job, value) => store[method](value, 'b', ...others('b')));
+  refuse(method, 'batchId', 'id', (store, job, value) => store[method](job.id, value, ...others(value)));
+}
+refuse('records', 'jobId', 'id', (store, job, value) => store.records(value).next());
+refuse('claimBatch', 'jobId', 'id', (store, job, value) => store.claimBatch(value, 'w'));
+refuse('claimBatch', 'workerId', 'id', (store, job, value) => store.claimBatch(job.id, value));
+refuse('releaseBatch', 'workerId', 'id', (store, job, value) => store.releaseBatch(job.id, job.batches[0].id, value));
+refuse('renewBatch', 'workerId', 'id', (store, job, value) => store.renewBatch(job.id, job.batches[0].id, value));
+refuse('reclaimStaleBatches', 'jobId', 'id', (store, job, value) => store.reclaimStaleBatches(value, 1_000));
+refuse('reclaimStaleBatches', 'timeoutMs', 'duration', (store, job, value) => store.reclaimStaleBatches(job.id, value));
+
+refuse('saveJobState', 'job', 'thing', (store, job, value) => store.saveJobState(value));
+const JOB = {
+  id: 'id',
+  status: 'status',
+  config: 'config',
+  batches: 'list',
+  totalRecords: 'optional integer',
+  startedAt: 'optional or null time',
+  completedAt: 'optional or null time',
+  distributed: 'optional boolean',
+};
+for (const [field, type] of Object.entries(JOB)) {
+  refuse('saveJobState', `job.${field}`, type, (store, job, value) => store.saveJobState({ ...job, status: 'PAUSED', [field]: value }));
+}
+const withBatch = (store, job, batch) => store.saveJobState({ ...job, status: 'PAUSED', batches: [job.batches[0], batch] });
+refuse('saveJobState', 'job.batches[1]', 'thing', withBatch);
+const BATCH = {
+  id: 'id',
+  index: 'integer',
+  status: 'status',
+  processedCount: 'integer',
+  failedCount: 'integer',
+  recordStartIndex: 'optional or null integer',
+  recordEndIndex: 'optional or null integer',
+  workerId: 'optional id',
+};
+for (const [field, type] of Object.entries(BATCH)) {
+  refuse('saveJobState', `job.batches[1].${field}`, type, (store, job, value) =>
+    withBatch(store, job, { ...job.batches[1], [field]: value }),
   );
 }
-refuse('records', 'options', [42, 'x', true], (store, job, value) => store.records(job.id, value).next());
-refuse('records', 'status', ['DONE', 7, ['valid', 'DONE'], [7], {}], (store, job, status) => store.records(job.id, { status }).next());
-refuse('records', 'batchId', [42, {}, ['b']], (store, job, batchId) => store.records(job.id, { batchId }).next());
-refuse('records', 'from', ['1', 1.5, NaN, {}, 1n], (store, job, from) => store.records(job.id, { from }).next());
-
-// Times and pages.
-refuse('reclaimStaleBatches', 'timeoutMs', [undefined, null, '1', NaN, -1, {}, 1n], (store, job, value) =>
-  store.reclaimStaleBatches(job.id, value),
+refuse('saveJobState', 'job.batches[1].claimedAt', 'optional or null time', (store, job, claimedAt) =>
+  withBatch(store, job, { ...job.batches[1], workerId: 'w', claimedAt }),
 );
-refuse('listJobs', 'options', [42, 'x', true], (store, job, value) => store.listJobs(value));
-refuse('listJobs', 'status', ['DONE', 7, {}], (store, job, status) => store.listJobs({ status }));
-refuse('listJobs', 'limit', [0, -1, 1_001, 1.5, NaN, '10', {}, 1n], (store, job, limit) => store.listJobs({ limit }));
-refuse('listJobs', 'after', [42, 'x', true, {}, { id: 7 }, { startedAt: 1 }], (store, job, after) => store.listJobs({ after }));
-refuse('listJobs', 'startedAt', ['x', NaN, {}], (store, job, startedAt) => store.listJobs({ after: { id: 'j', startedAt } }));
+refuse('saveJobState', 'job', 'json but undefined', (store, job, defaultValue) =>
+  store.saveJobState({ ...job, status: 'PAUSED', config: { batchSize: 1, schema: { fields: [{ name: 'f', defaultValue }] } } }),
+);
+// What can't be written is refused; where it is in a column of JSON, the rest is dropped as JSON.stringify drops it.
+REFUSED_BY['json but undefined'] = UNWRITABLE;
+
+const update = (store, job, state, ...fence) => store.updateBatchState(job.id, job.batches[0].id, state, ...fence);
+refuse('updateBatchState', 'state', 'thing', update);
+for (const [field, type] of Object.entries({
+  batchId: 'id of the batch',
+  status: 'status',
+  processedCount: 'integer',
+  failedCount: 'integer',
+})) {
+  refuse('updateBatchState', `state.${field}`, type, (store, job, value) =>
+    update(store, job, { ...stateOf(job.batches[0].id, 'COMPLETED'), [field]: value }),
+  );
+}
+
+const single = (store, job, record, ...fence) => store.saveProcessedRecord(job.id, job.batches[0].id, record, ...fence);
+const bulk = (store, job, records) => store.saveBatchRecords(job.id, job.batches[0].id, records);
+refuse('saveProcessedRecord', 'record', 'thing', single);
+refuse('saveBatchRecords', 'records', 'list', bulk);
+refuse('saveBatchRecords', 'records', 'thing', (store, job, value) => bulk(store, job, [recordOf(0, { raw: 'new' }), value]));
+const RECORD = {
+  index: 'integer',
+  status: 'status',
+  raw: 'json',
+  parsed: 'json',
+  errors: 'optional list',
+  processingError: 'optional text',
+};
+for (const [field, type] of Object.entries(RECORD)) {
+  // What can't be written is named by the whole argument and where it is in it.
+  refuse('saveProcessedRecord', 'record', type, (store, job, value) =>
+    single(store, job, { ...recordOf(0, { raw: 'new' }), [field]: value }),
+  );
+  refuse('saveBatchRecords', 'records', type, (store, job, value) =>
+    bulk(store, job, [recordOf(0, { raw: 'new' }), { ...recordOf(1), [field]: value }]),
+  );
+}
+
+const fenced = [
+  ['updateBatchState', (store, job, fence) => update(store, job, stateOf(job.batches[0].id, 'COMPLETED'), fence)],
+  ['saveProcessedRecord', (store, job, fence) => single(store, job, recordOf(9), fence)],
+  ['renewBatch', (store, job, fence) => store.renewBatch(job.id, job.batches[0].id, 'w', fence)],
+];
+for (const [method, call] of fenced) {
+  refuse(method, 'fence', 'options', call);
+  refuse(method, 'fence', 'optional integer', (store, job, token) => call(store, job, { token }));
+}
+
+const page = (store, job, options) => store.records(job.id, options).next();
+refuse('records', 'options', 'options', page);
+refuse('records', 'options', 'optional status', (store, job, status) => page(store, job, { status }));
+refuse('records', 'options', 'status', (store, job, status) => page(store, job, { status: ['valid', status] }));
+refuse('records', 'options', 'optional id', (store, job, batchId) => page(store, job, { batchId }));
+refuse('records', 'options', 'optional integer', (store, job, from) => page(store, job, { from }));
+refuse('listJobs', 'options', 'options', (store, job, options) => store.listJobs(options));
+refuse('listJobs', 'options', 'optional status', (store, job, status) => store.listJobs({ status }));
+refuse('listJobs', 'options', 'page length', (store, job, limit) => store.listJobs({ limit }));
+refuse('listJobs', 'options', 'optional thing', (store, job, after) => store.listJobs({ after }));
+REFUSED_BY['optional thing'] = kindsBut(...NOT_GIVEN);
+refuse('listJobs', 'options', 'id', (store, job, id) => store.listJobs({ after: { id } }));
+refuse('listJobs', 'options', 'optional time', (store, job, startedAt) => store.listJobs({ after: { id: 'j', startedAt } }));
+
+/** What can't be written at all is named by the argument that it is somewhere in. */
+const nameIn = (message, name) => (message.includes("can't be written as JSON") ? name.match(/^\w+/)[0] : name);
+
+/** What is wrong with how a call refuses each kind of value that it must refuse. */
+async function wrongsOf(store, job, name, type, call) {
+  const wrongs = [];
+  for (const kind of REFUSED_BY[type]) {
+    const code = kind === 'long text' && TOO_LONG.includes(type) ? 'VALUE_TOO_LONG' : 'INVALID_ARGUMENT';
+    let promise;
+    try {
+      promise = call(store, job, KINDS[kind]());
+    } catch (error) {
+      wrongs.push(`${kind}: thrown where it was called: ${error.message}`);
+      continue;
+    }
+    const error = await Promise.resolve(promise).then(
+      () => undefined,
+      (reason) => reason,
+    );
+    if (!(promise instanceof Promise)) wrongs.push(`${kind}: no promise`);
+    else if (!(error instanceof StateStoreError)) wrongs.push(`${kind}: ${error === undefined ? 'accepted' : `rejected with ${error}`}`);
+    else if (error.code !== code || error.retryable) wrongs.push(`${kind}: ${error.code}, ${error.message}`);
+    else if (!error.message.includes(nameIn(error.message, name))) wrongs.push(`${kind}: the message names no ${name}: ${error.message}`);
+  }
+  return wrongs;
+}
+
+const named = ARGUMENTS.map(([method, name, type, call]) => [
+  `${method}, ${name}, ${type}, ${REFUSED_BY[type].length} kinds`,
+  name,
+  type,
+  call,
+]);
 
 onEveryDatabase((on) => {
-  describe('a wrong argument', () => {
-    test.each(cases.map(([method, name, value, call]) => [method, name, show(value), value, call]))(
-      'of %s is refused, named and without effect (%s: %s)',
-      async (method, name, _, value, call) => {
-        const job = jobOf(2, { id: newId() });
-        await on.store.saveJobState(job);
-        await on.store.saveProcessedRecord(job.id, job.batches[0].id, recordOf(0, { raw: 'old' }));
-        const state = async () => [
-          await on.store.getJobState(job.id),
-          await collect(on.store.records(job.id)),
-          await on.store.getDistributedStatus(job.id),
-        ];
-        const before = await state();
-
-        // It does not throw here: `rejection` is given a promise.
-        const error = await rejection(call(on.store, job, value), 'INVALID_ARGUMENT');
-        expect(error.message).toContain(name);
-        expect(error.retryable).toBe(false);
-        expect(await state()).toStrictEqual(before);
-      },
-    );
-
-    test('is refused where all are missing', async () => {
-      const methods = [
-        'saveJobState',
-        'getJobState',
-        'updateBatchState',
-        'saveProcessedRecord',
-        'saveBatchRecords',
-        'getFailedRecords',
-        'getPendingRecords',
-        'getProcessedRecords',
-        'getBatchRecords',
-        'getProgress',
-        'claimBatch',
-        'releaseBatch',
-        'renewBatch',
-        'reclaimStaleBatches',
-        'getDistributedStatus',
-        'tryFinalizeJob',
-        'deleteJob',
-      ];
-      for (const method of methods) await rejection(on.store[method](), 'INVALID_ARGUMENT');
-      await rejection(on.store.records().next(), 'INVALID_ARGUMENT');
+  describe('a wrong argument is refused, named and without effect', () => {
+    const job = jobOf(2, { id: 'the-job' });
+    beforeAll(async () => {
+      await on.store.saveJobState(job);
+      await on.store.saveProcessedRecord(job.id, job.batches[0].id, recordOf(0, { raw: 'old' }));
     });
 
-    test('with a getter or a toJSON that throws is refused with what it threw as cause, and the store goes on', async () => {
+    /** All that is stored. */
+    const everything = async () => {
+      if (on.database.raw) {
+        const tables = ['batchactions_jobs', 'batchactions_records', 'batchactions_batches'];
+        return Promise.all(tables.map((table) => on.query(`select * from "${table}" order by "id"`)));
+      }
+      const jobs = await on.store.listJobs();
+      return [
+        jobs,
+        await on.store.getJobState(job.id),
+        await collect(on.store.records(job.id)),
+        await on.store.getDistributedStatus(job.id),
+      ];
+    };
+
+    test.each(named)('%s', async (_, name, type, call) => {
+      const before = await everything();
+      expect(await wrongsOf(on.store, job, name, type, call)).toEqual([]);
+      expect(await everything()).toStrictEqual(before);
+    });
+
+    test('where it and all behind it are missing', async () => {
+      const complete = {
+        saveJobState: [job],
+        getJobState: [job.id],
+        updateBatchState: [job.id, 'b', stateOf('b', 'COMPLETED')],
+        saveProcessedRecord: [job.id, 'b', recordOf(9)],
+        saveBatchRecords: [job.id, 'b', [recordOf(9)]],
+        getFailedRecords: [job.id],
+        getPendingRecords: [job.id],
+        getProcessedRecords: [job.id],
+        getBatchRecords: [job.id, 'b'],
+        getProgress: [job.id],
+        claimBatch: [job.id, 'w'],
+        releaseBatch: [job.id, 'b', 'w'],
+        renewBatch: [job.id, 'b', 'w'],
+        reclaimStaleBatches: [job.id, 1_000],
+        getDistributedStatus: [job.id],
+        tryFinalizeJob: [job.id],
+        deleteJob: [job.id],
+      };
+      const before = await everything();
+      for (const [method, args] of Object.entries(complete)) {
+        for (let given = 0; given < args.length; given++) {
+          const promise = on.store[method](...args.slice(0, given));
+          await expect(promise, `${method} with ${given}`).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+        }
+      }
+      await expect(on.store.records().next()).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+      expect(await everything()).toStrictEqual(before);
+    });
+
+    test('what a getter or a toJSON threw is the cause, and the store goes on', async () => {
       const thrown = new Error('not today');
       const trap = {
         get raw() {
           throw thrown;
         },
       };
-      const error = await rejection(
-        on.store.saveProcessedRecord(newId(), 'b', Object.defineProperties(recordOf(0), Object.getOwnPropertyDescriptors(trap))),
-        'INVALID_ARGUMENT',
-      );
-      expect(error.cause).toBe(thrown);
-      const viaToJson = { toJSON: () => trap.raw };
-      expect((await rejection(on.store.saveProcessedRecord(newId(), 'b', recordOf(0, { raw: viaToJson })), 'INVALID_ARGUMENT')).cause).toBe(
-        thrown,
-      );
-      expect(await on.store.getJobState(newId())).toBeNull();
+      const record = recordOf(0);
+      const viaGetter = Object.defineProperties({ ...record }, Object.getOwnPropertyDescriptors(trap));
+      const viaToJson = { ...record, raw: { toJSON: () => trap.raw } };
+      for (const given of [viaGetter, viaToJson]) {
+        const error = await on.store.saveProcessedRecord('j', 'b', given).catch((reason) => reason);
+        expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringContaining('not today') });
+        expect(error.cause).toBe(thrown);
+        await expect(on.store.saveBatchRecords('j', 'b', [record, given])).rejects.toMatchObject({ cause: thrown });
+      }
+      expect(await collect(on.store.records('j'))).toEqual([]);
     });
+
+    test('fields behind the getters of a class count, and fields that are not a record’s do no harm', async () => {
+      class Row {
+        index = 3;
+        status = 'processed';
+        ['\ud800'] = 1n;
+        get raw() {
+          return { n: 1 };
+        }
+        get parsed() {
+          return { n: 2 };
+        }
+        toJSON() {
+          return 'a row';
+        }
+      }
+      await on.store.saveProcessedRecord('class', 'b', new Row());
+      await on.store.saveBatchRecords('class-2', 'b', [new Row()]);
+      const due = [{ index: 3, raw: { n: 1 }, parsed: { n: 2 }, status: 'processed', errors: [] }];
+      expect(await on.store.getBatchRecords('class', 'b')).toEqual(due);
+      expect(await on.store.getBatchRecords('class-2', 'b')).toEqual(due);
+    });
+  });
+});
+
+describe('a wrong argument is refused without the database', () => {
+  let server;
+  beforeAll(async () => {
+    server = await startServer();
+  });
+  afterAll(() => server.close());
+
+  test.each(['postgres', 'mysql', 'sqlite'])('%s: where nobody answers, the refusals are the same', async (dialect) => {
+    const url = dialect === 'sqlite' ? `sqlite://${join('/no', 'such', 'folder.db')}` : `${dialect}://u@127.0.0.1:${server.port}/d`;
+    const store = new SqlxStateStore(url, { connectTimeoutMs: 60_000 });
+    onTestFinished(() => store.close());
+    const job = jobOf(2, { id: 'the-job' });
+    for (const [title, name, type, call] of named) expect(await wrongsOf(store, job, name, type, call), title).toEqual([]);
+    expect(server.connections).toBe(0);
+  });
+});
+
+describe('a wrong option of the constructor', () => {
+  const texts = ['text', 'empty text', 'long text', 'U+0000'];
+  const count = kindsBut('a number', 'undefined');
+  const section = kindsBut('undefined', 'an object', 'a Map', 'a promise');
+  const text = kindsBut('undefined', ...texts);
+  const OPTIONS = [
+    ['options', section, (value) => value],
+    ['schema', kindsBut('undefined', 'text'), (schema) => ({ schema })],
+    ['pool', section, (pool) => ({ pool })],
+    ['pool.max', count, (max) => ({ pool: { max } })],
+    ['pool.min', kindsBut('undefined'), (min) => ({ pool: { max: 9, min } })],
+    ['pool.acquireTimeoutMs', count, (acquireTimeoutMs) => ({ pool: { acquireTimeoutMs } })],
+    ['pool.idleTimeoutMs', count, (idleTimeoutMs) => ({ pool: { idleTimeoutMs } })],
+    ['connectTimeoutMs', count, (connectTimeoutMs) => ({ connectTimeoutMs })],
+    ['statementTimeoutMs', count, (statementTimeoutMs) => ({ statementTimeoutMs })],
+    ['ssl', section, (ssl) => ({ ssl })],
+    ['ssl.mode', kindsBut('undefined'), (mode) => ({ ssl: { mode } })],
+    ['ssl.ca', text, (ca) => ({ ssl: { ca } })],
+    ['ssl.cert', text, (cert) => ({ ssl: { cert } })],
+    ['ssl.key', text, (key) => ({ ssl: { key } })],
+    ['statementCache', count, (statementCache) => ({ statementCache })],
+    ['durability', kindsBut('undefined'), (durability) => ({ durability })],
+    ['leaseRenewal', kindsBut('undefined'), (leaseRenewal) => ({ leaseRenewal })],
+    ['leaseRenewal.everyMs', kindsBut('a number'), (everyMs) => ({ leaseRenewal: { everyMs, forMs: 10 } })],
+    ['leaseRenewal.forMs', kindsBut('a number'), (forMs) => ({ leaseRenewal: { everyMs: 10, forMs } })],
+    ['maxClaims', count, (maxClaims) => ({ maxClaims })],
+    ['tablePrefix', text, (tablePrefix) => ({ tablePrefix })],
+    ['unknown', kindsBut('undefined'), (unknown) => ({ unknown })],
+  ];
+
+  /** What is wrong with how the constructor refuses these kinds. */
+  const wrongsOfConstructor = (kinds, codes, word, make) =>
+    kinds.flatMap((kind) => {
+      let error;
+      try {
+        make(KINDS[kind]());
+      } catch (thrown) {
+        error = thrown;
+      }
+      if (!(error instanceof StateStoreError)) return [`${kind}: ${error === undefined ? 'accepted' : `threw ${error}`}`];
+      // An object that can't be written is named by the whole argument.
+      const isNamed = word.test(error.message) || /can't be written as JSON/.test(error.message);
+      return codes.includes(error.code) && isNamed ? [] : [`${kind}: ${error.code}, ${error.message}`];
+    });
+
+  test.each(OPTIONS)('`%s` throws INVALID_ARGUMENT, and the message names it', (name, kinds, optionsOf) => {
+    const make = (value) => new SqlxStateStore('postgres://localhost/db', optionsOf(value));
+    expect(wrongsOfConstructor(kinds, ['INVALID_ARGUMENT'], new RegExp(name), make)).toEqual([]);
+  });
+
+  const whole = ['text', 'empty text', 'long text'];
+  const part = kindsBut(...NOT_GIVEN, ...whole);
+  test.each([
+    ['dialect', 'postgres', kindsBut()],
+    ['host', 'postgres', part],
+    ['port', 'postgres', kindsBut(...NOT_GIVEN, 'a number')],
+    ['database', 'postgres', part],
+    ['user', 'postgres', part],
+    // What a function gives is asked for when a connection is made.
+    ['password', 'postgres', kindsBut(...NOT_GIVEN, ...whole, 'a function')],
+    ['socketPath', 'postgres', part],
+    ['storage', 'sqlite', kindsBut('text', 'long text')],
+    ['unknown', 'postgres', kindsBut('undefined')],
+  ])('`%s` of connection options throws, and the message names it', (name, dialect, kinds) => {
+    const make = (value) => new SqlxStateStore({ dialect, [name]: value });
+    const codes = ['INVALID_CONNECTION', 'INVALID_ARGUMENT', 'UNSUPPORTED_DATABASE'];
+    const word = { dialect: /dialect|not a database/, socketPath: /socket/, storage: /storage|SQLite/ }[name] ?? new RegExp(name);
+    expect(wrongsOfConstructor(kinds, codes, word, make)).toEqual([]);
+  });
+
+  test('a connection of a wrong kind throws, and the message names it', () => {
+    const codes = ['INVALID_CONNECTION', 'INVALID_ARGUMENT'];
+    expect(wrongsOfConstructor(kindsBut(), codes, /connection|URL|the first argument/, (value) => new SqlxStateStore(value))).toEqual([]);
   });
 });
