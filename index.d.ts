@@ -46,7 +46,11 @@ export interface ValidationError {
   readonly metadata?: unknown;
 }
 
-/** One record of a job. `raw` and `parsed` may hold anything that `JSON.stringify` can write. */
+/**
+ * One record of a job. `raw` and `parsed` may hold anything that `JSON.stringify` can write. Nested more than 31 levels deep (MariaDB), 100 (MySQL) or
+ * as many as the server's `max_stack_depth` allows (PostgreSQL, about 14,500 with the default, which is more than V8 writes), it is refused with
+ * `INVALID_ARGUMENT`; a key of more than 65,535 bytes with `VALUE_TOO_LONG` (MySQL).
+ */
 export interface ProcessedRecord {
   /** The record's place in the whole job. A 32-bit integer, unique within the job. */
   readonly index: number;
@@ -271,7 +275,7 @@ export interface PoolOptions {
 
 /** Options of a store. One that is unknown, of the wrong type or out of range throws `INVALID_ARGUMENT`, and the message names it. */
 export interface SqlxStateStoreOptions {
-  /** PostgreSQL: the schema of the tables. `initialize()` creates it where it is missing. */
+  /** PostgreSQL: the schema of the tables, at most 63 bytes. `initialize()` creates it where it is missing. */
   readonly schema?: string;
   /** The password, or a function that gives one. It goes before the password of the URL, the parts or the Sequelize instance. */
   readonly password?: string | PasswordFunction;

@@ -5,6 +5,9 @@
 
 const { existsSync } = require('node:fs');
 const { join } = require('node:path');
+const {
+  types: { isBoxedPrimitive },
+} = require('node:util');
 
 class StateStoreError extends Error {
   constructor(message, { code, retryable = false, cause } = {}) {
@@ -45,11 +48,9 @@ const marked = (value) => ({ [describe(value)]: 'not JSON' });
 const isDropped = (value) =>
   typeof value === 'number' ? !Number.isFinite(value) : ['function', 'symbol', 'bigint'].includes(typeof value);
 
-const isBoxed = (value) => value instanceof String || value instanceof Number || value instanceof Boolean;
-
 /** For `JSON.stringify`: shows what it would drop or make another thing of, so that an option of a wrong type is refused and not ignored. */
 function visible(key, value) {
-  return isDropped(value) || value !== this[key] || isBoxed(value) ? marked(this[key]) : value;
+  return isDropped(value) || value !== this[key] || isBoxedPrimitive(value) ? marked(this[key]) : value;
 }
 
 /** A field of a job, batch or record that has a type of its own. A BigInt stays one, so that `JSON.stringify` says what is wrong with it. */

@@ -4,7 +4,6 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { inspect } from 'node:util';
 import { Sequelize, Transaction } from 'sequelize';
 import { beforeAll, afterAll, describe, expect, it, onTestFinished } from 'vitest';
 import * as esm from '../index.js';
@@ -14,6 +13,7 @@ import { makeJob, makeRecord, prepare, without } from './support/jobs.mjs';
 import { connect } from './support/raw.mjs';
 import { INDEX, runNode } from './support/run-node.mjs';
 import { IncumbentLikeStore } from './support/sequelize-models.mjs';
+import { expectNoSecret } from './support/secrets.mjs';
 import { deadPort, startProxy, startServer } from './support/servers.mjs';
 import { createUser } from './support/users.mjs';
 
@@ -106,25 +106,6 @@ const thrownBy = (action) => {
   }
   return expect.unreachable('it did not throw');
 };
-
-/** Everything that somebody who logs a value could get to see of it. */
-function everythingIn(value, seen = new Set()) {
-  if (typeof value === 'string') return value;
-  if (value === null || (typeof value !== 'object' && typeof value !== 'function') || seen.has(value)) return String(value);
-  seen.add(value);
-  const names = [...Object.getOwnPropertyNames(value), 'message', 'stack', 'cause'];
-  return [
-    inspect(value, { depth: Infinity, showHidden: true, getters: true }),
-    JSON.stringify(value) ?? '',
-    String(value),
-    ...names.map((name) => everythingIn(value[name], seen)),
-  ].join('\n');
-}
-
-function expectNoSecret(value, secrets) {
-  const text = everythingIn(value);
-  for (const secret of secrets.flatMap((each) => [each, encodeURIComponent(each), encodeURI(each)])) expect(text).not.toContain(secret);
-}
 
 /** The database can't be had: known within five seconds, with the reason, and whether it may come by itself. */
 async function expectConnectionFailed(store, reason, secrets = [], { retryable = true } = {}) {

@@ -794,7 +794,9 @@ impl Settings {
         Ok(())
     }
 
-    fn check(self) -> Result<Self> {
+    fn check(mut self) -> Result<Self> {
+        // As other clients have it, an empty password is none: MySQL refuses it where the user has none.
+        self.password = self.password.filter(|password| !password.reveal().is_empty());
         if self.database == Database::MySql && self.name.is_none() {
             return Err(bad_connection(
                 "the name of the database is missing: mysql://user:password@host:3306/database",

@@ -42,11 +42,17 @@ impl<'de> Deserialize<'de> for Entries<'de> {
     }
 }
 
-/// A JSON value in a message, cut where it is long.
+/// A JSON value in a message: cut where it is long, and without what may hold a password.
 pub fn shown(json: &str) -> String {
     // What JSON has no word for, as index.js marks it.
     if let Some(marked) = json.strip_prefix("{\"").and_then(|rest| rest.strip_suffix("\":\"not JSON\"}")) {
         return marked.to_owned();
+    }
+    match json.as_bytes().first() {
+        Some(b'{') => return "an object".to_owned(),
+        Some(b'[') => return "an array".to_owned(),
+        _ if json.contains("://") => return "a URL".to_owned(),
+        _ => {}
     }
     match json.char_indices().nth(80) {
         None => json.to_owned(),

@@ -95,7 +95,8 @@ function objectOf(entries, prototype = Object.prototype) {
 
 /** An array with a hole for each `undefined`. */
 function sparse(items) {
-  const array = new Array(items.length);
+  const array = [];
+  array.length = items.length;
   items.forEach((item, place) => item !== undefined && (array[place] = item));
   return array;
 }

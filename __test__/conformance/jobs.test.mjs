@@ -631,47 +631,6 @@ onEveryDatabase((on) => {
       expect(await on.store.getPendingRecords(id)).toEqual([]);
     });
 
-    test('that look like SQL are data', async () => {
-      const hostile = [
-        `'; drop table x; --`,
-        `" or 1=1 --`,
-        '`',
-        `\\'`,
-        '\\',
-        '%',
-        '_',
-        '?',
-        '$1',
-        ':a',
-        '{}',
-        `''`,
-        ' lead',
-        'é/ß',
-        '\t\n',
-      ];
-      for (const [n, text] of hostile.entries()) {
-        const id = `${newId('')}${text}`;
-        const batchId = `${newId('')}${text}`;
-        const job = jobOf(0, { id, batches: [batchOf(id, 0, { id: batchId }), batchOf(id, 1, { id: `${batchId}2` })] });
-        await on.store.saveJobState(job);
-        expect(await on.store.getJobState(id)).toStrictEqual(job);
-        await on.store.saveProcessedRecord(id, batchId, {
-          index: n,
-          raw: { text },
-          parsed: { text },
-          status: 'valid',
-          errors: [],
-          processingError: text,
-        });
-        expect(await on.store.getBatchRecords(id, batchId)).toMatchObject([{ raw: { text }, processingError: text }]);
-        expect(await claim(on.store, id, text)).toMatchObject({ jobId: id, batchId, workerId: text });
-        await on.store.updateBatchState(id, batchId, stateOf(batchId, 'COMPLETED', 1, 0));
-        expect((await on.store.getJobState(id)).batches[0]).toMatchObject({ status: 'COMPLETED', workerId: text });
-        expect(await on.store.deleteJob(id)).toBe(true);
-        expect(await on.store.getJobState(id)).toBeNull();
-      }
-    });
-
     if (on.mysqlFamily) {
       test.each([
         ['case', (id) => id.toUpperCase()],

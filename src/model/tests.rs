@@ -75,7 +75,7 @@ fn what_is_wrong_with_a_record_is_named_with_its_value() {
         (
             r#""errors":[{"field":"x"}]"#,
             r#""errors":{}"#,
-            "records[0].errors must be an array, not {}",
+            "records[0].errors must be an array, not an object",
         ),
         (
             r#""retryCount":2"#,
@@ -200,7 +200,7 @@ fn what_is_wrong_with_a_job_is_named_with_its_value() {
         (
             r#""config":{"batchSize":2}"#,
             r#""config":[1]"#,
-            "job.config must be an object, not [1]",
+            "job.config must be an object, not an array",
         ),
         (
             r#""index":1"#,
