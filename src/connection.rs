@@ -47,6 +47,16 @@ pub enum Password {
     Asked,
 }
 
+impl Password {
+    /// The password, where it is known beforehand.
+    fn fixed(&self) -> Option<&str> {
+        match self {
+            Password::Fixed(secret) => Some(secret.reveal()),
+            Password::Asked => None,
+        }
+    }
+}
+
 /// What became of a question for a password.
 #[derive(Debug)]
 pub enum PasswordAnswer {
@@ -796,14 +806,14 @@ impl Settings {
 
     fn check(mut self) -> Result<Self> {
         // As other clients have it, an empty password is none: MySQL refuses it where the user has none.
-        self.password = self.password.filter(|password| !password.reveal().is_empty());
+        self.password = self.password.filter(|password| password.fixed() != Some(""));
         if self.database == Database::MySql && self.name.is_none() {
             return Err(bad_connection(
                 "the name of the database is missing: mysql://user:password@host:3306/database",
             ));
         }
         // To a server it is the end of the text, and what follows is the next setting.
-        let password = self.password.as_ref().map(Secret::reveal);
+        let password = self.password.as_ref().and_then(Password::fixed);
         let texts = [&self.name, &self.user, &self.socket, &self.application_name].map(Option::as_deref);
         if texts
             .into_iter()
