@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::lock;
 use crate::model::Reservation;
+use crate::panics;
 
 /// Where to look for the next batch of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl Claims {
     /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it.
     pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) {
         let mut jobs = lock(&self.jobs);
+        panics::due("claims, locked");
         let job = jobs.entry(claim.job_id.clone()).or_default();
         if job.epoch == start.epoch {
             job.from = claim.batch_index.checked_add(1);

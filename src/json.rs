@@ -10,9 +10,6 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, PromiseRaw, ToNapiValue, Unknown};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode, UnknownReturnValue};
@@ -23,6 +20,7 @@ use tokio::sync::oneshot;
 use crate::connection::{PasswordAnswer, PasswordFunction, Secret};
 use crate::error::{Code, Error, Result};
 use crate::model::RecordSlices;
+use crate::panics::{self, caught, caught_in};
 
 /// How, what, value.
 type EncodeArgs = FnArgs<(String, String, Unknown<'static>)>;
@@ -54,6 +52,7 @@ pub fn install(
         make_error: make_error.create_ref()?,
     };
     HOOKS.with(|cell| *cell.borrow_mut() = Some(hooks));
+    panics::note_places();
     Ok(())
 }
 
@@ -119,6 +118,11 @@ fn js_error<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> 
     })
 }
 
+/// A failure as what a function throws.
+fn thrown(env: &Env, error: &Error) -> napi::Error {
+    js_error(env, error).map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
+}
+
 /// The JSON text of an argument, written by the user's engine. `how` says what of it crosses (see `index.js`).
 pub fn encode<'env>(env: &'env Env, how: &str, what: &str, value: Unknown<'env>) -> std::result::Result<String, Refusal<'env>> {
     // SAFETY: the handle is only used in this call, whose scope it belongs to; the lifetime is lost because a stored function type can't name it.
@@ -162,11 +166,11 @@ impl RecordReader {
     /// The next records, or nothing when all were read.
     #[napi(catch_unwind, skip_typescript)]
     pub fn next<'env>(&mut self, env: &'env Env) -> napi::Result<Option<Unknown<'env>>> {
-        let Some(text) = self.texts.next() else { return Ok(None) };
-        match decode(env, text) {
-            Ok(records) => Ok(Some(records)),
-            Err(error) => Err(napi::Error::from_unknown_without_coercion(js_error(env, &error)?)),
-        }
+        let records = caught(|| {
+            panics::due("reader");
+            self.texts.next().map(|text| decode(env, text)).transpose()
+        });
+        records.map_err(|error| thrown(env, &error))
     }
 }
 
@@ -202,31 +206,28 @@ fn convert(env: &Env, value: impl ToNapiValue) -> napi::Result<sys::napi_value> 
 
 impl ToNapiValue for Outcome {
     unsafe fn to_napi_value(raw_env: sys::napi_env, outcome: Self) -> napi::Result<sys::napi_value> {
-        let hand_over = move || {
-            let env = Env::from_raw(raw_env);
-            let value = match outcome.0 {
-                Ok(Reply::Nothing) => return convert(&env, ()),
-                Ok(Reply::Null) => return convert(&env, napi::bindgen_prelude::Null),
-                Ok(Reply::Boolean(value)) => return convert(&env, value),
-                Ok(Reply::Number(value)) => return convert(&env, value),
-                Ok(Reply::Json(text)) => decode(&env, text),
-                Ok(Reply::Records(slices)) => {
+        let env = Env::from_raw(raw_env);
+        // A panic that crossed into Node would end the process.
+        let value = caught(|| -> std::result::Result<sys::napi_value, Refusal<'_>> {
+            panics::due("result");
+            let value = match outcome.0? {
+                Reply::Nothing => return Ok(convert(&env, ())?),
+                Reply::Null => return Ok(convert(&env, napi::bindgen_prelude::Null)?),
+                Reply::Boolean(value) => return Ok(convert(&env, value)?),
+                Reply::Number(value) => return Ok(convert(&env, value)?),
+                Reply::Json(text) => decode(&env, text)?,
+                Reply::Records(slices) => {
                     let mut texts = slices.into_texts();
                     if texts.len() > 1 {
                         let texts = texts.into_iter();
-                        return convert(&env, RecordReader { texts });
+                        return Ok(convert(&env, RecordReader { texts })?);
                     }
-                    decode(&env, texts.pop().unwrap_or_default())
+                    decode(&env, texts.pop().unwrap_or_default())?
                 }
-                Err(error) => Err(error),
             };
-            match value {
-                Ok(value) => Ok(value.raw()),
-                Err(error) => Err(napi::Error::from_unknown_without_coercion(js_error(&env, &error)?)),
-            }
-        };
-        // A panic that crossed into Node would end the process.
-        catch_unwind(AssertUnwindSafe(hand_over)).unwrap_or_else(|_| Err(napi::Error::from_reason("a result could not be handed over")))
+            Ok(value.raw())
+        });
+        value.map_err(|refusal| refusal.into_thrown(&env))
     }
 }
 
@@ -235,7 +236,7 @@ pub fn promise<F>(env: &Env, call: F) -> napi::Result<PromiseRaw<'_, Outcome>>
 where
     F: Future<Output = Result<Reply>> + Send + 'static,
 {
-    let call = CatchPanic(Box::pin(call));
+    let call = caught_in(call);
     env.spawn_future(async move { Ok(Outcome(call.await)) })
 }
 
@@ -312,17 +313,5 @@ impl PasswordFunction for JsPasswordFunction {
             // The engine of that thread ends.
             _ => None,
         }
-    }
-}
-
-struct CatchPanic(Pin<Box<dyn Future<Output = Result<Reply>> + Send>>);
-
-impl Future for CatchPanic {
-    type Output = Result<Reply>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = &mut self.0;
-        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)))
-            .unwrap_or_else(|_| Poll::Ready(Err(Error::internal("a defect of this package ended the call: please report it"))))
     }
 }

@@ -14,6 +14,7 @@
 //! connection      URL, options or Sequelize instance -> settings
 //! model, fields   jobs, batches, records, checked; the arithmetic on them
 //! error           what a call rejects with; the one retry loop
+//! panics          a panic ends a call, not the process
 //! ```
 //!
 //! # Guarantees
@@ -33,6 +34,7 @@ mod json;
 mod model;
 mod operations;
 mod order;
+mod panics;
 mod record_writer;
 mod store;
 

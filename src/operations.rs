@@ -16,6 +16,7 @@ use crate::model::{
     RecordSlices, RecordStatus, Reservation, final_status, mirrors,
 };
 use crate::order::{Gate, Turns};
+use crate::panics::{self, caught_in};
 use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
 
 /// How long a claim tries again while a batch is PENDING that somebody has locked.
@@ -100,6 +101,7 @@ impl Operations {
         self.closing
             .get_or_init(|| async {
                 self.gate.wait_until_empty().await;
+                panics::due("close");
                 self.writer.flush_all().await;
                 self.backend.close().await;
             })
@@ -143,6 +145,7 @@ impl Operations {
         if let Err(error) = transaction.upsert_job(job).await {
             return refuse(transaction, error).await;
         }
+        panics::due("transaction");
         // The job is locked now, so a new statement sees every batch that was changed before.
         let rows = transaction.batch_rows(&job.id).await?;
         let mut batches = BatchList::read(&job.id, &job.batches)?;
@@ -513,25 +516,35 @@ impl Operations {
             loop {
                 rounds.tick().await;
                 let Some(store) = store.upgrade() else { return };
-                let leases = store.claims.leases(Instant::now());
-                if store.gate.is_closed() {
+                // A panic costs one round.
+                if !caught_in(store.renew_once(renewal.every)).await.unwrap_or(true) {
                     return;
                 }
-                if leases.is_empty() {
-                    store.renewing.store(false, Ordering::Release);
-                    // A claim may have been made between the look and the flag.
-                    if store.claims.leases(Instant::now()).is_empty() || store.renewing.swap(true, Ordering::AcqRel) {
-                        return;
-                    }
-                }
-                // At once, and given up with the round, so that a row that somebody has locked does not cost the other leases.
-                let mut renewals = tokio::task::JoinSet::new();
-                for lease in leases {
-                    renewals.spawn(store.clone().renew_lease(lease));
-                }
-                let _ = tokio::time::timeout(renewal.every, async { while renewals.join_next().await.is_some() {} }).await;
             }
         });
+    }
+
+    /// One round of renewals. Whether there is to be another.
+    async fn renew_once(self: Arc<Self>, limit: Duration) -> Result<bool> {
+        let leases = self.claims.leases(Instant::now());
+        if self.gate.is_closed() {
+            return Ok(false);
+        }
+        panics::due("renewal");
+        if leases.is_empty() {
+            self.renewing.store(false, Ordering::Release);
+            // A claim may have been made between the look and the flag.
+            if self.claims.leases(Instant::now()).is_empty() || self.renewing.swap(true, Ordering::AcqRel) {
+                return Ok(false);
+            }
+        }
+        // At once, and given up with the round, so that a row that somebody has locked does not cost the other leases.
+        let mut renewals = tokio::task::JoinSet::new();
+        for lease in leases {
+            renewals.spawn(self.clone().renew_lease(lease));
+        }
+        let _ = tokio::time::timeout(limit, async { while renewals.join_next().await.is_some() {} }).await;
+        Ok(true)
     }
 
     async fn renew_lease(self: Arc<Self>, lease: Lease) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
 
 use crate::error::{Error, Result, lock};
+use crate::panics;
 
 /// The order of a job's calls: one that concerns the whole job waits for all before it, one that concerns a part waits for those that concern the whole
 /// job or the same part.
@@ -63,6 +64,7 @@ impl Turns {
     fn take(&self, job_id: &str, part: Option<&str>) -> Turn {
         let (sender, done) = watch::channel(());
         let mut queues = lock(&self.queues);
+        panics::due("turns, locked");
         queues.number += 1;
         let number = queues.number;
         let calls = queues.jobs.entry(job_id.to_owned()).or_default();

@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use crate::backend::{Backend, RecordWrite, size_of};
 use crate::connection::Durability;
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, lock};
-use crate::model::Record;
+use crate::model::{ColumnLimits, Record};
+use crate::panics;
 
 /// Records in one group, at most.
 const GROUP_RECORDS: usize = 1_000;
@@ -52,9 +53,6 @@ struct Save {
     reply: Reply,
     since: Instant,
 }
-
-/// A save and who waits for it.
-type Waiting = (RecordWrite, Reply);
 
 /// A record that was queued and could not be stored.
 struct Failed {
@@ -278,6 +276,7 @@ impl RecordWriter {
     pub fn enqueue(&self, write: RecordWrite) -> Result<SavePlace> {
         let job_id = write.job_id.clone();
         let mut queues = lock(&self.queues);
+        panics::due("queues, locked");
         let queue = queues.entry(job_id.clone()).or_default();
         queue.check_save(&write)?;
         let after = queue
@@ -513,14 +512,19 @@ impl RecordWriter {
         let mut group = Group {
             writer: self.clone(),
             job_id,
+            writes: Vec::new(),
+            replies: Vec::new(),
             taken: 0,
         };
         loop {
             if self.durability == Durability::Batch {
                 self.gather(&group.job_id).await;
             }
-            let Some(saves) = self.next_group(&mut group).await else { break };
-            self.write_group(&group.job_id, saves).await;
+            self.next_group(&mut group).await;
+            if group.writes.is_empty() {
+                break;
+            }
+            self.write_group(&mut group).await;
             group.end();
         }
         self.idle.notify_waiters();
@@ -542,75 +546,62 @@ impl RecordWriter {
         }
     }
 
-    /// The next saves that may be written together; `None` where there are none, and then the next save starts the writer again.
-    async fn next_group(&self, taken: &mut Group) -> Option<Vec<Waiting>> {
-        let mut group: Vec<Waiting> = Vec::new();
+    /// Takes the next saves that may be written together; none where there are none, and then the next save starts the writer again.
+    async fn next_group(&self, group: &mut Group) {
         let mut seen = HashSet::new();
         let mut bytes = 0;
         loop {
-            let Save { write, after, reply, .. } = {
+            let after = {
                 let mut queues = lock(&self.queues);
-                let queue = queues.get_mut(&taken.job_id)?;
+                let Some(queue) = queues.get_mut(&group.job_id) else { return };
                 let Some(save) = queue.saves.pop_front() else {
-                    if !group.is_empty() {
-                        return Some(group);
+                    if group.writes.is_empty() {
+                        queue.writing = false;
+                        forget_if_idle(&mut queues, &group.job_id);
                     }
-                    queue.writing = false;
-                    forget_if_idle(&mut queues, &taken.job_id);
-                    return None;
+                    return;
                 };
                 let size = size_of(&save.write);
-                let full = group.len() == GROUP_RECORDS || (bytes + size > GROUP_BYTES && !group.is_empty());
+                let first = group.writes.is_empty();
+                let full = group.writes.len() == GROUP_RECORDS || (bytes + size > GROUP_BYTES && !first);
                 // A record twice in one statement is an error on PostgreSQL; and should the later one's lease be lost, the earlier one counts.
-                if full || seen.contains(&save.write.record.index) || (!save.after.is_empty() && !group.is_empty()) {
+                if full || seen.contains(&save.write.record.index) || (!save.after.is_empty() && !first) {
                     queue.saves.push_front(save);
-                    return Some(group);
+                    return;
                 }
                 queue.bytes -= size;
                 bytes += size;
                 seen.insert(save.write.record.index);
-                taken.taken += 1;
-                save
+                group.taken += 1;
+                group.writes.push(save.write);
+                group.replies.push(save.reply);
+                save.after
             };
             for mut bulk in after {
                 // Nothing is ever sent: the end of the bulk save closes the channel.
                 let _ = bulk.changed().await;
             }
-            group.push((write, reply));
         }
     }
 
-    async fn write_group(self: &Arc<Self>, job_id: &str, mut group: Vec<Waiting>) {
+    async fn write_group(self: &Arc<Self>, group: &mut Group) {
         // In one order everywhere, so that groups of two processes can't wait for each other.
-        group.sort_by_key(|(write, _)| write.record.index);
+        group.sort();
         let limits = match self.retry.run(Repeat::Idempotent, || self.backend.limits()).await {
             Ok(limits) => limits,
-            Err(error) => {
-                for (write, reply) in group {
-                    self.tell(job_id, &write, reply, Err(error.clone()));
-                }
-                return;
-            }
+            Err(error) => return group.fail(&error),
         };
-        let (mut writes, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
-        for (write, reply) in group {
-            let mut write = write;
-            match limits.fit_record(&mut write.record) {
-                Ok(()) => {
-                    writes.push(write);
-                    replies.push(reply);
-                }
-                Err(error) => self.tell(job_id, &write, reply, Err(error)),
-            }
-        }
+        panics::due("writer");
+        group.fit(&limits);
+        let writes = &group.writes;
         if writes.is_empty() {
             return;
         }
-        let results = match self.write(&writes).await {
+        let results = match self.write(writes).await {
             Ok(results) => results,
             // A record that somebody has locked must not fail those of other batches.
-            Err(error) if error.code == Code::Timeout && by_batch(&writes).count() > 1 => {
-                let tasks: Vec<_> = by_batch(&writes)
+            Err(error) if error.code == Code::Timeout && by_batch(writes).count() > 1 => {
+                let tasks: Vec<_> = by_batch(writes)
                     .map(|part| {
                         let (writer, part, count) = (self.clone(), part.to_vec(), part.len());
                         (count, tokio::spawn(async move { writer.write(&part).await }))
@@ -628,7 +619,7 @@ impl RecordWriter {
             // One record that can't be stored must not fail those beside it.
             Err(error) if error.repeatable == Repeatable::Never && writes.len() > 1 => {
                 let mut results = Vec::with_capacity(writes.len());
-                for write in &writes {
+                for write in writes {
                     results.push(
                         self.write(std::slice::from_ref(write))
                             .await
@@ -639,9 +630,7 @@ impl RecordWriter {
             }
             Err(error) => vec![Err(error); writes.len()],
         };
-        for ((write, reply), result) in writes.iter().zip(replies).zip(results) {
-            self.tell(job_id, write, reply, result);
-        }
+        group.tell(results);
     }
 
     /// Tells whoever waits what became of a save, or remembers it.
@@ -693,10 +682,44 @@ fn by_batch(writes: &[RecordWrite]) -> impl Iterator<Item = &[RecordWrite]> {
 struct Group {
     writer: Arc<RecordWriter>,
     job_id: String,
+    writes: Vec<RecordWrite>,
+    /// Who waits for each of the writes.
+    replies: Vec<Reply>,
     taken: u64,
 }
 
 impl Group {
+    /// By index.
+    fn sort(&mut self) {
+        let saves = self.writes.drain(..).zip(self.replies.drain(..));
+        let mut saves: Vec<(RecordWrite, Reply)> = saves.collect();
+        saves.sort_by_key(|(write, _)| write.record.index);
+        (self.writes, self.replies) = saves.into_iter().unzip();
+    }
+
+    /// Makes the records ones that the database can hold, and tells those that are not.
+    fn fit(&mut self, limits: &ColumnLimits) {
+        let fits = |write: &mut RecordWrite| limits.fit_record(&mut write.record).err();
+        let refused: Vec<_> = self.writes.iter_mut().map(fits).collect();
+        for (place, error) in refused.into_iter().enumerate().rev() {
+            if let Some(error) = error {
+                let (write, reply) = (self.writes.remove(place), self.replies.remove(place));
+                self.writer.tell(&self.job_id, &write, reply, Err(error));
+            }
+        }
+    }
+
+    /// Tells what became of each write.
+    fn tell(&mut self, results: impl IntoIterator<Item = Result<()>>) {
+        for ((write, reply), result) in self.writes.drain(..).zip(self.replies.drain(..)).zip(results) {
+            self.writer.tell(&self.job_id, &write, reply, result);
+        }
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.tell(std::iter::repeat_n(Err(error.clone()), self.writes.len()));
+    }
+
     fn end(&mut self) {
         let taken = std::mem::take(&mut self.taken);
         if let Some(queue) = lock(&self.writer.queues).get_mut(&self.job_id) {
@@ -707,14 +730,20 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// Starts a new writer, should this one end in a panic.
+    /// Should the writer end in a panic, its saves are not stored, and a new one goes on with the others.
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.fail(&panics::defect());
             self.end();
-            if let Some(queue) = lock(&self.writer.queues).get_mut(&self.job_id) {
+            let mut queues = lock(&self.writer.queues);
+            if let Some(queue) = queues.get_mut(&self.job_id) {
                 queue.writing = false;
             }
+            forget_if_idle(&mut queues, &self.job_id);
+            drop(queues);
             self.writer.start(&self.job_id);
+            // There may be nothing left to start a writer for.
+            self.writer.idle.notify_waiters();
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::json::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, 
 use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
 use crate::operations::Operations;
 use crate::order::Pass;
+use crate::panics::{self, caught, caught_in};
 use crate::record_writer::SavePlace;
 
 type Promise<'env> = napi::Result<PromiseRaw<'env, Outcome>>;
@@ -89,18 +90,18 @@ impl SqlxStateStore {
         store_options: Unknown<'_>,
         password: Option<Function<'_, PasswordRequest, UnknownReturnValue>>,
     ) -> napi::Result<Self> {
-        let settings = || -> Prepared<'_, Settings> {
+        let operations = caught(|| -> Prepared<'_, Arc<Operations>> {
+            panics::due("constructor");
             let source = encode(env, "connection", "connection", connection)?;
             let settings = Settings::from_json(&source, &options(env, store_options)?)?;
             let function = match &password {
                 Some(function) => Some(Arc::new(JsPasswordFunction::new(function)?) as Arc<dyn PasswordFunction>),
                 None => None,
             };
-            Ok(settings.with_password_function(function)?)
-        };
-        let settings = settings().map_err(|refusal| refusal.into_thrown(env))?;
+            Ok(Operations::new(settings.with_password_function(function)?))
+        });
         Ok(Self {
-            operations: Operations::new(settings),
+            operations: operations.map_err(|refusal| refusal.into_thrown(env))?,
         })
     }
 
@@ -109,10 +110,12 @@ impl SqlxStateStore {
     where
         F: Future<Output = Result<Reply>> + Send + 'static,
     {
-        let operations = self.operations.clone();
-        let call = operations.gate.enter().map_err(Refusal::from).and_then(|pass| {
-            let future = prepare(operations.clone())?;
+        let call = caught(|| -> Prepared<'env, _> {
+            let pass = self.operations.gate.enter()?;
+            panics::due("arguments");
+            let future = prepare(self.operations.clone())?;
             Ok(async move {
+                panics::due("call");
                 let outcome = future.await;
                 drop(pass);
                 outcome
@@ -180,15 +183,16 @@ impl SqlxStateStore {
         record: Unknown<'env>,
         fence: Unknown<'env>,
     ) -> Promise<'env> {
-        let place = || -> Prepared<'env, (Pass, SavePlace)> {
+        let place = caught(|| -> Prepared<'env, (Pass, SavePlace)> {
             let pass = self.operations.gate.enter()?;
+            panics::due("arguments");
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let record = Record::from_json(&"record", &encode(env, "record", "record", record)?)?;
             let token = token(env, fence)?;
             Ok((pass, self.operations.save_record(job_id, batch_id, record, token)?))
-        };
-        let (pass, place) = match place() {
+        });
+        let (pass, place) = match place {
             Ok(place) => place,
             Err(refusal) => return refused(env, refusal),
         };
@@ -209,7 +213,8 @@ impl SqlxStateStore {
         if self.operations.needs_keeper() {
             let written = self.operations.until_written();
             promise(env, async move {
-                written.await;
+                // It must not reject, for nobody would catch that.
+                let _ = caught_in(async move { Ok(written.await) }).await;
                 Ok(Reply::Nothing)
             })?;
         }

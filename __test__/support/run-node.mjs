@@ -1,5 +1,6 @@
 /** A Node process of its own, for what can only be seen from outside: that it ends by itself, and how. */
 import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 
 export const INDEX = new URL('../../index.js', import.meta.url);
 
@@ -8,11 +9,20 @@ export const INDEX = new URL('../../index.js', import.meta.url);
  *
  * @returns {Promise<{ code: number | null, signal: string | null, stdout: string, stderr: string }>}
  */
-export function runNode(source, { cwd, env = {}, timeout = 30_000 } = {}) {
+export function runNode(source, options) {
   const module = `import { SqlxStateStore, StateStoreError } from ${JSON.stringify(INDEX.href)};\n${source}`;
+  return run(['--input-type=module', '--eval', module], options);
+}
+
+/** Runs a file, which finds `argument` in `process.argv[2]` as JSON, and may call `gc()`. */
+export function runFile(file, argument, options) {
+  return run(['--expose-gc', fileURLToPath(file), JSON.stringify(argument)], options);
+}
+
+function run(args, { cwd, env = {}, timeout = 30_000 } = {}) {
   const options = { cwd, env: { ...process.env, ...env }, timeout, killSignal: 'SIGKILL' };
   return new Promise((resolve) => {
-    execFile(process.execPath, ['--input-type=module', '--eval', module], options, (error, stdout, stderr) => {
+    execFile(process.execPath, args, options, (error, stdout, stderr) => {
       const code = error ? (typeof error.code === 'number' ? error.code : null) : 0;
       resolve({ code, signal: error?.signal ?? null, stdout, stderr });
     });

@@ -21,6 +21,7 @@ use super::login::{Login, Logins};
 use super::tls::{self, Certificates};
 use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result, lock};
+use crate::panics;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -317,6 +318,7 @@ impl<DB: Dialect> Shelf<DB> {
     fn put(self: &Arc<Self>, connection: DB::Connection) {
         let mut idle = lock(&self.idle);
         idle.push((connection, Instant::now()));
+        panics::due("connections, locked");
         let Some(idle_timeout) = self.idle_timeout else { return };
         if idle.len() > self.min && !self.reaping.swap(true, Ordering::AcqRel) {
             tokio::spawn(reap(Arc::downgrade(self), idle_timeout));

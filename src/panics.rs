@@ -1,0 +1,127 @@
+//! A panic is a defect of this package. It ends the call that it happens in with `INTERNAL`, never the process; and what it says is shown nowhere, for
+//! it may hold what the user gave, a password say. Its place in the sources is shown.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Once;
+use std::task::{Context, Poll};
+
+use crate::error::{Error, Result};
+
+thread_local! {
+    /// Of the last panic of this thread.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Has every panic noted by its place, from now on. The hook is this addon's own: the standard library is linked into it.
+pub fn note_places() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            // Nobody is told of one in the background. Where nothing can be written there, nothing is.
+            let _ = writeln!(
+                std::io::stderr(),
+                "@batchactions/state-sqlx has a defect at {place}: please report it"
+            );
+            PLACE.with(|cell| *cell.borrow_mut() = Some(place));
+        }));
+    });
+}
+
+/// What a call that panicked on this thread rejects with.
+pub fn defect() -> Error {
+    let place = PLACE.with(|cell| cell.borrow().clone());
+    let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
+    Error::internal(format!("a defect of this package{place} ended the call: please report it"))
+}
+
+/// Runs what may panic.
+pub fn caught<T, E: From<Error>>(body: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    // What is shared is behind locks whose holders can't leave it half changed (see `error::lock`).
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(defect().into()))
+}
+
+/// Awaits what may panic.
+pub fn caught_in<T>(future: impl Future<Output = Result<T>> + Send + 'static) -> impl Future<Output = Result<T>> + Send {
+    Caught(Box::pin(future))
+}
+
+struct Caught<T>(Pin<Box<dyn Future<Output = Result<T>> + Send>>);
+
+impl<T> Future for Caught<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = &mut self.0;
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or_else(|_| Poll::Ready(Err(defect())))
+    }
+}
+
+/// Panics where a test asked for it. In the released package it is nothing.
+#[cfg(not(feature = "panic-for-tests"))]
+#[inline(always)]
+pub fn due(_place: &str) {}
+
+#[cfg(feature = "panic-for-tests")]
+pub use for_tests::due;
+
+#[cfg(feature = "panic-for-tests")]
+mod for_tests {
+    use std::sync::Mutex;
+
+    use napi_derive::napi;
+
+    use crate::error::lock;
+
+    static ASKED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+    /// Makes the next one who comes to this place panic, with this message.
+    #[napi(skip_typescript)]
+    pub fn panic_at(place: String, message: String) {
+        lock(&ASKED).push((place, message));
+    }
+
+    /// The places where nobody came yet.
+    #[napi(skip_typescript)]
+    pub fn panics_to_come() -> Vec<String> {
+        lock(&ASKED).iter().map(|(place, _)| place.clone()).collect()
+    }
+
+    #[track_caller]
+    #[allow(clippy::panic, reason = "that is what it is for")]
+    pub fn due(place: &str) {
+        let message = {
+            let mut asked = lock(&ASKED);
+            asked.iter().position(|(at, _)| at == place).map(|found| asked.remove(found).1)
+        };
+        if let Some(message) = message {
+            panic!("{message}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_that_does_not_say_what_the_panic_said() {
+        let errors = [
+            caught(|| -> Result<()> { panic!("hunter2") }).unwrap_err(),
+            caught_in(async { if true { panic!("hunter2") } else { Ok(()) } })
+                .await
+                .unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.code, Code::Internal);
+            assert!(!error.message.contains("hunter2"), "{error}");
+        }
+        assert_eq!(caught(|| Ok::<_, Error>(7)).unwrap(), 7);
+        assert_eq!(caught_in(async { Ok(7) }).await.unwrap(), 7);
+    }
+}
