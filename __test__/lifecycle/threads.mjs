@@ -1,0 +1,36 @@
+// Starts threads that call stores all the time, and terminates them in the middle of it, round after round.
+
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { resources, settle } from './resources.mjs';
+
+const { url, jobId, rounds, threads, loaded } = JSON.parse(process.argv[2]);
+const THREAD = new URL('./thread.mjs', import.meta.url);
+
+const start = async (workerData) => {
+  const worker = new Worker(THREAD, { workerData, execArgv: [] });
+  const [message] = await once(worker, 'message');
+  return { worker, message };
+};
+
+// With the addon in the main thread, or in the workers only, in which case each round's is the first to load it.
+const store = loaded ? new (await import('../../index.js')).SqlxStateStore(url) : undefined;
+await store?.getJobState(jobId);
+
+let first;
+for (let round = 0; round < rounds; round++) {
+  const workers = await Promise.all(Array.from({ length: threads }, () => start({ url, jobId })));
+  await new Promise((resolve) => setTimeout(resolve, (round * 13) % 60));
+  await Promise.all(workers.map(({ worker }) => worker.terminate()));
+  // The runtime's own threads are there from now on.
+  if (round === 0) {
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    first = resources();
+  }
+}
+const tooMuch = await settle(first);
+await store?.getJobState(jobId);
+const { worker, message } = await start({ url, once: true });
+await once(worker, 'exit');
+await store?.close();
+console.log(JSON.stringify({ message, tooMuch }));
