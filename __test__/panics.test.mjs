@@ -1,5 +1,5 @@
 /** A defect of the addon itself, a panic, wherever it happens: it costs one call, which rejects with INTERNAL, and neither the process nor the store. */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -230,6 +230,15 @@ for (const database of databases) {
     });
   });
 }
+
+test('the addon that is released panics for nobody', () => {
+  const addonIn = (folder) => {
+    const name = readdirSync(folder).find((file) => file.endsWith('.node'));
+    return readFileSync(new URL(name, folder));
+  };
+  expect(addonIn(FOLDER).includes('panicAt')).toBe(true);
+  expect(addonIn(new URL('../', import.meta.url)).includes('panicAt')).toBe(false);
+});
 
 test('what the process writes of a panic is its place in the sources, and not what it says', async () => {
   const script = `

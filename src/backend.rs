@@ -27,6 +27,8 @@ mod tables;
 mod tls;
 
 pub use rows::size_of;
+#[cfg(any(test, fuzzing))]
+pub use rows::{by_bytes, chunks};
 
 /// Opens nothing: the first operation connects.
 pub fn open(settings: Settings) -> Box<dyn Backend> {

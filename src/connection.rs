@@ -572,8 +572,10 @@ fn from_url(text: &str) -> Result<Settings> {
             settings.host = host.trim_matches(['[', ']']).to_owned()
         }
     }
-    if let Some(port) = url.port() {
-        settings.port = port;
+    match url.port() {
+        Some(0) => return Err(bad_connection(format!("the {scheme} URL's port must be from 1 to 65535, not 0"))),
+        Some(port) => settings.port = port,
+        None => {}
     }
     if !url.username().is_empty() {
         settings.user = Some(decoded("user", url.username())?);

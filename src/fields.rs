@@ -86,8 +86,9 @@ impl<'a> Fields<'a> {
         match self.entries.iter().find(|(key, _)| !known.contains(&key.as_ref())) {
             None => Ok(()),
             Some((key, _)) => Err(Error::invalid(format!(
-                "{}.{key} is unknown; known are {}",
+                "{}.{} is unknown; known are {}",
                 self.what,
+                shown(key),
                 known.join(", ")
             ))),
         }

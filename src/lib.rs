@@ -30,6 +30,9 @@ mod claims;
 mod connection;
 mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 mod model;
 mod operations;

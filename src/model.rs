@@ -616,7 +616,7 @@ impl<'a> BatchList<'a> {
         for Entries(entry) in entries {
             let id = entry
                 .iter()
-                .find(|(key, _)| key == "id")
+                .rfind(|(key, _)| key == "id")
                 .and_then(|(_, value)| serde_json::from_str(value.get()).ok());
             ids.push(id.ok_or_else(|| unreadable(job_id))?);
             batches.push(entry.into_iter().map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect());
@@ -641,22 +641,40 @@ impl<'a> BatchList<'a> {
         let completed = format!("\"{}\"", BatchStatus::Completed.as_str());
         self.batches
             .iter()
-            .filter(|batch| batch.iter().any(|(key, value)| key == "status" && *value == completed))
+            .filter(|batch| {
+                batch
+                    .iter()
+                    .rfind(|(key, _)| key == "status")
+                    .is_some_and(|(_, value)| *value == completed)
+            })
             .count()
     }
 
     fn set(&mut self, place: usize, key: &'static str, value: Option<String>) -> bool {
         let batch = &mut self.batches[place];
-        let found = batch.iter().position(|(name, _)| name == key);
-        match (found, value) {
-            (Some(at), Some(value)) if batch[at].1 != value => batch[at].1 = Cow::Owned(value),
-            (None, Some(value)) => batch.push((Cow::Borrowed(key), Cow::Owned(value))),
-            (Some(at), None) => {
-                batch.remove(at);
+        let Some(at) = batch.iter().position(|(name, _)| name == key) else {
+            let is_new = value.is_some();
+            batch.extend(value.map(|value| (Cow::Borrowed(key), Cow::Owned(value))));
+            return is_new;
+        };
+        let length = batch.len();
+        // Another program may have written a key twice, and then the last counts to whoever reads it.
+        let mut seen = 0;
+        batch.retain(|(name, _)| {
+            seen += 1;
+            seen <= at + 1 || name != key
+        });
+        match value {
+            Some(value) if batch[at].1 == value => batch.len() < length,
+            Some(value) => {
+                batch[at].1 = Cow::Owned(value);
+                true
             }
-            _ => return false,
+            None => {
+                batch.remove(at);
+                true
+            }
         }
-        true
     }
 
     /// Sets one batch's status and counts; whether that changed anything.

@@ -1,0 +1,8 @@
+//! See `sequelize` in `src/fuzzing.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    if let Ok(input) = std::str::from_utf8(input) {
+        state_sqlx::fuzzing::sequelize(input);
+    }
+});
