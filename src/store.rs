@@ -214,7 +214,11 @@ impl SqlxStateStore {
             let written = self.operations.until_written();
             promise(env, async move {
                 // It must not reject, for nobody would catch that.
-                let _ = caught_in(async move { Ok(written.await) }).await;
+                let _ = caught_in(async move {
+                    written.await;
+                    Ok(())
+                })
+                .await;
                 Ok(Reply::Nothing)
             })?;
         }
