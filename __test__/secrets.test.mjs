@@ -191,7 +191,7 @@ describe('settings that are wrong', () => {
   it.each([
     ['the URL', url],
     ['a URL object', new URL(url)],
-    ['an option that is unknown', { password: secret }],
+    ['an option that is unknown', { passwd: secret }],
     ['the URL as an option', { url }],
     ['an unknown option of the pool', { pool: { password: secret } }],
     ['the URL as the pool', { pool: url }],

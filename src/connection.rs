@@ -49,7 +49,7 @@ pub enum Password {
 
 impl Password {
     /// The password, where it is known beforehand.
-    fn fixed(&self) -> Option<&str> {
+    pub fn fixed(&self) -> Option<&str> {
         match self {
             Password::Fixed(secret) => Some(secret.reveal()),
             Password::Asked => None,

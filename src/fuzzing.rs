@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::backend::{self, RecordWrite, by_bytes, chunks, size_of};
-use crate::connection::{Database, Secret, Settings};
+use crate::connection::{Database, Password, Settings};
 use crate::error::{Error, Result};
 use crate::model::{
     BatchList, BatchRow, BatchState, BatchStatus, ColumnLimits, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordSlices, RecordText,
@@ -408,7 +408,7 @@ fn check_again(settings: &Settings) {
     let url = format!(
         "{scheme}://{}:{}@{}:{}/{}",
         encoded(settings.user.as_deref()),
-        encoded(settings.password.as_ref().map(Secret::reveal)),
+        encoded(settings.password.as_ref().and_then(Password::fixed)),
         settings.host,
         settings.port,
         encoded(settings.name.as_deref()),
@@ -420,7 +420,7 @@ fn check_again(settings: &Settings) {
         let given = |text: Option<&str>| text.unwrap_or_default().to_owned();
         (
             given(settings.user.as_deref()),
-            given(settings.password.as_ref().map(Secret::reveal)),
+            given(settings.password.as_ref().and_then(Password::fixed)),
             settings.host.clone(),
             settings.port,
             given(settings.name.as_deref()),
