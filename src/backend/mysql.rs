@@ -12,7 +12,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMod
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 
 use super::once::Once;
-use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, size_of};
+use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::tls::Certificates;
@@ -396,8 +396,13 @@ static UPSERT_RECORDS: MultiRow = MultiRow::new(
     ",
 );
 
+/// What goes into one statement each.
+fn record_statements<'a, 'r>(server: Server, records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
+    by_bytes(records, STATEMENT_BYTES.min(server.max_packet / 2)).flat_map(chunks)
+}
+
 async fn upsert_records(session: &mut Conn, server: Server, records: &[&RecordWrite]) -> Result<()> {
-    for chunk in by_bytes(records, STATEMENT_BYTES.min(server.max_packet / 2)).flat_map(chunks) {
+    for chunk in record_statements(server, records) {
         let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
         for write in chunk {
             let record = &write.record;
@@ -929,7 +934,7 @@ impl Backend for MySql {
         .bind(older_than.as_millis() as i64);
         let stale = run!(session, query, fetch_all)?;
         let most = max_claims.unwrap_or(i32::MAX);
-        for chunk in chunks(&stale) {
+        for chunk in key_chunks(&stale) {
             let mut query = sqlx::query(RECLAIM.text(chunk.len())).bind(most).bind(most).bind(most);
             for Text(batch_id) in chunk {
                 query = query.bind(batch_id);
@@ -969,8 +974,8 @@ impl Backend for MySql {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
-        if let [_] = *records {
-            return upsert_records(session, server, &records).await;
+        if let [all] = *record_statements(server, &records).collect::<Vec<_>>() {
+            return upsert_records(session, server, all).await;
         }
         session.begin(BEGIN).await?;
         upsert_records(session, server, &records).await?;
@@ -1002,7 +1007,7 @@ impl Backend for MySql {
         batch_ids.sort_unstable();
         batch_ids.dedup();
         let mut leases = HashMap::new();
-        for chunk in chunks(&batch_ids) {
+        for chunk in key_chunks(&batch_ids) {
             let mut query = sqlx::query_as::<_, (Text, Text, i32)>(LEASES.text(chunk.len()));
             for batch_id in chunk {
                 query = query.bind(*batch_id);

@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use super::RecordWrite;
 use crate::error::lock;
 
-/// Rows in one statement. Few sizes, so that each is prepared once; the largest keeps within SQLite's 32,766 values a statement.
-const SIZES: [usize; 4] = [200, 50, 10, 1];
+/// Rows in one statement. Few sizes, so that each is prepared once, and those that batches have, so that such a batch is one statement; the largest
+/// keeps within SQLite's 32,766 values a statement and MySQL's 65,535.
+const SIZES: [usize; 10] = [1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1];
 
 /// Bytes in one statement, about, where the server takes so many.
 pub const STATEMENT_BYTES: usize = 4 << 20;
@@ -33,10 +34,22 @@ pub fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite], most: usize) -> impl
     })
 }
 
+/// Keys in one statement: for more than that, MySQL guesses what they cost, and may read the whole table.
+const KEYS: usize = 200;
+
 /// Splits rows into chunks of the sizes that are prepared.
-pub fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+pub fn chunks<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    chunks_of(rows, SIZES[0])
+}
+
+/// Splits keys that are looked for into such chunks.
+pub fn key_chunks<T>(keys: &[T]) -> impl Iterator<Item = &[T]> {
+    chunks_of(keys, KEYS)
+}
+
+fn chunks_of<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let size = SIZES.into_iter().find(|size| *size <= rows.len())?;
+        let size = SIZES.into_iter().find(|size| *size <= rows.len().min(most))?;
         let (chunk, rest) = rows.split_at(size);
         rows = rest;
         Some(chunk)
@@ -76,7 +89,7 @@ mod tests {
 
     #[test]
     fn chunks_have_prepared_sizes_and_lose_no_row() {
-        for length in [0, 1, 9, 10, 61, 199, 200, 461, 1_000] {
+        for length in [0, 1, 9, 10, 61, 199, 200, 461, 1_000, 3_777] {
             let rows: Vec<usize> = (0..length).collect();
             let chunks: Vec<&[usize]> = chunks(&rows).collect();
             assert!(chunks.iter().all(|chunk| SIZES.contains(&chunk.len())));

@@ -308,8 +308,13 @@ static UPSERT_RECORDS: MultiRow = MultiRow::new(
     ",
 );
 
+/// What goes into one statement each.
+fn record_statements<'a, 'r>(records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
+    by_bytes(records, STATEMENT_BYTES).flat_map(chunks)
+}
+
 async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<()> {
-    for chunk in by_bytes(records, STATEMENT_BYTES).flat_map(chunks) {
+    for chunk in record_statements(records) {
         let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
         for write in chunk {
             let record = &write.record;
@@ -749,8 +754,8 @@ impl Backend for Sqlite {
         let mut session = self.write().await?;
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
-        if let [_] = *records {
-            return upsert_records(session, &records).await;
+        if let [all] = *record_statements(&records).collect::<Vec<_>>() {
+            return upsert_records(session, all).await;
         }
         session.begin(BEGIN).await?;
         upsert_records(session, &records).await?;
