@@ -200,6 +200,16 @@ function unwritable(value, path, inside = new Set()) {
   return undefined;
 }
 
+/** What an error says, or what was thrown in its place: it may be anything, and may throw again when it is looked at. */
+function messageOf(error) {
+  try {
+    if (error instanceof Error && typeof error.message === 'string') return error.message;
+  } catch {
+    // It can't be read.
+  }
+  return `it throws ${describe(error)}`;
+}
+
 function whyUnwritable(what, value, error) {
   try {
     const found = unwritable(value, what);
@@ -210,11 +220,10 @@ function whyUnwritable(what, value, error) {
   try {
     // The one way to end the stack here: JSON.stringify calls itself for each level.
     if (error instanceof RangeError && /call stack/i.test(error.message)) return 'it nests too deeply for JSON.stringify: flatten it';
-    if (error instanceof Error && typeof error.message === 'string') return error.message;
   } catch {
     // Anything may be thrown, and this is something that throws again.
   }
-  return `it throws ${describe(error)}`;
+  return messageOf(error);
 }
 
 /** The JSON text of an argument, or the error that refuses it: whatever the argument is and does, nothing is thrown here. */
@@ -264,7 +273,7 @@ function asker(password) {
   return (request) => {
     new Promise((resolve) => resolve(password())).then(
       (answer) => request.answer(answer),
-      (error) => request.fail(error instanceof Error ? error.message : describe(error), keepThrown(error)),
+      (error) => request.fail(messageOf(error), keepThrown(error)),
     );
   };
 }

@@ -447,6 +447,20 @@ for (const database of servers)
         await expectToShare(open(sequelize), sequelize);
       });
 
+      it('an empty password is none, however it is given', async (context) => {
+        const url = new URL(db.url);
+        if (url.password) return context.skip('the user of the tests has a password here');
+        const { password: _, ...parts } = partsOf(db);
+        for (const [connection, options] of [
+          [db.url, { password: '' }],
+          [db.url, { password: () => '' }],
+          [{ ...parts, password: '' }],
+          [parts, { password: async () => '' }],
+        ]) {
+          await expectToWork(open(connection, options), db);
+        }
+      });
+
       it('with a password that a URL has to escape', async () => {
         const user = await createUser(db, { rights: 'all', password: `p@s:s/w\\'"rd#?%25 &ü` });
         onTestFinished(() => user.drop());
@@ -818,14 +832,23 @@ describe('a SQLite file', () => {
 });
 
 describe('what no store is made from', () => {
-  it.each(['', 'nonsense', '//host/db', 'postgres', 'postgres://host:notaport/db', 'mysql://host:99999/db', 'sqlite'])(
-    'the URL %j: INVALID_CONNECTION',
-    (url) => {
-      const error = thrownBy(() => new SqlxStateStore(url));
-      expect(error).toBeInstanceOf(StateStoreError);
-      expect(error).toMatchObject({ code: 'INVALID_CONNECTION', retryable: false });
-    },
-  );
+  it.each([
+    '',
+    'nonsense',
+    '//host/db',
+    'postgres',
+    'postgres://host:notaport/db',
+    'mysql://host:99999/db',
+    'sqlite',
+    // Which of the two is meant, nobody can tell.
+    'postgres://u@host/db?ssl=true&sslmode=prefer',
+    'postgres://u@host/db?sslmode=verify-full&sslmode=disable',
+    'mysql://u@host/db?ssl-mode=disable&ssl=1',
+  ])('the URL %j: INVALID_CONNECTION', (url) => {
+    const error = thrownBy(() => new SqlxStateStore(url));
+    expect(error).toBeInstanceOf(StateStoreError);
+    expect(error).toMatchObject({ code: 'INVALID_CONNECTION', retryable: false });
+  });
 
   it.each(['mssql://sa@localhost/db', 'oracle://localhost/db', 'mongodb://localhost/db', 'http://localhost/'])(
     'the URL %s: UNSUPPORTED_DATABASE, and the message names the kind',

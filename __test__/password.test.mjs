@@ -298,6 +298,24 @@ describe('a function that does not give a password', () => {
   });
 
   test.each([
+    ['an Error whose message is a number', `Object.assign(new Error(), { message: 7 })`],
+    ['an Error whose message is an object', `Object.assign(new Error(), { message: {} })`],
+    ['an Error whose message throws', `Object.defineProperty(new Error(), 'message', { get() { throw new Error('again'); } })`],
+    ['a revoked proxy', `(() => { const { proxy, revoke } = Proxy.revocable({}, {}); revoke(); return proxy; })()`],
+    ['a symbol', `Symbol('s')`],
+  ])('throws %s: CONNECTION_FAILED, and the process lives on', async (what, thrown) => {
+    const source = `
+      const store = new SqlxStateStore(${JSON.stringify(NOWHERE)}, { password: async () => { throw ${thrown}; } });
+      for (let n = 0; n < 2; n++) await store.getJobState('j').catch((error) => console.log(error.code, /it throws/.test(error.message)));
+      await store.close();`;
+    expect(await runNode(source)).toMatchObject({
+      code: 0,
+      stderr: '',
+      stdout: 'CONNECTION_FAILED true\nCONNECTION_FAILED true\n',
+    });
+  });
+
+  test.each([
     ['a number', () => 12345, /gave number/],
     ['nothing', () => undefined, /gave undefined/],
     ['null', async () => null, /gave null/],

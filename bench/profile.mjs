@@ -1,7 +1,9 @@
-// Where the time of one claim, one save and one bulk call goes, on PostgreSQL: what each part costs alone, in ms.
+// Where the time of one claim, one save and one bulk call goes: what each part costs alone, in ms.
 //
-// The boundary is measured by a call that needs no database and by JSON.stringify alone; the server by the store's own statement in pgbench, prepared,
-// over the same kind of connection; what remains of the whole call is the driver, the queue and the waking of threads.
+// The boundary is measured by a call that needs no database and by JSON.stringify alone; the server, on PostgreSQL, by the store's own statement in
+// pgbench, prepared, over the same kind of connection; that of a bulk save, on each server, by an insert of as many rows that the server reads from a table
+// of its own, so that it has nothing to receive and nothing to parse. What remains of the whole call is the way there, the driver, the queue and the
+// waking of threads.
 
 import { recordOf, newId, jobOf, median, range } from './work.mjs';
 import { pgbench } from './limits.mjs';
@@ -44,48 +46,59 @@ returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex",
 \\set next :batchIndex
 `;
 
-/** The statement of a bulk save of 1,000, as the server sees it but for the way there: rows that it has already, copied by itself. */
+/** What the server takes for that many rows which it has already. */
 async function serverBulk(own, size) {
-  const rows = range(size).map((n) => [n, JSON.stringify(recordOf(n).raw), JSON.stringify(recordOf(n).parsed)]);
-  await own.query('create unlogged table "profile_rows" ("n" int, "raw" text, "parsed" text)');
-  for (const row of rows) await own.query('insert into "profile_rows" values (?, ?, ?)', row);
+  const cast = own.dialect === 'postgres' ? '::json' : '';
+  await own.query('create table "profile_rows" ("n" int, "raw" text, "parsed" text)');
+  for (const n of range(size)) {
+    await own.query('insert into "profile_rows" values (?, ?, ?)', [
+      n,
+      JSON.stringify(recordOf(n).raw),
+      JSON.stringify(recordOf(n).parsed),
+    ]);
+  }
   const columns = '"jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError"';
   const insert = (id) => `insert into "batchactions_records" (${columns})
-    select '${id}', 'b', "n", 'processed', "raw"::json, "parsed"::json, '[]'::json, null from "profile_rows"`;
-  const ms = await timed(30, () => own.query(insert(newId())));
+    select '${id}', 'b', "n", 'processed', "raw"${cast}, "parsed"${cast}, '[]', null from "profile_rows"`;
+  const ms = await timed(100, () => own.query(insert(newId())));
   await own.query('drop table "profile_rows"');
   return ms;
 }
 
 export async function profile(store, own, folder, times) {
-  const parts = [];
   const boundary = await timed(times(2_000), () => store.saveBatchRecords('profile', 'b', []));
-  const rate = (script, how) => pgbench(own, folder, script, 1, how);
+  const parts = own.dialect === 'postgres' ? await singleCalls(store, own, folder, times, boundary) : [];
+  for (const size of [100, 1_000]) {
+    const id = newId();
+    const calls = 100_000 / size / (size < 1_000 ? 4 : 2);
+    const bulks = range(calls).map((call) => range(size).map((n) => recordOf(call * size + n)));
+    const stringify = await timed(calls, (n) => JSON.stringify(bulks[n]));
+    const whole = await timed(calls, (n) => store.saveBatchRecords(id, 'b', bulks[n]));
+    parts.push({
+      call: `saveBatchRecords of ${size.toLocaleString('en')}`,
+      whole,
+      boundary,
+      stringify,
+      server: await serverBulk(own, size),
+    });
+  }
+  return parts.map((part) => ({ ...part, rest: part.whole - part.boundary - part.stringify - part.server }));
+}
 
-  const claimed = jobOf(newId(), 4_000, { distributed: true });
-  await store.saveJobState(claimed);
-  const whole = await timed(times(800), () => store.claimBatch(claimed.id, 'worker'));
-  const other = jobOf(newId(), 4_000, { distributed: true });
-  await store.saveJobState(other);
-  const server = 1_000 / (await rate(claimScript(other.id), { transactions: times(2_000), define: ['next=0'], settings: SETTINGS }));
-  parts.push({ call: 'claimBatch', whole, boundary, stringify: 0, server });
+async function singleCalls(store, own, folder, times, boundary) {
+  const rate = (script, how) => pgbench(own, folder, script, 1, { settings: SETTINGS, ...how });
+  const [claimed, other] = [jobOf(newId(), 4_000, { distributed: true }), jobOf(newId(), 4_000, { distributed: true })];
+  for (const job of [claimed, other]) await store.saveJobState(job);
+  const claim = await timed(times(800), () => store.claimBatch(claimed.id, 'worker'));
+  const serverClaim = 1_000 / (await rate(claimScript(other.id), { transactions: times(2_000), define: ['next=0'] }));
 
   const id = newId();
   const record = recordOf(1);
   const stringify = await timed(2_000, () => JSON.stringify(record));
   const save = await timed(times(2_000), (n) => store.saveProcessedRecord(id, 'b', { ...record, index: n }));
-  parts.push({ call: 'saveProcessedRecord', whole: save, boundary, stringify, server: 1_000 / (await rate(SAVE)) });
-
-  const bulkId = newId();
-  const bulks = range(40).map((call) => range(1_000).map((n) => recordOf(call * 1_000 + n)));
-  const stringifyBulk = await timed(40, (n) => JSON.stringify(bulks[n]));
-  const bulk = await timed(40, (n) => store.saveBatchRecords(bulkId, 'b', bulks[n]));
-  parts.push({
-    call: 'saveBatchRecords of 1,000',
-    whole: bulk,
-    boundary,
-    stringify: stringifyBulk,
-    server: await serverBulk(own, 1_000),
-  });
-  return parts.map((part) => ({ ...part, rest: part.whole - part.boundary - part.stringify - part.server }));
+  const serverSave = 1_000 / (await rate(SAVE));
+  return [
+    { call: 'claimBatch', whole: claim, boundary, stringify: 0, server: serverClaim },
+    { call: 'saveProcessedRecord', whole: save, boundary, stringify, server: serverSave },
+  ];
 }

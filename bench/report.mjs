@@ -143,12 +143,15 @@ function tables({ rows, whole, profile, machine, rounds }) {
       ),
     );
   }
-  if (profile) {
-    parts.push('### Where the time of a call goes\n\nPostgreSQL, medians in ms.');
+  if (profile.length) {
+    parts.push(
+      '### Where the time of a call goes\n\nMedians in ms. The server: the same statement by `pgbench`, and for a bulk save an insert of rows that the server has already.',
+    );
     parts.push(
       table(
-        ['call', 'whole', 'boundary', '`JSON.stringify`', 'server', 'the rest: driver, queue, threads'],
-        profile.map(({ call, ...part }) => [
+        ['database', 'call', 'whole', 'boundary', '`JSON.stringify`', 'server', 'the rest: way there, driver, queue, threads'],
+        profile.map(({ database, call, ...part }) => [
+          database,
           call,
           ...['whole', 'boundary', 'stringify', 'server', 'rest'].map((key) => part[key].toFixed(3)),
         ]),

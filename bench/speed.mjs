@@ -1,6 +1,6 @@
 // How fast the store is, beside what it replaces and beside the database's own tools: `npm run bench`
 //
-//   node bench/speed.mjs [--quick] [--database <name>]... [--json <file>]
+//   node bench/speed.mjs [--quick] [--profile] [--database <name>]... [--json <file>]
 //
 // Each row is a piece of work that is done by the store, by a baseline on Sequelize 6 (the tests' own adapter in the manner of the one that the store
 // replaces: find, then update; bulkCreate; JSON rewritten on each claim), and where there is one by a tool of the database that knows nothing of jobs: psql and
@@ -8,10 +8,10 @@
 // printed is the median rate of the rounds and the store's ratio to the others. A figure is worth something beside the others of its run only.
 //
 // A whole run (about 25 minutes) writes docs/benchmarks/results.json, and draws docs/benchmarks.md from it. --quick takes 3 minutes, does less of each
-// work, and writes only where --json says.
+// work, and writes only where --json says. --profile measures only where the time of a call goes, and puts that in its place in the same files.
 
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,7 +26,12 @@ import { wholeJob } from './whole-job.mjs';
 import { batchOf, callers, jobOf, median, newId, range, recordOf } from './work.mjs';
 
 const { values: options } = parseArgs({
-  options: { quick: { type: 'boolean' }, database: { type: 'string', multiple: true }, json: { type: 'string' } },
+  options: {
+    quick: { type: 'boolean' },
+    profile: { type: 'boolean' },
+    database: { type: 'string', multiple: true },
+    json: { type: 'string' },
+  },
 });
 const run = promisify(execFile);
 const rounds = options.quick ? 3 : 5;
@@ -44,7 +49,7 @@ const results = {
   rounds,
   rows: [],
   whole: [],
-  profile: undefined,
+  profile: [],
 };
 
 /** An import in the manner of the engine: one save awaited after another, the batch's state and the whole job once per batch. */
@@ -280,14 +285,7 @@ async function compare(database) {
       report(database, { ...row, limit: limit && row.limit[database.dialect], unit: 'a second' }, rates);
     }
     await largeJob(database, own, store, other, baseline);
-    if (database.dialect === 'postgres') {
-      results.profile = await profile(store, own, folder, times);
-      console.log('');
-      line('where the time goes, ms', 'whole', 'boundary', 'stringify', 'server', 'the rest');
-      for (const { call, ...part } of results.profile) {
-        line(call, ...['whole', 'boundary', 'stringify', 'server', 'rest'].map((key) => part[key].toFixed(3)));
-      }
-    }
+    if (database.dialect !== 'sqlite') await profiled(database, store, own, folder);
   } finally {
     await Promise.allSettled([store.close(), queued.close(), baseline.close()]);
     await Promise.allSettled([own.drop(), other.drop(), spare.drop(), rm(folder, { recursive: true, force: true })]);
@@ -309,6 +307,30 @@ async function fill(database, id, count) {
       select "jobId", "batchId", "recordIndex" + ${have}, ${columns} from "batchactions_records" where "jobId" = ? and "recordIndex" < ?`,
       [id, count - have],
     );
+  }
+}
+
+async function profiled({ name, version }, store, own, folder) {
+  const parts = await profile(store, own, folder, times);
+  results.profile.push(...parts.map((part) => ({ database: name, version, ...part })));
+  console.log('');
+  line('where the time goes, ms', 'whole', 'boundary', 'stringify', 'server', 'the rest');
+  for (const { call, ...part } of parts)
+    line(call, ...['whole', 'boundary', 'stringify', 'server', 'rest'].map((key) => part[key].toFixed(3)));
+}
+
+/** Only where the time goes. */
+async function onlyProfile(database) {
+  const own = await database.create();
+  const folder = await mkdtemp(join(tmpdir(), 'batchactions-bench-'));
+  const store = new SqlxStateStore(own.url);
+  try {
+    await store.initialize();
+    console.log(`\n${database.name} (${database.version})`);
+    await profiled(database, store, own, folder);
+  } finally {
+    await store.close();
+    await Promise.allSettled([own.drop(), rm(folder, { recursive: true, force: true })]);
   }
 }
 
@@ -423,14 +445,21 @@ function line(first, ...rest) {
 
 const { node, cpus: cores, model = 'an unknown processor' } = results.machine;
 console.log(`Node ${node}, ${cores} × ${model}, median of ${rounds} rounds`);
-for (const database of databases.filter(({ name, shared }) => shared && (options.database ?? [name]).includes(name))) {
-  await compare(database);
-  await startUp(database);
-  if (database.dialect === 'postgres') await wholeJobs(database);
+const chosen = databases.filter(({ name, shared }) => shared && (options.database ?? [name]).includes(name));
+const file = here('../docs/benchmarks/results.json');
+if (options.profile) {
+  for (const database of chosen.filter(({ dialect }) => dialect !== 'sqlite')) await onlyProfile(database);
+} else {
+  for (const database of chosen) {
+    await compare(database);
+    await startUp(database);
+    if (database.dialect === 'postgres') await wholeJobs(database);
+  }
 }
-const text = JSON.stringify(results, null, 2) + '\n';
+const kept = options.profile ? { ...JSON.parse(await readFile(file, 'utf8')), profile: results.profile } : results;
+const text = JSON.stringify(kept, null, 2) + '\n';
 if (options.json) await writeFile(options.json, text);
 if (!options.quick && !options.database) {
-  await writeFile(here('../docs/benchmarks/results.json'), text);
-  await writeReport(results, here('../docs/'));
+  await writeFile(file, text);
+  await writeReport(kept, here('../docs/'));
 }

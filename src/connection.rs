@@ -132,6 +132,16 @@ impl Ssl {
         }
     }
 
+    /// Takes the mode that a URL says, once: of two, one would be weaker than was asked for.
+    fn say(&mut self, mode: SslMode) -> Result<()> {
+        match self.said.replace(mode) {
+            Some(other) if other != mode => Err(bad_connection(
+                "the URL says by two parameters whether to use TLS, and not the same: leave one",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what does not fit together.
     fn check(&self) -> std::result::Result<(), &'static str> {
         if self.said == Some(SslMode::Prefer) && self.ca.is_some() {
@@ -591,17 +601,17 @@ fn from_url(text: &str) -> Result<Settings> {
         let value = value.into_owned();
         match &*key {
             "sslmode" | "ssl-mode" | "ssl_mode" => {
-                settings.ssl.said = Some(SslMode::from_text(&value).ok_or_else(|| {
+                settings.ssl.say(SslMode::from_text(&value).ok_or_else(|| {
                     bad_connection(format!(
                         "the URL's {key} must be one of {}, not {}",
                         SslMode::names(),
                         Quoted(&value)
                     ))
-                })?);
+                })?)?;
             }
             "ssl" => match &*value {
-                "true" | "1" => settings.ssl.said = Some(SslMode::VerifyFull),
-                "false" | "0" => settings.ssl.said = Some(SslMode::Disable),
+                "true" | "1" => settings.ssl.say(SslMode::VerifyFull)?,
+                "false" | "0" => settings.ssl.say(SslMode::Disable)?,
                 _ => {
                     return Err(bad_connection(format!(
                         "the URL's ssl must be true or false, not {}",
@@ -631,8 +641,8 @@ fn from_url(text: &str) -> Result<Settings> {
 fn from_sqlite_url(rest: &str) -> Result<Settings> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
     // Shown as the file's name, it would show the password.
-    let login = path.split('/').next().and_then(|host| host.rsplit_once('@'));
-    if login.is_some_and(|(login, _)| login.contains(':')) {
+    let login = |part: &str| part.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'));
+    if path.split('/').any(login) || decoded("path", path)?.contains("://") {
         return Err(bad_connection(
             "a sqlite URL names a file and has no host and no login: sqlite:file.db or sqlite:///absolute/file.db",
         ));
@@ -806,9 +816,7 @@ impl Settings {
         Ok(())
     }
 
-    fn check(mut self) -> Result<Self> {
-        // As other clients have it, an empty password is none: MySQL refuses it where the user has none.
-        self.password = self.password.filter(|password| password.fixed() != Some(""));
+    fn check(self) -> Result<Self> {
         if self.database == Database::MySql && self.name.is_none() {
             return Err(bad_connection(
                 "the name of the database is missing: mysql://user:password@host:3306/database",

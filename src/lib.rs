@@ -43,16 +43,23 @@ mod store;
 
 /// One worker of the asynchronous runtime for every four cores: a call mostly waits for a server, and while a second worker is idle, each call
 /// wakes it for nothing, which costs a tenth of the call. `TOKIO_WORKER_THREADS` overrides it, as for any program on tokio.
+///
+/// napi takes it for the first runtime. Where the addon is loaded in worker threads only and the last of them has ended, the next one gets napi's own.
 #[cfg(not(test))]
 #[napi_derive::module_init]
 fn start_runtime() {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        builder.worker_threads((cores / 4).clamp(1, 4));
-    }
+    // Read here, because what is no such number makes tokio panic, and there is nobody yet to catch that.
+    let given = std::env::var("TOKIO_WORKER_THREADS").ok();
+    let workers = given
+        .and_then(|given| given.parse().ok())
+        .filter(|workers| (1..=1_024).contains(workers));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers.unwrap_or((cores / 4).clamp(1, 4)))
+        .enable_all()
+        .build();
     // Where it can't be made, napi makes its own when it needs one, and says why that failed.
-    if let Ok(runtime) = builder.enable_all().build() {
+    if let Ok(runtime) = runtime {
         napi::bindgen_prelude::create_custom_tokio_runtime(runtime);
     }
 }

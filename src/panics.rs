@@ -27,14 +27,15 @@ pub fn note_places() {
                 std::io::stderr(),
                 "@batchactions/state-sqlx has a defect at {place}: please report it"
             );
-            PLACE.with(|cell| *cell.borrow_mut() = Some(place));
+            // A thread that ends has no such place any more.
+            let _ = PLACE.try_with(|cell| *cell.borrow_mut() = Some(place));
         }));
     });
 }
 
 /// What a call that panicked on this thread rejects with.
 pub fn defect() -> Error {
-    let place = PLACE.with(|cell| cell.borrow().clone());
+    let place = PLACE.try_with(|cell| cell.borrow().clone()).ok().flatten();
     let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
     Error::internal(format!("a defect of this package{place} ended the call: please report it"))
 }

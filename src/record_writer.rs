@@ -224,6 +224,15 @@ pub struct RecordWriter {
     kept: AtomicBool,
 }
 
+/// Who waits until nothing is queued. However that ends, the next save finds that it needs another.
+struct Keeper<'a>(&'a AtomicBool);
+
+impl Drop for Keeper<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// A single save's place.
 pub struct SavePlace {
     job_id: String,
@@ -368,13 +377,14 @@ impl RecordWriter {
 
     /// Ends when nothing is queued any more.
     pub async fn until_idle(self: Arc<Self>) {
+        let keeper = Keeper(&self.kept);
         loop {
             let emptied = self.idle.notified();
             let jobs: Vec<String> = {
                 // Under the lock, so that a save that comes next finds that it needs a keeper.
                 let queues = lock(&self.queues);
                 if queues.values().all(Queue::is_idle) {
-                    self.kept.store(false, Ordering::Release);
+                    drop(keeper);
                     return;
                 }
                 queues.keys().cloned().collect()

@@ -183,19 +183,21 @@ impl SqlxStateStore {
         record: Unknown<'env>,
         fence: Unknown<'env>,
     ) -> Promise<'env> {
-        let place = caught(|| -> Prepared<'env, (Pass, SavePlace)> {
+        let saved = caught(|| -> Prepared<'env, _> {
             let pass = self.operations.gate.enter()?;
             panics::due("arguments");
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let record = Record::from_json(&"record", &encode(env, "record", "record", record)?)?;
             let token = token(env, fence)?;
-            Ok((pass, self.operations.save_record(job_id, batch_id, record, token)?))
+            let place = self.operations.save_record(job_id, batch_id, record, token)?;
+            Ok(self.saved(env, pass, place)?)
         });
-        let (pass, place) = match place {
-            Ok(place) => place,
-            Err(refusal) => return refused(env, refusal),
-        };
+        saved.or_else(|refusal| refused(env, refusal))
+    }
+
+    /// The promise of a save that has its place.
+    fn saved<'env>(&self, env: &'env Env, pass: Pass, place: SavePlace) -> Promise<'env> {
         if !place.is_settled() {
             let saved = self.operations.saved(place);
             return promise(env, async move {
@@ -396,9 +398,12 @@ impl SqlxStateStore {
 
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Promise<'env> {
-        let store = self.operations.clone();
-        // From now on, not from when the future first runs.
-        store.gate.close();
-        promise(env, async move { store.close().await.map(|()| Reply::Nothing) })
+        let closed = caught(|| -> Prepared<'env, _> {
+            let store = self.operations.clone();
+            // From now on, not from when the future first runs.
+            store.gate.close();
+            Ok(promise(env, async move { store.close().await.map(|()| Reply::Nothing) })?)
+        });
+        closed.or_else(|refusal| refused(env, refusal))
     }
 }

@@ -206,6 +206,41 @@ onEveryDatabase((on) => {
       expect(await on.store.getBatchRecords(id, 'three')).toStrictEqual(more);
     });
 
+    on.except(['sqlite', 'mysql', 'mariadb'], 'it has no copy')(
+      'copies many records that are new, as long as no record of the job was there already',
+      async () => {
+        await on.query('create table statements (at serial, said text)');
+        await on.query(`create function note_statement() returns trigger language plpgsql as
+          $$ begin insert into statements (said) values ((regexp_match(current_query(), '^\\s*(\\w+)'))[1]); return null; end $$`);
+        await on.query('create trigger note before insert on "batchactions_records" for each statement execute function note_statement()');
+        try {
+          const said = async (store, id, from, to) => {
+            await on.query('delete from statements');
+            const records = range(from, to).map((index) => recordOf(index));
+            await store.saveBatchRecords(id, `b${from}`, records);
+            expect(await store.getBatchRecords(id, `b${from}`)).toStrictEqual(records);
+            return (await on.query('select said from statements order by at')).map((row) => row.said);
+          };
+          // One connection, so that each call gets the one that a refused copy was made on.
+          for (const options of [{ pool: { max: 1 } }, { pool: { max: 1 }, statementCache: 0 }]) {
+            const store = await on.open(options);
+            const id = newId();
+            expect(await said(store, id, 0, 49)).toEqual(['insert']);
+            expect(await said(store, id, 100, 150)).toEqual(['copy']);
+            expect(await said(store, id, 1_000, 3_500)).toEqual(['copy', 'copy', 'copy']);
+            // What the refused copy noted was rolled back with it.
+            expect(await said(store, id, 3_400, 3_500)).toEqual(['insert']);
+            expect(await said(store, id, 4_000, 4_100)).toEqual(['insert']);
+            expect(await said(store, newId(), 0, 100)).toEqual(['copy']);
+          }
+        } finally {
+          await on.query('drop trigger note on "batchactions_records"');
+          await on.query('drop function note_statement');
+          await on.query('drop table statements');
+        }
+      },
+    );
+
     test('stores every character as it is, however many records there are', async () => {
       const [id, batch] = [newId(), 'b\\\t\n\r\'"%_{}'];
       const texts = [
@@ -227,7 +262,7 @@ onEveryDatabase((on) => {
       ];
       const records = range(0, 300).map((index) => {
         const text = texts[index % texts.length];
-        return recordOf(index, { status: 'failed', raw: { [text]: text }, parsed: [text], processingError: text || 'none' });
+        return recordOf(index, { status: 'failed', raw: { [text]: text }, parsed: [text], processingError: text });
       });
       await on.store.saveBatchRecords(id, batch, records);
       expect(await on.store.getBatchRecords(id, batch)).toStrictEqual(records);

@@ -23,6 +23,11 @@ struct Answer {
     came: Instant,
 }
 
+/// As other clients have it, an empty password is none: MySQL refuses one where the user has none.
+fn given(password: &Secret) -> Option<Secret> {
+    (!password.reveal().is_empty()).then(|| password.clone())
+}
+
 /// Gives each attempt to connect its login.
 pub struct Logins {
     ssl: Ssl,
@@ -47,7 +52,7 @@ impl Logins {
         Self {
             ssl: settings.ssl.clone(),
             fixed: match &settings.password {
-                Some(Password::Fixed(password)) => Some(password.clone()),
+                Some(Password::Fixed(password)) => given(password),
                 _ => None,
             },
             asked: settings.password_function.clone().map(|function| Asked {
@@ -70,9 +75,9 @@ impl Logins {
             });
         };
         let once = asked.current();
-        let password = once.get_or_try_init(|| asked.ask()).await?.password.clone();
+        let password = given(&once.get_or_try_init(|| asked.ask()).await?.password);
         Ok(Login {
-            password: Some(password),
+            password,
             certificates,
             asked: Some(once),
         })

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -180,6 +181,8 @@ pub struct Postgres {
     schema: Option<String>,
     /// Jobs whose records can't be copied, because some of them are there already.
     uncopied: Mutex<HashSet<String>>,
+    /// Whether the table can't be copied to at all, for it has row-level security.
+    never_copied: AtomicBool,
 }
 
 impl Postgres {
@@ -194,6 +197,7 @@ impl Postgres {
             begin,
             schema: settings.schema,
             uncopied: Mutex::default(),
+            never_copied: AtomicBool::new(false),
         }
     }
 }
@@ -487,7 +491,7 @@ impl Postgres {
     async fn copy_records(&self, session: &mut Conn, parts: &[&[&RecordWrite]]) -> Result<bool> {
         let [[first, ..], ..] = parts else { return Ok(false) };
         let few = parts.iter().map(|part| part.len()).sum::<usize>() < COPIED_FROM;
-        if few || lock(&self.uncopied).contains(&first.job_id) {
+        if few || self.never_copied.load(Ordering::Relaxed) || lock(&self.uncopied).contains(&first.job_id) {
             return Ok(false);
         }
         match copy_parts(session, &self.begin, parts).await {
@@ -496,7 +500,9 @@ impl Postgres {
                 if session.is_in_transaction() {
                     session.rollback().await?;
                 }
-                if error.code == Code::Constraint {
+                if error.cause.is_some_and(|cause| cause.code.as_deref() == Some("0A000")) {
+                    self.never_copied.store(true, Ordering::Relaxed);
+                } else if error.code == Code::Constraint {
                     let mut uncopied = lock(&self.uncopied);
                     if uncopied.len() >= UNCOPIED_JOBS {
                         uncopied.clear();
