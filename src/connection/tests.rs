@@ -93,13 +93,6 @@ fn what_a_server_takes_for_the_end_of_a_text_is_refused() {
 }
 
 #[test]
-fn an_empty_password_is_none() {
-    let parts = serde_json::json!({ "parts": { "dialect": "mysql", "database": "d", "password": "" } });
-    assert!(Settings::from_json(&parts.to_string(), "{}").unwrap().password.is_none());
-    assert!(url("mysql://u:@h/d").unwrap().password.is_none());
-}
-
-#[test]
 fn places_name_no_user_and_no_password() {
     let place = url("mysql://us3r:hunter2@h:1/db").unwrap().place();
     assert_eq!(place, "MySQL database \"db\" at h:1");
