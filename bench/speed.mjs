@@ -7,7 +7,7 @@
 // pgbench, and better-sqlite3 (limits.mjs). They take turns, round by round, so that what else the machine does meets all of them alike. What is
 // printed is the median rate of the rounds and the store's ratio to the others. A figure is worth something beside the others of its run only.
 //
-// A whole run (about 25 minutes) writes docs/benchmarks/results.json, and draws docs/benchmarks.md from it. --quick takes 3 minutes, does less of each
+// A whole run (about 15 minutes) writes docs/benchmarks/results.json, and draws docs/benchmarks.md from it. --quick takes 3 minutes, does less of each
 // work, and writes only where --json says. --profile measures only where the time of a call goes, and puts that in its place in the same files.
 
 import { execFile } from 'node:child_process';
