@@ -55,12 +55,13 @@ async function postgresLimits(own, folder, times) {
 }
 
 const { raw, parsed } = recordOf(1);
+/** As the record writer has it for one record. */
 export const UPSERT = `\\set n random(1, 1000000000)
 insert into batchactions_records (${COLUMNS})
 values ('pgbench', 'b', :n, 'processed', '${JSON.stringify(raw)}', '${JSON.stringify(parsed)}', '[]', null)
 ${UPSERT_TAIL};
 `;
-export const UPDATE = `\\set n random(1, 4000)
+const UPDATE = `\\set n random(1, 4000)
 update batchactions_batches set "status" = 'PROCESSING', "version" = "version" + 1 where "id" = 'p' || :n returning "batchIndex";
 `;
 

@@ -6,9 +6,7 @@
 // waking of threads.
 
 import { recordOf, newId, jobOf, median, range } from './work.mjs';
-import { pgbench } from './limits.mjs';
-
-const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
+import { pgbench, UPSERT } from './limits.mjs';
 
 async function timed(count, work) {
   const times = [];
@@ -19,15 +17,6 @@ async function timed(count, work) {
   }
   return median(times);
 }
-
-/** The statement of the record writer, for one record. */
-const SAVE = `\\set n random(1, 1000000000)
-insert into batchactions_records ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-values ('profile', 'b', :n, 'processed', ${quoted(JSON.stringify(recordOf(1).raw))}::text::json, ${quoted(JSON.stringify(recordOf(1).parsed))}::text::json, '[]'::text::json, null)
-on conflict ("jobId", "recordIndex") do update
-set "batchId" = excluded."batchId", "status" = excluded."status", "raw" = excluded."raw", "parsed" = excluded."parsed",
-    "errors" = excluded."errors", "processingError" = excluded."processingError";
-`;
 
 /** Those of the store's own sessions. */
 const SETTINGS = ['enable_sort=off', 'enable_bitmapscan=off', 'enable_seqscan=off', 'jit=off'];
@@ -96,7 +85,7 @@ async function singleCalls(store, own, folder, times, boundary) {
   const record = recordOf(1);
   const stringify = await timed(2_000, () => JSON.stringify(record));
   const save = await timed(times(2_000), (n) => store.saveProcessedRecord(id, 'b', { ...record, index: n }));
-  const serverSave = 1_000 / (await rate(SAVE));
+  const serverSave = 1_000 / (await rate(UPSERT));
   return [
     { call: 'claimBatch', whole: claim, boundary, stringify: 0, server: serverClaim },
     { call: 'saveProcessedRecord', whole: save, boundary, stringify, server: serverSave },
