@@ -19,7 +19,7 @@ await store?.getJobState(jobId);
 
 let first;
 for (let round = 0; round < rounds; round++) {
-  const workers = await Promise.all(Array.from({ length: threads }, () => start({ url, jobId })));
+  const workers = await Promise.all(Array.from({ length: threads }, () => start({ url, jobId, full: round % 10 === 0 })));
   await new Promise((resolve) => setTimeout(resolve, (round * 13) % 60));
   await Promise.all(workers.map(({ worker }) => worker.terminate()));
   // The runtime's own threads are there from now on.
