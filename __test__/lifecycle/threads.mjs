@@ -9,8 +9,10 @@ const THREAD = new URL('./thread.mjs', import.meta.url);
 
 const start = async (workerData) => {
   const worker = new Worker(THREAD, { workerData, execArgv: [] });
+  // Both may come in one turn, and whoever asks for the second after the first waits for ever.
+  const exited = once(worker, 'exit');
   const [message] = await once(worker, 'message');
-  return { worker, message };
+  return { worker, message, exited };
 };
 
 // With the addon in the main thread, or in the workers only, in which case each round's is the first to load it.
@@ -30,7 +32,7 @@ for (let round = 0; round < rounds; round++) {
 }
 const tooMuch = await settle(first);
 await store?.getJobState(jobId);
-const { worker, message } = await start({ url, once: true });
-await once(worker, 'exit');
+const { message, exited } = await start({ url, once: true });
+await exited;
 await store?.close();
 console.log(JSON.stringify({ message, tooMuch }));

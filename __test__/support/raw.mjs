@@ -4,6 +4,9 @@ import mysql from 'mysql2/promise';
 import pg from 'pg';
 import { startRemote } from './remote.mjs';
 
+/** ms. A server that is busy with its disk may take seconds to let a connection in, and what is not there refuses at once. */
+const CONNECT_TIMEOUT = 60_000;
+
 /**
  * One connection. SQL is written one way for all: `"name"` quotes a name, `?` stands for a parameter. JSON columns come back as the
  * text that is stored, bigints as numbers.
@@ -32,7 +35,7 @@ async function connectPostgres(connectionString) {
       return oid === builtins.INT8 ? Number : getTypeParser(oid, format);
     },
   };
-  const client = new pg.Client({ connectionString, types, connectionTimeoutMillis: 5_000 });
+  const client = new pg.Client({ connectionString, types, connectionTimeoutMillis: CONNECT_TIMEOUT });
   // A connection that the server ends while it is idle says so in an event, which would otherwise end the process.
   client.on('error', () => {});
   await client.connect();
@@ -47,7 +50,7 @@ async function connectPostgres(connectionString) {
 }
 
 async function connectMysql(uri) {
-  const connection = await mysql.createConnection({ uri, connectTimeout: 5_000, jsonStrings: true });
+  const connection = await mysql.createConnection({ uri, connectTimeout: CONNECT_TIMEOUT, jsonStrings: true });
   connection.on('error', () => {});
   await connection.query("set session sql_mode = concat(@@sql_mode, ',ANSI_QUOTES'), lock_wait_timeout = 30");
   return {
