@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -183,7 +183,15 @@ pub struct Postgres {
     uncopied: Mutex<HashSet<String>>,
     /// Whether the table can't be copied to at all, for it has row-level security.
     never_copied: AtomicBool,
+    compression: Arc<Compression>,
 }
+
+/// Whether the server can compress by lz4 and has not been told what to compress by, once somebody wanted to know.
+type Compression = OnceLock<bool>;
+
+/// Bytes from which on a list of batches is worth a better compression. The list of a job is written anew each time that the engine finishes a batch, and
+/// with PostgreSQL's own pglz that is most of the time which the server takes for it.
+const LARGE_LIST: usize = 8_000;
 
 impl Postgres {
     pub fn new(settings: Settings) -> Self {
@@ -198,8 +206,30 @@ impl Postgres {
             schema: settings.schema,
             uncopied: Mutex::default(),
             never_copied: AtomicBool::new(false),
+            compression: Arc::default(),
         }
     }
+}
+
+/// Whether a list is to be compressed by lz4. It can be read wherever the server can write it, by any client.
+async fn takes_lz4(session: &mut Conn, compression: &Compression, list: &str) -> Result<bool> {
+    if list.len() < LARGE_LIST {
+        return Ok(false);
+    }
+    if let Some(takes) = compression.get() {
+        return Ok(*takes);
+    }
+    let query = sqlx::query_scalar(
+        "
+        select exists (
+          select
+          from pg_catalog.pg_settings
+          where name = 'default_toast_compression' and source = 'default' and 'lz4' = any (enumvals)
+        )
+        ",
+    );
+    let takes = run!(session, query, fetch_one)?;
+    Ok(*compression.get_or_init(|| takes))
 }
 
 fn connect_options(settings: &Settings) -> PgConnectOptions {
@@ -616,12 +646,14 @@ fn bind_records<'q>(query: Query<'q>, columns: &'q RecordColumns<'_>) -> Query<'
         .bind(&columns.processing_errors)
 }
 
-async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
+async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job) -> Result<()> {
+    let lz4 = takes_lz4(session, compression, &job.batches).await?;
     let query = sqlx::query(
         r#"
         insert into batchactions_jobs
           ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
-        values ($1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8)
+        select $1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8
+        where not $9 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null
         on conflict ("id") do update
         set "status" = excluded."status",
             "config" = excluded."config",
@@ -639,7 +671,8 @@ async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
     .bind(job.total_records)
     .bind(job.started_at)
     .bind(job.completed_at)
-    .bind(job.distributed);
+    .bind(job.distributed)
+    .bind(lz4);
     run!(session, query, execute)?;
     Ok(())
 }
@@ -712,7 +745,10 @@ impl Backend for Postgres {
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
         let mut session = self.connections.acquire().await?;
         session.begin(&self.begin).await?;
-        Ok(Box::new(PostgresTransaction { session }))
+        Ok(Box::new(PostgresTransaction {
+            session,
+            compression: self.compression.clone(),
+        }))
     }
 
     async fn limits(&self) -> Result<ColumnLimits> {
@@ -744,7 +780,7 @@ impl Backend for Postgres {
     async fn save_job(&self, job: &Job) -> Result<bool> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        upsert_job(session, job).await?;
+        upsert_job(session, &self.compression, job).await?;
         let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "jobId" = $1)"#).bind(&job.id);
         run!(session, query, fetch_one)
     }
@@ -1263,6 +1299,7 @@ impl Backend for Postgres {
 
 struct PostgresTransaction {
     session: Conn,
+    compression: Arc<Compression>,
 }
 
 #[async_trait]
@@ -1316,7 +1353,7 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn upsert_job(&mut self, job: &Job) -> Result<()> {
-        upsert_job(&mut self.session, job).await
+        upsert_job(&mut self.session, &self.compression, job).await
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
@@ -1339,24 +1376,34 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
-        let query = sqlx::query(r#"update batchactions_jobs set "batches" = $2::text::json where "id" = $1"#)
-            .bind(job_id)
-            .bind(batches);
+        let lz4 = takes_lz4(&mut self.session, &self.compression, batches).await?;
+        let query = sqlx::query(
+            r#"
+            update batchactions_jobs
+            set "batches" = $2::text::json
+            where "id" = $1 and (not $3 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
+            "#,
+        )
+        .bind(job_id)
+        .bind(batches)
+        .bind(lz4);
         run!(&mut self.session, query, execute)?;
         Ok(())
     }
 
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
+        let lz4 = takes_lz4(&mut self.session, &self.compression, batches).await?;
         let query = sqlx::query(
             r#"
             update batchactions_jobs
             set "status" = $2, "batches" = $3::text::json, "completedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
-            where "id" = $1
+            where "id" = $1 and (not $4 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
             "#,
         )
         .bind(job_id)
         .bind(status.as_str())
-        .bind(batches);
+        .bind(batches)
+        .bind(lz4);
         run!(&mut self.session, query, execute)?;
         Ok(())
     }

@@ -1,0 +1,73 @@
+// PostgreSQL compresses what is long. The list of a job's batches is written again and again, so the store asks for the compression that is quick.
+
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { databases } from './support/databases.mjs';
+import { connect } from './support/raw.mjs';
+import { claim, complete, jobOf, recordOf, SqlxStateStore } from './support/suite.mjs';
+
+const postgres = databases.find(({ name }) => name === 'postgres');
+
+/** Why there is nothing to choose between. */
+async function whyNot() {
+  if (!postgres) return 'there is no PostgreSQL';
+  const own = await postgres.create();
+  const [setting] = await own.query(
+    `select enumvals::text[] as "values" from pg_settings where name = 'default_toast_compression' and source = 'default'`,
+  );
+  await own.drop();
+  return setting?.values.includes('lz4') ? undefined : 'the server is told how to compress, or has no lz4';
+}
+
+const missing = await whyNot();
+const withLz4 = missing === undefined ? test : (name) => test.skip(`${name} [exempt: ${missing}]`, () => {});
+
+describe('postgres', () => {
+  async function fresh(setting) {
+    const own = await postgres.create();
+    onTestFinished(() => own.drop());
+    if (setting) await own.query(`alter database "${new URL(own.url).pathname.slice(1)}" set default_toast_compression = ${setting}`);
+    const store = new SqlxStateStore(own.url, { pool: { max: 1 } });
+    onTestFinished(() => store.close());
+    await store.initialize();
+    const compression = async (column, table) => {
+      const [row] = await own.query(`select pg_column_compression("${column}") as how from batchactions_${table}`);
+      return row.how;
+    };
+    return { own, store, list: () => compression('batches', 'jobs'), raw: () => compression('raw', 'records') };
+  }
+
+  withLz4('a long list is compressed by lz4, whichever call writes it, and nothing else is', async () => {
+    const { own, store, list, raw } = await fresh();
+    const other = await connect('postgres', own.url);
+    onTestFinished(() => other.end());
+    await other.query('set default_toast_compression = pglz');
+    const compressAnew = () => other.query(`update batchactions_jobs set "batches" = ("batches"::text || ' ')::json`);
+
+    const job = jobOf(80);
+    await store.saveJobState(job);
+    expect(await list()).toBe('lz4');
+    expect(await store.getJobState(job.id)).toMatchObject({ batches: job.batches.map(({ id }) => ({ id })) });
+
+    // What the statement asks for ends with it.
+    await store.saveProcessedRecord(job.id, 'b', recordOf(0, { raw: { text: 'abc'.repeat(5_000) } }));
+    expect(await raw()).toBe('pglz');
+
+    await compressAnew();
+    expect(await list()).toBe('pglz');
+    const { batchId } = await claim(store, job.id);
+    expect(await list()).toBe('lz4');
+    await complete(store, job.id, batchId);
+
+    for (let left = 79; left > 0; left--) await complete(store, job.id, (await claim(store, job.id)).batchId);
+    await compressAnew();
+    expect(await store.tryFinalizeJob(job.id)).toBe(true);
+    expect(await list()).toBe('lz4');
+    expect(await store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED' });
+  });
+
+  withLz4('a database that is told what to compress by is not told otherwise', async () => {
+    const { store, list } = await fresh('pglz');
+    await store.saveJobState(jobOf(80));
+    expect(await list()).toBe('pglz');
+  });
+});
