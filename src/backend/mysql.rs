@@ -130,13 +130,13 @@ impl<'r> sqlx::Decode<'r, sqlx::MySql> for Text {
     }
 }
 
-/// A column of text.
-fn text(row: &MySqlRow, column: usize) -> sqlx::Result<String> {
-    Ok(row.try_get::<Text, _>(column)?.0)
+/// A column of text, or of JSON, which the server sends as text: its type goes unchecked, as that of `Text`.
+fn text(row: &MySqlRow, column: usize) -> sqlx::Result<&str> {
+    row.try_get_unchecked(column)
 }
 
-fn optional_text(row: &MySqlRow, column: usize) -> sqlx::Result<Option<String>> {
-    Ok(row.try_get::<Option<Text>, _>(column)?.map(|text| text.0))
+fn optional_text(row: &MySqlRow, column: usize) -> sqlx::Result<Option<&str>> {
+    row.try_get_unchecked(column)
 }
 
 /// Which server answers.
@@ -305,10 +305,10 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
 
 fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
     Ok(BatchRow {
-        id: text(row, 0)?,
+        id: text(row, 0)?.to_owned(),
         index: row.try_get(1)?,
-        status: text(row, 2)?,
-        worker_id: optional_text(row, 3)?,
+        status: text(row, 2)?.to_owned(),
+        worker_id: optional_text(row, 3)?.map(str::to_owned),
         claimed_at: row.try_get(4)?,
         processed: row.try_get(5)?,
         failed: row.try_get(6)?,
@@ -317,9 +317,9 @@ fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
 
 fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
     Ok(JobRow {
-        id: text(row, 0)?,
-        config: text(row, 1)?,
-        status: text(row, 2)?,
+        id: text(row, 0)?.to_owned(),
+        config: text(row, 1)?.to_owned(),
+        status: text(row, 2)?.to_owned(),
         total_records: row.try_get::<i32, _>(3)?.into(),
         started_at: row.try_get(4)?,
         completed_at: row.try_get(5)?,
@@ -364,17 +364,14 @@ fn by_index(rows: &[MySqlRow]) -> sqlx::Result<Vec<&MySqlRow>> {
 }
 
 fn push_record(slices: &mut RecordSlices, row: &MySqlRow) -> sqlx::Result<()> {
-    let (raw, parsed, status, errors) = (text(row, 1)?, text(row, 2)?, text(row, 3)?, text(row, 4)?);
-    let processing_error = optional_text(row, 5)?;
-    let record = RecordText {
+    slices.push(RecordText {
         index: row.try_get(0)?,
-        raw: &raw,
-        parsed: &parsed,
-        status: &status,
-        errors: &errors,
-        processing_error: processing_error.as_deref(),
-    };
-    slices.push(record);
+        raw: text(row, 1)?,
+        parsed: text(row, 2)?,
+        status: text(row, 3)?,
+        errors: text(row, 4)?,
+        processing_error: optional_text(row, 5)?,
+    });
     Ok(())
 }
 
@@ -559,7 +556,7 @@ impl Backend for MySql {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
-            select id, cast(config as char), status, totalRecords, startedAt, completedAt, distributed, cast(batches as char)
+            select id, config, status, totalRecords, startedAt, completedAt, distributed, batches
             from batchactions_jobs
             where id = ?
             ",
@@ -667,7 +664,7 @@ impl Backend for MySql {
         // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `record_slices`.
         let query = sqlx::query(
             "
-            select j.id, cast(j.config as char), j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
+            select j.id, j.config, j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
             from (
               select id, startedAt
               from batchactions_jobs
@@ -1038,7 +1035,7 @@ impl Backend for MySql {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
-            select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
+            select recordIndex, raw, parsed, status, errors, processingError
             from batchactions_records
             where jobId = ? and status in (?, ?)
             ",
@@ -1053,7 +1050,7 @@ impl Backend for MySql {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
-            select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
+            select recordIndex, raw, parsed, status, errors, processingError
             from batchactions_records
             where jobId = ? and batchId = ?
             ",
@@ -1070,7 +1067,7 @@ impl Backend for MySql {
         let query = match &page.batch_id {
             None => sqlx::query(
                 "
-                select recordIndex, cast(raw as char), cast(parsed as char), status, cast(errors as char), processingError
+                select recordIndex, raw, parsed, status, errors, processingError
                 from batchactions_records force index (batchactions_records_job_id_record_index)
                 where jobId = ? and recordIndex > ? and status in (?, ?, ?, ?, ?)
                 order by recordIndex
@@ -1081,7 +1078,7 @@ impl Backend for MySql {
             .bind(after),
             Some(batch_id) => sqlx::query(
                 "
-                select r.recordIndex, cast(r.raw as char), cast(r.parsed as char), r.status, cast(r.errors as char), r.processingError
+                select r.recordIndex, r.raw, r.parsed, r.status, r.errors, r.processingError
                 from (
                   select id
                   from batchactions_records force index (batchactions_records_job_id_batch_id)
@@ -1200,7 +1197,7 @@ impl Transaction for MySqlTransaction {
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
         let query = sqlx::query_as::<_, (Text, bool, Text, i64)>(
             "
-            select status, distributed, cast(batches as char), cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            select status, distributed, batches, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_jobs
             where id = ?
             for update
