@@ -144,9 +144,7 @@ impl Record {
         Ok(records)
     }
 
-    /// Appends the record to a JSON array under construction.
     fn push_json(into: &mut String, record: RecordText<'_>) {
-        into.push(if into.is_empty() { '[' } else { ',' });
         into.push_str("{\"index\":");
         into.push_str(&record.index.to_string());
         for (key, value) in [(",\"raw\":", record.raw), (",\"parsed\":", record.parsed)] {
@@ -187,11 +185,19 @@ pub struct RecordSlices {
 
 impl RecordSlices {
     pub fn push(&mut self, record: RecordText<'_>) {
+        self.append(|text| Record::push_json(text, record));
+    }
+
+    /// Has the next record appended.
+    fn append(&mut self, push: impl FnOnce(&mut String)) {
         match self.texts.last_mut() {
-            Some(text) if text.len() < SLICE_BYTES => Record::push_json(text, record),
+            Some(text) if text.len() < SLICE_BYTES => {
+                text.push(',');
+                push(text);
+            }
             _ => {
-                let mut text = String::new();
-                Record::push_json(&mut text, record);
+                let mut text = String::from('[');
+                push(&mut text);
                 self.texts.push(text);
             }
         }
@@ -221,6 +227,31 @@ impl RecordSlices {
     }
 }
 
+/// Records that come in any order.
+#[derive(Default)]
+pub struct UnorderedRecords {
+    text: String,
+    /// By index, where its JSON stands.
+    places: Vec<(i32, std::ops::Range<usize>)>,
+}
+
+impl UnorderedRecords {
+    pub fn push(&mut self, record: RecordText<'_>) {
+        let (index, start) = (record.index, self.text.len());
+        Record::push_json(&mut self.text, record);
+        self.places.push((index, start..self.text.len()));
+    }
+
+    pub fn into_slices(mut self) -> RecordSlices {
+        self.places.sort_unstable_by_key(|(index, _)| *index);
+        let mut slices = RecordSlices::default();
+        for (_, place) in self.places {
+            slices.append(|text| text.push_str(&self.text[place]));
+        }
+        slices
+    }
+}
+
 /// Keeps the last item of each key, in the order of the keys' last appearance.
 pub fn keep_last_by<T, K: std::hash::Hash + Eq>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
     let mut last = HashMap::with_capacity(items.len());
@@ -238,6 +269,12 @@ pub fn keep_last_by<T, K: std::hash::Hash + Eq>(items: &mut Vec<T>, key: impl Fn
 }
 
 fn push_string(into: &mut String, text: &str) {
+    if !text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        into.push('"');
+        into.push_str(text);
+        into.push('"');
+        return;
+    }
     // Writing a string as JSON can't fail: there is no I/O in it and no key to refuse.
     into.push_str(&serde_json::Value::from(text).to_string());
 }

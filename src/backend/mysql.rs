@@ -24,7 +24,7 @@ use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
-    RecordSlices, RecordStatus, RecordText, Reservation,
+    RecordSlices, RecordStatus, RecordText, Reservation, UnorderedRecords,
 };
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
@@ -110,6 +110,7 @@ impl Dialect for sqlx::MySql {
 const BEGIN: &str = "start transaction";
 
 type Conn = Session<sqlx::MySql>;
+type Query<'q> = sqlx::query::Query<'q, sqlx::MySql, sqlx::mysql::MySqlArguments>;
 
 /// Text of any collation. To sqlx, a column whose collation is a binary one (`utf8mb4_bin`, say) does not hold text.
 struct Text(String);
@@ -344,27 +345,16 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
     Ok(counts)
 }
 
-/// The rows come in any order. A server that sorted them would sort the JSON along with the keys, and refuse where that is more than its sort buffer holds
-/// (256 kB on MySQL: error 1038).
-fn record_slices(rows: &[MySqlRow]) -> Result<RecordSlices> {
-    let mut slices = RecordSlices::default();
-    for row in by_index(rows).map_err(unreadable)? {
-        push_record(&mut slices, row).map_err(unreadable)?;
-    }
-    Ok(slices)
+/// In the order of their indexes, whatever order the rows come in. A server that sorted them would sort the JSON along with the keys, and refuse where that
+/// is more than its sort buffer holds (256 kB on MySQL: error 1038).
+async fn read_records(session: &mut Conn, query: Query<'_>) -> Result<RecordSlices> {
+    let mut records = UnorderedRecords::default();
+    run!(session, query, each | row | push_record(&mut records, row))?;
+    Ok(records.into_slices())
 }
 
-fn by_index(rows: &[MySqlRow]) -> sqlx::Result<Vec<&MySqlRow>> {
-    let mut keyed = rows
-        .iter()
-        .map(|row| Ok((row.try_get::<i32, _>(0)?, row)))
-        .collect::<sqlx::Result<Vec<_>>>()?;
-    keyed.sort_unstable_by_key(|(index, _)| *index);
-    Ok(keyed.into_iter().map(|(_, row)| row).collect())
-}
-
-fn push_record(slices: &mut RecordSlices, row: &MySqlRow) -> sqlx::Result<()> {
-    slices.push(RecordText {
+fn push_record(records: &mut UnorderedRecords, row: &MySqlRow) -> sqlx::Result<()> {
+    records.push(RecordText {
         index: row.try_get(0)?,
         raw: text(row, 1)?,
         parsed: text(row, 2)?,
@@ -567,7 +557,7 @@ impl Backend for MySql {
         };
         Ok(Some(StoredJob {
             row: job_row(&row).map_err(unreadable)?,
-            batches: row.try_get(7).map_err(unreadable)?,
+            batches: text(&row, 7).map_err(unreadable)?.to_owned(),
         }))
     }
 
@@ -661,7 +651,7 @@ impl Backend for MySql {
         let status = filter.status.map(JobStatus::as_str);
         let after_id = filter.after.as_ref().map(|(_, id)| &**id);
         let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
-        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `record_slices`.
+        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `read_records`.
         let query = sqlx::query(
             "
             select j.id, j.config, j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
@@ -1043,7 +1033,7 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
@@ -1057,7 +1047,7 @@ impl Backend for MySql {
         )
         .bind(job_id)
         .bind(batch_id);
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
@@ -1094,7 +1084,7 @@ impl Backend for MySql {
             .bind(&**batch_id),
         };
         let query = query.bind(s1).bind(s2).bind(s3).bind(s4).bind(s5).bind(page.limit);
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {

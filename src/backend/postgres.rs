@@ -377,11 +377,10 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
     Ok(counts)
 }
 
-fn record_slices(rows: &[PgRow]) -> Result<RecordSlices> {
+/// In the order of the rows.
+async fn read_records(session: &mut Conn, query: Query<'_>) -> Result<RecordSlices> {
     let mut slices = RecordSlices::default();
-    for row in rows {
-        slices.push(record_text(row).map_err(unreadable)?);
-    }
+    run!(session, query, each | row | record_text(row).map(|record| slices.push(record)))?;
     Ok(slices)
 }
 
@@ -1191,7 +1190,7 @@ impl Backend for Postgres {
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
@@ -1206,56 +1205,50 @@ impl Backend for Postgres {
         )
         .bind(job_id)
         .bind(batch_id);
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
-        let rows = match &page.batch_id {
-            None => {
-                let query = sqlx::query(
-                    r#"
+        let query = match &page.batch_id {
+            None => sqlx::query(
+                r#"
                     select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
                     from batchactions_records
                     where "jobId" = $1 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
                     order by "recordIndex"
                     limit $8
                     "#,
-                )
-                .bind(job_id)
-                .bind(page.after.map_or(i64::MIN, i64::from))
-                .bind(s1)
-                .bind(s2)
-                .bind(s3)
-                .bind(s4)
-                .bind(s5)
-                .bind(i64::from(page.limit));
-                run!(&mut session, query, fetch_all)?
-            }
-            Some(batch_id) => {
-                let query = sqlx::query(
-                    r#"
+            )
+            .bind(job_id)
+            .bind(page.after.map_or(i64::MIN, i64::from))
+            .bind(s1)
+            .bind(s2)
+            .bind(s3)
+            .bind(s4)
+            .bind(s5)
+            .bind(i64::from(page.limit)),
+            Some(batch_id) => sqlx::query(
+                r#"
                     select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
                     from batchactions_records
                     where "jobId" = $1 and "batchId" = $9 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
                     order by "recordIndex"::int8 + 0
                     limit $8
                     "#,
-                )
-                .bind(job_id)
-                .bind(page.after.map_or(i64::MIN, i64::from))
-                .bind(s1)
-                .bind(s2)
-                .bind(s3)
-                .bind(s4)
-                .bind(s5)
-                .bind(i64::from(page.limit))
-                .bind(batch_id);
-                run!(&mut session, query, fetch_all)?
-            }
+            )
+            .bind(job_id)
+            .bind(page.after.map_or(i64::MIN, i64::from))
+            .bind(s1)
+            .bind(s2)
+            .bind(s3)
+            .bind(s4)
+            .bind(s5)
+            .bind(i64::from(page.limit))
+            .bind(batch_id),
         };
-        record_slices(&rows)
+        read_records(&mut session, query).await
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {

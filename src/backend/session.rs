@@ -46,7 +46,8 @@ pub trait Dialect: Database {
     fn execute<'c>(connection: &'c mut Self::Connection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>>;
 }
 
-/// Runs one statement on a session, no longer than it may take: `run!(session, query, fetch_all)`.
+/// Runs one statement on a session, no longer than it may take: `run!(session, query, fetch_all)`. With `each take`, every row is given to `take` as it
+/// comes.
 ///
 /// A macro, because a closure that borrows both the connection and the query's values can't be handed to a function.
 macro_rules! run {
@@ -60,6 +61,24 @@ macro_rules! run {
             Err(error) => Err(error),
         }
     };
+    ($session:expr, $query:expr, each $take:expr) => {{
+        let mut failed = None;
+        // The rows after one that can't be read are read all the same, which leaves the connection in order.
+        let each = |row| {
+            if failed.is_none() {
+                failed = $take(&row).err();
+            }
+        };
+        let outcome = match $session.pin().await {
+            Ok(pinned) => {
+                let query = $query.persistent($session.persistent).map(each);
+                let outcome = $crate::backend::session::run!($session, connection => query.fetch_all(connection));
+                $session.unpin(pinned, outcome).await
+            }
+            Err(error) => Err(error),
+        };
+        outcome.and_then(|_| failed.map_or(Ok(()), |error| Err($crate::backend::session::unreadable(error))))
+    }};
     ($session:expr, $connection:ident => $statement:expr) => {{
         let session = &mut *$session;
         let limit = session.limit;

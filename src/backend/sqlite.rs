@@ -270,11 +270,10 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
     Ok(counts)
 }
 
-fn record_slices(rows: &[SqliteRow]) -> Result<RecordSlices> {
+/// In the order of the rows.
+async fn read_records<'q>(session: &mut Conn, query: Query<'q, sqlx::Sqlite, SqliteArguments<'q>>) -> Result<RecordSlices> {
     let mut slices = RecordSlices::default();
-    for row in rows {
-        push_record(&mut slices, row).map_err(unreadable)?;
-    }
+    run!(session, query, each | row | push_record(&mut slices, row))?;
     Ok(slices)
 }
 
@@ -806,7 +805,7 @@ impl Backend for Sqlite {
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
@@ -821,7 +820,7 @@ impl Backend for Sqlite {
         )
         .bind(job_id)
         .bind(batch_id);
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
@@ -859,7 +858,7 @@ impl Backend for Sqlite {
         if let Some(batch_id) = &page.batch_id {
             query = query.bind(&**batch_id);
         }
-        record_slices(&run!(&mut session, query, fetch_all)?)
+        read_records(&mut session, query).await
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {

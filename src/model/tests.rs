@@ -33,21 +33,19 @@ fn a_record_keeps_its_json_as_it_was_written() {
 
 #[test]
 fn a_record_comes_back_as_it_went() {
-    let mut json = String::new();
+    let mut slices = RecordSlices::default();
     for error in [None, Some("a \"b\"\n\u{0}")] {
-        let text = RecordText {
+        slices.push(RecordText {
             index: -1,
             raw: "1e21",
             parsed: "{}",
             status: "failed",
             errors: "[]",
             processing_error: error,
-        };
-        Record::push_json(&mut json, text);
+        });
     }
-    json.push(']');
     assert_eq!(
-        json,
+        slices.into_text(),
         concat!(
             r#"[{"index":-1,"raw":1e21,"parsed":{},"status":"failed","errors":[]},"#,
             r#"{"index":-1,"raw":1e21,"parsed":{},"status":"failed","errors":[],"processingError":"a \"b\"\n\u0000"}]"#
@@ -325,22 +323,23 @@ fn pages_and_lists_take_what_their_options_say() {
 fn large_results_are_cut_into_arrays_and_lose_no_record() {
     let raw = format!("\"{}\"", "x".repeat(500_000));
     for count in [0, 1, 4, 5, 6, 23] {
+        let record = |index| RecordText {
+            index,
+            raw: &raw,
+            parsed: "[]",
+            status: "valid",
+            errors: "[]",
+            processing_error: None,
+        };
         let mut slices = RecordSlices::default();
         let mut whole = RecordSlices::default();
+        let mut backwards = UnorderedRecords::default();
         for index in 0..count {
-            let record = |slices: &mut RecordSlices| {
-                slices.push(RecordText {
-                    index,
-                    raw: &raw,
-                    parsed: "[]",
-                    status: "valid",
-                    errors: "[]",
-                    processing_error: None,
-                })
-            };
-            record(&mut slices);
-            record(&mut whole);
+            slices.push(record(index));
+            whole.push(record(index));
+            backwards.push(record(count - 1 - index));
         }
+        assert_eq!(backwards.into_slices(), slices);
         let read = |text: &str| -> Vec<i64> {
             let records: Vec<serde_json::Value> = serde_json::from_str(text).unwrap();
             records.iter().filter_map(|record| record["index"].as_i64()).collect()
