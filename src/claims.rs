@@ -17,7 +17,7 @@ pub struct Start {
 }
 
 /// A claim whose lease is to be renewed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     pub job_id: String,
     pub batch_id: String,

@@ -1,11 +1,13 @@
 //! What the store does, on any database: which steps a call takes, in which order, and what is repeated when. The rule of the two copies of a
 //! batch's state is kept here and nowhere else.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backend::{self, Backend, BatchChange, RecordWrite, StoredJob, Transaction};
 use crate::claims::{Claims, Lease, Start};
@@ -16,7 +18,7 @@ use crate::model::{
     RecordSlices, RecordStatus, Reservation, final_status, mirrors,
 };
 use crate::order::{Gate, Turns};
-use crate::panics::{self, caught_in};
+use crate::panics::{self, caught};
 use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
 
 /// How long a claim tries again while a batch is PENDING that somebody has locked.
@@ -66,6 +68,31 @@ pub struct Operations {
     pub gate: Gate,
     /// Set once the connections are ended; who closes twice waits for the first.
     closing: OnceCell<()>,
+}
+
+/// How long a renewal may take at least, a new connection included.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The renewals that are under way, of each lease one. They end with it.
+#[derive(Default)]
+struct Renewals {
+    tasks: JoinSet<()>,
+    leases: HashMap<Lease, AbortHandle>,
+}
+
+impl Renewals {
+    fn begin(&mut self, lease: Lease, renewal: impl Future<Output = ()> + Send + 'static) {
+        self.leases.insert(lease, self.tasks.spawn(renewal));
+    }
+
+    fn is_under_way(&self, lease: &Lease) -> bool {
+        self.leases.contains_key(lease)
+    }
+
+    fn forget_ended(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.leases.retain(|_, task| !task.is_finished());
+    }
 }
 
 impl Operations {
@@ -513,53 +540,57 @@ impl Operations {
             let mut rounds = tokio::time::interval(renewal.every);
             rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             rounds.tick().await;
+            let mut renewals = Renewals::default();
             loop {
                 rounds.tick().await;
                 let Some(store) = store.upgrade() else { return };
                 // A panic costs one round.
-                if !caught_in(store.renew_once(renewal.every)).await.unwrap_or(true) {
+                if !caught(|| Ok::<_, Error>(store.renew_once(renewal.every, &mut renewals))).unwrap_or(true) {
                     return;
                 }
             }
         });
     }
 
-    /// One round of renewals. Whether there is to be another.
-    async fn renew_once(self: Arc<Self>, limit: Duration) -> Result<bool> {
+    /// Begins one round of renewals. Whether there is to be another.
+    fn renew_once(self: &Arc<Self>, every: Duration, renewals: &mut Renewals) -> bool {
         let leases = self.claims.leases(Instant::now());
         if self.gate.is_closed() {
-            return Ok(false);
+            return false;
         }
         panics::due("renewal");
         if leases.is_empty() {
             self.renewing.store(false, Ordering::Release);
             // A claim may have been made between the look and the flag.
             if self.claims.leases(Instant::now()).is_empty() || self.renewing.swap(true, Ordering::AcqRel) {
-                return Ok(false);
+                return false;
             }
         }
-        // At once, and given up with the round, so that a row that somebody has locked does not cost the other leases.
-        let mut renewals = tokio::task::JoinSet::new();
+        renewals.forget_ended();
         for lease in leases {
-            renewals.spawn(self.clone().renew_lease(lease));
+            if renewals.is_under_way(&lease) {
+                continue;
+            }
+            // Neither the round nor the other leases wait for it, should somebody have locked the row. It does not hold the store, which may be dropped
+            // meanwhile, and is given up later than the round where a round is shorter than a connection may take to be made: one that were given up
+            // and begun again with each round would come to nothing and keep the server busy with connections.
+            let (backend, store) = (self.backend.clone(), Arc::downgrade(self));
+            let limit = every.max(RENEWAL_PATIENCE);
+            renewals.begin(lease.clone(), async move {
+                let renewed = backend.renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token));
+                match tokio::time::timeout(limit, renewed).await {
+                    Ok(Ok(BatchChange::LeaseLost | BatchChange::NotFound)) => {
+                        if let Some(store) = store.upgrade() {
+                            store.claims.stop_renewing(&lease.job_id, &lease.batch_id, lease.token);
+                        }
+                    }
+                    Ok(Ok(BatchChange::Done(_))) => {}
+                    // The next round tries again; a lease that can't be renewed for long is lost, which the worker's next call says.
+                    Ok(Err(_)) | Err(_) => {}
+                }
+            });
         }
-        let _ = tokio::time::timeout(limit, async { while renewals.join_next().await.is_some() {} }).await;
-        Ok(true)
-    }
-
-    async fn renew_lease(self: Arc<Self>, lease: Lease) {
-        let Lease {
-            job_id,
-            batch_id,
-            worker_id,
-            token,
-        } = lease;
-        match self.backend.renew(&job_id, &batch_id, &worker_id, Some(token)).await {
-            Ok(BatchChange::Done(_)) => {}
-            Ok(BatchChange::LeaseLost | BatchChange::NotFound) => self.claims.stop_renewing(&job_id, &batch_id, token),
-            // The next round tries again; a lease that can't be renewed for long is lost, which the worker's next call says.
-            Err(_) => {}
-        }
+        true
     }
 
     pub async fn reclaim_stale_batches(&self, job_id: &str, older_than: Duration) -> Result<u32> {
@@ -811,7 +842,7 @@ async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, 
     }
     transaction.insert_batches(job_id, &absent).await?;
     let rows = transaction.batch_rows(job_id).await?;
-    let by_id: std::collections::HashMap<&str, &BatchRow> = rows.iter().map(|row| (&*row.id, row)).collect();
+    let by_id: HashMap<&str, &BatchRow> = rows.iter().map(|row| (&*row.id, row)).collect();
     for batch in absent {
         if !by_id.contains_key(&*batch.id) {
             let owner = transaction.batch_owner(&batch.id).await?;

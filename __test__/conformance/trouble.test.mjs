@@ -4,9 +4,10 @@
 import { execFile } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { SqlxStateStore } from '../../index.js';
 import { INDEX } from '../support/run-node.mjs';
+import { startSlowProxy } from '../support/servers.mjs';
 import { claim, collect, complete, jobOf, newId, onEveryDatabase, recordOf, rejection, stateOf } from '../support/suite.mjs';
 
 const oneWriter = 'a file has one writer, so that nothing else can be locked while the store writes';
@@ -65,6 +66,22 @@ onEveryDatabase((on) => {
       await other.query('rollback');
       await renewed(held[0].batchId);
     });
+
+    on.except(['sqlite'], 'a file has no network')(
+      'whose rounds are shorter than the way to the server gets there, by few connections',
+      async () => {
+        const url = new URL(on.url);
+        const proxy = await startSlowProxy({ host: url.hostname, port: Number(url.port) || (on.mysqlFamily ? 3306 : 5432) }, 30);
+        onTestFinished(() => proxy.close());
+        Object.assign(url, { hostname: '127.0.0.1', port: String(proxy.port) });
+        const store = new SqlxStateStore(url.href, { leaseRenewal: { everyMs: 10, forMs: 30_000 }, pool: { max: 5 } });
+        onTestFinished(() => store.close());
+        const job = await saved(store, 3);
+        const held = [await claim(store, job.id), await claim(store, job.id), await claim(store, job.id)];
+        for (let round = 0; round < 3; round++) for (const { batchId } of held) await renewed(batchId);
+        expect(proxy.connections).toBeLessThanOrEqual(5);
+      },
+    );
   });
 
   describe('saves that are under way together', () => {

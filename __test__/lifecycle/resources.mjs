@@ -32,10 +32,10 @@ export async function collectGarbage() {
 
 /**
  * Waits until the process holds no more threads, sockets and files than at first: what a store held ends a moment after it. Returns what is too
- * much after 20 s, and undefined where nothing is.
+ * much after 90 s, and undefined where nothing is.
  */
 export async function settle(first) {
-  const deadline = Date.now() + 20_000;
+  const deadline = Date.now() + 90_000;
   for (;;) {
     await collectGarbage();
     const now = resources();

@@ -21,8 +21,9 @@ await store?.getJobState(jobId);
 
 let first;
 for (let round = 0; round < rounds; round++) {
-  const workers = await Promise.all(Array.from({ length: threads }, () => start({ url, jobId, full: round % 10 === 0 })));
-  await new Promise((resolve) => setTimeout(resolve, (round * 13) % 60));
+  const full = round % 10 === 4;
+  const workers = await Promise.all(Array.from({ length: threads }, () => start({ url, jobId, full })));
+  await new Promise((resolve) => setTimeout(resolve, full ? 300 : (round * 13) % 60));
   await Promise.all(workers.map(({ worker }) => worker.terminate()));
   // The runtime's own threads are there from now on.
   if (round === 0) {

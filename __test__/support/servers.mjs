@@ -45,6 +45,21 @@ export function startProxy(target, port) {
   }, port);
 }
 
+/** A server that hands every connection on to another port, each way `ms` late. */
+export function startSlowProxy(target, ms) {
+  return startServer((client) => {
+    const upstream = connect(target);
+    for (const [from, to] of [
+      [client, upstream],
+      [upstream, client],
+    ]) {
+      from.on('data', (data) => setTimeout(() => to.write(data), ms));
+      from.on('error', () => {});
+      from.on('close', () => to.destroy());
+    }
+  });
+}
+
 /**
  * A server that hands every connection on to another port, and can go quiet without a word: then it still accepts connections and keeps those
  * that it has, and hands nothing on. What arrives meanwhile is late, not lost, unless the connections are cut.
