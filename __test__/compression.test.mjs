@@ -4,6 +4,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
 import { connect } from './support/raw.mjs';
 import { claim, complete, jobOf, recordOf, SqlxStateStore } from './support/suite.mjs';
+import { createUser } from './support/users.mjs';
 
 const postgres = databases.find(({ name }) => name === 'postgres');
 
@@ -36,7 +37,7 @@ describe('postgres', () => {
     return { own, store, list: () => compression('batches', 'jobs'), raw: () => compression('raw', 'records') };
   }
 
-  withLz4('a long list is compressed by lz4, whichever call writes it, and nothing else is', async () => {
+  withLz4('a long list is compressed by lz4, whichever call writes it, and no record is', async () => {
     const { own, store, list, raw } = await fresh();
     const other = await connect('postgres', own.url);
     onTestFinished(() => other.end());
@@ -48,7 +49,7 @@ describe('postgres', () => {
     expect(await list()).toBe('lz4');
     expect(await store.getJobState(job.id)).toMatchObject({ batches: job.batches.map(({ id }) => ({ id })) });
 
-    // What the statement asks for ends with it.
+    // What a call asks for ends with it.
     await store.saveProcessedRecord(job.id, 'b', recordOf(0, { raw: { text: 'abc'.repeat(5_000) } }));
     expect(await raw()).toBe('pglz');
 
@@ -63,6 +64,19 @@ describe('postgres', () => {
     expect(await store.tryFinalizeJob(job.id)).toBe(true);
     expect(await list()).toBe('lz4');
     expect(await store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED' });
+  });
+
+  withLz4('a user who may not read the settings saves all the same', async () => {
+    const { own, store, list } = await fresh();
+    await own.query('revoke select on pg_catalog.pg_settings from public');
+    const user = await createUser(own);
+    onTestFinished(user.drop);
+    const theirs = new SqlxStateStore(user.url);
+    onTestFinished(() => theirs.close());
+    const job = jobOf(80);
+    await theirs.saveJobState(job);
+    expect(await list()).toBe('pglz');
+    expect((await store.getJobState(job.id)).batches).toHaveLength(80);
   });
 
   withLz4('a database that is told what to compress by is not told otherwise', async () => {
