@@ -68,6 +68,26 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Reads an array of objects, in one pass where each item is one.
+    pub fn read_list<T>(what: &dyn fmt::Display, json: &str, read: impl Fn(&Fields<'_>) -> Result<T>) -> Result<Vec<T>> {
+        if let Ok(items) = serde_json::from_str::<Vec<Entries<'_>>>(json) {
+            let mut list = Vec::with_capacity(items.len());
+            for (place, Entries(entries)) in items.into_iter().enumerate() {
+                let what = &format_args!("{what}[{place}]");
+                list.push(read(&Fields { what, entries })?);
+            }
+            return Ok(list);
+        }
+        // Some item is no object: it is looked for one by one.
+        let items: Vec<&RawValue> =
+            serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array, not {}", shown(json))))?;
+        items
+            .iter()
+            .enumerate()
+            .map(|(place, item)| read(&Fields::read(&format_args!("{what}[{place}]"), item.get())?))
+            .collect()
+    }
+
     fn present(&self, key: &str) -> Option<&'a str> {
         self.entries
             .iter()

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Code, Error, Quoted, Result};
-use crate::fields::{Entries, Fields, replace_surrogates, shown};
+use crate::fields::{Entries, Fields, replace_surrogates};
 
 /// Characters in a job's and a batch's id.
 pub const ID_LENGTH: usize = 36;
@@ -123,21 +123,7 @@ impl Record {
     /// The records of one bulk save. Where an index comes twice the later record counts, as if they had been saved one by one; a single
     /// statement can't write one row twice.
     pub fn list_from_json(what: &str, json: &str) -> Result<Vec<Self>> {
-        let mut records = Vec::new();
-        if let Ok(items) = serde_json::from_str::<Vec<Entries<'_>>>(json) {
-            records.reserve(items.len());
-            for (place, Entries(entries)) in items.into_iter().enumerate() {
-                let what = &format_args!("{what}[{place}]");
-                records.push(Self::from_fields(&Fields { what, entries })?);
-            }
-        } else {
-            // Some item is no object: it is looked for one by one.
-            let items: Vec<&RawValue> =
-                serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array, not {}", shown(json))))?;
-            for (place, item) in items.iter().enumerate() {
-                records.push(Self::from_json(&format_args!("{what}[{place}]"), item.get())?);
-            }
-        }
+        let mut records = Fields::read_list(&what, json, Self::from_fields)?;
         keep_last_by(&mut records, |record| record.index);
         // In one order everywhere, so that two bulk saves of the same records can't wait for each other.
         records.sort_by_key(|record| record.index);
@@ -294,8 +280,7 @@ pub struct ListedBatch {
 }
 
 impl ListedBatch {
-    fn from_json(what: &dyn fmt::Display, json: &str) -> Result<Self> {
-        let fields = Fields::read(what, json)?;
+    fn from_fields(fields: &Fields<'_>) -> Result<Self> {
         Ok(Self {
             id: fields.id("id")?,
             index: fields.int("index")?,
@@ -310,15 +295,6 @@ impl ListedBatch {
             start: fields.optional_int("recordStartIndex")?.unwrap_or(0),
             end: fields.optional_int("recordEndIndex")?.unwrap_or(0),
         })
-    }
-
-    fn list_from_json(what: &dyn fmt::Display, json: &str) -> Result<Vec<Self>> {
-        let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array")))?;
-        items
-            .iter()
-            .enumerate()
-            .map(|(place, item)| Self::from_json(&format_args!("{what}[{place}]"), item.get()))
-            .collect()
     }
 
     /// The status that its row begins with. PROCESSING without a worker is a claim that nobody holds: nobody could ever take it.
@@ -376,7 +352,7 @@ impl Job {
             Some("true") => true,
             Some(value) => return Err(fields.wrong("distributed", value, "a boolean")),
         };
-        let mut listed = ListedBatch::list_from_json(&"job.batches", batches)?;
+        let mut listed = Fields::read_list(&"job.batches", batches, ListedBatch::from_fields)?;
         if let Some(holders) = fields.array("holders")? {
             read_holders(&mut listed, holders)?;
         }
@@ -770,7 +746,12 @@ impl<'a> BatchList<'a> {
 
     /// The batches as typed values: what adoption makes rows of.
     pub fn listed(&self, job_id: &str) -> Result<Vec<ListedBatch>> {
-        ListedBatch::list_from_json(&format_args!("batches of job {}", Quoted(job_id)), &self.to_json()).map_err(|error| Error {
+        Fields::read_list(
+            &format_args!("batches of job {}", Quoted(job_id)),
+            &self.to_json(),
+            ListedBatch::from_fields,
+        )
+        .map_err(|error| Error {
             code: Code::TablesIncompatible,
             ..error
         })
