@@ -61,6 +61,7 @@ pub struct Operations {
     writer: Arc<RecordWriter>,
     retry: Retry,
     lease_renewal: Option<LeaseRenewal>,
+    connect_timeout: Duration,
     renewing: AtomicBool,
     max_claims: Option<i32>,
     /// The order of `saveJobState` and `updateBatchState`, by job.
@@ -70,8 +71,10 @@ pub struct Operations {
     closing: OnceCell<()>,
 }
 
-/// How long a renewal may take at least, a new connection included.
-const RENEWAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a renewal may take: it ends before the next round, which begins it anew, unless a round is shorter than a new connection and a statement may take.
+fn renewal_limit(every: Duration, connect_timeout: Duration) -> Duration {
+    (every - every / 10).max(connect_timeout + Duration::from_secs(1))
+}
 
 /// The renewals that are under way, of each lease one. They end with it.
 #[derive(Default)]
@@ -99,6 +102,7 @@ impl Operations {
     /// Opens nothing: the first call connects.
     pub fn new(settings: Settings) -> Arc<Self> {
         let (lease_renewal, max_claims, durability) = (settings.lease_renewal, settings.max_claims, settings.durability);
+        let connect_timeout = settings.connect_timeout;
         let retry = Retry {
             patience: settings.statement_timeout,
         };
@@ -109,6 +113,7 @@ impl Operations {
             claims: Claims::default(),
             retry,
             lease_renewal,
+            connect_timeout,
             renewing: AtomicBool::new(false),
             max_claims,
             turns: Turns::default(),
@@ -571,11 +576,11 @@ impl Operations {
             if renewals.is_under_way(&lease) {
                 continue;
             }
-            // Neither the round nor the other leases wait for it, should somebody have locked the row. It does not hold the store, which may be dropped
-            // meanwhile, and is given up later than the round where a round is shorter than a connection may take to be made: one that were given up
-            // and begun again with each round would come to nothing and keep the server busy with connections.
+            // Neither the round nor the other leases wait for it, should somebody have locked the row, as long as the pool has connections left. It
+            // does not hold the store, which may be dropped meanwhile. Given up with a round that is shorter than the way to the server, it would come
+            // to nothing, again and again, and keep the server busy with connections.
             let (backend, store) = (self.backend.clone(), Arc::downgrade(self));
-            let limit = every.max(RENEWAL_PATIENCE);
+            let limit = renewal_limit(every, self.connect_timeout);
             renewals.begin(lease.clone(), async move {
                 let renewed = backend.renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token));
                 match tokio::time::timeout(limit, renewed).await {

@@ -219,7 +219,7 @@ async fn takes_lz4(session: &mut Conn, compression: &Compression, list: &str) ->
     if let Some(takes) = compression.get() {
         return Ok(*takes);
     }
-    // Asked first: a right that somebody has taken away must not make a save fail.
+    // Asked first: that somebody has taken away the right to the view must not make a save fail.
     let may_ask = sqlx::query_scalar("select pg_catalog.has_table_privilege('pg_catalog.pg_settings', 'select')");
     let mut takes: bool = run!(session, may_ask, fetch_one)?;
     if takes {
