@@ -64,6 +64,8 @@ const KINDS = {
       [
         '--no-defaults',
         `--datadir=${data}`,
+        // As it starts, a server deletes the temporary tables in that folder, those of other servers too.
+        `--tmpdir=${data}`,
         `--user=${userInfo().username}`,
         `--socket=${data}.sock`,
         `--pid-file=${data}.pid`,
