@@ -446,7 +446,7 @@ impl Settings {
         Ok(())
     }
 
-    fn take_pem(&mut self, ssl: &Fields<'_>) -> Result<()> {
+    fn take_pem(&mut self, ssl: &Fields<'_, '_>) -> Result<()> {
         self.ssl.ca = ssl.optional_string("ca")?.or(self.ssl.ca.take());
         self.ssl.cert = ssl.optional_string("cert")?.or(self.ssl.cert.take());
         // A wrong key is a secret too, so nothing of it is shown.
@@ -458,7 +458,7 @@ impl Settings {
     }
 }
 
-impl Fields<'_> {
+impl Fields<'_, '_> {
     fn no_nulls(&self) -> Result<()> {
         match self.entries.iter().find(|(_, value)| value.get() == "null") {
             None => Ok(()),

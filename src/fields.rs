@@ -2,44 +2,80 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::model::{ID_LENGTH, check_id};
 
 /// The keys of a JSON object with their values as text: reads once, copies nothing.
-pub struct Fields<'a> {
-    pub what: &'a dyn fmt::Display,
-    pub entries: Vec<(Cow<'a, str>, &'a RawValue)>,
+pub struct Fields<'w, 'a> {
+    pub what: &'w dyn fmt::Display,
+    pub entries: Entries<'a>,
 }
 
-pub struct Entries<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+pub type Entries<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+/// Reads the keys and values of one object into entries that serve many.
+struct Object<'e, 'de>(&'e mut Entries<'de>);
+
+impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
         #[derive(serde::Deserialize)]
         struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-                let mut entries = Vec::with_capacity(8);
-                while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
-                    entries.push((key, value));
-                }
-                Ok(Entries(entries))
-            }
+        self.0.clear();
+        while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+            self.0.push((key, value));
         }
-        deserializer.deserialize_map(Object)
+        Ok(())
     }
+}
+
+/// Hands on one object of an array after another, up to the first that is refused.
+struct Objects<F>(F);
+
+impl<'de, F: FnMut(&mut Entries<'de>) -> Result<()>> Visitor<'de> for Objects<F> {
+    type Value = Result<()>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> std::result::Result<Self::Value, A::Error> {
+        let mut entries = Entries::with_capacity(16);
+        let mut outcome = Ok(());
+        while outcome.is_ok() && items.next_element_seed(Object(&mut entries))?.is_some() {
+            outcome = (self.0)(&mut entries);
+        }
+        // A visitor has to come to the end.
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(outcome)
+    }
+}
+
+/// Reads an array of objects in one pass, without holding more than one of them; `None` where it is something else.
+pub fn each_object<'a>(json: &'a str, each: impl FnMut(&mut Entries<'a>) -> Result<()>) -> Option<Result<()>> {
+    let mut text = serde_json::Deserializer::from_str(json);
+    let outcome = text.deserialize_seq(Objects(each)).ok()?;
+    text.end().ok()?;
+    Some(outcome)
 }
 
 /// A JSON value in a message: cut where it is long, and without what may hold a password.
@@ -60,23 +96,31 @@ pub fn shown(json: &str) -> String {
     }
 }
 
-impl<'a> Fields<'a> {
-    pub fn read(what: &'a dyn fmt::Display, json: &'a str) -> Result<Self> {
-        match serde_json::from_str::<Entries<'a>>(json) {
-            Ok(Entries(entries)) => Ok(Self { what, entries }),
+impl<'w, 'a> Fields<'w, 'a> {
+    pub fn read(what: &'w dyn fmt::Display, json: &'a str) -> Result<Self> {
+        let mut entries = Entries::with_capacity(8);
+        let mut text = serde_json::Deserializer::from_str(json);
+        match Object(&mut entries).deserialize(&mut text).and_then(|()| text.end()) {
+            Ok(()) => Ok(Self { what, entries }),
             Err(_) => Err(Error::invalid(format!("{what} must be an object, not {}", shown(json)))),
         }
     }
 
     /// Reads an array of objects, in one pass where each item is one.
-    pub fn read_list<T>(what: &dyn fmt::Display, json: &str, read: impl Fn(&Fields<'_>) -> Result<T>) -> Result<Vec<T>> {
-        if let Ok(items) = serde_json::from_str::<Vec<Entries<'_>>>(json) {
-            let mut list = Vec::with_capacity(items.len());
-            for (place, Entries(entries)) in items.into_iter().enumerate() {
-                let what = &format_args!("{what}[{place}]");
-                list.push(read(&Fields { what, entries })?);
-            }
-            return Ok(list);
+    pub fn read_list<T>(what: &dyn fmt::Display, json: &str, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<Vec<T>> {
+        let mut list = Vec::new();
+        let outcome = each_object(json, |entries| {
+            let what = &format_args!("{what}[{}]", list.len());
+            let fields = Fields {
+                what,
+                entries: mem::take(entries),
+            };
+            list.push(read(&fields)?);
+            *entries = fields.entries;
+            Ok(())
+        });
+        if let Some(outcome) = outcome {
+            return outcome.map(|()| list);
         }
         // Some item is no object: it is looked for one by one.
         let items: Vec<&RawValue> =

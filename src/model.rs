@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Code, Error, Quoted, Result};
-use crate::fields::{Entries, Fields, replace_surrogates};
+use crate::fields::{Fields, each_object, replace_surrogates};
 
 /// Characters in a job's and a batch's id.
 pub const ID_LENGTH: usize = 36;
@@ -109,7 +109,7 @@ impl Record {
         Self::from_fields(&Fields::read(what, json)?)
     }
 
-    fn from_fields(fields: &Fields<'_>) -> Result<Self> {
+    fn from_fields(fields: &Fields<'_, '_>) -> Result<Self> {
         Ok(Self {
             index: fields.int("index")?,
             status: fields.status("status", RecordStatus::from_text, RecordStatus::names)?,
@@ -280,7 +280,7 @@ pub struct ListedBatch {
 }
 
 impl ListedBatch {
-    fn from_fields(fields: &Fields<'_>) -> Result<Self> {
+    fn from_fields(fields: &Fields<'_, '_>) -> Result<Self> {
         Ok(Self {
             id: fields.id("id")?,
             index: fields.int("index")?,
@@ -623,17 +623,18 @@ fn unreadable(job_id: &str) -> Error {
 
 impl<'a> BatchList<'a> {
     pub fn read(job_id: &str, json: &'a str) -> Result<Self> {
-        let entries: Vec<Entries<'a>> = serde_json::from_str(json).map_err(|_| unreadable(job_id))?;
-        let mut ids = Vec::with_capacity(entries.len());
-        let mut batches = Vec::with_capacity(entries.len());
-        for Entries(entry) in entries {
+        let mut ids = Vec::new();
+        let mut batches = Vec::new();
+        let read = each_object(json, |entry| {
             let id = entry
                 .iter()
                 .rfind(|(key, _)| key == "id")
                 .and_then(|(_, value)| serde_json::from_str(value.get()).ok());
             ids.push(id.ok_or_else(|| unreadable(job_id))?);
-            batches.push(entry.into_iter().map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect());
-        }
+            batches.push(entry.drain(..).map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect());
+            Ok(())
+        });
+        read.unwrap_or_else(|| Err(unreadable(job_id)))?;
         Ok(Self { batches, ids })
     }
 
