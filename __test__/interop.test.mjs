@@ -3,7 +3,6 @@
  * a job. The Sequelize side is the tests' own, on real Sequelize 6.
  */
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { SqlxStateStore } from '../index.js';
 import { createTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
 import { openIncumbent } from './support/incumbent.mjs';
@@ -18,24 +17,15 @@ import {
   RECORD_STATUSES,
   without,
 } from './support/jobs.mjs';
+import { storeOn } from './support/store.mjs';
+import { freshDatabase, openStore } from './support/suite.mjs';
 import { createUser } from './support/users.mjs';
-
-function openStore(db, options) {
-  const store = new SqlxStateStore(db.url, options);
-  onTestFinished(() => store.close());
-  return store;
-}
+import { claimPatiently } from './support/work.mjs';
 
 async function freshIncumbent(db, options) {
   const incumbent = await openIncumbent(db, options);
   onTestFinished(() => incumbent.close());
   return incumbent;
-}
-
-async function freshDatabase(database) {
-  const db = await database.create();
-  onTestFinished(() => db.drop());
-  return db;
 }
 
 const batchRows = (db, jobId) => db.query('select * from batchactions_batches where "jobId" = ? order by "batchIndex"', [jobId]);
@@ -63,7 +53,7 @@ for (const database of databases) {
         db = await database.create();
         incumbent = await openIncumbent(db);
         await incumbent.initialize();
-        store = new SqlxStateStore(db.url);
+        store = storeOn(db.url);
         await store.initialize();
       });
 
@@ -157,7 +147,7 @@ for (const database of databases) {
 
       beforeAll(async () => {
         db = await database.create();
-        store = new SqlxStateStore(db.url);
+        store = storeOn(db.url);
         await store.initialize();
         incumbent = await openIncumbent(db);
         await incumbent.initialize();
@@ -475,7 +465,7 @@ for (const database of databases) {
         return { db, store, incumbent };
       }
 
-      it('is worked off by workers of the store, which all begin at once', { timeout: 60_000 }, async () => {
+      it('is worked off by workers of the store, which all begin at once', { timeout: 120_000 }, async () => {
         const job = makeJob('adopted', { batches: 40, distributed: true });
         const { db, store } = await preparedByIncumbent(job);
         const stores = [store, openStore(db), openStore(db), openStore(db)];
@@ -561,7 +551,7 @@ function makeWorker(store, workerId, make = (step) => step()) {
     finalized: 0,
     async claim(jobId) {
       await make(() => store.reclaimStaleBatches(jobId, 15 * 60_000));
-      return make(() => store.claimBatch(jobId, workerId));
+      return make(() => claimPatiently(store, jobId, workerId));
     },
     async run(jobId, first, failing) {
       for (let claim = first; claim.claimed; claim = await worker.claim(jobId)) {

@@ -1,21 +1,10 @@
 /** The tables: what initialize() makes, what it says of tables that do not fit, and where it makes them. */
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../index.js';
 import { createTables, listTables, readCatalogue, TABLES } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
 import { makeJob, makeRecord, prepare } from './support/jobs.mjs';
-
-function openStore(db, options) {
-  const store = new SqlxStateStore(db.url, options);
-  onTestFinished(() => store.close());
-  return store;
-}
-
-async function freshDatabase(database) {
-  const db = await database.create();
-  onTestFinished(() => db.drop());
-  return db;
-}
+import { freshDatabase, openStore } from './support/suite.mjs';
 
 /** Every method that needs the tables, with arguments that are in order. */
 const CALLS = {

@@ -27,6 +27,8 @@ pub struct Lease {
 
 struct Held {
     token: i32,
+    /// Epoch milliseconds, by the database's clock.
+    claimed_at: i64,
     worker_id: String,
     renew_until: Option<Instant>,
 }
@@ -57,20 +59,28 @@ impl Claims {
         })
     }
 
-    /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it.
-    pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) {
+    /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it. False where this is the late reply to a claim
+    /// that a newer one has followed, which stays.
+    pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) -> bool {
         let mut jobs = lock(&self.jobs);
         panics::due("claims, locked");
         let job = jobs.entry(claim.job_id.clone()).or_default();
         if job.epoch == start.epoch {
             job.from = claim.batch_index.checked_add(1);
         }
+        // A token that is lower and of a later time is that of a new job of the same id.
+        let is_late = |held: &Held| claim.token < held.token && claim.claimed_at <= held.claimed_at;
+        if job.claims.get(&claim.batch_id).is_some_and(is_late) {
+            return false;
+        }
         let held = Held {
             token: claim.token,
+            claimed_at: claim.claimed_at,
             worker_id: claim.worker_id.clone(),
             renew_until: renew_for.and_then(|duration| Instant::now().checked_add(duration)),
         };
         job.claims.insert(claim.batch_id.clone(), held);
+        true
     }
 
     /// The token of the last claim on a batch. It stays after the claim is lost or the batch is done, so that a late call can't hit the batch's next
@@ -205,6 +215,31 @@ mod tests {
         assert_eq!(claims.token("job", "batch 0"), Some(3));
         claims.forget("job");
         assert_eq!(claims.token("job", "batch 0"), None);
+    }
+
+    #[test]
+    fn the_late_reply_to_an_older_claim_does_not_hide_the_newer_one() {
+        let claims = Claims::default();
+        let hour = Some(Duration::from_secs(3600));
+        assert!(claims.made(&claim(0, 3), claims.start("job"), hour));
+        assert!(!claims.made(&claim(0, 1), claims.start("job"), hour));
+        assert_eq!(claims.token("job", "batch 0"), Some(3));
+        assert_eq!(
+            claims.leases(Instant::now()).iter().map(|lease| lease.token).collect::<Vec<_>>(),
+            [3]
+        );
+    }
+
+    #[test]
+    fn a_job_made_anew_begins_at_the_first_token() {
+        let claims = Claims::default();
+        claims.made(&claim(0, 3), claims.start("job"), None);
+        let anew = Reservation {
+            claimed_at: 1,
+            ..claim(0, 1)
+        };
+        claims.made(&anew, claims.start("job"), None);
+        assert_eq!(claims.token("job", "batch 0"), Some(1));
     }
 
     #[test]

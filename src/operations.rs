@@ -436,7 +436,7 @@ impl Operations {
     }
 
     async fn try_claim(self: &Arc<Self>, job_id: &str, worker_id: &str) -> Result<std::result::Result<Reservation, NoClaim>> {
-        let patience = Instant::now() + CLAIM_PATIENCE;
+        let mut found_locked: Option<Instant> = None;
         loop {
             let start = self.claims.start(job_id);
             if let Some(claim) = self.claim_from(job_id, worker_id, start, start.from).await? {
@@ -463,7 +463,8 @@ impl Operations {
             if !outlook.has_pending {
                 return Ok(Err(NoClaim::NoPendingBatches));
             }
-            if Instant::now() >= patience {
+            // Counted from the first look that met it: before, the call may have waited for a connection.
+            if found_locked.get_or_insert_with(Instant::now).elapsed() >= CLAIM_PATIENCE {
                 return Err(Error::new(
                     Code::Timeout,
                     format!(
@@ -485,9 +486,10 @@ impl Operations {
             .run(Repeat::RolledBackOnly, || self.backend.claim(job_id, worker_id, from))
             .await?;
         let Some(claim) = claim else { return Ok(None) };
-        self.claims
-            .made(&claim, start, self.lease_renewal.map(|renewal| renewal.for_at_most));
-        self.writer.forget_batch(job_id, &claim.batch_id);
+        let renew_for = self.lease_renewal.map(|renewal| renewal.for_at_most);
+        if self.claims.made(&claim, start, renew_for) {
+            self.writer.forget_batch(job_id, &claim.batch_id);
+        }
         self.renew_leases();
         self.mirror_if_due(job_id, claim.batch_index).await;
         Ok(Some(claim))

@@ -28,7 +28,8 @@ onEveryDatabase((on) => {
 
   describe('a fenced save', () => {
     on.except(['sqlite'], oneWriter)('that waits for a record keeps its batch from being claimed anew until it is done', async () => {
-      const [old, young] = [await on.open(), await on.open()];
+      // With its limit for statements the time grows for which it waits for a lock before it begins anew.
+      const [old, young] = [await on.open({ statementTimeoutMs: 600_000 }), await on.open()];
       const { job, held } = await claimed(old);
       await old.saveProcessedRecord(job.id, held.batchId, recordOf(0));
       await on.backdate(job.id);

@@ -49,7 +49,7 @@ export async function dropLeftovers() {
         : 'select schema_name as "name" from information_schema.schemata';
     const server = await connect(dialect, serverUrl);
     for (const { name } of await server.query(catalog)) {
-      if (name.startsWith(prefix(run))) await server.query(dropStatement(dialect, name));
+      if (name.startsWith(prefix(run))) await drop(server, dialect, name);
     }
     await server.end();
   }
@@ -120,18 +120,25 @@ async function createFile(name) {
 }
 
 async function createOnServer(dialect, serverUrl, name) {
-  const statement = async (sql) => {
+  const onServer = async (use) => {
     const server = await connect(dialect, serverUrl);
-    await server.query(sql).finally(() => server.end());
+    await use(server).finally(() => server.end());
   };
   // `template0`: nobody is ever connected to it, so that databases can be made at the same time.
   const options = dialect === 'postgres' ? `template template0 encoding 'UTF8'` : 'character set utf8mb4';
-  await statement(`create database ${quote(dialect, name)} ${options}`);
+  await onServer((server) => server.query(`create database ${quote(dialect, name)} ${options}`));
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
-  return { url: url.href, target: url.href, remove: () => statement(dropStatement(dialect, name)) };
+  return { url: url.href, target: url.href, remove: () => onServer((server) => drop(server, dialect, name)) };
 }
 
-function dropStatement(dialect, name) {
-  return `drop database if exists ${quote(dialect, name)}${dialect === 'postgres' ? ' with (force)' : ''}`;
+async function drop(server, dialect, name) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await server.query(`drop database if exists ${quote(dialect, name)}${dialect === 'postgres' ? ' with (force)' : ''}`);
+    } catch (error) {
+      // PostgreSQL ends the sessions in a database, and waits for five seconds until they are gone.
+      if (error.code !== '55006' || tries === 10) throw error;
+    }
+  }
 }

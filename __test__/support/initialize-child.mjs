@@ -1,8 +1,8 @@
 /** A process of its own that waits for its siblings, and then initializes the database at the URL it is told. */
-import { SqlxStateStore } from '../../index.js';
+import { storeOn } from './store.mjs';
 
 process.once('message', async ({ url, options }) => {
-  const store = new SqlxStateStore(url, options);
+  const store = storeOn(url, options);
   let outcome = 'done';
   try {
     await store.initialize();

@@ -11,6 +11,17 @@ export async function deadPort() {
   return port;
 }
 
+/** What `use` makes of a port that nobody listens on; with another port, where somebody was quicker to listen there. */
+export async function untilFree(use) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await use(await deadPort());
+    } catch (error) {
+      if (error.code !== 'EADDRINUSE' || tries === 20) throw error;
+    }
+  }
+}
+
 /** A server that `greet`s each connection, and counts them. */
 export async function startServer(greet = () => {}, port = 0) {
   const sockets = new Set();

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../../index.js';
 import { databases } from './databases.mjs';
+import { storeOn } from './store.mjs';
 
 /** What a test may need of its database, and why some database hasn't got it. */
 const exemptions = {
@@ -29,7 +30,7 @@ class Subject {
     this.mysqlFamily = ['mysql', 'mariadb'].includes(database.dialect);
     beforeAll(async () => {
       this.own = await database.create();
-      this.store = new SqlxStateStore(this.own.url);
+      this.store = storeOn(this.own.url);
       await this.store.initialize();
     });
     afterAll(async () => {
@@ -56,7 +57,7 @@ class Subject {
 
   /** One more store on the same database (on sqlite-memory: on a new one). Closed after the test. */
   async open(options) {
-    const store = new SqlxStateStore(this.url, options);
+    const store = storeOn(this.url, options);
     onTestFinished(() => store.close());
     await store.initialize();
     return store;
@@ -205,6 +206,20 @@ export function nested(levels) {
 /** What `updateBatchState` is given. */
 export function stateOf(batchId, status, processedCount = 0, failedCount = 0) {
   return { batchId, status, processedCount, failedCount };
+}
+
+/** An empty database, dropped after the test. */
+export async function freshDatabase(database) {
+  const db = await database.create();
+  onTestFinished(() => db.drop());
+  return db;
+}
+
+/** A store on a database, closed after the test. */
+export function openStore(db, options) {
+  const store = storeOn(db.url, options);
+  onTestFinished(() => store.close());
+  return store;
 }
 
 /** Claims a batch that must be there, and returns the reservation. */

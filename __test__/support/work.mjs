@@ -1,6 +1,20 @@
 // What a worker of the distributed importer does, as far as the store is concerned.
 
 /**
+ * `claimBatch`, and again where it gives up after its second because the last PENDING batches were locked by others all the time, as on a machine
+ * whose disk is busy. It has claimed nothing then.
+ */
+export async function claimPatiently(store, jobId, workerId) {
+  for (;;) {
+    try {
+      return await store.claimBatch(jobId, workerId);
+    } catch (error) {
+      if (error.code !== 'TIMEOUT' || !error.retryable || !/is PENDING, and another transaction/.test(error.message)) throw error;
+    }
+  }
+}
+
+/**
  * Claims and completes batches until none is left, and tries to finalize the job after each.
  *
  * @param {{ releaseEvery?: number }} [options] `releaseEvery`: every so many batches it gives one back before it goes on.
@@ -12,7 +26,7 @@ export async function work(store, jobId, workerId, { releaseEvery = Infinity } =
   let claims = 0;
   let finalized = 0;
   for (;;) {
-    const result = await store.claimBatch(jobId, workerId);
+    const result = await claimPatiently(store, jobId, workerId);
     if (!result.claimed) {
       const { pendingBatches: pending } = await store.getDistributedStatus(jobId);
       return { completed, reason: result.reason, pending, finalized };

@@ -10,7 +10,7 @@ const [jobId, workerId] = process.argv.slice(2);
 
 // A worker that has not renewed its claim for so long is taken for dead, and its batch is given to another one. It must be several times
 // the interval of renewal. (It is short here because nobody wants to wait in a demo; where it is not urgent, minutes are as good.)
-const staleAfterMs = 3_000;
+const staleAfterMs = 5_000;
 
 const store = new SqlxStateStore(process.env.DATABASE_URL, {
   // A thread of the store renews the claim while the batch is worked on, even while this script computes and its event loop stands still;
@@ -29,7 +29,11 @@ for (;;) {
   const reclaimed = await store.reclaimStaleBatches(jobId, staleAfterMs);
   if (reclaimed > 0) report({ type: 'reclaimed', count: reclaimed });
 
-  const claim = await store.claimBatch(jobId, workerId);
+  const claim = await store.claimBatch(jobId, workerId).catch((error) => {
+    // The database is busy, or was away for a moment. Should it have made a claim that nobody was told of, then that becomes stale like any other.
+    if (!error.retryable) throw error;
+    return { claimed: false, reason: 'NO_PENDING_BATCHES' };
+  });
   if (!claim.claimed) {
     // Nothing to claim does not mean that all is done: a batch that another worker holds comes back if that one dies.
     if (claim.reason !== 'NO_PENDING_BATCHES' || (await store.getDistributedStatus(jobId)).isComplete) break;
