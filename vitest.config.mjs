@@ -10,8 +10,9 @@ export default defineConfig({
     // connection limits of a server with default settings allow for.
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
-    teardownTimeout: 60_000,
+    // What hangs is found by them. Nothing is measured by them: the machine may be busy.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
+    teardownTimeout: 180_000,
   },
 });

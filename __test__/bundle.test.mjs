@@ -34,7 +34,7 @@ function bundle(folder, options) {
 }
 
 async function run(path) {
-  const { stdout } = await promisify(execFile)(process.execPath, [path], { timeout: 30_000 });
+  const { stdout } = await promisify(execFile)(process.execPath, [path], { timeout: 120_000 });
   return stdout.trim();
 }
 

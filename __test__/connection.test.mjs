@@ -323,7 +323,7 @@ for (const database of databases) {
       expect(result).toStrictEqual({ code: 0, signal: null, stdout: '', stderr: '' });
     });
 
-    it('a worker thread that is terminated in the middle of calls takes nothing down', { timeout: 120_000 }, async () => {
+    it('a worker thread that is terminated in the middle of calls takes nothing down', async () => {
       const file = await freshDatabase(database);
       const worker = `
         const { SqlxStateStore } = require(${JSON.stringify(fileURLToPath(INDEX))});
@@ -354,7 +354,7 @@ for (const database of databases) {
         }
         console.log(await store.getJobState('nobody'));
         await store.close();`,
-        { timeout: 110_000 },
+        { timeout: 170_000 },
       );
       expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'null\n', stderr: '' });
     });
@@ -695,14 +695,15 @@ for (const database of servers)
         const store = new SqlxStateStore(connection, options);
         try {
           await store.getJobState('j');
-          const sessions = () => db.query(
-            mysqlLike
-              ? `select s.variable_value <> '' as tls from performance_schema.status_by_thread s
+          const sessions = () =>
+            db.query(
+              mysqlLike
+                ? `select s.variable_value <> '' as tls from performance_schema.status_by_thread s
                join performance_schema.threads t on t.thread_id = s.thread_id
                where s.variable_name = 'Ssl_cipher' and t.processlist_db = database() and t.processlist_id <> connection_id()`
-              : `select s.ssl as tls from pg_stat_ssl s join pg_stat_activity a on a.pid = s.pid
+                : `select s.ssl as tls from pg_stat_ssl s join pg_stat_activity a on a.pid = s.pid
                where a.datname = current_database() and a.pid <> pg_backend_pid()`,
-          );
+            );
           const rows = await sessions();
           expect(rows.length).toBeGreaterThan(0);
           await store.close();

@@ -9,7 +9,6 @@ import { work } from './support/work.mjs';
 
 const batches = 400;
 const workers = 16;
-const minutes = { timeout: 180_000 };
 
 /** What a process says next. */
 async function message(child) {
@@ -50,20 +49,20 @@ onEveryDatabase((on) => {
 
   const neverStoppedEarly = (results) => expect(results.map(({ pending }) => pending)).toEqual(results.map(() => 0));
 
-  test('16 callers of one store claim 400 batches, each once, and stop when none is PENDING', minutes, async () => {
+  test('16 callers of one store claim 400 batches, each once, and stop when none is PENDING', async () => {
     const job = await saved();
     const results = await Promise.all(Array.from({ length: workers }, (_, n) => work(on.store, job.id, `w${n}`)));
     neverStoppedEarly(results);
     await expectDone(job, results);
   });
 
-  test('16 callers of one store that give some batches back claim all of them in the end', minutes, async () => {
+  test('16 callers of one store that give some batches back claim all of them in the end', async () => {
     const job = await saved();
     const results = await Promise.all(Array.from({ length: workers }, (_, n) => work(on.store, job.id, `w${n}`, { releaseEvery: 5 })));
     await expectDone(job, results);
   });
 
-  on.needs('shared')('16 stores claim 400 batches, each once, and stop when none is PENDING', minutes, async () => {
+  on.needs('shared')('16 stores claim 400 batches, each once, and stop when none is PENDING', async () => {
     const job = await saved();
     const stores = await Promise.all(Array.from({ length: workers }, () => on.open({ pool: { max: 2 } })));
     const results = await Promise.all(stores.map((store, n) => work(store, job.id, `w${n}`)));
@@ -71,14 +70,14 @@ onEveryDatabase((on) => {
     await expectDone(job, results);
   });
 
-  on.needs('shared')('16 stores that give some batches back claim all of them in the end', minutes, async () => {
+  on.needs('shared')('16 stores that give some batches back claim all of them in the end', async () => {
     const job = await saved();
     const stores = await Promise.all(Array.from({ length: workers }, () => on.open({ pool: { max: 2 } })));
     const results = await Promise.all(stores.map((store, n) => work(store, job.id, `w${n}`, { releaseEvery: 5 })));
     await expectDone(job, results);
   });
 
-  on.needs('shared')('4 processes of 4 callers claim 400 batches, each once, and stop when none is PENDING', minutes, async () => {
+  on.needs('shared')('4 processes of 4 callers claim 400 batches, each once, and stop when none is PENDING', async () => {
     const job = await saved();
     const script = fileURLToPath(new URL('./support/claim-worker.mjs', import.meta.url));
     const processes = Array.from({ length: 4 }, (_, n) => fork(script, [on.url, job.id, '4', `p${n}`], { execArgv: [] }));

@@ -51,7 +51,7 @@ for (const database of databases) {
     if (!database.shared) {
       it.skip(`${PROCESSES} processes at once: exempt, a database that lives inside a store has one process`);
     } else {
-      it(`${PROCESSES} processes at once on an empty database all succeed, ${ROUNDS} times over`, { timeout: 180_000 }, async () => {
+      it(`${PROCESSES} processes at once on an empty database all succeed, ${ROUNDS} times over`, async () => {
         let expected;
         for (let round = 0; round < ROUNDS; round++) {
           const db = await freshDatabase(database);
@@ -95,7 +95,7 @@ for (const database of databases) {
     }
 
     if (database.dialect === 'postgres') {
-      it(`${PROCESSES} processes at once make one schema`, { timeout: 60_000 }, async () => {
+      it(`${PROCESSES} processes at once make one schema`, async () => {
         const db = await freshDatabase(database);
         const children = await startChildren();
         expect(await initializeAll(children, { url: db.url, options: { schema: 'imports' } })).toStrictEqual(everyone);
@@ -104,33 +104,29 @@ for (const database of databases) {
     }
 
     if (database.serverUrl) {
-      it(
-        'waits while another process makes the tables, and notices a server that falls silent meanwhile',
-        { timeout: 60_000 },
-        async () => {
-          const db = await freshDatabase(database);
-          const other = await db.connect();
-          await other.query(HOLD[database.dialect] ?? HOLD.mysql);
-          const url = new URL(db.url);
-          const proxy = await startQuietableProxy({ host: url.hostname, port: Number(url.port) });
-          onTestFinished(() => proxy.close());
-          url.port = String(proxy.port);
-          const [behind, straight] = [openStore({ url: url.href }, { statementTimeoutMs: 1_000 }), openStore(db)];
-          const outcome = (call) => call.then(() => 'done').catch((error) => error);
-          let waiting = true;
-          const waits = straight.initialize().finally(() => (waiting = false));
-          const silenced = outcome(behind.initialize());
-          await expect.poll(() => proxy.open, { timeout: 10_000 }).toBeGreaterThan(0);
-          proxy.silence();
-          // It would have waited for an hour.
-          expect(await silenced).toMatchObject({ code: expect.stringMatching(/^(TIMEOUT|CONNECTION_FAILED)$/), retryable: true });
-          await behind.close();
-          expect(waiting).toBe(true);
-          await other.end();
-          await waits;
-          expect(await straight.getJobState('nobody')).toBeNull();
-        },
-      );
+      it('waits while another process makes the tables, and notices a server that falls silent meanwhile', async () => {
+        const db = await freshDatabase(database);
+        const other = await db.connect();
+        await other.query(HOLD[database.dialect] ?? HOLD.mysql);
+        const url = new URL(db.url);
+        const proxy = await startQuietableProxy({ host: url.hostname, port: Number(url.port) });
+        onTestFinished(() => proxy.close());
+        url.port = String(proxy.port);
+        const [behind, straight] = [openStore({ url: url.href }, { statementTimeoutMs: 1_000 }), openStore(db)];
+        const outcome = (call) => call.then(() => 'done').catch((error) => error);
+        let waiting = true;
+        const waits = straight.initialize().finally(() => (waiting = false));
+        const silenced = outcome(behind.initialize());
+        await expect.poll(() => proxy.open, { timeout: 10_000 }).toBeGreaterThan(0);
+        proxy.silence();
+        // It would have waited for an hour.
+        expect(await silenced).toMatchObject({ code: expect.stringMatching(/^(TIMEOUT|CONNECTION_FAILED)$/), retryable: true });
+        await behind.close();
+        expect(waiting).toBe(true);
+        await other.end();
+        await waits;
+        expect(await straight.getJobState('nobody')).toBeNull();
+      });
     }
 
     it('calls at once on one store all succeed, and so does one more', async () => {

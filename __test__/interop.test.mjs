@@ -350,7 +350,7 @@ for (const database of databases) {
           ['COMPLETED', -1],
           ['FAILED', 7],
         ]) {
-          it(`at the same time, prepared by ${preparer}: each batch once, one finalizer, ${outcome}`, { timeout: 120_000 }, async () => {
+          it(`at the same time, prepared by ${preparer}: each batch once, one finalizer, ${outcome}`, async () => {
             const db = await freshDatabase(database);
             const shared = openStore(db);
             await shared.initialize();
@@ -465,7 +465,7 @@ for (const database of databases) {
         return { db, store, incumbent };
       }
 
-      it('is worked off by workers of the store, which all begin at once', { timeout: 120_000 }, async () => {
+      it('is worked off by workers of the store, which all begin at once', async () => {
         const job = makeJob('adopted', { batches: 40, distributed: true });
         const { db, store } = await preparedByIncumbent(job);
         const stores = [store, openStore(db), openStore(db), openStore(db)];

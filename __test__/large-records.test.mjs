@@ -47,7 +47,6 @@ onEveryDatabase((on) => {
 
     on.except(['postgres', 'sqlite'], 'it takes more in one value than a JavaScript string holds')(
       'one that is larger than the server takes is refused, alone or among others, and nothing is written',
-      { timeout: 120_000 },
       async () => {
         const id = newId();
         const [{ most }] = await on.query('select @@max_allowed_packet as "most"');

@@ -1,9 +1,10 @@
 /** What a process lives through with stores in it: threads that are terminated, its own end, and a long life. Each in a process of its own. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { SqlxStateStore, StateStoreError } from '../index.js';
+import { StateStoreError } from '../index.js';
 import { databases } from './support/databases.mjs';
 import { runFile, runNode } from './support/run-node.mjs';
+import { storeOn } from './support/store.mjs';
 import { collect, jobOf, newId, recordOf, stateOf } from './support/suite.mjs';
 
 /** How many calls, and how many stores, are made where growth is looked for. CONTRIBUTING.md has the longer runs. */
@@ -22,7 +23,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
   async function fresh(options) {
     const own = await database.create();
     onTestFinished(() => own.drop());
-    const store = new SqlxStateStore(own.url, options);
+    const store = storeOn(own.url, options);
     onTestFinished(() => store.close().catch(() => {}));
     await store.initialize();
     return { own, store, url: own.url };
@@ -42,19 +43,19 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
     test.each([
       ['with the addon in the main thread', true],
       ['without', false],
-    ])('%s: nothing goes down, and nothing is left behind', { timeout: 180_000 }, async (__, loaded) => {
+    ])('%s: nothing goes down, and nothing is left behind', { timeout: 600_000 }, async (__, loaded) => {
       const context = await fresh();
       const { store, url } = context;
       const job = jobOf(50);
       await store.saveJobState(job);
       const text = 'x'.repeat(50_000);
       for (let index = 0; index < 60; index++) await store.saveBatchRecords('large', 'b', [recordOf(index, { raw: { text } })]);
-      const result = await runFile(file('threads'), { url, jobId: job.id, rounds: 20, threads: 4, loaded }, { timeout: 170_000 });
+      const result = await runFile(file('threads'), { url, jobId: job.id, rounds: 20, threads: 4, loaded }, { timeout: 590_000 });
       expect(result).toEqual({ code: 0, signal: null, stdout: '{"message":"works"}\n', stderr: '' });
       await expectSound(context, job.id);
     });
 
-    test('the main thread goes on working meanwhile', { timeout: 60_000 }, async () => {
+    test('the main thread goes on working meanwhile', async () => {
       const { store, url } = await fresh();
       const result = await runNode(
         `
@@ -77,7 +78,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
         ended = true;
         console.log(await main === (await store.getBatchRecords('main', 'b')).length);
         await store.close();`,
-        { timeout: 50_000 },
+        { timeout: 170_000 },
       );
       expect(result).toEqual({ code: 0, signal: null, stdout: 'true\n', stderr: '' });
       // The store that was there before them sees what it saved.
@@ -125,8 +126,9 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       for (let round = 0; round < 5; round++) {
         const result = await runNode(`
           const record = ${record};
-          const store = new SqlxStateStore(${JSON.stringify(url)}, { leaseRenewal: { everyMs: 1, forMs: 60_000 } });
-          const queueing = new SqlxStateStore(${JSON.stringify(url)}, { durability: 'batch' });
+          const patient = { connectTimeoutMs: 60_000 };
+          const store = new SqlxStateStore(${JSON.stringify(url)}, { ...patient, leaseRenewal: { everyMs: 1, forMs: 60_000 } });
+          const queueing = new SqlxStateStore(${JSON.stringify(url)}, { ...patient, durability: 'batch' });
           await store.getJobState('j');
           for (let n = 0; n < 100; n++) {
             store.saveProcessedRecord('j', 'b', record(n));
@@ -215,12 +217,12 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       ["durability 'record'", { durability: 'record' }],
       ["durability 'batch'", { durability: 'batch', leaseRenewal: { everyMs: 1, forMs: 60_000 } }],
       ['one connection', { pool: { max: 1 } }],
-    ])('%s: each finishes or rejects with CLOSED', { timeout: 60_000 }, async (__, options) => {
+    ])('%s: each finishes or rejects with CLOSED', async (__, options) => {
       const { store, url } = await fresh();
       let closed = 0;
       let finished = 0;
       for (let round = 0; round < 20; round++) {
-        const each = new SqlxStateStore(url, options);
+        const each = storeOn(url, options);
         const job = jobOf(2);
         if (round % 2) await each.getJobState('nobody');
         const outcomes = [];

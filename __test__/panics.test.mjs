@@ -178,15 +178,18 @@ for (const database of databases) {
       await each.saveJobState({ ...job, batches });
       const [bad, good] = batches.map(({ id }) => id);
       panicAt('writer');
-      for (let index = 0; index < 20; index++) await each.saveProcessedRecord(job.id, bad, recordOf(index));
+      // In one turn, so that most are queued before the writer takes any; how many it takes is up to the machine.
+      const indexes = Array.from({ length: 20 }, (_, index) => index);
+      const queued = await Promise.allSettled(indexes.map((index) => each.saveProcessedRecord(job.id, bad, recordOf(index))));
+      expect(queued[0].status).toBe('fulfilled');
       // Reads only wait.
-      expect(await each.getBatchRecords(job.id, bad)).toEqual([]);
+      expect((await each.getBatchRecords(job.id, bad)).map(({ index }) => index)).not.toContain(0);
       const completed = { batchId: bad, status: 'COMPLETED', processedCount: 20, failedCount: 0 };
       const error = await each.updateBatchState(job.id, bad, completed).catch((reason) => reason);
       expect(error).toMatchObject({ code: 'INTERNAL' });
-      expect(error.message).toContain('record 0 and 19 more');
+      expect(error.message).toMatch(/record 0( and \d+ more)? /);
       await each.saveProcessedRecord(job.id, good, recordOf(20));
-      for (let index = 0; index < 20; index++) await each.saveProcessedRecord(job.id, bad, recordOf(index));
+      for (const index of indexes) await each.saveProcessedRecord(job.id, bad, recordOf(index));
       await each.updateBatchState(job.id, bad, completed);
       expect(await each.getBatchRecords(job.id, bad)).toHaveLength(20);
       expect(await each.getBatchRecords(job.id, good)).toHaveLength(1);
@@ -215,7 +218,7 @@ for (const database of databases) {
       await expect(each.getProgress('j')).rejects.toMatchObject({ code: 'CLOSED' });
     });
 
-    test('again and again', { timeout: 60_000 }, async () => {
+    test('again and again', async () => {
       const places = ['arguments', 'call', 'result', 'queues, locked', 'connections, locked', 'writer'];
       for (let n = 0; n < 300; n++) {
         panicAt(places[n % places.length]);

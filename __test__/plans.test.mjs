@@ -83,7 +83,7 @@ const SCANS = {
 SCANS.mariadb = SCANS.mysql;
 
 onEveryDatabase((on) => {
-  describe('in the middle of a job of 20,000 batches', { timeout: 120_000 }, () => {
+  describe('in the middle of a job of 20,000 batches', () => {
     const { dialect } = on;
     const job = jobOf(batches);
     let connection;

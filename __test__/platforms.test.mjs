@@ -27,7 +27,7 @@ function load(folder, { os, cpu, libc }) {
      }`,
   );
   return new Promise((resolve, reject) => {
-    execFile(process.execPath, ['--require', './machine.cjs', 'load.cjs'], { cwd: folder, timeout: 30_000 }, (error, stdout, stderr) => {
+    execFile(process.execPath, ['--require', './machine.cjs', 'load.cjs'], { cwd: folder, timeout: 120_000 }, (error, stdout, stderr) => {
       if (error) reject(new Error(`${error.message}\n${stderr}`, { cause: error }));
       else resolve(stdout.trim().split('\n'));
     });

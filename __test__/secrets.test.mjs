@@ -296,7 +296,7 @@ for (const database of servers) {
 }
 
 describe('postgres: a login that fails', () => {
-  onOwnServer('postgres', { timeout: 120_000 })('the password is wrong, however the server asks for it', async () => {
+  onOwnServer('postgres')('the password is wrong, however the server asks for it', async () => {
     const server = await startOwnServer('postgres');
     onTestFinished(() => server.end());
     const admin = await connect('postgres', server.url);

@@ -5,8 +5,6 @@ import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
 import { connect } from './support/raw.mjs';
 import { claim, complete, jobOf, recordOf, SqlxStateStore } from './support/suite.mjs';
 
-const minutes = { timeout: 120_000 };
-
 /** Global settings, so they need a server of the test's own. */
 const SETTINGS = {
   mariadb: [
@@ -30,7 +28,7 @@ const SETTINGS = {
 };
 
 describe.each(Object.keys(SETTINGS))('%s', (kind) => {
-  onOwnServer(kind, minutes)('what is saved is committed, whatever the server’s settings are', async () => {
+  onOwnServer(kind)('what is saved is committed, whatever the server’s settings are', async () => {
     const server = await startOwnServer(kind);
     onTestFinished(() => server.end());
     const settings = await connect(kind, server.url);

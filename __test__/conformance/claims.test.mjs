@@ -209,7 +209,8 @@ onEveryDatabase((on) => {
         const result = await claiming;
         waited = result.claimed === true;
         if (waited) expect(result.reservation).toMatchObject({ batchIndex: 0 });
-        else expect({ late, attempt, code: result.code }).toEqual({ late: true, attempt: expect.toSatisfy((n) => n < 20), code: 'TIMEOUT' });
+        else
+          expect({ late, attempt, code: result.code }).toEqual({ late: true, attempt: expect.toSatisfy((n) => n < 20), code: 'TIMEOUT' });
       }
     });
 

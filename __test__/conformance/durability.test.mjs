@@ -324,7 +324,7 @@ onEveryDatabase((on) => {
   });
 
   describe('a producer that is faster than the database', () => {
-    on.needs('shared')('is slowed down, not buffered without end', { timeout: 120_000 }, async () => {
+    on.needs('shared')('is slowed down, not buffered without end', async () => {
       const store = await open();
       const id = newId();
       const text = 'x'.repeat(100_000);

@@ -85,7 +85,7 @@ onEveryDatabase((on) => {
   const onRows = on.needs('raw');
 
   describe('what another program wrote', () => {
-    onRows('is taken or refused by every call', { timeout: 120_000 }, async () => {
+    onRows('is taken or refused by every call', async () => {
       for (const [table, column, value] of cases) {
         const job = makeJob(newId(), { distributed: true, batches: 2 });
         await prepare(on.store, job);

@@ -298,7 +298,7 @@ onEveryDatabase((on) => {
       ]);
     });
 
-    on.needs('shared')('does so while the event loop is blocked', { timeout: 180_000 }, async () => {
+    on.needs('shared')('does so while the event loop is blocked', async () => {
       const store = await on.open({ leaseRenewal: { everyMs: 100, forMs: 60_000 } });
       const job = await saved(1, store);
       await claim(store, job.id, 'w');

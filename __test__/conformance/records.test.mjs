@@ -8,7 +8,7 @@ const range = (from, to) => Array.from({ length: to - from }, (_, offset) => fro
 
 onEveryDatabase((on) => {
   describe('records of a megabyte', () => {
-    test('are read by every method, in the order of their indexes', { timeout: 120_000 }, async () => {
+    test('are read by every method, in the order of their indexes', async () => {
       const [id, batch] = [newId(), newId('batch')];
       const large = (index, status) =>
         recordOf(index, { status, raw: { text: 'r'.repeat(400_000) }, parsed: { text: 'p'.repeat(600_000) } });
@@ -39,41 +39,37 @@ onEveryDatabase((on) => {
       return id;
     };
 
-    test(
-      'comes whole and in order, and does not hold the event loop for as long as to parse it at once',
-      { timeout: 120_000 },
-      async () => {
-        const id = await prepared();
-        // The longest that a timer had to wait while `work` was done.
-        const longestStall = async (work) => {
-          let [last, longest] = [performance.now(), 0];
-          const timer = setInterval(() => {
-            const now = performance.now();
-            longest = Math.max(longest, now - last);
-            last = now;
-          }, 1);
-          const result = await work();
-          await new Promise((resolve) => setTimeout(resolve, 5));
-          clearInterval(timer);
-          return [longest, result];
-        };
-        // A ratio of two things measured in one run; the best of some rounds, for others may hold the processor.
-        const stalls = [];
-        while (stalls.length < 10 && !stalls.some((stall) => stall < 0.7)) {
-          const [sliced, records] = await longestStall(() => on.store.getPendingRecords(id));
-          expect(records).toHaveLength(rows);
-          for (const place of [0, 4_999, 5_000, 31_234, rows - 1]) expect(records[place]).toStrictEqual(big(place));
-          const text = JSON.stringify(records);
-          const [atOnce] = await longestStall(async () => JSON.parse(text));
-          stalls.push(sliced / atOnce);
-        }
-        expect(Math.min(...stalls)).toBeLessThan(0.7);
-      },
-    );
+    test('comes whole and in order, and does not hold the event loop for as long as to parse it at once', async () => {
+      const id = await prepared();
+      // The longest that a timer had to wait while `work` was done.
+      const longestStall = async (work) => {
+        let [last, longest] = [performance.now(), 0];
+        const timer = setInterval(() => {
+          const now = performance.now();
+          longest = Math.max(longest, now - last);
+          last = now;
+        }, 1);
+        const result = await work();
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        clearInterval(timer);
+        return [longest, result];
+      };
+      // A ratio of two things measured in one run; the best of some rounds, for others may hold the processor.
+      const stalls = [];
+      while (stalls.length < 10 && !stalls.some((stall) => stall < 0.7)) {
+        const [sliced, records] = await longestStall(() => on.store.getPendingRecords(id));
+        expect(records).toHaveLength(rows);
+        for (const place of [0, 4_999, 5_000, 31_234, rows - 1]) expect(records[place]).toStrictEqual(big(place));
+        const text = JSON.stringify(records);
+        const [atOnce] = await longestStall(async () => JSON.parse(text));
+        stalls.push(sliced / atOnce);
+      }
+      expect(Math.min(...stalls)).toBeLessThan(0.7);
+    });
   });
 
   describe('bulk saves of large records', () => {
-    test('go through, 30 records of a megabyte in one call', { timeout: 120_000 }, async () => {
+    test('go through, 30 records of a megabyte in one call', async () => {
       const id = newId();
       const records = range(0, 30).map((index) => recordOf(index, { raw: { text: String(index % 10).repeat(1_000_000) } }));
       await on.store.saveBatchRecords(id, 'b', records);

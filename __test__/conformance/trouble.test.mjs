@@ -20,7 +20,7 @@ onEveryDatabase((on) => {
   };
 
   describe('a job row that somebody else has locked', () => {
-    on.except(['sqlite'], oneWriter)('costs no claim and no completion: the copy is made up later', { timeout: 120_000 }, async () => {
+    on.except(['sqlite'], oneWriter)('costs no claim and no completion: the copy is made up later', async () => {
       const store = await on.open({ statementTimeoutMs: 5_000 });
       const job = await saved(on.store, 3);
       const other = await on.connect();
@@ -88,7 +88,7 @@ onEveryDatabase((on) => {
   });
 
   describe('saves that are under way together', () => {
-    on.except(['sqlite'], oneWriter)('do not fail with one whose record somebody else has locked', { timeout: 120_000 }, async () => {
+    on.except(['sqlite'], oneWriter)('do not fail with one whose record somebody else has locked', async () => {
       const store = await on.open({ statementTimeoutMs: 10_000 });
       const [free, locked] = [newId(), newId()];
       await store.saveProcessedRecord(locked, 'b', recordOf(0));
@@ -125,7 +125,7 @@ onEveryDatabase((on) => {
 
   if (on.database.name === 'sqlite-memory') {
     describe('a statement that takes longer than it may', () => {
-      test('costs nothing but itself: the database stays', { timeout: 120_000 }, async () => {
+      test('costs nothing but itself: the database stays', async () => {
         const store = storeOn(on.url, { statementTimeoutMs: 100 });
         onTestFinished(() => store.close());
         const until = async (call) => {

@@ -119,7 +119,8 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
       interruptions: fleet.interruptions,
       crashes: fleet.crashes,
       leaseMs: plan.leaseMs,
-      longestMs: longest(plan.options),
+      // What hangs is to be found, and not that the machine is busy.
+      longestMs: longest(plan.options) + 10_000,
       faultless: plan.faultless,
       seen: await look(store, job, query),
     };

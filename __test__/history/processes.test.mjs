@@ -19,7 +19,8 @@ import { expectCorrect, long, ROUNDS, targetOf, wait } from './runs.mjs';
 onEveryDatabase((on) => {
   describe('nothing fails', () => {
     // Where no lease ends, nothing is taken from anybody, and there is exactly one who is told that it finalized the job.
-    const calm = { leaseMs: 120_000, stalls: false, faultless: true };
+    const options = { statementTimeoutMs: 30_000, connectTimeoutMs: 30_000 };
+    const calm = { leaseMs: 120_000, stalls: false, faultless: true, options };
 
     const expectCalm = async (given) => {
       const facts = await expectCorrect(

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'vitest';
 import { scale } from './fleet.mjs';
 
-export const long = { timeout: 240_000 * Math.max(1, scale) };
+export const long = { timeout: 480_000 * Math.max(1, scale) };
 
 /** Attempts to hit something. */
 export const ROUNDS = 24;

@@ -32,8 +32,9 @@ describe.each(['postgres', 'mariadb'])('%s', (kind) => {
         const db = await connect(kind, server.url);
         return db.query(...args).finally(() => db.end());
       };
+      const run = { store, url: server.url, query, fault, batches: Math.ceil(100 * scale), runMs: 180_000 * Math.max(1, scale) };
       await expectCorrect(
-        () => observe({ store, url: server.url, query, fault, batches: Math.ceil(100 * scale), options: { statementTimeoutMs: 1_500 } }),
+        () => observe({ ...run, options: { statementTimeoutMs: 1_500 } }),
         (facts) => facts.restarts >= 2 && facts.failed > 10 && facts.reclaimed > 0,
       );
     };

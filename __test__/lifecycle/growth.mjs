@@ -1,6 +1,6 @@
 // Does the same work many times, and says what the process holds more of in the end.
 
-import { SqlxStateStore } from '../../index.js';
+import { storeOn } from '../support/store.mjs';
 import { collectGarbage, growth, resources, settle } from './resources.mjs';
 
 const { url, work, count } = JSON.parse(process.argv[2]);
@@ -17,7 +17,7 @@ const kinds = {
   /** Stores that are opened, used and closed. */
   async closed() {
     await all(STORES, async () => {
-      const store = new SqlxStateStore(url);
+      const store = storeOn(url);
       await store.getJobState('nobody');
       await store.close();
     });
@@ -26,7 +26,7 @@ const kinds = {
   /** Stores that nobody closes, nor keeps. */
   async dropped() {
     await all(STORES, async () => {
-      const store = new SqlxStateStore(url, { durability: 'batch', leaseRenewal: { everyMs: 10, forMs: 60_000 } });
+      const store = storeOn(url, { durability: 'batch', leaseRenewal: { everyMs: 10, forMs: 60_000 } });
       await store.getJobState('nobody');
       await store.saveProcessedRecord('dropped', 'b', record(0));
       await store.getJobState('dropped');
@@ -36,7 +36,7 @@ const kinds = {
   },
   /** Stores that never connect. */
   async unused() {
-    for (let n = 0; n < STORES; n++) await new SqlxStateStore(url).close();
+    for (let n = 0; n < STORES; n++) await storeOn(url).close();
     return STORES;
   },
   /** One job from its beginning to its end, and then it is deleted. */
@@ -84,7 +84,7 @@ const kinds = {
 let job = 0;
 const stores =
   work === 'calls'
-    ? ['record', 'batch'].map((durability) => new SqlxStateStore(url, { durability, leaseRenewal: { everyMs: 50, forMs: 60_000 } }))
+    ? ['record', 'batch'].map((durability) => storeOn(url, { durability, leaseRenewal: { everyMs: 50, forMs: 60_000 } }))
     : [undefined];
 /** One at a time: two that write to one SQLite file mostly wait for each other. */
 let [store] = stores;

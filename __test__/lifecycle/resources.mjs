@@ -1,13 +1,15 @@
 // What a process holds, as Linux tells: memory, threads, open files.
 
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** Bytes of memory, threads, sockets, and files that a database is in. */
 export function resources() {
-  const { rss, heapTotal, heapUsed } = process.memoryUsage();
+  const { heapTotal, heapUsed } = process.memoryUsage();
+  // Without the pages of files, which come and go with the memory that the machine has left.
+  const own = Number(/^RssAnon:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024;
   const threads = readdirSync('/proc/self/task').length;
   // Of JavaScript's heap only what is in use: how much it keeps beside that is V8's affair.
-  const held = { memory: rss - heapTotal + heapUsed, threads, sockets: 0, files: 0 };
+  const held = { memory: own - heapTotal + heapUsed, threads, sockets: 0, files: 0 };
   for (const descriptor of readdirSync('/proc/self/fd')) {
     let target;
     try {

@@ -132,7 +132,7 @@ function findServer(kind) {
  * `test`, for what needs a server of the test's own of this kind. Missing programs are said by name; where this database is required, the test
  * runs, and fails with what is missing.
  */
-export function onOwnServer(kind, options) {
+export function onOwnServer(kind, options = {}) {
   const { missing } = findServer(kind);
   const required = (process.env.REQUIRE_DATABASES ?? '').split(',').map((name) => name.trim());
   const mustRun = required.includes(kind) && !KINDS[kind].elsewhere;
@@ -170,8 +170,9 @@ export async function startOwnServer(kind, { tls } = {}) {
   const how = { cwd: folder, ...(await user()) };
   const data = join(folder, 'data');
   const pem = tls && { ca: join(folder, 'ca.pem'), cert: join(folder, 'cert.pem'), key: join(folder, 'key.pem') };
-  const port = await deadPort();
-  const address = url(port);
+  // Found once everything else is made, lest somebody else listens there by then.
+  let port;
+  let address;
   let server;
 
   const isUp = () => server !== undefined && server.exitCode === null && server.signalCode === null;
@@ -225,7 +226,9 @@ export async function startOwnServer(kind, { tls } = {}) {
 
   let restarts = 0;
   const handle = {
-    url: address,
+    get url() {
+      return address;
+    },
     async setTls(certificates) {
       await writePem(certificates);
       const ask = async (sql) => {
@@ -256,6 +259,8 @@ export async function startOwnServer(kind, { tls } = {}) {
     if (how.uid !== undefined) await chown(folder, how.uid, how.gid);
     if (tls) await writePem(tls);
     await make(programs, data, how);
+    port = await deadPort();
+    address = url(port);
     await up();
   } catch (error) {
     await handle.end();

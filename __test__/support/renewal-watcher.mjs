@@ -9,7 +9,7 @@ const store = storeOn(url);
 const claimedAt = async () => (await store.getJobState(jobId)).batches[0].claimedAt;
 const deadline = Date.now() + 60_000;
 let renewals = 0;
-for (let last = await claimedAt(); renewals < 5 && Date.now() < deadline; ) {
+for (let last = await claimedAt(); renewals < 5 && Date.now() < deadline;) {
   await sleep(20);
   const now = await claimedAt();
   if (now > last) renewals++;

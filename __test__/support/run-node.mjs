@@ -19,7 +19,7 @@ export function runFile(file, argument, options) {
   return run(['--expose-gc', fileURLToPath(file), JSON.stringify(argument)], options);
 }
 
-function run(args, { cwd, env = {}, timeout = 30_000 } = {}) {
+function run(args, { cwd, env = {}, timeout = 170_000 } = {}) {
   const options = { cwd, env: { ...process.env, ...env }, timeout, killSignal: 'SIGKILL' };
   return new Promise((resolve) => {
     execFile(process.execPath, args, options, (error, stdout, stderr) => {

@@ -74,7 +74,9 @@ export function connectSequelize(db, options = {}) {
     return new Sequelize({ dialect: 'sqlite', storage: db.url.replace(/^sqlite:(\/\/)?/, ''), logging: false, ...options });
   }
   // The dialect is the URL's, whatever the options say.
-  return new Sequelize(db.url.replace(/^\w+:/, `${db.dialect}:`), { logging: false, ...options });
+  // The driver of MariaDB gives a server a second to let a connection in.
+  const patience = db.dialect === 'mariadb' && { dialectOptions: { connectTimeout: 60_000 } };
+  return new Sequelize(db.url.replace(/^\w+:/, `${db.dialect}:`), { logging: false, ...patience, ...options });
 }
 
 const present = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== null && value !== undefined));

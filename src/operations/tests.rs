@@ -32,9 +32,25 @@ async fn execute(server: &str, statement: &str) -> sqlx::Result<()> {
     }
 }
 
+/// A test that failed may have left its database behind, and a process of the same id may follow.
+fn unique() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{}_{:x}", std::process::id(), now.as_micros())
+}
+
+/// A claim may find the last batches locked by others for longer than it waits, and has claimed nothing then.
+async fn claim_patiently(store: &Arc<Operations>, worker: &str) -> Option<Reservation> {
+    loop {
+        match store.try_claim("job", worker).await {
+            Err(error) if error.code == Code::Timeout => {}
+            claim => return claim.unwrap().ok(),
+        }
+    }
+}
+
 impl TestDatabase {
     async fn make(name: &'static str, server: &str, test: &str) -> sqlx::Result<Self> {
-        let database = format!("batchactions_cargo_{test}_{}", std::process::id());
+        let database = format!("batchactions_cargo_{test}_{}", unique());
         execute(server, &format!("create database {database}")).await?;
         let end = server.rfind('/').unwrap();
         let url = format!("{}/{database}", &server[..end]);
@@ -66,7 +82,7 @@ impl TestDatabase {
 /// The databases that there are. One that is missing is named, and fails the test where it is required.
 async fn databases(test: &str) -> Vec<TestDatabase> {
     let required = std::env::var("REQUIRE_DATABASES").unwrap_or_default();
-    let file = std::env::temp_dir().join(format!("batchactions-cargo-{test}-{}.db", std::process::id()));
+    let file = std::env::temp_dir().join(format!("batchactions-cargo-{test}-{}.db", unique()));
     let mut found = vec![TestDatabase {
         name: "sqlite",
         url: format!("sqlite://{}", file.display()),
@@ -130,7 +146,7 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
                 let store = if shared { first.clone() } else { database.store() };
                 tokio::spawn(async move {
                     let (mut claimed, mut finalized) = (Vec::new(), 0);
-                    while let Ok(claim) = store.try_claim("job", &format!("worker {worker}")).await.unwrap() {
+                    while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
                         store.update_batch("job", &claim.batch_id, DONE, None).await.unwrap();
                         finalized += u32::from(store.try_finalize_job("job").await.unwrap());
                         claimed.push(claim.batch_index);
@@ -267,7 +283,7 @@ async fn the_copy_agrees_after_every_call_of_sixteen_callers_at_once() {
         let workers = (0..16).map(|worker| {
             let store = store.clone();
             tokio::spawn(async move {
-                while let Ok(claim) = store.try_claim("job", &format!("worker {worker}")).await.unwrap() {
+                while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
                     store.update_batch("job", &claim.batch_id, DONE, None).await.unwrap();
                 }
             })
