@@ -66,18 +66,19 @@ describe('postgres', () => {
     expect(await store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED' });
   });
 
-  withLz4('a user who may not read the settings saves all the same', async () => {
-    const { own, store, list } = await fresh();
-    await own.query('revoke select on pg_catalog.pg_settings from public');
-    const user = await createUser(own);
-    onTestFinished(user.drop);
-    const theirs = new SqlxStateStore(user.url);
-    onTestFinished(() => theirs.close());
-    const job = jobOf(80);
-    await theirs.saveJobState(job);
-    expect(await list()).toBe('pglz');
-    expect((await store.getJobState(job.id)).batches).toHaveLength(80);
-  });
+  for (const right of ['select on pg_catalog.pg_settings', 'execute on function pg_catalog.pg_show_all_settings()'])
+    withLz4(`a user without the right to ${right} saves all the same`, async () => {
+      const { own, store, list } = await fresh();
+      await own.query(`revoke ${right} from public`);
+      const user = await createUser(own);
+      onTestFinished(user.drop);
+      const theirs = new SqlxStateStore(user.url);
+      onTestFinished(() => theirs.close());
+      const job = jobOf(80);
+      await theirs.saveJobState(job);
+      expect(await list()).toBe('pglz');
+      expect((await store.getJobState(job.id)).batches).toHaveLength(80);
+    });
 
   withLz4('a database that is told what to compress by is not told otherwise', async () => {
     const { store, list } = await fresh('pglz');

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backend::{self, Backend, BatchChange, RecordWrite, StoredJob, Transaction};
@@ -64,6 +64,8 @@ pub struct Operations {
     connect_timeout: Duration,
     renewing: AtomicBool,
     max_claims: Option<i32>,
+    /// Renewals may all wait for rows that somebody has locked. A connection is left to the calls, where there is more than one.
+    renewal_slots: Arc<Semaphore>,
     /// The order of `saveJobState` and `updateBatchState`, by job.
     pub turns: Turns,
     pub gate: Gate,
@@ -103,6 +105,7 @@ impl Operations {
     pub fn new(settings: Settings) -> Arc<Self> {
         let (lease_renewal, max_claims, durability) = (settings.lease_renewal, settings.max_claims, settings.durability);
         let connect_timeout = settings.connect_timeout;
+        let renewal_slots = Arc::new(Semaphore::new(settings.pool_max.saturating_sub(1).max(1) as usize));
         let retry = Retry {
             patience: settings.statement_timeout,
         };
@@ -114,6 +117,7 @@ impl Operations {
             retry,
             lease_renewal,
             connect_timeout,
+            renewal_slots,
             renewing: AtomicBool::new(false),
             max_claims,
             turns: Turns::default(),
@@ -581,10 +585,16 @@ impl Operations {
             // Neither the round nor the other leases wait for it, should somebody have locked the row, as long as the pool has connections left. It
             // does not hold the store, which may be dropped meanwhile. Given up with a round that is shorter than the way to the server, it would come
             // to nothing, again and again, and keep the server busy with connections.
-            let (backend, store) = (self.backend.clone(), Arc::downgrade(self));
+            let (backend, slots, store) = (self.backend.clone(), self.renewal_slots.clone(), Arc::downgrade(self));
             let limit = renewal_limit(every, self.connect_timeout);
             renewals.begin(lease.clone(), async move {
-                let renewed = backend.renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token));
+                let renewed = async {
+                    // Never closed, so it always gives one.
+                    let _slot = slots.acquire().await;
+                    backend
+                        .renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token))
+                        .await
+                };
                 match tokio::time::timeout(limit, renewed).await {
                     Ok(Ok(BatchChange::LeaseLost | BatchChange::NotFound)) => {
                         if let Some(store) = store.upgrade() {

@@ -219,8 +219,13 @@ async fn takes_lz4(session: &mut Conn, compression: &Compression, list: &str) ->
     if let Some(takes) = compression.get() {
         return Ok(*takes);
     }
-    // Asked first: that somebody has taken away the right to the view must not make a save fail.
-    let may_ask = sqlx::query_scalar("select pg_catalog.has_table_privilege('pg_catalog.pg_settings', 'select')");
+    // Asked first: that somebody has taken away the right to the view, or to the function behind it, must not make a save fail.
+    let may_ask = sqlx::query_scalar(
+        "
+        select pg_catalog.has_table_privilege('pg_catalog.pg_settings', 'select')
+          and pg_catalog.has_function_privilege('pg_catalog.pg_show_all_settings()', 'execute')
+        ",
+    );
     let mut takes: bool = run!(session, may_ask, fetch_one)?;
     if takes {
         let query = sqlx::query_scalar(
