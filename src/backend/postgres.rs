@@ -1221,43 +1221,38 @@ impl Backend for Postgres {
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.connections.acquire().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
-        let query = match &page.batch_id {
-            None => sqlx::query(
+        let text = match &page.batch_id {
+            None => {
                 r#"
-                    select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
-                    from batchactions_records
-                    where "jobId" = $1 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
-                    order by "recordIndex"
-                    limit $8
-                    "#,
-            )
-            .bind(job_id)
-            .bind(page.after.map_or(i64::MIN, i64::from))
-            .bind(s1)
-            .bind(s2)
-            .bind(s3)
-            .bind(s4)
-            .bind(s5)
-            .bind(i64::from(page.limit)),
-            Some(batch_id) => sqlx::query(
+                select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+                from batchactions_records
+                where "jobId" = $1 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
+                order by "recordIndex"
+                limit $8
+                "#
+            }
+            Some(_) => {
                 r#"
-                    select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
-                    from batchactions_records
-                    where "jobId" = $1 and "batchId" = $9 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
-                    order by "recordIndex"::int8 + 0
-                    limit $8
-                    "#,
-            )
-            .bind(job_id)
-            .bind(page.after.map_or(i64::MIN, i64::from))
-            .bind(s1)
-            .bind(s2)
-            .bind(s3)
-            .bind(s4)
-            .bind(s5)
-            .bind(i64::from(page.limit))
-            .bind(batch_id),
+                select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+                from batchactions_records
+                where "jobId" = $1 and "batchId" = $9 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
+                order by "recordIndex"::int8 + 0
+                limit $8
+                "#
+            }
         };
+        let mut query = sqlx::query(text)
+            .bind(job_id)
+            .bind(page.after.map_or(i64::MIN, i64::from))
+            .bind(s1)
+            .bind(s2)
+            .bind(s3)
+            .bind(s4)
+            .bind(s5)
+            .bind(i64::from(page.limit));
+        if let Some(batch_id) = &page.batch_id {
+            query = query.bind(batch_id);
+        }
         read_records(&mut session, query).await
     }
 
