@@ -103,7 +103,7 @@ onEveryDatabase((on) => {
       connection = await on.own.connect();
       if (dialect === 'postgres') for (const setting of await plannerSettings()) await connection.query(setting);
     };
-    if (on.database.raw) beforeAll(prepared, 120_000);
+    if (on.database.raw) beforeAll(prepared);
 
     /** What stands for each placeholder, by function and statement; MySQL's repeat. */
     const values = () => {
@@ -116,6 +116,7 @@ onEveryDatabase((on) => {
         postgres: {
           claim: [[job.id, 'worker', from]],
           update_batch: [[job.id, last.batchId, 'COMPLETED', 10, 0, any]],
+          ...(dialect === 'postgres' && { update_batch_or_look: [[job.id, last.batchId, 'COMPLETED', 10, 0, last.batchId]] }),
           release: [change],
           renew: [change],
           claim_outlook: [[job.id]],
@@ -142,6 +143,7 @@ onEveryDatabase((on) => {
       };
     };
     const names = ['claim', 'update_batch', 'release', 'renew', 'claim_outlook', 'reclaim_outlook', 'has_open_batch', 'reclaim'];
+    if (dialect === 'postgres') names.push('update_batch_or_look');
 
     const check = async (name) => {
       const given = values();

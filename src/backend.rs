@@ -68,6 +68,15 @@ pub struct ListOutlook {
     pub has_text: bool,
 }
 
+/// What became of a batch whose state was to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchUpdate {
+    /// Its row, which has this index, was changed.
+    Done(i32),
+    /// It has no row. `None` where there is no such job.
+    NoRow(Option<ListOutlook>),
+}
+
 /// What a reclaim may find to do, as a plain read sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReclaimOutlook {
@@ -151,6 +160,13 @@ pub trait Backend: Send + Sync {
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>>;
     /// Sets a batch row's state, where `token`, if given, is its version.
     async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange>;
+    /// As `update_batch` without a token and, where the batch has no row, `list_outlook`.
+    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
+        match self.update_batch(job_id, batch_id, state, None).await? {
+            BatchChange::Done(index) => Ok(BatchUpdate::Done(index)),
+            BatchChange::NotFound | BatchChange::LeaseLost => Ok(BatchUpdate::NoRow(self.list_outlook(job_id, text).await?)),
+        }
+    }
     /// PROCESSING and held by this worker: back to PENDING.
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
     /// PROCESSING and held by this worker: `claimedAt` becomes now.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::backend::{self, Backend, BatchChange, RecordWrite, StoredJob, Transaction};
+use crate::backend::{self, Backend, BatchChange, BatchUpdate, RecordWrite, StoredJob, Transaction};
 use crate::claims::{Claims, Lease, Start};
 use crate::connection::{LeaseRenewal, Settings};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
@@ -252,24 +252,31 @@ impl Operations {
             self.writer.check(job_id, batch_id)?;
         }
         let token = token.or_else(|| self.claims.token(job_id, batch_id));
-        let mut change = self.change_batch(job_id, batch_id, state, token).await?;
-        if change == BatchChange::NotFound {
-            let text = in_json(batch_id);
-            let outlook = self
-                .retry
-                .run(Repeat::Idempotent, || self.backend.list_outlook(job_id, text))
-                .await?;
-            match outlook {
-                Some(outlook) if outlook.distributed && !outlook.has_rows => {
-                    if self.adopt(job_id).await? {
-                        change = self.change_batch(job_id, batch_id, state, token).await?;
+        let change = match token {
+            Some(_) => self.change_batch(job_id, batch_id, state, token).await?,
+            None => {
+                let text = in_json(batch_id);
+                let update = self
+                    .retry
+                    .run(Repeat::Idempotent, || {
+                        self.backend.update_batch_or_look(job_id, batch_id, state, text)
+                    })
+                    .await?;
+                match update {
+                    BatchUpdate::Done(index) => BatchChange::Done(index),
+                    BatchUpdate::NoRow(Some(list)) if list.distributed && !list.has_rows => {
+                        if self.adopt(job_id).await? {
+                            self.change_batch(job_id, batch_id, state, None).await?
+                        } else {
+                            BatchChange::NotFound
+                        }
                     }
+                    BatchUpdate::NoRow(Some(list)) if list.has_text => BatchChange::NotFound,
+                    // No such job, or no such batch in it: the engine says that a batch begins and ends before it stores the job with it.
+                    BatchUpdate::NoRow(_) => return Ok(()),
                 }
-                Some(outlook) if outlook.has_text => {}
-                // No such job, or no such batch in it: the engine says that a batch begins and ends before it stores the job with it.
-                _ => return Ok(()),
             }
-        }
+        };
         match change {
             BatchChange::Done(index) => {
                 match (state.status, token) {

@@ -16,8 +16,8 @@ use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, u
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
-    Transaction,
+    Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
+    StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Repeatable, Result, lock};
@@ -983,6 +983,47 @@ impl Backend for Postgres {
             (Some(index), _) => BatchChange::Done(index),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
+        })
+    }
+
+    /// One round trip: an import that is not distributed has no rows, and asks this twice for each batch.
+    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(
+            r#"
+            with changed as (
+              update batchactions_batches
+              set "status" = $3, "processedCount" = $4, "failedCount" = $5
+              where "id" = $2 and "jobId" = $1
+              returning "batchIndex"
+            )
+            select changed."batchIndex", list."distributed", list."hasRows", list."hasText"
+            from (select) one
+              left join changed on true
+              left join lateral (
+                select "distributed",
+                       exists (select from batchactions_batches where "jobId" = $1) as "hasRows",
+                       strpos("batches"::text, $6) > 0 as "hasText"
+                from batchactions_jobs
+                where "id" = $1 and not exists (select from changed)
+              ) list on true
+            "#,
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(state.status.as_str())
+        .bind(state.processed)
+        .bind(state.failed)
+        .bind(text);
+        let (index, distributed, has_rows, has_text) = run!(&mut session, query, fetch_one)?;
+        Ok(match (index, distributed, has_rows, has_text) {
+            (Some(index), ..) => BatchUpdate::Done(index),
+            (None, Some(distributed), Some(has_rows), Some(has_text)) => BatchUpdate::NoRow(Some(ListOutlook {
+                distributed,
+                has_rows,
+                has_text,
+            })),
+            _ => BatchUpdate::NoRow(None),
         })
     }
 
