@@ -418,7 +418,8 @@ export declare class SqlxStateStore {
   renewBatch(jobId: string, batchId: string, workerId: string, fence?: FenceOptions): Promise<boolean>;
   /**
    * Gives back the batches that were claimed, or renewed, longer than `timeoutMs` ago, and finalizes a job whose last worker died, or was
-   * silent for that long, before it could: nobody gets `true` from `tryFinalizeJob` then. Returns how many batches were taken from their workers. Safe to call from many workers at once.
+   * silent for that long, before it could: nobody gets `true` from `tryFinalizeJob` then. Returns how many batches were taken from their
+   * workers. Safe to call from many workers at once.
    */
   reclaimStaleBatches(jobId: string, timeoutMs: number): Promise<number>;
   /** How many batches are in which state. For an unknown job: zeros. */

@@ -116,7 +116,8 @@ onEveryDatabase((on) => {
         postgres: {
           claim: [[job.id, 'worker', from]],
           update_batch: [[job.id, last.batchId, 'COMPLETED', 10, 0, any]],
-          ...(dialect === 'postgres' && { update_batch_or_look: [[job.id, last.batchId, 'COMPLETED', 10, 0, last.batchId]] }),
+          // One that has no row, so that it looks on.
+          update_batch_or_look: [[job.id, 'nobody', 'COMPLETED', 10, 0, 'nobody']],
           release: [change],
           renew: [change],
           claim_outlook: [[job.id]],

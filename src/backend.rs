@@ -146,8 +146,6 @@ pub trait Backend: Send + Sync {
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>>;
     /// Inserts or replaces the job's row. Whether the job has batch rows, as a new statement sees it.
     async fn save_job(&self, job: &Job) -> Result<bool>;
-    /// `None` where there is no such job. An empty text is found in any list.
-    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>>;
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
     async fn count_batches(&self, job_id: &str) -> Result<i64>;
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts>;
@@ -160,13 +158,9 @@ pub trait Backend: Send + Sync {
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>>;
     /// Sets a batch row's state, where `token`, if given, is its version.
     async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange>;
-    /// As `update_batch` without a token and, where the batch has no row, `list_outlook`.
-    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
-        match self.update_batch(job_id, batch_id, state, None).await? {
-            BatchChange::Done(index) => Ok(BatchUpdate::Done(index)),
-            BatchChange::NotFound | BatchChange::LeaseLost => Ok(BatchUpdate::NoRow(self.list_outlook(job_id, text).await?)),
-        }
-    }
+    /// As `update_batch` without a token; where the batch has no row, what a plain read then sees of its job. `text` is looked for in the job's list; an
+    /// empty one is found in any.
+    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate>;
     /// PROCESSING and held by this worker: back to PENDING.
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
     /// PROCESSING and held by this worker: `claimedAt` becomes now.

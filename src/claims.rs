@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::lock;
@@ -14,6 +15,8 @@ pub struct Start {
     /// Every batch below was seen claimed, or was locked by a claim under way.
     pub from: Option<i32>,
     epoch: u64,
+    /// How many claims had been made through the store.
+    made: u64,
 }
 
 /// A claim whose lease is to be renewed.
@@ -27,8 +30,8 @@ pub struct Lease {
 
 struct Held {
     token: i32,
-    /// Epoch milliseconds, by the database's clock.
-    claimed_at: i64,
+    /// The how-manieth of all claims that were made through the store.
+    place: u64,
     worker_id: String,
     renew_until: Option<Instant>,
 }
@@ -48,19 +51,22 @@ struct HeldJob {
 #[derive(Default)]
 pub struct Claims {
     jobs: Mutex<HashMap<String, HeldJob>>,
+    made: AtomicU64,
 }
 
 impl Claims {
     pub fn start(&self, job_id: &str) -> Start {
         let jobs = lock(&self.jobs);
-        jobs.get(job_id).map_or(Start { from: None, epoch: 0 }, |job| Start {
-            from: job.from,
-            epoch: job.epoch,
-        })
+        let (from, epoch) = jobs.get(job_id).map_or((None, 0), |job| (job.from, job.epoch));
+        Start {
+            from,
+            epoch,
+            made: self.made.load(Ordering::Relaxed),
+        }
     }
 
-    /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it. False where this is the late reply to a claim
-    /// that a newer one has followed, which stays.
+    /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it. False where a newer claim on the batch was made
+    /// through this store while this one was under way: then that one stays, and this one is lost.
     pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) -> bool {
         let mut jobs = lock(&self.jobs);
         panics::due("claims, locked");
@@ -68,14 +74,14 @@ impl Claims {
         if job.epoch == start.epoch {
             job.from = claim.batch_index.checked_add(1);
         }
-        // A token that is lower and of a later time is that of a new job of the same id.
-        let is_late = |held: &Held| claim.token < held.token && claim.claimed_at <= held.claimed_at;
+        // Where the other was known before this claim was begun, its lower token is that of a new job of the same id.
+        let is_late = |held: &Held| claim.token < held.token && held.place > start.made;
         if job.claims.get(&claim.batch_id).is_some_and(is_late) {
             return false;
         }
         let held = Held {
             token: claim.token,
-            claimed_at: claim.claimed_at,
+            place: self.made.fetch_add(1, Ordering::Relaxed) + 1,
             worker_id: claim.worker_id.clone(),
             renew_until: renew_for.and_then(|duration| Instant::now().checked_add(duration)),
         };
@@ -221,8 +227,9 @@ mod tests {
     fn the_late_reply_to_an_older_claim_does_not_hide_the_newer_one() {
         let claims = Claims::default();
         let hour = Some(Duration::from_secs(3600));
+        let older = claims.start("job");
         assert!(claims.made(&claim(0, 3), claims.start("job"), hour));
-        assert!(!claims.made(&claim(0, 1), claims.start("job"), hour));
+        assert!(!claims.made(&claim(0, 1), older, hour));
         assert_eq!(claims.token("job", "batch 0"), Some(3));
         assert_eq!(
             claims.leases(Instant::now()).iter().map(|lease| lease.token).collect::<Vec<_>>(),
@@ -233,12 +240,8 @@ mod tests {
     #[test]
     fn a_job_made_anew_begins_at_the_first_token() {
         let claims = Claims::default();
-        claims.made(&claim(0, 3), claims.start("job"), None);
-        let anew = Reservation {
-            claimed_at: 1,
-            ..claim(0, 1)
-        };
-        claims.made(&anew, claims.start("job"), None);
+        assert!(claims.made(&claim(0, 3), claims.start("job"), None));
+        assert!(claims.made(&claim(0, 1), claims.start("job"), None));
         assert_eq!(claims.token("job", "batch 0"), Some(1));
     }
 

@@ -106,17 +106,23 @@ impl<'w, 'a> Fields<'w, 'a> {
         }
     }
 
+    /// Reads from entries that are used again.
+    fn lent<T>(what: &dyn fmt::Display, entries: &mut Entries<'_>, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<T> {
+        let fields = Fields {
+            what,
+            entries: mem::take(entries),
+        };
+        let item = read(&fields)?;
+        *entries = fields.entries;
+        Ok(item)
+    }
+
     /// Reads an array of objects, in one pass where each item is one.
     pub fn read_list<T>(what: &dyn fmt::Display, json: &str, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<Vec<T>> {
         let mut list = Vec::new();
         let outcome = each_object(json, |entries| {
-            let what = &format_args!("{what}[{}]", list.len());
-            let fields = Fields {
-                what,
-                entries: mem::take(entries),
-            };
-            list.push(read(&fields)?);
-            *entries = fields.entries;
+            let item = Fields::lent(&format_args!("{what}[{}]", list.len()), entries, &read)?;
+            list.push(item);
             Ok(())
         });
         if let Some(outcome) = outcome {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backend::{self, Backend, BatchChange, BatchUpdate, RecordWrite, StoredJob, Transaction};
@@ -64,8 +64,6 @@ pub struct Operations {
     connect_timeout: Duration,
     renewing: AtomicBool,
     max_claims: Option<i32>,
-    /// Renewals may all wait for rows that somebody has locked. A connection is left to the calls, where there is more than one.
-    renewal_slots: Arc<Semaphore>,
     /// The order of `saveJobState` and `updateBatchState`, by job.
     pub turns: Turns,
     pub gate: Gate,
@@ -105,7 +103,6 @@ impl Operations {
     pub fn new(settings: Settings) -> Arc<Self> {
         let (lease_renewal, max_claims, durability) = (settings.lease_renewal, settings.max_claims, settings.durability);
         let connect_timeout = settings.connect_timeout;
-        let renewal_slots = Arc::new(Semaphore::new(settings.pool_max.saturating_sub(1).max(1) as usize));
         let retry = Retry {
             patience: settings.statement_timeout,
         };
@@ -117,7 +114,6 @@ impl Operations {
             retry,
             lease_renewal,
             connect_timeout,
-            renewal_slots,
             renewing: AtomicBool::new(false),
             max_claims,
             turns: Turns::default(),
@@ -264,8 +260,9 @@ impl Operations {
                     .await?;
                 match update {
                     BatchUpdate::Done(index) => BatchChange::Done(index),
-                    BatchUpdate::NoRow(Some(list)) if list.distributed && !list.has_rows => {
-                        if self.adopt(job_id).await? {
+                    // It has one now, where another process has adopted the job since.
+                    BatchUpdate::NoRow(Some(list)) if list.distributed && (!list.has_rows || list.has_text) => {
+                        if list.has_rows || self.adopt(job_id).await? {
                             self.change_batch(job_id, batch_id, state, None).await?
                         } else {
                             BatchChange::NotFound
@@ -479,9 +476,9 @@ impl Operations {
                 return Err(Error::new(
                     Code::Timeout,
                     format!(
-                        "a batch of job {} is PENDING, and another transaction has kept it locked for {} ms",
-                        Quoted(job_id),
-                        CLAIM_PATIENCE.as_millis()
+                        "nothing could be claimed for {} ms: other transactions had what is PENDING of job {} locked; try again",
+                        CLAIM_PATIENCE.as_millis(),
+                        Quoted(job_id)
                     ),
                 )
                 .repeatable(Repeatable::ByCaller));
@@ -498,9 +495,10 @@ impl Operations {
             .await?;
         let Some(claim) = claim else { return Ok(None) };
         let renew_for = self.lease_renewal.map(|renewal| renewal.for_at_most);
-        if self.claims.made(&claim, start, renew_for) {
-            self.writer.forget_batch(job_id, &claim.batch_id);
+        if !self.claims.made(&claim, start, renew_for) {
+            return Ok(None);
         }
+        self.writer.forget_batch(job_id, &claim.batch_id);
         self.renew_leases();
         self.mirror_if_due(job_id, claim.batch_index).await;
         Ok(Some(claim))
@@ -592,16 +590,10 @@ impl Operations {
             // Neither the round nor the other leases wait for it, should somebody have locked the row, as long as the pool has connections left. It
             // does not hold the store, which may be dropped meanwhile. Given up with a round that is shorter than the way to the server, it would come
             // to nothing, again and again, and keep the server busy with connections.
-            let (backend, slots, store) = (self.backend.clone(), self.renewal_slots.clone(), Arc::downgrade(self));
+            let (backend, store) = (self.backend.clone(), Arc::downgrade(self));
             let limit = renewal_limit(every, self.connect_timeout);
             renewals.begin(lease.clone(), async move {
-                let renewed = async {
-                    // Never closed, so it always gives one.
-                    let _slot = slots.acquire().await;
-                    backend
-                        .renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token))
-                        .await
-                };
+                let renewed = backend.renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token));
                 match tokio::time::timeout(limit, renewed).await {
                     Ok(Ok(BatchChange::LeaseLost | BatchChange::NotFound)) => {
                         if let Some(store) = store.upgrade() {

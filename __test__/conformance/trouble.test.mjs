@@ -67,22 +67,6 @@ onEveryDatabase((on) => {
       await renewed(held[0].batchId);
     });
 
-    on.except(['sqlite'], oneWriter)('of batches that somebody has locked leaves a connection to the calls', async () => {
-      const pool = { max: 2, acquireTimeoutMs: 20_000 };
-      const store = await on.open({ leaseRenewal: { everyMs: 10, forMs: 120_000 }, pool });
-      const job = await saved(store, 3);
-      const held = [await claim(store, job.id), await claim(store, job.id), await claim(store, job.id)];
-      const other = await on.connect();
-      await other.query('begin');
-      await other.query('select 1 from "batchactions_batches" where "jobId" = ? for update', [job.id]);
-      // Longer than any renewal needs to begin.
-      await sleep(500);
-      expect(await store.getProgress(job.id)).toMatchObject({ totalBatches: 3 });
-      expect(await store.getDistributedStatus(job.id)).toMatchObject({ processingBatches: 3 });
-      await other.query('rollback');
-      for (const { batchId } of held) await renewed(batchId);
-    });
-
     on.except(['sqlite'], 'a file has no network')(
       'whose rounds are shorter than the way to the server gets there, by few connections',
       async () => {

@@ -169,7 +169,7 @@ async function summarize({ events, workers, killed, began, prepared, done }) {
     'each row is there once, in its place': seen.rows === rows && seen.processed === processed,
     'the job is COMPLETED, and exactly one worker finalized it': job.status === 'COMPLETED' && of('finalized').length === 1,
     'the batch of the killed worker was completed once, by another': completed.length === 1 && completed[0].workerId !== killed.workerId,
-    'no batch was claimed twice that was not taken from a worker': of('claimed').length === job.batches.length + reclaimed,
+    'no batch was claimed twice that was not taken from a worker': of('claimed').length <= job.batches.length + reclaimed,
     'the other workers ended without an error': live.length === 3 && live.every(([, { child }]) => child.exitCode === 0),
   };
   console.log('');

@@ -30,7 +30,7 @@ for (;;) {
   if (reclaimed > 0) report({ type: 'reclaimed', count: reclaimed });
 
   const claim = await store.claimBatch(jobId, workerId).catch((error) => {
-    // The database is busy, or was away for a moment. Should it have made a claim that nobody was told of, then that becomes stale like any other.
+    // The database is busy. Should it have made a claim that nobody was told of, then that becomes stale like any other.
     if (!error.retryable) throw error;
     return { claimed: false, reason: 'NO_PENDING_BATCHES' };
   });

@@ -17,8 +17,8 @@ use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, u
 use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
-    Transaction,
+    Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
+    StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
@@ -490,6 +490,28 @@ impl MySql {
         }
         Ok(server)
     }
+
+    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (bool, i64, i64)>(
+            "
+            select distributed,
+                   exists (select 1 from batchactions_batches where jobId = ?),
+                   locate(?, cast(batches as char)) > 0
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id)
+        .bind(text)
+        .bind(job_id);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
+            distributed,
+            has_rows: has_rows != 0,
+            has_text: has_text != 0,
+        }))
+    }
 }
 
 #[async_trait]
@@ -568,28 +590,6 @@ impl Backend for MySql {
         upsert_job(session, job).await?;
         let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where jobId = ?)").bind(&*job.id);
         Ok(run!(session, query, fetch_one)? != 0)
-    }
-
-    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (bool, i64, i64)>(
-            "
-            select distributed,
-                   exists (select 1 from batchactions_batches where jobId = ?),
-                   locate(?, cast(batches as char)) > 0
-            from batchactions_jobs
-            where id = ?
-            ",
-        )
-        .bind(job_id)
-        .bind(text)
-        .bind(job_id);
-        let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
-            distributed,
-            has_rows: has_rows != 0,
-            has_text: has_text != 0,
-        }))
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
@@ -788,6 +788,13 @@ impl Backend for MySql {
             (0, Some(_)) => BatchChange::LeaseLost,
             (0, None) => BatchChange::NotFound,
             _ => BatchChange::Done(result.last_insert_id() as i32),
+        })
+    }
+
+    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
+        Ok(match self.update_batch(job_id, batch_id, state, None).await? {
+            BatchChange::Done(index) => BatchUpdate::Done(index),
+            BatchChange::NotFound | BatchChange::LeaseLost => BatchUpdate::NoRow(self.list_outlook(job_id, text).await?),
         })
     }
 

@@ -223,7 +223,10 @@ async fn takes_lz4(session: &mut Conn, compression: &Compression, list: &str) ->
     let may_ask = sqlx::query_scalar(
         "
         select pg_catalog.has_table_privilege('pg_catalog.pg_settings', 'select')
-          and pg_catalog.has_function_privilege('pg_catalog.pg_show_all_settings()', 'execute')
+          and coalesce(
+            pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('pg_catalog.pg_show_all_settings()'), 'execute'),
+            false
+          )
         ",
     );
     let mut takes: bool = run!(session, may_ask, fetch_one)?;
@@ -792,27 +795,6 @@ impl Backend for Postgres {
         upsert_job(session, &self.compression, job).await?;
         let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "jobId" = $1)"#).bind(&job.id);
         run!(session, query, fetch_one)
-    }
-
-    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (bool, bool, bool)>(
-            r#"
-            select "distributed",
-                   exists (select from batchactions_batches where "jobId" = $1),
-                   strpos("batches"::text, $2) > 0
-            from batchactions_jobs
-            where "id" = $1
-            "#,
-        )
-        .bind(job_id)
-        .bind(text);
-        let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
-            distributed,
-            has_rows,
-            has_text,
-        }))
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {

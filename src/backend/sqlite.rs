@@ -19,8 +19,8 @@ use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, u
 use super::tables::Catalogue;
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite, StoredJob,
-    Transaction,
+    Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
+    StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result};
@@ -143,6 +143,27 @@ impl Sqlite {
             })
             .await
             .map(drop)
+    }
+
+    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_as::<_, (bool, bool, bool)>(
+            "
+            select distributed,
+                   exists (select 1 from batchactions_batches where jobId = ?1),
+                   instr(batches, ?2) > 0
+            from batchactions_jobs
+            where id = ?1
+            ",
+        )
+        .bind(job_id)
+        .bind(text);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
+            distributed,
+            has_rows,
+            has_text,
+        }))
     }
 }
 
@@ -438,27 +459,6 @@ impl Backend for Sqlite {
         run!(session, query, fetch_one)
     }
 
-    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
-        let mut session = self.read().await?;
-        let query = sqlx::query_as::<_, (bool, bool, bool)>(
-            "
-            select distributed,
-                   exists (select 1 from batchactions_batches where jobId = ?1),
-                   instr(batches, ?2) > 0
-            from batchactions_jobs
-            where id = ?1
-            ",
-        )
-        .bind(job_id)
-        .bind(text);
-        let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
-            distributed,
-            has_rows,
-            has_text,
-        }))
-    }
-
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
         batch_rows(&mut self.read().await?, job_id).await
     }
@@ -626,6 +626,13 @@ impl Backend for Sqlite {
             (Some(index), _) => BatchChange::Done(index),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
+        })
+    }
+
+    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
+        Ok(match self.update_batch(job_id, batch_id, state, None).await? {
+            BatchChange::Done(index) => BatchUpdate::Done(index),
+            BatchChange::NotFound | BatchChange::LeaseLost => BatchUpdate::NoRow(self.list_outlook(job_id, text).await?),
         })
     }
 
