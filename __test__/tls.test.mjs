@@ -11,6 +11,7 @@ import { SqlxStateStore } from '../index.js';
 import { createAuthority } from './support/certificates.mjs';
 import { createOwnDatabase, DATABASE } from './support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
+import { patience } from './support/sequelize-models.mjs';
 import { rejection } from './support/suite.mjs';
 
 const USER = 'reader';
@@ -65,8 +66,6 @@ async function refusal(store, code = 'CONNECTION_FAILED') {
 for (const kind of ['postgres', 'mariadb', 'mysql']) {
   describe(kind, () => {
     const onThisServer = onOwnServer(kind);
-    // This driver gives a server a second.
-    const patient = kind === 'mariadb' ? { connectTimeout: 60_000 } : {};
     const open = { tls: undefined, plain: undefined };
     let shows = 'good';
 
@@ -293,7 +292,12 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
         const place = { dialect: kind, host: 'localhost', port, database: DATABASE, username: USER, password: PASSWORD };
         // The drivers write into the objects that they are given.
         const copy = () => (ssl === true ? true : { ...ssl });
-        const sequelize = new Sequelize({ ...place, dialectOptions: { ...patient, ssl: copy() }, logging: false, retry: { max: 0 } });
+        const sequelize = new Sequelize({
+          ...place,
+          dialectOptions: { ...patience(kind), ssl: copy() },
+          logging: false,
+          retry: { max: 0 },
+        });
         const store = new SqlxStateStore(new Sequelize({ ...place, dialectOptions: { ssl: copy() }, logging: false }));
         const taken = await sequelize.authenticate().then(
           () => true,
@@ -310,7 +314,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       const { port } = new URL(database.urlOf(USER, PASSWORD));
       const place = { dialect: kind, host: '127.0.0.1', port, database: DATABASE, username: USER, password: PASSWORD, logging: false };
       const sequelize = (dialectOptions) => {
-        const made = new Sequelize({ ...place, dialectOptions: { ...patient, ...dialectOptions }, retry: { max: 0 } });
+        const made = new Sequelize({ ...place, dialectOptions: { ...patience(kind), ...dialectOptions }, retry: { max: 0 } });
         onTestFinished(() => made.close());
         return made;
       };
