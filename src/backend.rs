@@ -14,6 +14,7 @@ use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
     RecordPage, RecordSlices, RecordStatus, Reservation,
 };
+use crate::order::Gate;
 
 mod file_in_use;
 mod login;
@@ -98,8 +99,18 @@ pub struct LockedJob {
     pub status: String,
     pub distributed: bool,
     pub batches: String,
+    pub started_at: Option<i64>,
     /// The database's clock, epoch ms.
     pub now: i64,
+}
+
+/// What became of a job's row that was upserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedJob {
+    /// There was no row before.
+    pub inserted: bool,
+    /// The job has batch rows, as a new statement sees it.
+    pub has_rows: bool,
 }
 
 /// A job's row with its list of batches, unlocked.
@@ -132,7 +143,9 @@ pub struct RecordWrite {
 #[async_trait]
 pub trait Backend: Send + Sync {
     /// Creates what is missing; safe in many processes at once; no DDL where nothing is missing.
-    async fn initialize(&self) -> Result<()>;
+    ///
+    /// While it waits for another process that creates them, it looks at `gate`, and ends with `CLOSED` once that is shut.
+    async fn initialize(&self, gate: &Gate) -> Result<()>;
 
     /// Ends the connections once the operations under way are done.
     async fn close(&self);
@@ -144,10 +157,15 @@ pub trait Backend: Send + Sync {
     async fn limits(&self) -> Result<ColumnLimits>;
 
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>>;
-    /// Inserts or replaces the job's row. Whether the job has batch rows, as a new statement sees it.
-    async fn save_job(&self, job: &Job) -> Result<bool>;
+    /// Inserts or replaces the job's row. A final status without a time of completion gets the one that the row has, or else now.
+    /// With `keep_final`, a final status that the row has stays.
+    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob>;
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
-    async fn count_batches(&self, job_id: &str) -> Result<i64>;
+    /// How many batch rows the job has, and their highest index.
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)>;
+    /// The highest index of the job's batch rows.
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>>;
+    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool>;
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts>;
     async fn progress(&self, job_id: &str) -> Result<ProgressCounts>;
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
@@ -156,21 +174,36 @@ pub trait Backend: Send + Sync {
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>>;
     /// `None` where there is no such job.
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>>;
-    /// Sets a batch row's state, where `token`, if given, is its version.
-    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange>;
+    /// Sets a batch row's state, where `token`, if given, is its version. With `keep_final`, a batch that is COMPLETED or FAILED stays as it is, and that
+    /// counts as done.
+    async fn update_batch(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        token: Option<i32>,
+        keep_final: bool,
+    ) -> Result<BatchChange>;
     /// As `update_batch` without a token; where the batch has no row, what a plain read then sees of its job. `text` is looked for in the job's list; an
     /// empty one is found in any.
-    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate>;
+    async fn update_batch_or_look(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        text: &str,
+        keep_final: bool,
+    ) -> Result<BatchUpdate>;
     /// PROCESSING and held by this worker: back to PENDING.
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
-    /// PROCESSING and held by this worker: `claimedAt` becomes now.
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
+    /// PROCESSING, or with `also_paused` PAUSED, and held by this worker: `claimedAt` becomes now.
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange>;
     /// `from`: the index of a batch that is likely open, the next one to claim. Looking at that one first costs the same however many there are.
     async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook>;
     /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
     /// left alone, for they are just being changed. How many were taken.
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32>;
-    /// Whether a batch is PENDING or PROCESSING, looked for at `from` first.
+    /// Whether a batch is PENDING, PROCESSING or PAUSED, looked for at `from` first.
     async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool>;
 
     /// Upserts the records, all or none. No two of them have the same job and index.
@@ -204,8 +237,8 @@ pub trait Transaction: Send {
     async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>>;
     /// A plain read in a new statement.
     async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>>;
-    /// Inserts or replaces the job's row, and so locks it.
-    async fn upsert_job(&mut self, job: &Job) -> Result<()>;
+    /// As `Backend::save_job`, and so locks the row; whether it was inserted.
+    async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool>;
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>>;
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()>;
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()>;

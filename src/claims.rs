@@ -1,13 +1,19 @@
 //! What this process holds: the token of each claim that it made, where to look for the next batch, and the renewal of leases.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::lock;
-use crate::model::Reservation;
+use crate::model::{BatchRow, Reservation};
 use crate::panics;
+
+/// Jobs and claims kept of jobs that this store has no batch of under way: others may have finished them, which this store is not told.
+const MOST_IDLE: usize = 10_000;
+
+/// For how long a count of batches is trusted.
+const COUNT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Where to look for the next batch of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +30,51 @@ pub struct Start {
 pub struct Lease {
     pub job_id: String,
     pub batch_id: String,
-    pub worker_id: String,
+    pub worker_id: Arc<str>,
     pub token: i32,
+}
+
+/// How many batches a job has.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchCount {
+    pub count: i64,
+    /// Their highest index, which shows whether another process has made the job anew since.
+    last: Option<i32>,
+    counted: Instant,
+}
+
+impl BatchCount {
+    pub fn new(count: i64, last: Option<i32>) -> Self {
+        Self {
+            count,
+            last,
+            counted: Instant::now(),
+        }
+    }
+
+    /// `rows`: by index.
+    pub fn of(rows: &[BatchRow]) -> Self {
+        Self::new(rows.len() as i64, rows.last().map(|row| row.index))
+    }
+
+    /// Whether it holds for a job whose highest index is `last` now, where that was seen.
+    pub fn holds(&self, last: Option<i32>) -> bool {
+        (last.is_none() || last == self.last) && self.counted.elapsed() < COUNT_LIFETIME
+    }
+}
+
+struct Renewal {
+    worker_id: Arc<str>,
+    until: Instant,
 }
 
 struct Held {
     token: i32,
-    /// The how-manieth of all claims that were made through the store.
-    place: u64,
-    worker_id: String,
-    renew_until: Option<Instant>,
+    /// The number of this claim among all that were made through the store.
+    number: u64,
+    /// Not finished, given back or found lost, as far as this store knows.
+    under_way: bool,
+    renewal: Option<Renewal>,
 }
 
 #[derive(Default)]
@@ -41,16 +82,79 @@ struct HeldJob {
     from: Option<i32>,
     /// Counts reopened batches, so that a claim that was under way meanwhile does not hide them again.
     epoch: u64,
-    batches: Option<i64>,
+    batches: Option<BatchCount>,
     /// The job's list could not be brought up to date when it was due.
     list_is_behind: bool,
     claims: HashMap<String, Held>,
+    /// Of `claims`.
+    under_way: usize,
+    /// The number of the store's last claim on the job.
+    last_claim: u64,
+}
+
+impl HeldJob {
+    /// What it counts towards `MOST_IDLE`.
+    fn idle_size(&self) -> usize {
+        if self.under_way == 0 { self.claims.len() + 1 } else { 0 }
+    }
+}
+
+#[derive(Default)]
+struct HeldJobs {
+    by_id: HashMap<String, HeldJob>,
+    /// The sum of their `idle_size`.
+    idle: usize,
+}
+
+impl HeldJobs {
+    fn get(&self, job_id: &str) -> Option<&HeldJob> {
+        self.by_id.get(job_id)
+    }
+
+    /// Changes what is held of a job, where anything is.
+    fn change<T>(&mut self, job_id: &str, change: impl FnOnce(&mut HeldJob) -> T) -> Option<T> {
+        let job = self.by_id.get_mut(job_id)?;
+        let before = job.idle_size();
+        let result = change(job);
+        self.idle = self.idle - before + job.idle_size();
+        Some(result)
+    }
+
+    fn insert(&mut self, job_id: &str) {
+        if !self.by_id.contains_key(job_id) {
+            let job = HeldJob::default();
+            self.idle += job.idle_size();
+            self.by_id.insert(job_id.to_owned(), job);
+        }
+    }
+
+    fn remove(&mut self, job_id: &str) {
+        if let Some(job) = self.by_id.remove(job_id) {
+            self.idle -= job.idle_size();
+        }
+    }
+
+    /// Drops what is kept of idle jobs beyond the bound, of those first that were claimed from the longest ago. Half of it, so that this is rare.
+    fn bound(&mut self) {
+        if self.idle <= MOST_IDLE {
+            return;
+        }
+        let idle = self.by_id.iter().filter(|(_, job)| job.under_way == 0);
+        let mut idle: Vec<(u64, String)> = idle.map(|(id, job)| (job.last_claim, id.clone())).collect();
+        idle.sort_unstable();
+        for (_, job_id) in idle {
+            if self.idle <= MOST_IDLE / 2 {
+                return;
+            }
+            self.remove(&job_id);
+        }
+    }
 }
 
 /// Claims made through one store, by job.
 #[derive(Default)]
 pub struct Claims {
-    jobs: Mutex<HashMap<String, HeldJob>>,
+    jobs: Mutex<HeldJobs>,
     made: AtomicU64,
 }
 
@@ -61,8 +165,13 @@ impl Claims {
         Start {
             from,
             epoch,
-            made: self.made.load(Ordering::Relaxed),
+            made: self.made_so_far(),
         }
+    }
+
+    /// How many claims were made through the store.
+    pub fn made_so_far(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it. False where a newer claim on the batch was made
@@ -70,23 +179,41 @@ impl Claims {
     pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) -> bool {
         let mut jobs = lock(&self.jobs);
         panics::due("claims, locked");
-        let job = jobs.entry(claim.job_id.clone()).or_default();
-        if job.epoch == start.epoch {
-            job.from = claim.batch_index.checked_add(1);
-        }
-        // Where the other was known before this claim was begun, its lower token is that of a new job of the same id.
-        let is_late = |held: &Held| claim.token < held.token && held.place > start.made;
-        if job.claims.get(&claim.batch_id).is_some_and(is_late) {
-            return false;
-        }
-        let held = Held {
-            token: claim.token,
-            place: self.made.fetch_add(1, Ordering::Relaxed) + 1,
-            worker_id: claim.worker_id.clone(),
-            renew_until: renew_for.and_then(|duration| Instant::now().checked_add(duration)),
+        jobs.insert(&claim.job_id);
+        let until = renew_for.and_then(|duration| Instant::now().checked_add(duration));
+        let remember = |job: &mut HeldJob| {
+            if job.epoch == start.epoch {
+                job.from = claim.batch_index.checked_add(1);
+            }
+            // Where the other was known before this claim was begun, its lower token is that of a new job of the same id.
+            let is_late = |held: &Held| claim.token < held.token && held.number > start.made;
+            if job.claims.get(&claim.batch_id).is_some_and(is_late) {
+                return false;
+            }
+            let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+            job.last_claim = number;
+            let held = Held {
+                token: claim.token,
+                number,
+                under_way: true,
+                renewal: until.map(|until| Renewal {
+                    worker_id: claim.worker_id.as_str().into(),
+                    until,
+                }),
+            };
+            job.under_way += 1;
+            if job
+                .claims
+                .insert(claim.batch_id.clone(), held)
+                .is_some_and(|before| before.under_way)
+            {
+                job.under_way -= 1;
+            }
+            true
         };
-        job.claims.insert(claim.batch_id.clone(), held);
-        true
+        let made = jobs.change(&claim.job_id, remember).unwrap_or(false);
+        jobs.bound();
+        made
     }
 
     /// The token of the last claim on a batch. It stays after the claim is lost or the batch is done, so that a late call can't hit the batch's next
@@ -97,21 +224,19 @@ impl Claims {
 
     /// Batches below the last claim may be pending again.
     pub fn reopened(&self, job_id: &str) {
-        if let Some(job) = lock(&self.jobs).get_mut(job_id) {
+        lock(&self.jobs).change(job_id, |job| {
             job.from = None;
             job.epoch += 1;
-        }
+        });
     }
 
     /// How many batches the job had when they were last counted.
-    pub fn batches(&self, job_id: &str) -> Option<i64> {
+    pub fn batches(&self, job_id: &str) -> Option<BatchCount> {
         lock(&self.jobs).get(job_id)?.batches
     }
 
-    pub fn set_batches(&self, job_id: &str, batches: i64) {
-        if let Some(job) = lock(&self.jobs).get_mut(job_id) {
-            job.batches = Some(batches);
-        }
+    pub fn set_batches(&self, job_id: &str, batches: BatchCount) {
+        lock(&self.jobs).change(job_id, |job| job.batches = Some(batches));
     }
 
     pub fn list_is_behind(&self, job_id: &str) -> bool {
@@ -120,28 +245,24 @@ impl Claims {
 
     pub fn set_list_is_behind(&self, job_id: &str, behind: bool) {
         let mut jobs = lock(&self.jobs);
-        match jobs.get_mut(job_id) {
-            Some(job) => job.list_is_behind = behind,
-            None if behind => {
-                jobs.insert(
-                    job_id.to_owned(),
-                    HeldJob {
-                        list_is_behind: true,
-                        ..HeldJob::default()
-                    },
-                );
-            }
-            None => {}
+        if behind {
+            jobs.insert(job_id);
         }
+        jobs.change(job_id, |job| job.list_is_behind = behind);
+        jobs.bound();
     }
 
-    /// Ends the renewal of one claim; that of a later one on the same batch goes on.
-    pub fn stop_renewing(&self, job_id: &str, batch_id: &str, token: i32) {
-        if let Some(held) = lock(&self.jobs).get_mut(job_id).and_then(|job| job.claims.get_mut(batch_id))
-            && held.token == token
-        {
-            held.renew_until = None;
-        }
+    /// The batch is finished or given back, or the claim was lost: it is not renewed any more. A later claim on the same batch goes on.
+    pub fn ended(&self, job_id: &str, batch_id: &str, token: i32) {
+        let end = |job: &mut HeldJob| {
+            if let Some(held) = job.claims.get_mut(batch_id).filter(|held| held.token == token) {
+                held.renewal = None;
+                if std::mem::take(&mut held.under_way) {
+                    job.under_way -= 1;
+                }
+            }
+        };
+        lock(&self.jobs).change(job_id, end);
     }
 
     /// The job is final: nothing of it is held any more.
@@ -149,19 +270,35 @@ impl Claims {
         lock(&self.jobs).remove(job_id);
     }
 
+    /// The job was made anew since so many claims had been made through the store: those say nothing about it.
+    pub fn forget_made_before(&self, job_id: &str, made: u64) {
+        let forget = |job: &mut HeldJob| {
+            job.claims.retain(|_, held| held.number > made);
+            job.under_way = job.claims.values().filter(|held| held.under_way).count();
+            job.from = None;
+            job.epoch += 1;
+            job.list_is_behind = false;
+        };
+        lock(&self.jobs).change(job_id, forget);
+    }
+
     /// The claims whose time for renewal is not over.
     pub fn leases(&self, now: Instant) -> Vec<Lease> {
         let jobs = lock(&self.jobs);
         let claims = jobs
+            .by_id
             .iter()
+            .filter(|(_, job)| job.under_way > 0)
             .flat_map(|(job_id, job)| job.claims.iter().map(move |(batch_id, held)| (job_id, batch_id, held)));
         claims
-            .filter(|(_, _, held)| held.renew_until.is_some_and(|until| now < until))
-            .map(|(job_id, batch_id, held)| Lease {
-                job_id: job_id.clone(),
-                batch_id: batch_id.clone(),
-                worker_id: held.worker_id.clone(),
-                token: held.token,
+            .filter_map(|(job_id, batch_id, held)| {
+                let renewal = held.renewal.as_ref().filter(|renewal| now < renewal.until)?;
+                Some(Lease {
+                    job_id: job_id.clone(),
+                    batch_id: batch_id.clone(),
+                    worker_id: renewal.worker_id.clone(),
+                    token: held.token,
+                })
             })
             .collect()
     }
@@ -181,6 +318,7 @@ mod tests {
             record_start_index: 0,
             record_end_index: 0,
             token,
+            last_batch_index: index,
         }
     }
 
@@ -208,7 +346,7 @@ mod tests {
         let hour = Some(Duration::from_secs(3600));
         claims.made(&claim(0, 1), claims.start("job"), hour);
         claims.made(&claim(0, 3), claims.start("job"), hour);
-        claims.stop_renewing("job", "batch 0", 1);
+        claims.ended("job", "batch 0", 1);
         assert_eq!(claims.leases(Instant::now()).len(), 1);
     }
 
@@ -217,7 +355,7 @@ mod tests {
         let claims = Claims::default();
         claims.made(&claim(0, 1), claims.start("job"), None);
         claims.made(&claim(0, 3), claims.start("job"), None);
-        claims.stop_renewing("job", "batch 0", 3);
+        claims.ended("job", "batch 0", 3);
         assert_eq!(claims.token("job", "batch 0"), Some(3));
         claims.forget("job");
         assert_eq!(claims.token("job", "batch 0"), None);
@@ -252,12 +390,52 @@ mod tests {
         claims.made(&claim(0, 1), claims.start("job"), Some(hour));
         claims.made(&claim(1, 1), claims.start("job"), Some(hour));
         claims.made(&claim(2, 1), claims.start("job"), None);
-        claims.stop_renewing("job", "batch 1", 1);
+        claims.ended("job", "batch 1", 1);
         let now = Instant::now();
         assert_eq!(
             claims.leases(now).iter().map(|lease| &*lease.batch_id).collect::<Vec<_>>(),
             ["batch 0"]
         );
         assert!(claims.leases(now + hour).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_of_jobs_without_a_batch_under_way_is_bounded() {
+        let claims = Claims::default();
+        let of_job = |job: usize, batch: i32| Reservation {
+            job_id: format!("job {job}"),
+            ..claim(batch, 1)
+        };
+        claims.made(&of_job(0, 0), claims.start("job 0"), None);
+        for job in 1..3 * MOST_IDLE {
+            let claim = of_job(job, 0);
+            claims.made(&claim, claims.start(&claim.job_id), None);
+            claims.ended(&claim.job_id, &claim.batch_id, claim.token);
+        }
+        let jobs = lock(&claims.jobs);
+        assert!(jobs.by_id.len() <= MOST_IDLE, "{} jobs", jobs.by_id.len());
+        assert!(jobs.by_id.contains_key("job 0"), "its batch is under way");
+        assert!(jobs.by_id.contains_key(&format!("job {}", 3 * MOST_IDLE - 1)), "the latest");
+        let idle: usize = jobs.by_id.values().map(HeldJob::idle_size).sum();
+        assert_eq!(jobs.idle, idle);
+    }
+
+    #[test]
+    fn a_job_made_anew_forgets_the_claims_before_it_and_keeps_those_since() {
+        let claims = Claims::default();
+        claims.made(&claim(0, 3), claims.start("job"), None);
+        let before = claims.made_so_far();
+        claims.made(&claim(1, 1), claims.start("job"), None);
+        claims.forget_made_before("job", before);
+        assert_eq!(claims.token("job", "batch 0"), None);
+        assert_eq!(claims.token("job", "batch 1"), Some(1));
+        assert_eq!(claims.start("job").from, None);
+    }
+
+    #[test]
+    fn a_count_of_batches_holds_while_the_highest_index_is_the_same() {
+        let count = BatchCount::new(200, Some(199));
+        assert!(count.holds(Some(199)) && count.holds(None));
+        assert!(!count.holds(Some(99)));
     }
 }

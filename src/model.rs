@@ -61,6 +61,12 @@ status! {
     }
 }
 
+impl BatchStatus {
+    pub fn is_final(self) -> bool {
+        matches!(self, BatchStatus::Completed | BatchStatus::Failed)
+    }
+}
+
 impl JobStatus {
     pub fn is_final(self) -> bool {
         matches!(self, JobStatus::Completed | JobStatus::Aborted | JobStatus::Failed)
@@ -69,7 +75,9 @@ impl JobStatus {
 
 /// A status as the database has it. Another adapter may have written one that we do not know; it is passed on as it is.
 pub fn batch_is_open(status: &str) -> bool {
-    status == BatchStatus::Pending.as_str() || status == BatchStatus::Processing.as_str()
+    [BatchStatus::Pending, BatchStatus::Processing, BatchStatus::Paused]
+        .iter()
+        .any(|open| open.as_str() == status)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------
@@ -794,6 +802,7 @@ pub struct BatchCounts {
     pub total: i64,
     pub pending: i64,
     pub processing: i64,
+    pub paused: i64,
     pub completed: i64,
     pub failed: i64,
 }
@@ -806,12 +815,13 @@ impl BatchCounts {
             Some(BatchStatus::Processing) => self.processing += count,
             Some(BatchStatus::Completed) => self.completed += count,
             Some(BatchStatus::Failed) => self.failed += count,
-            Some(BatchStatus::Paused) | None => {}
+            Some(BatchStatus::Paused) => self.paused += count,
+            None => {}
         }
     }
 
     pub fn is_complete(&self) -> bool {
-        self.total > 0 && self.pending == 0 && self.processing == 0
+        self.total > 0 && self.pending == 0 && self.processing == 0 && self.paused == 0
     }
 }
 
@@ -948,6 +958,9 @@ pub struct Reservation {
     pub record_start_index: i32,
     pub record_end_index: i32,
     pub token: i32,
+    /// The highest index of the job's batches at that time.
+    #[serde(skip)]
+    pub last_batch_index: i32,
 }
 
 /// Counts as `getDistributedStatus` gives them.
@@ -964,7 +977,8 @@ pub struct DistributedStatus<'a> {
 }
 
 impl<'a> DistributedStatus<'a> {
-    pub fn of(job_id: &'a str, counts: BatchCounts) -> Self {
+    /// `lists_none`: the job is distributed and has no batch at all, so nothing is left to do.
+    pub fn of(job_id: &'a str, counts: BatchCounts, lists_none: bool) -> Self {
         Self {
             job_id,
             total_batches: counts.total,
@@ -972,7 +986,7 @@ impl<'a> DistributedStatus<'a> {
             failed_batches: counts.failed,
             processing_batches: counts.processing,
             pending_batches: counts.pending,
-            is_complete: counts.is_complete(),
+            is_complete: counts.is_complete() || lists_none,
         }
     }
 }

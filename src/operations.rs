@@ -9,21 +9,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::backend::{self, Backend, BatchChange, BatchUpdate, RecordWrite, StoredJob, Transaction};
-use crate::claims::{Claims, Lease, Start};
+use crate::backend::{self, Backend, BatchChange, BatchUpdate, LockedJob, RecordWrite, StoredJob, Transaction};
+use crate::claims::{BatchCount, Claims, Lease, Start};
 use crate::connection::{LeaseRenewal, Settings};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
 use crate::model::{
     BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, ListedBatch, Progress, Record, RecordPage,
-    RecordSlices, RecordStatus, Reservation, final_status, mirrors,
+    RecordSlices, RecordStatus, Reservation, final_status, mirror_step, mirrors,
 };
-use crate::order::{Gate, Turns};
+use crate::order::{Gate, Initialization, Turns};
 use crate::panics::{self, caught};
 use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
 
 /// How long a claim tries again while a batch is PENDING that somebody has locked.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
+/// How long `initialize` may go on once the store is closed: tables are made in less, unless they are locked by another process.
+const INITIALIZE_GRACE: Duration = Duration::from_secs(2);
 /// Rows that one statement of `deleteJob` deletes, so that a large job does not lock its tables for long.
 const DELETE_SLICE: i32 = 5_000;
 
@@ -43,6 +45,16 @@ impl NoClaim {
             NoClaim::JobNotProcessing => "JOB_NOT_PROCESSING",
         }
     }
+}
+
+/// Whether a distributed job had to be given the rows of its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adoption {
+    Adopted,
+    /// It lists no batches.
+    NoBatches,
+    /// It has rows, or is not distributed, or unknown.
+    NotNeeded,
 }
 
 /// What became of an attempt to finalize a job.
@@ -67,6 +79,7 @@ pub struct Operations {
     /// The order of `saveJobState` and `updateBatchState`, by job.
     pub turns: Turns,
     pub gate: Gate,
+    pub initialization: Initialization,
     /// Set once the connections are ended; who closes twice waits for the first.
     closing: OnceCell<()>,
 }
@@ -107,8 +120,10 @@ impl Operations {
             patience: settings.statement_timeout,
         };
         let backend: Arc<dyn Backend> = Arc::from(backend::open(settings));
+        let initialization = Initialization::default();
         Arc::new(Self {
-            writer: Arc::new(RecordWriter::new(backend.clone(), retry, durability)),
+            writer: Arc::new(RecordWriter::new(backend.clone(), retry, durability, initialization.clone())),
+            initialization,
             backend,
             claims: Claims::default(),
             retry,
@@ -122,8 +137,23 @@ impl Operations {
         })
     }
 
+    /// Ends with `CLOSED` where it waits for another process while the store is closed: `close` must not wait for that.
     pub async fn initialize(&self) -> Result<()> {
-        self.retry.run(Repeat::Idempotent, || self.backend.initialize()).await
+        // Idempotent: it creates what is missing, and looks again first.
+        let initialized = self.retry.run(Repeat::Idempotent, || self.backend.initialize(&self.gate));
+        let closed = async {
+            self.gate.wait_until_closed().await;
+            tokio::time::sleep(INITIALIZE_GRACE).await;
+        };
+        tokio::select! {
+            initialized = initialized => initialized,
+            () = closed => Err(Error::closed()),
+        }
+    }
+
+    /// The token that a call made now has to show: the one that it was given, or that of this store's last claim on the batch.
+    pub fn token(&self, job_id: &str, batch_id: &str, given: Option<i32>) -> Option<i32> {
+        given.or_else(|| self.claims.token(job_id, batch_id))
     }
 
     /// Lets the calls under way finish and what is queued be written, then ends the connections. Rejects where something that was queued could not be
@@ -154,29 +184,49 @@ impl Operations {
         let limits = self.retry.run(Repeat::Idempotent, || self.backend.limits()).await?;
         limits.fit_json(&"job.config", &mut job.config)?;
         limits.fit_json(&"job.batches", &mut job.batches)?;
-        self.retry.run(Repeat::Idempotent, || self.save_job_once(&job)).await?;
+        let claims_before = self.claims.made_so_far();
+        let uncertain = AtomicBool::new(false);
+        // Idempotent with `keep_final`: a job that was finalized since an attempt whose reply was lost stays final. A job that is not distributed is
+        // written again as it is: one process works on it.
+        let attempt = || {
+            let keep_final = job.distributed && !job.status.is_final() && uncertain.load(Ordering::Relaxed);
+            noting(&uncertain, self.save_job_once(&job, keep_final))
+        };
+        let saved = self.retry.run(Repeat::Idempotent, attempt).await;
+        if job.distributed {
+            // Batches below the last claim may be there now, also where the outcome is not known. Not before the commit: a claim made meanwhile would not
+            // find them, and move the pointer past them.
+            self.claims.reopened(&job.id);
+        }
+        if saved? {
+            // A new job: claims on an earlier one of the same id say nothing about it.
+            self.claims.forget_made_before(&job.id, claims_before);
+            self.writer.forget_claims(&job.id);
+        }
         if job.status.is_final() {
             self.forget_claims(&job.id);
         }
         Ok(())
     }
 
-    async fn save_job_once(&self, job: &Job) -> Result<()> {
+    /// Whether the job's row was inserted.
+    async fn save_job_once(&self, job: &Job, keep_final: bool) -> Result<bool> {
         if !job.distributed || job.listed.is_empty() {
             // One statement; a job that has rows all the same gets their state into its list then.
-            if self.backend.save_job(job).await? {
+            let saved = self.backend.save_job(job, keep_final).await?;
+            if saved.has_rows {
                 self.mirror(&job.id).await?;
             }
-            return Ok(());
+            return Ok(saved.inserted);
         }
         let mut transaction = self.backend.begin().await?;
         if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed).await {
-            return refuse(transaction, error).await;
+            return Err(refuse(transaction, error).await?);
         }
-        self.claims.reopened(&job.id);
-        if let Err(error) = transaction.upsert_job(job).await {
-            return refuse(transaction, error).await;
-        }
+        let inserted = match transaction.upsert_job(job, keep_final).await {
+            Ok(inserted) => inserted,
+            Err(error) => return Err(refuse(transaction, error).await?),
+        };
         panics::due("transaction");
         // The job is locked now, so a new statement sees every batch that was changed before.
         let rows = transaction.batch_rows(&job.id).await?;
@@ -185,10 +235,8 @@ impl Operations {
             transaction.set_job_batches(&job.id, &batches.to_json()).await?;
         }
         transaction.commit().await?;
-        if !rows.is_empty() {
-            self.claims.set_batches(&job.id, rows.len() as i64);
-        }
-        Ok(())
+        self.claims.set_batches(&job.id, BatchCount::of(&rows));
+        Ok(inserted)
     }
 
     /// `JobState` as JSON.
@@ -247,18 +295,19 @@ impl Operations {
         if state.status == BatchStatus::Completed {
             self.writer.check(job_id, batch_id)?;
         }
-        let token = token.or_else(|| self.claims.token(job_id, batch_id));
+        let outcome = self.update_batch_now(job_id, batch_id, state, token).await;
+        if state.status == BatchStatus::Pending {
+            // Also where the outcome is not known.
+            self.claims.reopened(job_id);
+        }
+        outcome
+    }
+
+    async fn update_batch_now(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<()> {
         let change = match token {
             Some(_) => self.change_batch(job_id, batch_id, state, token).await?,
             None => {
-                let text = in_json(batch_id);
-                let update = self
-                    .retry
-                    .run(Repeat::Idempotent, || {
-                        self.backend.update_batch_or_look(job_id, batch_id, state, text)
-                    })
-                    .await?;
-                match update {
+                match self.update_unclaimed_batch(job_id, batch_id, state).await? {
                     BatchUpdate::Done(index) => BatchChange::Done(index),
                     // It has one now, where another process has adopted the job since.
                     BatchUpdate::NoRow(Some(list)) if list.distributed && (!list.has_rows || list.has_text) => {
@@ -277,18 +326,22 @@ impl Operations {
         match change {
             BatchChange::Done(index) => {
                 match (state.status, token) {
-                    (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.claims.stop_renewing(job_id, batch_id, token),
-                    (BatchStatus::Pending, _) => {
-                        self.claims.reopened(job_id);
-                        self.writer.forget_batch(job_id, batch_id);
-                    }
+                    (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.claims.ended(job_id, batch_id, token),
+                    (BatchStatus::Pending, _) => self.writer.forget_batch(job_id, batch_id),
                     _ => {}
                 }
-                self.mirror_if_due(job_id, index).await;
+                // A batch with a token was claimed through this store, which looked at the number of batches then.
+                let last = if token.is_none() {
+                    self.last_batch_index(job_id).await
+                } else {
+                    None
+                };
+                self.mirror_if_due(job_id, index, last).await;
                 Ok(())
             }
             BatchChange::LeaseLost => Err(self.lease_lost(job_id, batch_id, token)),
             BatchChange::NotFound => {
+                // Idempotent: of a job without rows, one process changes the list, and each job's calls of a store take turns.
                 self.retry
                     .run(Repeat::Idempotent, || self.update_listed_batch(job_id, batch_id, state))
                     .await
@@ -297,9 +350,48 @@ impl Operations {
     }
 
     async fn change_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
-        self.retry
-            .run(Repeat::Idempotent, || self.backend.update_batch(job_id, batch_id, state, token))
-            .await
+        // With a token it is idempotent: the version guards it, and a repeat leaves a batch alone that is COMPLETED or FAILED by now. Without one, only a
+        // final state may be set again: another worker may have claimed the batch since the reply was lost.
+        let repeat = if token.is_some() || state.status.is_final() {
+            Repeat::Idempotent
+        } else {
+            Repeat::RolledBackOnly
+        };
+        let uncertain = AtomicBool::new(false);
+        let attempt = || {
+            let keep_final = uncertain.load(Ordering::Relaxed);
+            noting(&uncertain, self.backend.update_batch(job_id, batch_id, state, token, keep_final))
+        };
+        self.retry.run(repeat, attempt).await
+    }
+
+    /// A batch that this store never claimed.
+    async fn update_unclaimed_batch(&self, job_id: &str, batch_id: &str, state: BatchState) -> Result<BatchUpdate> {
+        let text = in_json(batch_id);
+        let uncertain = AtomicBool::new(false);
+        // Idempotent where the batch has no row: it stands in the list of a job that one process works on. Where it has one, another worker may have
+        // claimed it since the reply was lost, so only a final state is set again, and none over a final one.
+        let attempt = || {
+            let repeated = uncertain.load(Ordering::Relaxed);
+            noting(&uncertain, async move {
+                if repeated && !state.status.is_final() && self.backend.has_batch_row(job_id, batch_id).await? {
+                    return Err(update_in_doubt(job_id, batch_id, state.status));
+                }
+                self.backend.update_batch_or_look(job_id, batch_id, state, text, repeated).await
+            })
+        };
+        self.retry.run(Repeat::Idempotent, attempt).await
+    }
+
+    /// `None` where it is of no use, or can't be had.
+    async fn last_batch_index(&self, job_id: &str) -> Option<i32> {
+        // The list of so few batches is always brought up to date.
+        if self.claims.batches(job_id).is_none_or(|batches| mirror_step(batches.count) == 1) {
+            return None;
+        }
+        // Idempotent: a read.
+        let last = self.retry.run(Repeat::Idempotent, || self.backend.last_batch_index(job_id)).await;
+        last.ok().flatten()
     }
 
     /// A batch without a row stands in the job's list only.
@@ -320,7 +412,7 @@ impl Operations {
 
     fn lease_lost(&self, job_id: &str, batch_id: &str, token: Option<i32>) -> Error {
         let token = token.unwrap_or_default();
-        self.claims.stop_renewing(job_id, batch_id, token);
+        self.claims.ended(job_id, batch_id, token);
         Error::lease_lost(job_id, batch_id, token)
     }
 
@@ -328,8 +420,11 @@ impl Operations {
     ///
     /// The change itself is committed, so a failure here is not the call's: it would tell a worker that it has no claim which it has. The rows are the
     /// truth; the list is made up with the next change, and the job can't become final without it, which is where a lasting failure comes to light.
-    async fn mirror_if_due(&self, job_id: &str, index: i32) {
-        let due = self.claims.list_is_behind(job_id) || self.count_of_batches(job_id).await.is_none_or(|count| mirrors(index, count));
+    ///
+    /// `last`: the highest index of the job's batches, where it was seen. It tells whether another process has made the job anew, with another number of
+    /// batches.
+    async fn mirror_if_due(&self, job_id: &str, index: i32, last: Option<i32>) {
+        let due = self.claims.list_is_behind(job_id) || self.count_of_batches(job_id, last).await.is_none_or(|count| mirrors(index, count));
         if due {
             self.mirror_or_remember(job_id).await;
         }
@@ -340,28 +435,27 @@ impl Operations {
         self.claims.set_list_is_behind(job_id, behind);
     }
 
-    async fn count_of_batches(&self, job_id: &str) -> Option<i64> {
-        if let Some(count) = self.claims.batches(job_id) {
-            return Some(count);
+    async fn count_of_batches(&self, job_id: &str, last: Option<i32>) -> Option<i64> {
+        if let Some(batches) = self.claims.batches(job_id).filter(|batches| batches.holds(last)) {
+            return Some(batches.count);
         }
-        let count = self
-            .retry
-            .run(Repeat::Idempotent, || self.backend.count_batches(job_id))
-            .await
-            .ok()?;
-        self.claims.set_batches(job_id, count);
+        // Idempotent: a read.
+        let counted = self.retry.run(Repeat::Idempotent, || self.backend.count_batches(job_id)).await;
+        let (count, last) = counted.ok()?;
+        self.claims.set_batches(job_id, BatchCount::new(count, last));
         Some(count)
     }
 
     /// Brings the job's list up to date: idempotent, for the rows are the truth.
     async fn mirror(&self, job_id: &str) -> Result<()> {
+        // Idempotent: what is written is what the rows say then.
         let rows = self
             .retry
             .run(Repeat::Idempotent, || async {
                 let mut transaction = self.backend.begin().await?;
                 let Some(job) = transaction.lock_job(job_id).await? else {
                     transaction.rollback().await?;
-                    return Ok(0);
+                    return Ok(BatchCount::of(&[]));
                 };
                 let rows = transaction.batch_rows(job_id).await?;
                 let mut batches = BatchList::read(job_id, &job.batches)?;
@@ -371,25 +465,28 @@ impl Operations {
                 } else {
                     transaction.rollback().await?;
                 }
-                Ok(rows.len())
+                Ok(BatchCount::of(&rows))
             })
             .await?;
-        if rows > 0 {
-            self.claims.set_batches(job_id, rows as i64);
-        }
+        self.claims.set_batches(job_id, rows);
         Ok(())
     }
 
-    /// Gives a distributed job that another adapter prepared the rows of its batches. Whether it did.
-    async fn adopt_if_needed(&self, job_id: &str) -> Result<bool> {
+    /// Gives a distributed job that another adapter prepared the rows of its batches.
+    async fn adopt_if_needed(&self, job_id: &str) -> Result<Adoption> {
+        // Idempotent: a read.
         let outlook = self.retry.run(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
         match outlook {
-            Some(outlook) if outlook.distributed && !outlook.has_rows => self.adopt(job_id).await,
-            _ => Ok(false),
+            Some(outlook) if outlook.distributed && !outlook.has_rows => Ok(match self.adopt(job_id).await? {
+                true => Adoption::Adopted,
+                false => Adoption::NoBatches,
+            }),
+            _ => Ok(Adoption::NotNeeded),
         }
     }
 
     async fn adopt(&self, job_id: &str) -> Result<bool> {
+        // Idempotent: rows that are there stay as they are.
         let adopted = self
             .retry
             .run(Repeat::Idempotent, || async {
@@ -424,11 +521,18 @@ impl Operations {
 
     pub async fn distributed_status(&self, job_id: &str) -> Result<String> {
         self.writer.flush(job_id).await;
-        let mut counts = self.retry.run(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
-        if counts.total == 0 && self.adopt_if_needed(job_id).await? {
-            counts = self.retry.run(Repeat::Idempotent, || self.backend.batch_counts(job_id)).await?;
+        // Idempotent: reads.
+        let counts = || self.retry.run(Repeat::Idempotent, || self.backend.batch_counts(job_id));
+        let mut found = counts().await?;
+        let mut lists_none = false;
+        if found.total == 0 {
+            match self.adopt_if_needed(job_id).await? {
+                Adoption::Adopted => found = counts().await?,
+                Adoption::NoBatches => lists_none = true,
+                Adoption::NotNeeded => {}
+            }
         }
-        to_json(&DistributedStatus::of(job_id, counts))
+        to_json(&DistributedStatus::of(job_id, found, lists_none))
     }
 
     // -----------------------------------------------------------------------------------------------------------------------------
@@ -500,27 +604,36 @@ impl Operations {
         }
         self.writer.forget_batch(job_id, &claim.batch_id);
         self.renew_leases();
-        self.mirror_if_due(job_id, claim.batch_index).await;
+        self.mirror_if_due(job_id, claim.batch_index, Some(claim.last_batch_index)).await;
         Ok(Some(claim))
     }
 
-    pub async fn release_batch(&self, job_id: &str, batch_id: &str, worker_id: &str) -> Result<()> {
+    pub async fn release_batch(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<()> {
         self.writer.flush(job_id).await;
-        let token = self.claims.token(job_id, batch_id);
         let uncertain = AtomicBool::new(false);
+        // With a token it is idempotent: the version guards it. Without one, a worker of the same name may have claimed the batch since the reply was lost.
+        let repeat = if token.is_some() {
+            Repeat::Idempotent
+        } else {
+            Repeat::RolledBackOnly
+        };
         let change = self
             .retry
-            .run(Repeat::Idempotent, || {
+            .run(repeat, || {
                 noting(&uncertain, self.backend.release(job_id, batch_id, worker_id, token))
             })
-            .await?;
-        match change {
+            .await;
+        if change.is_err() {
+            // It may be given back all the same.
+            self.claims.reopened(job_id);
+        }
+        match change? {
             BatchChange::LeaseLost if !uncertain.into_inner() => Err(self.lease_lost(job_id, batch_id, token)),
             BatchChange::NotFound => Ok(()),
             // After an attempt whose reply was lost, a batch that is not held any more is what that attempt left.
             BatchChange::Done(_) | BatchChange::LeaseLost => {
                 if let Some(token) = token {
-                    self.claims.stop_renewing(job_id, batch_id, token);
+                    self.claims.ended(job_id, batch_id, token);
                 }
                 self.claims.reopened(job_id);
                 self.writer.forget_batch(job_id, batch_id);
@@ -532,10 +645,10 @@ impl Operations {
 
     pub async fn renew_batch(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<bool> {
         self.writer.flush(job_id).await;
-        let token = token.or_else(|| self.claims.token(job_id, batch_id));
+        // Idempotent: while the worker holds the batch, its time of claim is now.
         match self
             .retry
-            .run(Repeat::Idempotent, || self.backend.renew(job_id, batch_id, worker_id, token))
+            .run(Repeat::Idempotent, || self.backend.renew(job_id, batch_id, worker_id, token, false))
             .await?
         {
             BatchChange::Done(_) => Ok(true),
@@ -593,11 +706,12 @@ impl Operations {
             let (backend, store) = (self.backend.clone(), Arc::downgrade(self));
             let limit = renewal_limit(every, self.connect_timeout);
             renewals.begin(lease.clone(), async move {
-                let renewed = backend.renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token));
+                // A batch that is PAUSED is renewed too, so that it is not stale by the time that it goes on.
+                let renewed = backend.renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token), true);
                 match tokio::time::timeout(limit, renewed).await {
                     Ok(Ok(BatchChange::LeaseLost | BatchChange::NotFound)) => {
                         if let Some(store) = store.upgrade() {
-                            store.claims.stop_renewing(&lease.job_id, &lease.batch_id, lease.token);
+                            store.claims.ended(&lease.job_id, &lease.batch_id, lease.token);
                         }
                     }
                     Ok(Ok(BatchChange::Done(_))) => {}
@@ -612,29 +726,36 @@ impl Operations {
     pub async fn reclaim_stale_batches(&self, job_id: &str, older_than: Duration) -> Result<u32> {
         self.writer.flush(job_id).await;
         let from = self.claims.start(job_id).from;
-        let mut outlook = self
-            .retry
-            .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than, from))
-            .await?;
-        if !outlook.has_rows {
-            if !self.adopt_if_needed(job_id).await? {
-                return Ok(0);
-            }
-            outlook = self
-                .retry
+        // Idempotent: a read.
+        let look = || {
+            self.retry
                 .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than, from))
-                .await?;
+        };
+        let mut outlook = look().await?;
+        if !outlook.has_rows {
+            match self.adopt_if_needed(job_id).await? {
+                Adoption::NotNeeded => return Ok(0),
+                // Nothing will ever be claimed, so this is the last call on the job.
+                Adoption::NoBatches => {
+                    self.finalize_unattended(job_id, None).await?;
+                    return Ok(0);
+                }
+                Adoption::Adopted => outlook = look().await?,
+            }
         }
         let mut reclaimed = 0;
         if outlook.has_stale {
             let uncertain = AtomicBool::new(false);
+            // Idempotent: each attempt takes what is stale then.
             let attempt = || noting(&uncertain, self.backend.reclaim(job_id, older_than, self.max_claims));
-            reclaimed = self.retry.run(Repeat::Idempotent, attempt).await?;
+            let taken = self.retry.run(Repeat::Idempotent, attempt).await;
+            let uncertain = uncertain.into_inner();
             // An attempt whose reply was lost may have taken what this one did not find any more.
-            if reclaimed > 0 || uncertain.into_inner() {
+            if uncertain || taken.as_ref().is_ok_and(|taken| *taken > 0) {
                 self.claims.reopened(job_id);
                 self.mirror_or_remember(job_id).await;
             }
+            reclaimed = taken?;
         }
         let open = outlook.has_open
             && (reclaimed == 0
@@ -646,11 +767,20 @@ impl Operations {
                     .await?);
         if !open {
             // Nothing is open. Either this very call gave the last open batch up, and there is nobody else to finalize the job; or its last worker
-            // may have died before it could. Nobody waits for the answer, so this may be repeated.
+            // may have died before it could.
             let abandoned_for = (reclaimed == 0).then_some(older_than);
-            self.retry.run(Repeat::Idempotent, || self.finalize(job_id, abandoned_for)).await?;
+            self.finalize_unattended(job_id, abandoned_for).await?;
         }
         Ok(reclaimed)
+    }
+
+    /// Finalizes a job where no caller waits for the verdict.
+    async fn finalize_unattended(&self, job_id: &str, abandoned_for: Option<Duration>) -> Result<()> {
+        // Idempotent: only a job that is PROCESSING and complete is finalized, and nothing depends on who did it.
+        self.retry
+            .run(Repeat::Idempotent, || self.finalize(job_id, abandoned_for))
+            .await
+            .map(drop)
     }
 
     pub async fn try_finalize_job(&self, job_id: &str) -> Result<bool> {
@@ -666,7 +796,7 @@ impl Operations {
         }
         // `true` must reach its one caller, so a reply that is lost is not asked for again.
         let mut finalized = self.retry.run(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
-        if finalized == Finalized::NotYet && self.adopt_if_needed(job_id).await? {
+        if finalized == Finalized::NotYet && self.adopt_if_needed(job_id).await? == Adoption::Adopted {
             finalized = self.retry.run(Repeat::RolledBackOnly, || self.finalize(job_id, None)).await?;
         }
         Ok(finalized == Finalized::Now)
@@ -696,12 +826,18 @@ impl Operations {
             return Ok(Finalized::Not);
         }
         let rows = transaction.batch_rows(job_id).await?;
-        let abandoned = abandoned_for.is_none_or(|age| is_abandoned(&rows, job.now, age));
-        let Some(status) = final_status(&rows).filter(|_| abandoned) else {
+        let mut batches = BatchList::read(job_id, &job.batches)?;
+        let has_none = job.distributed && rows.is_empty() && batches.is_empty();
+        let status = if has_none {
+            Some(JobStatus::Completed)
+        } else {
+            final_status(&rows)
+        };
+        let abandoned = abandoned_for.is_none_or(|age| is_abandoned(&rows, &job, age));
+        let Some(status) = status.filter(|_| abandoned) else {
             transaction.rollback().await?;
             return Ok(Finalized::NotYet);
         };
-        let mut batches = BatchList::read(job_id, &job.batches)?;
         batches.follow(&rows);
         transaction.finish_job(job_id, status, &batches.to_json()).await?;
         transaction.commit().await?;
@@ -715,7 +851,7 @@ impl Operations {
     /// Takes the record's place among the saves, on the caller's thread, and rejects where its batch can't take it. Where the place is not the answer
     /// already, `saved` waits for that.
     pub fn save_record(&self, job_id: String, batch_id: String, record: Record, token: Option<i32>) -> Result<SavePlace> {
-        let token = token.or_else(|| self.claims.token(&job_id, &batch_id));
+        let token = self.token(&job_id, &batch_id, token);
         self.writer.enqueue(RecordWrite {
             job_id,
             batch_id,
@@ -827,10 +963,26 @@ async fn noting<T>(uncertain: &AtomicBool, attempt: impl Future<Output = Result<
     outcome
 }
 
-/// A complete job whose newest claim is that old: nobody who worked on it is left.
-fn is_abandoned(rows: &[BatchRow], now: i64, age: Duration) -> bool {
-    let newest = rows.iter().filter_map(|row| row.claimed_at).max();
-    newest.is_some_and(|claimed_at| claimed_at < now.saturating_sub_unsigned(age.as_millis() as u64))
+/// Whether no worker of a complete job is left: its newest claim is that old, or its start where no claim is recorded. A job without either was stored
+/// complete, and had no worker.
+fn is_abandoned(rows: &[BatchRow], job: &LockedJob, age: Duration) -> bool {
+    let newest = rows.iter().filter_map(|row| row.claimed_at).max().or(job.started_at);
+    newest.is_none_or(|time| time < job.now.saturating_sub_unsigned(age.as_millis() as u64))
+}
+
+/// A reply that was lost leaves open whether the batch was changed, and another worker may have claimed it since.
+fn update_in_doubt(job_id: &str, batch_id: &str, status: BatchStatus) -> Error {
+    Error::new(
+        Code::ConnectionLost,
+        format!(
+            "the connection ended while batch {} of job {} was set to {}, which may or may not have taken effect. It is not repeated, because another \
+             worker may have claimed the batch since: read its state, and make the call again if it is still needed",
+            Quoted(batch_id),
+            Quoted(job_id),
+            status.as_str()
+        ),
+    )
+    .repeatable(Repeatable::ByCaller)
 }
 
 async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, listed: &[ListedBatch]) -> Result<()> {
@@ -882,11 +1034,11 @@ async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, 
 }
 
 /// Ends a transaction that a taken id or index refused. Other failures end it by themselves, when it is dropped.
-async fn refuse(transaction: Box<dyn Transaction>, error: Error) -> Result<()> {
+async fn refuse(transaction: Box<dyn Transaction>, error: Error) -> Result<Error> {
     if error.code == Code::Constraint {
         transaction.rollback().await?;
     }
-    Err(error)
+    Ok(error)
 }
 
 fn taken(job_id: &str, index: i32, batch_id: &str, why: &str) -> Error {

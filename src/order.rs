@@ -134,6 +134,7 @@ pub struct Gate {
 struct Inside {
     state: Mutex<GateState>,
     empty: Notify,
+    shut: Notify,
 }
 
 #[derive(Default)]
@@ -161,6 +162,18 @@ impl Gate {
 
     pub fn close(&self) {
         lock(&self.inside.state).closed = true;
+        self.inside.shut.notify_waiters();
+    }
+
+    /// Ends once the gate is shut.
+    pub async fn wait_until_closed(&self) {
+        loop {
+            let shut = self.inside.shut.notified();
+            if self.is_closed() {
+                return;
+            }
+            shut.await;
+        }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -185,6 +198,53 @@ impl Drop for Pass {
         if state.calls == 0 {
             self.inside.empty.notify_waiters();
         }
+    }
+}
+
+/// The `initialize()` calls of a store that are under way. Calls that are made meanwhile wait for them.
+#[derive(Clone)]
+pub struct Initialization {
+    under_way: Arc<watch::Sender<usize>>,
+}
+
+/// One `initialize()` that is under way, until it is dropped.
+pub struct Initializing {
+    under_way: Arc<watch::Sender<usize>>,
+}
+
+impl Default for Initialization {
+    fn default() -> Self {
+        Self {
+            under_way: Arc::new(watch::Sender::new(0)),
+        }
+    }
+}
+
+impl Initialization {
+    pub fn begin(&self) -> Initializing {
+        self.under_way.send_modify(|count| *count += 1);
+        Initializing {
+            under_way: self.under_way.clone(),
+        }
+    }
+
+    /// What a call that is made now waits for.
+    pub fn before_call(&self) -> Option<watch::Receiver<usize>> {
+        (*self.under_way.borrow() > 0).then(|| self.under_way.subscribe())
+    }
+
+    /// Waits until none is under way.
+    pub async fn wait(before: Option<watch::Receiver<usize>>) {
+        if let Some(mut under_way) = before {
+            // It closes with the store, and then there is none.
+            let _ = under_way.wait_for(|count| *count == 0).await;
+        }
+    }
+}
+
+impl Drop for Initializing {
+    fn drop(&mut self) {
+        self.under_way.send_modify(|count| *count -= 1);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::backend::{Backend, RecordWrite, size_of};
 use crate::connection::Durability;
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, lock};
 use crate::model::{ColumnLimits, Record};
+use crate::order::Initialization;
 use crate::panics;
 
 /// Records in one group, at most.
@@ -72,6 +73,8 @@ struct Queue {
     bytes: usize,
     /// A group is being written, or is about to be.
     writing: bool,
+    /// Counted in `Queues::busy`.
+    is_busy: bool,
     /// Single saves that were ever made here.
     made: u64,
     /// How many of them are done: the first ones, for they are written in their order.
@@ -184,6 +187,41 @@ impl Queue {
     }
 }
 
+/// The queues of all jobs; a job without saves has none.
+#[derive(Default)]
+struct Queues {
+    by_job: HashMap<String, Queue>,
+    /// How many of them are not idle.
+    busy: usize,
+}
+
+impl Queues {
+    fn get(&self, job_id: &str) -> Option<&Queue> {
+        self.by_job.get(job_id)
+    }
+
+    fn get_mut(&mut self, job_id: &str) -> Option<&mut Queue> {
+        self.by_job.get_mut(job_id)
+    }
+
+    fn of_job(&mut self, job_id: &str) -> &mut Queue {
+        self.by_job.entry(job_id.to_owned()).or_default()
+    }
+
+    /// Counts a job's queue anew after saves came or went, and drops it where nothing of it is of concern. Whether no queue is busy any more.
+    fn settle(&mut self, job_id: &str) -> bool {
+        if let Some(queue) = self.by_job.get_mut(job_id) {
+            let is_busy = !queue.is_idle();
+            self.busy = self.busy + usize::from(is_busy) - usize::from(queue.is_busy);
+            queue.is_busy = is_busy;
+            if !is_busy && queue.bulks.is_empty() && queue.failures.is_empty() && queue.lost.is_empty() {
+                self.by_job.remove(job_id);
+            }
+        }
+        self.busy == 0
+    }
+}
+
 /// What a call on a batch rejects with, where records that were queued before could not be stored.
 fn not_stored(batch_id: &str, failures: &Failures) -> Error {
     let Some((first, Failed { error, .. })) = failures.iter().find(|(_, failed)| !failed.queued_again).or(failures.iter().next()) else {
@@ -216,9 +254,9 @@ pub struct RecordWriter {
     backend: Arc<dyn Backend>,
     retry: Retry,
     durability: Durability,
-    /// By job; a job without saves has none.
-    queues: Mutex<HashMap<String, Queue>>,
-    /// Woken when a queue is empty.
+    initialization: Initialization,
+    queues: Mutex<Queues>,
+    /// Woken when the last queue is empty.
     idle: Notify,
     /// Somebody waits until nothing is queued, and so keeps the process alive.
     kept: AtomicBool,
@@ -270,11 +308,12 @@ pub struct BulkPlace {
 }
 
 impl RecordWriter {
-    pub fn new(backend: Arc<dyn Backend>, retry: Retry, durability: Durability) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, retry: Retry, durability: Durability, initialization: Initialization) -> Self {
         Self {
             backend,
             retry,
             durability,
+            initialization,
             queues: Mutex::default(),
             idle: Notify::new(),
             kept: AtomicBool::new(false),
@@ -286,8 +325,11 @@ impl RecordWriter {
         let job_id = write.job_id.clone();
         let mut queues = lock(&self.queues);
         panics::due("queues, locked");
-        let queue = queues.entry(job_id.clone()).or_default();
-        queue.check_save(&write)?;
+        let queue = queues.of_job(&job_id);
+        if let Err(error) = queue.check_save(&write) {
+            queues.settle(&job_id);
+            return Err(error);
+        }
         let after = queue
             .bulks
             .iter()
@@ -314,10 +356,12 @@ impl RecordWriter {
         if told && let Some(save) = queue.saves.back_mut() {
             save.reply = Reply::Told;
         }
+        let needs_writer = !queue.writing;
+        queues.settle(&job_id);
         Ok(SavePlace {
             job_id,
             result: (!told).then_some(result),
-            needs_writer: !queue.writing,
+            needs_writer,
         })
     }
 
@@ -359,7 +403,7 @@ impl RecordWriter {
 
     /// Waits until nothing is queued.
     pub async fn flush_all(self: &Arc<Self>) {
-        let jobs: Vec<String> = lock(&self.queues).keys().cloned().collect();
+        let jobs: Vec<String> = lock(&self.queues).by_job.keys().cloned().collect();
         // All at once: one that takes long does not keep the others.
         for job_id in &jobs {
             self.hurry(job_id);
@@ -380,18 +424,13 @@ impl RecordWriter {
         let keeper = Keeper(&self.kept);
         loop {
             let emptied = self.idle.notified();
-            let jobs: Vec<String> = {
+            {
                 // Under the lock, so that a save that comes next finds that it needs a keeper.
                 let queues = lock(&self.queues);
-                if queues.values().all(Queue::is_idle) {
+                if queues.busy == 0 {
                     drop(keeper);
                     return;
                 }
-                queues.keys().cloned().collect()
-            };
-            // A save may have come while its queue's writer ended.
-            for job_id in jobs {
-                self.start(&job_id);
             }
             emptied.await;
         }
@@ -426,7 +465,7 @@ impl RecordWriter {
     /// Rejects where anything that was queued could not be stored.
     pub fn check_all(&self) -> Result<()> {
         let queues = lock(&self.queues);
-        match queues.values().flat_map(|queue| &queue.failures).next() {
+        match queues.by_job.values().flat_map(|queue| &queue.failures).next() {
             Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
             None => Ok(()),
         }
@@ -438,7 +477,7 @@ impl RecordWriter {
         if let Some(queue) = queues.get_mut(job_id) {
             queue.failures.remove(batch_id);
             queue.lost.remove(batch_id);
-            forget_if_idle(&mut queues, job_id);
+            queues.settle(job_id);
         }
     }
 
@@ -447,7 +486,7 @@ impl RecordWriter {
         let mut queues = lock(&self.queues);
         if let Some(queue) = queues.get_mut(job_id) {
             queue.lost.clear();
-            forget_if_idle(&mut queues, job_id);
+            queues.settle(job_id);
         }
     }
 
@@ -457,7 +496,7 @@ impl RecordWriter {
         if let Some(queue) = queues.get_mut(job_id) {
             queue.failures.clear();
             queue.lost.clear();
-            forget_if_idle(&mut queues, job_id);
+            queues.settle(job_id);
         }
     }
 
@@ -473,7 +512,7 @@ impl RecordWriter {
     pub fn enter_bulk(self: &Arc<Self>, job_id: &str, range: RangeInclusive<i32>) -> BulkPlace {
         let (done, ended) = watch::channel(());
         let mut queues = lock(&self.queues);
-        let queue = queues.entry(job_id.to_owned()).or_default();
+        let queue = queues.of_job(job_id);
         let singles = (*queue.done.borrow() < queue.made).then(|| {
             queue.wanted = queue.made;
             queue.wake.notify_one();
@@ -515,6 +554,7 @@ impl RecordWriter {
             return None;
         }
         queue.writing = true;
+        // It is busy already: it has saves.
         Some(self.clone().write_all(job_id.to_owned()))
     }
 
@@ -537,7 +577,6 @@ impl RecordWriter {
             self.write_group(&mut group).await;
             group.end();
         }
-        self.idle.notify_waiters();
     }
 
     /// Waits for more saves to be written together.
@@ -567,7 +606,9 @@ impl RecordWriter {
                 let Some(save) = queue.saves.pop_front() else {
                     if group.writes.is_empty() {
                         queue.writing = false;
-                        forget_if_idle(&mut queues, &group.job_id);
+                        if queues.settle(&group.job_id) {
+                            self.idle.notify_waiters();
+                        }
                     }
                     return;
                 };
@@ -597,6 +638,8 @@ impl RecordWriter {
     async fn write_group(self: &Arc<Self>, group: &mut Group) {
         // In one order everywhere, so that groups of two processes can't wait for each other.
         group.sort();
+        Initialization::wait(self.initialization.before_call()).await;
+        // Idempotent: a read.
         let limits = match self.retry.run(Repeat::Idempotent, || self.backend.limits()).await {
             Ok(limits) => limits,
             Err(error) => return group.fail(&error),
@@ -749,21 +792,12 @@ impl Drop for Group {
             if let Some(queue) = queues.get_mut(&self.job_id) {
                 queue.writing = false;
             }
-            forget_if_idle(&mut queues, &self.job_id);
+            if queues.settle(&self.job_id) {
+                self.writer.idle.notify_waiters();
+            }
             drop(queues);
             self.writer.start(&self.job_id);
-            // There may be nothing left to start a writer for.
-            self.writer.idle.notify_waiters();
         }
-    }
-}
-
-fn forget_if_idle(queues: &mut HashMap<String, Queue>, job_id: &str) {
-    if queues
-        .get(job_id)
-        .is_some_and(|queue| queue.is_idle() && queue.bulks.is_empty() && queue.failures.is_empty() && queue.lost.is_empty())
-    {
-        queues.remove(job_id);
     }
 }
 
@@ -787,7 +821,7 @@ impl Drop for BulkPlace {
         let mut queues = lock(&self.writer.queues);
         if let Some(queue) = queues.get_mut(&self.job_id) {
             queue.bulks.retain(|bulk| bulk.number != self.number);
-            forget_if_idle(&mut queues, &self.job_id);
+            queues.settle(&self.job_id);
         }
     }
 }

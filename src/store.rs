@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::json::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, encode, promise, refused, resolved, string};
 use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
 use crate::operations::Operations;
-use crate::order::Pass;
+use crate::order::{Initialization, Pass};
 use crate::panics::{self, caught, caught_in};
 use crate::record_writer::SavePlace;
 
@@ -113,9 +113,11 @@ impl SqlxStateStore {
         let call = caught(|| -> Prepared<'env, _> {
             let pass = self.operations.gate.enter()?;
             panics::due("arguments");
+            let initialization = self.operations.initialization.before_call();
             let future = prepare(self.operations.clone())?;
             Ok(async move {
                 panics::due("call");
+                Initialization::wait(initialization).await;
                 let outcome = future.await;
                 drop(pass);
                 outcome
@@ -129,7 +131,14 @@ impl SqlxStateStore {
 
     #[napi(catch_unwind)]
     pub fn initialize<'env>(&self, env: &'env Env) -> Promise<'env> {
-        self.call(env, |store| Ok(async move { store.initialize().await.map(|()| Reply::Nothing) }))
+        self.call(env, |store| {
+            let initializing = store.initialization.begin();
+            Ok(async move {
+                let initialized = store.initialize().await;
+                drop(initializing);
+                initialized.map(|()| Reply::Nothing)
+            })
+        })
     }
 
     #[napi(catch_unwind)]
@@ -165,7 +174,8 @@ impl SqlxStateStore {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let state = BatchState::from_json(&batch_id, &encode(env, "state", "state", state)?)?;
-            let token = token(env, fence)?;
+            // The claim that the caller has now: the store may have claimed the batch again by the time that the turn comes.
+            let token = store.token(&job_id, &batch_id, token(env, fence)?);
             let mut turn = store.turns.of_batch(&job_id, &batch_id);
             Ok(async move {
                 turn.wait().await;
@@ -329,7 +339,13 @@ impl SqlxStateStore {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let worker_id = id("workerId", worker_id, WORKER_ID_LENGTH)?;
-            Ok(async move { store.release_batch(&job_id, &batch_id, &worker_id).await.map(|()| Reply::Nothing) })
+            let token = store.token(&job_id, &batch_id, None);
+            Ok(async move {
+                store
+                    .release_batch(&job_id, &batch_id, &worker_id, token)
+                    .await
+                    .map(|()| Reply::Nothing)
+            })
         })
     }
 
@@ -346,7 +362,7 @@ impl SqlxStateStore {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let worker_id = id("workerId", worker_id, WORKER_ID_LENGTH)?;
-            let token = token(env, fence)?;
+            let token = store.token(&job_id, &batch_id, token(env, fence)?);
             Ok(async move { store.renew_batch(&job_id, &batch_id, &worker_id, token).await.map(Reply::Boolean) })
         })
     }

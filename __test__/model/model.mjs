@@ -14,7 +14,8 @@ export const STALE = 'stale';
 class Refused extends Error {}
 
 const isFinal = (status) => ['COMPLETED', 'ABORTED', 'FAILED'].includes(status);
-const isOpen = ({ status }) => status === 'PENDING' || status === 'PROCESSING';
+const isOpen = ({ status }) => ['PENDING', 'PROCESSING', 'PAUSED'].includes(status);
+const isClaimable = ({ status }) => status === 'PENDING' || status === 'PROCESSING';
 const byIndex = (a, b) => a.index - b.index;
 const state = ({ status, processedCount, failedCount }) => ({ status, processedCount, failedCount });
 const count = (items, ...statuses) => items.filter(({ status }) => statuses.includes(status)).length;
@@ -69,7 +70,12 @@ export class Model {
     if (job.distributed) this.insertAbsent(store, job.id, job.batches);
     const keys = ['id', 'index', 'status', 'processedCount', 'failedCount', 'recordStartIndex', 'recordEndIndex'];
     const batches = job.batches.map((batch) => defined({ records: [], ...Object.fromEntries(keys.map((key) => [key, batch[key]])) }));
-    this.jobs.set(job.id, { ...job, batches });
+    const before = this.jobs.get(job.id);
+    // Core's engine says that a job is done, and not when.
+    const completedAt = job.completedAt ?? (isFinal(job.status) ? (before?.completedAt ?? FRESH) : undefined);
+    this.jobs.set(job.id, { ...job, completedAt, batches });
+    // A job made anew: the store's claims on the one before it say nothing about it.
+    if (!before) this.dropTokens(store, job.id);
     if (isFinal(job.status)) this.jobIsFinal(store, job.id);
   }
 
@@ -84,7 +90,7 @@ export class Model {
       const row = { id, jobId, index, recordStartIndex, recordEndIndex, ...state(batch), version: 0 };
       this.rows.set(id, row);
       if (held) Object.assign(row, { workerId, claimedAt: claimedAt && STALE });
-      else if (isOpen(batch)) this.open(store, row);
+      else if (isClaimable(batch)) this.open(store, row);
     }
   }
 
@@ -136,14 +142,16 @@ export class Model {
     return found;
   }
 
+  dropTokens(store, jobId) {
+    const { tokens } = this.stores[store];
+    for (const [key, held] of tokens) if (held.jobId === jobId) tokens.delete(key);
+  }
+
   /** The store that made a job final, or deleted it, drops its tokens. The others may, once they hear of it. */
   jobIsFinal(store, jobId) {
-    for (const { number, tokens } of this.stores) {
-      for (const [key, held] of tokens) {
-        if (held.jobId !== jobId) continue;
-        if (number === store) tokens.delete(key);
-        else held.mayBeDropped = true;
-      }
+    this.dropTokens(store, jobId);
+    for (const { tokens } of this.stores) {
+      for (const held of tokens.values()) if (held.jobId === jobId) held.mayBeDropped = true;
     }
   }
 
@@ -217,6 +225,7 @@ export class Model {
   }
 
   reclaimStaleBatches(store, jobId) {
+    this.adopt(store, jobId);
     const stale = this.rowsOf(jobId).filter(({ status, claimedAt }) => status === 'PROCESSING' && claimedAt !== FRESH);
     const gaveUp = stale.filter(({ version }) => Math.ceil(version / 2) >= this.stores[store].maxClaims);
     for (const row of stale) {
@@ -226,7 +235,8 @@ export class Model {
     }
     // Whoever gave up the last batch may be the last one there, so nobody else would finalize the job.
     const claims = this.rowsOf(jobId).filter(({ claimedAt }) => claimedAt !== undefined);
-    const abandoned = claims.length > 0 && claims.every(({ claimedAt }) => claimedAt === STALE);
+    // Where no claim is recorded, the job's start counts, and that is always long ago here.
+    const abandoned = claims.every(({ claimedAt }) => claimedAt === STALE);
     if (gaveUp.length > 0 || abandoned) this.finalize(store, jobId);
     return stale.length;
   }
@@ -241,8 +251,14 @@ export class Model {
       failedBatches: count(rows, 'FAILED'),
       processingBatches: count(rows, 'PROCESSING'),
       pendingBatches: count(rows, 'PENDING'),
-      isComplete: rows.length > 0 && !rows.some(isOpen),
+      isComplete: this.isComplete(jobId),
     };
+  }
+
+  /** No batch is open. Of a distributed job that lists none, nothing is left to do either. */
+  isComplete(jobId) {
+    const [job, rows] = [this.jobs.get(jobId), this.rowsOf(jobId)];
+    return rows.length > 0 ? !rows.some(isOpen) : Boolean(job?.distributed) && job.batches.length === 0;
   }
 
   tryFinalizeJob(store, jobId) {
@@ -252,7 +268,7 @@ export class Model {
 
   finalize(store, jobId) {
     const [job, rows] = [this.jobs.get(jobId), this.rowsOf(jobId)];
-    if (job?.status !== 'PROCESSING' || rows.length === 0 || rows.some(isOpen)) return false;
+    if (job?.status !== 'PROCESSING' || !this.isComplete(jobId)) return false;
     Object.assign(job, { status: count(rows, 'FAILED') > 0 ? 'FAILED' : 'COMPLETED', completedAt: FRESH });
     this.jobIsFinal(store, jobId);
     return true;

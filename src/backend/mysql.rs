@@ -14,11 +14,11 @@ use sqlx::{ConnectOptions, MySqlConnection, Row};
 use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
-use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
-    StoredJob, Transaction,
+    SavedJob, StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
@@ -26,6 +26,7 @@ use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation, UnorderedRecords,
 };
+use crate::order::Gate;
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
 
@@ -423,19 +424,29 @@ fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
     }
 }
 
-async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
+/// Whether the row was inserted.
+async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<bool> {
+    // `last_insert_id(1)` says that a row was there. The assignments see each other's results from left to right, so `status` comes after what looks at it.
     // The collation of `id` takes ids that differ in case or accents for one; the null, which the column refuses, keeps the other job as it is.
     let query = sqlx::query(
         "
         insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
-        values (?, ?, ?, ?, ?, ?, ?, ?)
+        values (?, ?, ?, ?, ?, ?, coalesce(?, if(?, cast(floor(unix_timestamp(now(3)) * 1000) as signed), null)), ?)
         on duplicate key update
-          status = if(cast(id as binary) = cast(values(id) as binary), values(status), null),
+          completedAt = if(
+            ? and status in ('COMPLETED', 'ABORTED', 'FAILED') or ?,
+            coalesce(completedAt, values(completedAt)),
+            values(completedAt)
+          ),
+          status = if(
+            cast(id as binary) = cast(values(id) as binary),
+            if(? and status in ('COMPLETED', 'ABORTED', 'FAILED'), status, values(status)),
+            null
+          ),
           config = values(config),
           batches = values(batches),
-          totalRecords = values(totalRecords),
+          totalRecords = if(last_insert_id(1), values(totalRecords), totalRecords),
           startedAt = values(startedAt),
-          completedAt = values(completedAt),
           distributed = values(distributed)
         ",
     )
@@ -446,9 +457,13 @@ async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
     .bind(job.total_records)
     .bind(job.started_at)
     .bind(job.completed_at)
-    .bind(job.distributed);
-    run!(session, query, execute).map_err(|error| explain_job_upsert(error, &job.id))?;
-    Ok(())
+    .bind(job.status.is_final())
+    .bind(job.distributed)
+    .bind(keep_final)
+    .bind(job.status.is_final() && job.completed_at.is_none())
+    .bind(keep_final);
+    let saved = run!(session, query, execute).map_err(|error| explain_job_upsert(error, &job.id))?;
+    Ok(saved.last_insert_id() == 0)
 }
 
 /// `upsert_job` refuses one job in another's place with a null.
@@ -472,6 +487,25 @@ async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: 
         .bind(batch_id)
         .bind(job_id);
     Ok(run!(session, query, fetch_optional)? != Some(token))
+}
+
+/// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
+async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
+    let query = sqlx::query_scalar(
+        "
+        select batchIndex
+        from batchactions_batches
+        where id = ?
+          and jobId = ?
+          and (? is null or version = ?)
+          and status in ('COMPLETED', 'FAILED')
+        ",
+    )
+    .bind(batch_id)
+    .bind(job_id)
+    .bind(token)
+    .bind(token);
+    run!(session, query, fetch_optional)
 }
 
 async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
@@ -516,7 +550,7 @@ impl MySql {
 
 #[async_trait]
 impl Backend for MySql {
-    async fn initialize(&self) -> Result<()> {
+    async fn initialize(&self, gate: &Gate) -> Result<()> {
         self.server().await?.check()?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
@@ -531,10 +565,7 @@ impl Backend for MySql {
             if run!(session, lock, fetch_one)? == Some(1) {
                 break;
             }
-            if Instant::now() >= deadline {
-                return Err(initialize_takes_too_long());
-            }
-            tokio::time::sleep(LOCK_PAUSE).await;
+            wait_for_tables(gate, deadline).await?;
         }
         let made = make_tables(session).await;
         let unlock = sqlx::query("select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))");
@@ -583,23 +614,38 @@ impl Backend for MySql {
         }))
     }
 
-    async fn save_job(&self, job: &Job) -> Result<bool> {
+    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
         self.server().await?.check_job(&job.id, job.batches.len() + job.config.len())?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        upsert_job(session, job).await?;
+        let inserted = upsert_job(session, job, keep_final).await?;
         let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where jobId = ?)").bind(&*job.id);
-        Ok(run!(session, query, fetch_one)? != 0)
+        let has_rows = run!(session, query, fetch_one)? != 0;
+        Ok(SavedJob { inserted, has_rows })
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
         batch_rows(&mut self.connections.acquire().await?, job_id).await
     }
 
-    async fn count_batches(&self, job_id: &str) -> Result<i64> {
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar("select count(*) from batchactions_batches where jobId = ?").bind(job_id);
+        let query = sqlx::query_as("select count(*), max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
         run!(&mut session, query, fetch_one)
+    }
+
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar("select max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where id = ? and jobId = ?)")
+            .bind(batch_id)
+            .bind(job_id);
+        Ok(run!(&mut session, query, fetch_one)? != 0)
     }
 
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
@@ -692,9 +738,10 @@ impl Backend for MySql {
         session.begin(BEGIN).await?;
         // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
         // for a join would lock the job's row too.
-        let query = sqlx::query_as::<_, (Text, i32, i32, i32, i32, i64)>(
+        let query = sqlx::query_as::<_, (Text, i32, i32, i32, i32, i64, Option<i32>)>(
             "
-            select id, batchIndex, recordStartIndex, recordEndIndex, version, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            select id, batchIndex, recordStartIndex, recordEndIndex, version, cast(floor(unix_timestamp(now(3)) * 1000) as signed),
+                   (select max(batchIndex) from batchactions_batches where jobId = ?)
             from batchactions_batches force index (batchactions_batches_job_id_batch_index)
             where jobId = ?
               and batchIndex >= ?
@@ -706,9 +753,10 @@ impl Backend for MySql {
             ",
         )
         .bind(job_id)
+        .bind(job_id)
         .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
-        let Some((Text(batch_id), batch_index, record_start_index, record_end_index, version, claimed_at)) =
+        let Some((Text(batch_id), batch_index, record_start_index, record_end_index, version, claimed_at, last)) =
             run!(session, query, fetch_optional)?
         else {
             session.rollback().await?;
@@ -735,6 +783,7 @@ impl Backend for MySql {
             record_start_index,
             record_end_index,
             token: version + 1,
+            last_batch_index: last.unwrap_or(batch_index),
         }))
     }
 
@@ -765,7 +814,14 @@ impl Backend for MySql {
         }))
     }
 
-    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+    async fn update_batch(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        token: Option<i32>,
+        keep_final: bool,
+    ) -> Result<BatchChange> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
@@ -774,6 +830,7 @@ impl Backend for MySql {
             where id = ?
               and jobId = ?
               and (? is null or version = ?)
+              and not (? and status in ('COMPLETED', 'FAILED'))
             ",
         )
         .bind(state.status.as_str())
@@ -782,17 +839,30 @@ impl Backend for MySql {
         .bind(batch_id)
         .bind(job_id)
         .bind(token)
-        .bind(token);
+        .bind(token)
+        .bind(keep_final);
         let result = run!(&mut session, query, execute)?;
-        Ok(match (result.rows_affected(), token) {
-            (0, Some(_)) => BatchChange::LeaseLost,
-            (0, None) => BatchChange::NotFound,
-            _ => BatchChange::Done(result.last_insert_id() as i32),
+        let done = match result.rows_affected() {
+            0 if keep_final => final_batch(&mut session, job_id, batch_id, token).await?,
+            0 => None,
+            _ => Some(result.last_insert_id() as i32),
+        };
+        Ok(match (done, token) {
+            (Some(index), _) => BatchChange::Done(index),
+            (None, Some(_)) => BatchChange::LeaseLost,
+            (None, None) => BatchChange::NotFound,
         })
     }
 
-    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
-        Ok(match self.update_batch(job_id, batch_id, state, None).await? {
+    async fn update_batch_or_look(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        text: &str,
+        keep_final: bool,
+    ) -> Result<BatchUpdate> {
+        Ok(match self.update_batch(job_id, batch_id, state, None, keep_final).await? {
             BatchChange::Done(index) => BatchUpdate::Done(index),
             BatchChange::NotFound | BatchChange::LeaseLost => BatchUpdate::NoRow(self.list_outlook(job_id, text).await?),
         })
@@ -824,7 +894,7 @@ impl Backend for MySql {
         }
     }
 
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
@@ -832,13 +902,14 @@ impl Backend for MySql {
             set claimedAt = cast(floor(unix_timestamp(now(3)) * 1000) as signed), batchIndex = last_insert_id(batchIndex)
             where id = ?
               and jobId = ?
-              and status = 'PROCESSING'
+              and (status = 'PROCESSING' or ? and status = 'PAUSED')
               and cast(convert(workerId using utf8mb4) as binary) = cast(? as binary)
               and (? is null or version = ?)
             ",
         )
         .bind(batch_id)
         .bind(job_id)
+        .bind(also_paused)
         .bind(worker_id)
         .bind(token)
         .bind(token);
@@ -860,7 +931,7 @@ impl Backend for MySql {
                        and status = 'PROCESSING'
                        and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
                    ),
-                   (select status in ('PENDING', 'PROCESSING') from batchactions_batches where jobId = ? and batchIndex = ?)
+                   (select status in ('PENDING', 'PROCESSING', 'PAUSED') from batchactions_batches where jobId = ? and batchIndex = ?)
             ",
         )
         .bind(job_id)
@@ -882,7 +953,7 @@ impl Backend for MySql {
             select exists (select 1 from batchactions_batches where jobId = ?),
                    exists (
                      select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
-                     where jobId = ? and status in ('PENDING', 'PROCESSING')
+                     where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
                    )
             ",
         )
@@ -945,7 +1016,7 @@ impl Backend for MySql {
             "
             select coalesce(
                      (
-                       select status in ('PENDING', 'PROCESSING')
+                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
                        from batchactions_batches
                        where jobId = ? and batchIndex = ?
                      ),
@@ -953,7 +1024,7 @@ impl Backend for MySql {
                    )
                    or exists (
                      select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
-                     where jobId = ? and status in ('PENDING', 'PROCESSING')
+                     where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
                    )
             ",
         )
@@ -1186,15 +1257,15 @@ impl Transaction for MySqlTransaction {
         batch_rows(&mut self.session, job_id).await
     }
 
-    async fn upsert_job(&mut self, job: &Job) -> Result<()> {
+    async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool> {
         self.server.check_job(&job.id, job.batches.len() + job.config.len())?;
-        upsert_job(&mut self.session, job).await
+        upsert_job(&mut self.session, job, keep_final).await
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
-        let query = sqlx::query_as::<_, (Text, bool, Text, i64)>(
+        let query = sqlx::query_as::<_, (Text, bool, Text, Option<i64>, i64)>(
             "
-            select status, distributed, batches, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            select status, distributed, batches, startedAt, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_jobs
             where id = ?
             for update
@@ -1202,10 +1273,11 @@ impl Transaction for MySqlTransaction {
         )
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
-        Ok(row.map(|(Text(status), distributed, Text(batches), now)| LockedJob {
+        Ok(row.map(|(Text(status), distributed, Text(batches), started_at, now)| LockedJob {
             status,
             distributed,
             batches,
+            started_at,
             now,
         }))
     }

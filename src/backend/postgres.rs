@@ -13,11 +13,11 @@ use sqlx::{ConnectOptions, PgConnection, Row};
 
 use super::rows::{STATEMENT_BYTES, by_bytes};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
-use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
-    StoredJob, Transaction,
+    SavedJob, StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Repeatable, Result, lock};
@@ -25,6 +25,7 @@ use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
 };
+use crate::order::Gate;
 
 pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.sql");
 
@@ -658,22 +659,33 @@ fn bind_records<'q>(query: Query<'q>, columns: &'q RecordColumns<'_>) -> Query<'
         .bind(&columns.processing_errors)
 }
 
-async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job) -> Result<()> {
+async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job, keep_final: bool) -> Result<bool> {
     let lz4 = takes_lz4(session, compression, &job.batches).await?;
-    let query = sqlx::query(
+    // A row that this statement inserted has no `xmax`; one that it updated was locked by it first.
+    let query = sqlx::query_scalar(
         r#"
-        insert into batchactions_jobs
+        insert into batchactions_jobs as job
           ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
-        select $1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8
+        select $1, $2, $3::text::json, $4::text::json, $5, $6,
+               coalesce($7, case when $10 then (extract(epoch from clock_timestamp()) * 1000)::bigint end),
+               $8
         where not $9 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null
         on conflict ("id") do update
-        set "status" = excluded."status",
+        set "status" = case
+              when $11 and job."status" in ('COMPLETED', 'ABORTED', 'FAILED') then job."status"
+              else excluded."status"
+            end,
             "config" = excluded."config",
             "batches" = excluded."batches",
             "totalRecords" = excluded."totalRecords",
             "startedAt" = excluded."startedAt",
-            "completedAt" = excluded."completedAt",
+            "completedAt" = case
+              when $11 and job."status" in ('COMPLETED', 'ABORTED', 'FAILED') or $10 and $7 is null
+                then coalesce(job."completedAt", excluded."completedAt")
+              else excluded."completedAt"
+            end,
             "distributed" = excluded."distributed"
+        returning job.xmax = 0
         "#,
     )
     .bind(&job.id)
@@ -684,9 +696,10 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job) ->
     .bind(job.started_at)
     .bind(job.completed_at)
     .bind(job.distributed)
-    .bind(lz4);
-    run!(session, query, execute)?;
-    Ok(())
+    .bind(lz4)
+    .bind(job.status.is_final())
+    .bind(keep_final);
+    run!(session, query, fetch_one)
 }
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
@@ -695,6 +708,24 @@ async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: 
         .bind(batch_id)
         .bind(job_id);
     Ok(run!(session, query, fetch_optional)? != Some(token))
+}
+
+/// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
+async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
+    let query = sqlx::query_scalar(
+        r#"
+        select "batchIndex"
+        from batchactions_batches
+        where "id" = $2
+          and "jobId" = $1
+          and ($3::int4 is null or "version" = $3)
+          and "status" in ('COMPLETED', 'FAILED')
+        "#,
+    )
+    .bind(job_id)
+    .bind(batch_id)
+    .bind(token);
+    run!(session, query, fetch_optional)
 }
 
 async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
@@ -706,7 +737,7 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 
 #[async_trait]
 impl Backend for Postgres {
-    async fn initialize(&self) -> Result<()> {
+    async fn initialize(&self, gate: &Gate) -> Result<()> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
@@ -720,10 +751,7 @@ impl Backend for Postgres {
             if run!(session, lock, fetch_one)? {
                 break;
             }
-            if Instant::now() >= deadline {
-                return Err(initialize_takes_too_long());
-            }
-            tokio::time::sleep(LOCK_PAUSE).await;
+            wait_for_tables(gate, deadline).await?;
         }
         if let Some(schema) = &self.schema {
             let exists =
@@ -789,21 +817,36 @@ impl Backend for Postgres {
         }))
     }
 
-    async fn save_job(&self, job: &Job) -> Result<bool> {
+    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        upsert_job(session, &self.compression, job).await?;
+        let inserted = upsert_job(session, &self.compression, job, keep_final).await?;
         let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "jobId" = $1)"#).bind(&job.id);
-        run!(session, query, fetch_one)
+        let has_rows = run!(session, query, fetch_one)?;
+        Ok(SavedJob { inserted, has_rows })
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
         batch_rows(&mut self.connections.acquire().await?, job_id).await
     }
 
-    async fn count_batches(&self, job_id: &str) -> Result<i64> {
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(r#"select count(*) from batchactions_batches where "jobId" = $1"#).bind(job_id);
+        let query = sqlx::query_as(r#"select count(*), max("batchIndex") from batchactions_batches where "jobId" = $1"#).bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar(r#"select max("batchIndex") from batchactions_batches where "jobId" = $1"#).bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "id" = $2 and "jobId" = $1)"#)
+            .bind(job_id)
+            .bind(batch_id);
         run!(&mut session, query, fetch_one)
     }
 
@@ -882,7 +925,7 @@ impl Backend for Postgres {
         let mut session = self.connections.acquire().await?;
         // `"status" || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
         // sort all that are pending.
-        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32)>(
+        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32, Option<i32>)>(
             r#"
             update batchactions_batches
             set "status" = 'PROCESSING',
@@ -900,7 +943,8 @@ impl Backend for Postgres {
               limit 1
               for update skip locked
             )
-            returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex", "version"
+            returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex", "version",
+                      (select max("batchIndex") from batchactions_batches where "jobId" = $1)
             "#,
         )
         .bind(job_id)
@@ -908,7 +952,7 @@ impl Backend for Postgres {
         .bind(from.unwrap_or(i32::MIN));
         let row = run!(&mut session, query, fetch_optional)?;
         Ok(row.map(
-            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
+            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token, last)| Reservation {
                 job_id: job_id.to_owned(),
                 batch_id,
                 batch_index,
@@ -917,6 +961,7 @@ impl Backend for Postgres {
                 record_start_index,
                 record_end_index,
                 token,
+                last_batch_index: last.unwrap_or(batch_index),
             },
         ))
     }
@@ -943,7 +988,14 @@ impl Backend for Postgres {
         }))
     }
 
-    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+    async fn update_batch(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        token: Option<i32>,
+        keep_final: bool,
+    ) -> Result<BatchChange> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_scalar(
             r#"
@@ -952,6 +1004,7 @@ impl Backend for Postgres {
             where "id" = $2
               and "jobId" = $1
               and ($6::int4 is null or "version" = $6)
+              and not ($7 and "status" in ('COMPLETED', 'FAILED'))
             returning "batchIndex"
             "#,
         )
@@ -960,8 +1013,14 @@ impl Backend for Postgres {
         .bind(state.status.as_str())
         .bind(state.processed)
         .bind(state.failed)
-        .bind(token);
-        Ok(match (run!(&mut session, query, fetch_optional)?, token) {
+        .bind(token)
+        .bind(keep_final);
+        let changed = run!(&mut session, query, fetch_optional)?;
+        let done = match changed {
+            None if keep_final => final_batch(&mut session, job_id, batch_id, token).await?,
+            changed => changed,
+        };
+        Ok(match (done, token) {
             (Some(index), _) => BatchChange::Done(index),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
@@ -969,14 +1028,26 @@ impl Backend for Postgres {
     }
 
     /// One round trip: an import that is not distributed has no rows, and asks this twice for each batch.
-    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
+    async fn update_batch_or_look(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        text: &str,
+        keep_final: bool,
+    ) -> Result<BatchUpdate> {
         let mut session = self.connections.acquire().await?;
+        if keep_final && let Some(index) = final_batch(&mut session, job_id, batch_id, None).await? {
+            return Ok(BatchUpdate::Done(index));
+        }
         let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(
             r#"
             with changed as (
               update batchactions_batches
               set "status" = $3, "processedCount" = $4, "failedCount" = $5
-              where "id" = $2 and "jobId" = $1
+              where "id" = $2
+                and "jobId" = $1
+                and not ($7 and "status" in ('COMPLETED', 'FAILED'))
               returning "batchIndex"
             )
             select changed."batchIndex", list."distributed", list."hasRows", list."hasText"
@@ -996,7 +1067,8 @@ impl Backend for Postgres {
         .bind(state.status.as_str())
         .bind(state.processed)
         .bind(state.failed)
-        .bind(text);
+        .bind(text)
+        .bind(keep_final);
         let (index, distributed, has_rows, has_text) = run!(&mut session, query, fetch_one)?;
         Ok(match (index, distributed, has_rows, has_text) {
             (Some(index), ..) => BatchUpdate::Done(index),
@@ -1033,7 +1105,7 @@ impl Backend for Postgres {
         }
     }
 
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_scalar(
             r#"
@@ -1041,7 +1113,7 @@ impl Backend for Postgres {
             set "claimedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
             where "id" = $2
               and "jobId" = $1
-              and "status" = 'PROCESSING'
+              and ("status" = 'PROCESSING' or $5 and "status" = 'PAUSED')
               and "workerId" = $3
               and ($4::int4 is null or "version" = $4)
             returning "batchIndex"
@@ -1050,7 +1122,8 @@ impl Backend for Postgres {
         .bind(job_id)
         .bind(batch_id)
         .bind(worker_id)
-        .bind(token);
+        .bind(token)
+        .bind(also_paused);
         match run!(&mut session, query, fetch_optional)? {
             Some(index) => Ok(BatchChange::Done(index)),
             None => not_held(&mut session, job_id, batch_id, token).await,
@@ -1070,13 +1143,13 @@ impl Backend for Postgres {
                    ),
                    coalesce(
                      (
-                       select "status" in ('PENDING', 'PROCESSING')
+                       select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
                        from batchactions_batches
                        where "jobId" = $1 and "batchIndex" = $3
                      ),
                      false
                    )
-                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
+                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING', 'PAUSED'))
             "#,
         )
         .bind(job_id)
@@ -1127,13 +1200,13 @@ impl Backend for Postgres {
             r#"
             select coalesce(
                      (
-                       select "status" in ('PENDING', 'PROCESSING')
+                       select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
                        from batchactions_batches
                        where "jobId" = $1 and "batchIndex" = $2
                      ),
                      false
                    )
-                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
+                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING', 'PAUSED'))
             "#,
         )
         .bind(job_id)
@@ -1373,14 +1446,14 @@ impl Transaction for PostgresTransaction {
         batch_rows(&mut self.session, job_id).await
     }
 
-    async fn upsert_job(&mut self, job: &Job) -> Result<()> {
-        upsert_job(&mut self.session, &self.compression, job).await
+    async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool> {
+        upsert_job(&mut self.session, &self.compression, job, keep_final).await
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
-        let query = sqlx::query_as::<_, (String, bool, String, i64)>(
+        let query = sqlx::query_as::<_, (String, bool, String, Option<i64>, i64)>(
             r#"
-            select "status", "distributed", "batches"::text, (extract(epoch from clock_timestamp()) * 1000)::bigint
+            select "status", "distributed", "batches"::text, "startedAt", (extract(epoch from clock_timestamp()) * 1000)::bigint
             from batchactions_jobs
             where "id" = $1
             for update
@@ -1388,10 +1461,11 @@ impl Transaction for PostgresTransaction {
         )
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
-        Ok(row.map(|(status, distributed, batches, now)| LockedJob {
+        Ok(row.map(|(status, distributed, batches, started_at, now)| LockedJob {
             status,
             distributed,
             batches,
+            started_at,
             now,
         }))
     }

@@ -20,7 +20,7 @@ use super::tables::Catalogue;
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
-    StoredJob, Transaction,
+    SavedJob, StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result};
@@ -28,6 +28,7 @@ use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
 };
+use crate::order::Gate;
 
 pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
 
@@ -354,18 +355,26 @@ async fn upsert_records(session: &mut Conn, records: &[&RecordWrite]) -> Result<
     Ok(())
 }
 
-async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
+/// Whether the row was inserted. The statement does not say that itself; between the two, another process may have made or deleted the row, unless this is in
+/// a transaction.
+async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<bool> {
+    let exists = sqlx::query_scalar("select exists (select 1 from batchactions_jobs where id = ?1)").bind(&*job.id);
+    let existed: bool = run!(session, exists, fetch_one)?;
     let query = sqlx::query(
         "
         insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
-        values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        values (?1, ?2, ?3, ?4, ?5, ?6, coalesce(?7, case when ?9 then cast(unixepoch('subsec') * 1000 as integer) end), ?8)
         on conflict (id) do update
-        set status = excluded.status,
+        set status = case when ?10 and status in ('COMPLETED', 'ABORTED', 'FAILED') then status else excluded.status end,
             config = excluded.config,
             batches = excluded.batches,
             totalRecords = excluded.totalRecords,
             startedAt = excluded.startedAt,
-            completedAt = excluded.completedAt,
+            completedAt = case
+              when ?10 and status in ('COMPLETED', 'ABORTED', 'FAILED') or ?9 and ?7 is null
+                then coalesce(completedAt, excluded.completedAt)
+              else excluded.completedAt
+            end,
             distributed = excluded.distributed
         ",
     )
@@ -376,9 +385,11 @@ async fn upsert_job(session: &mut Conn, job: &Job) -> Result<()> {
     .bind(job.total_records)
     .bind(job.started_at)
     .bind(job.completed_at)
-    .bind(job.distributed);
+    .bind(job.distributed)
+    .bind(job.status.is_final())
+    .bind(keep_final);
     run!(session, query, execute)?;
-    Ok(())
+    Ok(!existed)
 }
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
@@ -387,6 +398,24 @@ async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: 
         .bind(batch_id)
         .bind(job_id);
     Ok(run!(session, query, fetch_optional)? != Some(token))
+}
+
+/// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
+async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
+    let query = sqlx::query_scalar(
+        "
+        select batchIndex
+        from batchactions_batches
+        where id = ?2
+          and jobId = ?1
+          and (?3 is null or version = ?3)
+          and status in ('COMPLETED', 'FAILED')
+        ",
+    )
+    .bind(job_id)
+    .bind(batch_id)
+    .bind(token);
+    run!(session, query, fetch_optional)
 }
 
 async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
@@ -398,7 +427,7 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 
 #[async_trait]
 impl Backend for Sqlite {
-    async fn initialize(&self) -> Result<()> {
+    async fn initialize(&self, _: &Gate) -> Result<()> {
         let mut session = self.write().await?;
         let session = &mut session;
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
@@ -451,21 +480,36 @@ impl Backend for Sqlite {
         }))
     }
 
-    async fn save_job(&self, job: &Job) -> Result<bool> {
+    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
         let mut session = self.write().await?;
         let session = &mut session;
-        upsert_job(session, job).await?;
+        let inserted = upsert_job(session, job, keep_final).await?;
         let query = sqlx::query_scalar("select exists (select 1 from batchactions_batches where jobId = ?1)").bind(&*job.id);
-        run!(session, query, fetch_one)
+        let has_rows = run!(session, query, fetch_one)?;
+        Ok(SavedJob { inserted, has_rows })
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
         batch_rows(&mut self.read().await?, job_id).await
     }
 
-    async fn count_batches(&self, job_id: &str) -> Result<i64> {
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
         let mut session = self.read().await?;
-        let query = sqlx::query_scalar("select count(*) from batchactions_batches where jobId = ?1").bind(job_id);
+        let query = sqlx::query_as("select count(*), max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_scalar("select max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_scalar("select exists (select 1 from batchactions_batches where id = ?2 and jobId = ?1)")
+            .bind(job_id)
+            .bind(batch_id);
         run!(&mut session, query, fetch_one)
     }
 
@@ -544,7 +588,7 @@ impl Backend for Sqlite {
         let mut session = self.write().await?;
         // `+status` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it sort all that
         // are pending.
-        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32)>(
+        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32, Option<i32>)>(
             "
             update batchactions_batches
             set status = 'PROCESSING',
@@ -561,7 +605,8 @@ impl Backend for Sqlite {
               order by batchIndex
               limit 1
             )
-            returning id, batchIndex, claimedAt, recordStartIndex, recordEndIndex, version
+            returning id, batchIndex, claimedAt, recordStartIndex, recordEndIndex, version,
+                      (select max(batchIndex) from batchactions_batches where jobId = ?1)
             ",
         )
         .bind(job_id)
@@ -569,7 +614,7 @@ impl Backend for Sqlite {
         .bind(from.unwrap_or(i32::MIN));
         let row = returned(run!(&mut session, query, fetch_all)?);
         Ok(row.map(
-            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token)| Reservation {
+            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token, last)| Reservation {
                 job_id: job_id.to_owned(),
                 batch_id,
                 batch_index,
@@ -578,6 +623,7 @@ impl Backend for Sqlite {
                 record_start_index,
                 record_end_index,
                 token,
+                last_batch_index: last.unwrap_or(batch_index),
             },
         ))
     }
@@ -604,7 +650,14 @@ impl Backend for Sqlite {
         }))
     }
 
-    async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+    async fn update_batch(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        token: Option<i32>,
+        keep_final: bool,
+    ) -> Result<BatchChange> {
         let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
@@ -613,6 +666,7 @@ impl Backend for Sqlite {
             where id = ?2
               and jobId = ?1
               and (?6 is null or version = ?6)
+              and not (?7 and status in ('COMPLETED', 'FAILED'))
             returning batchIndex
             ",
         )
@@ -621,16 +675,28 @@ impl Backend for Sqlite {
         .bind(state.status.as_str())
         .bind(state.processed)
         .bind(state.failed)
-        .bind(token);
-        Ok(match (returned(run!(&mut session, query, fetch_all)?), token) {
+        .bind(token)
+        .bind(keep_final);
+        let done = match returned(run!(&mut session, query, fetch_all)?) {
+            None if keep_final => final_batch(&mut session, job_id, batch_id, token).await?,
+            changed => changed,
+        };
+        Ok(match (done, token) {
             (Some(index), _) => BatchChange::Done(index),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
         })
     }
 
-    async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
-        Ok(match self.update_batch(job_id, batch_id, state, None).await? {
+    async fn update_batch_or_look(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        text: &str,
+        keep_final: bool,
+    ) -> Result<BatchUpdate> {
+        Ok(match self.update_batch(job_id, batch_id, state, None, keep_final).await? {
             BatchChange::Done(index) => BatchUpdate::Done(index),
             BatchChange::NotFound | BatchChange::LeaseLost => BatchUpdate::NoRow(self.list_outlook(job_id, text).await?),
         })
@@ -660,7 +726,7 @@ impl Backend for Sqlite {
         }
     }
 
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange> {
         let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
@@ -668,7 +734,7 @@ impl Backend for Sqlite {
             set claimedAt = cast(unixepoch('subsec') * 1000 as integer)
             where id = ?2
               and jobId = ?1
-              and status = 'PROCESSING'
+              and (status = 'PROCESSING' or ?5 and status = 'PAUSED')
               and workerId = ?3
               and (?4 is null or version = ?4)
             returning batchIndex
@@ -677,7 +743,8 @@ impl Backend for Sqlite {
         .bind(job_id)
         .bind(batch_id)
         .bind(worker_id)
-        .bind(token);
+        .bind(token)
+        .bind(also_paused);
         match returned(run!(&mut session, query, fetch_all)?) {
             Some(index) => Ok(BatchChange::Done(index)),
             None => not_held(&mut session, job_id, batch_id, token).await,
@@ -697,13 +764,13 @@ impl Backend for Sqlite {
                    ),
                    coalesce(
                      (
-                       select status in ('PENDING', 'PROCESSING')
+                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
                        from batchactions_batches
                        where jobId = ?1 and batchIndex = ?3
                      ),
                      false
                    )
-                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))
+                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING', 'PAUSED'))
             ",
         )
         .bind(job_id)
@@ -745,13 +812,13 @@ impl Backend for Sqlite {
             "
             select coalesce(
                      (
-                       select status in ('PENDING', 'PROCESSING')
+                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
                        from batchactions_batches
                        where jobId = ?1 and batchIndex = ?2
                      ),
                      false
                    )
-                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING'))
+                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING', 'PAUSED'))
             ",
         )
         .bind(job_id)
@@ -958,14 +1025,14 @@ impl Transaction for SqliteTransaction {
         batch_rows(&mut self.session, job_id).await
     }
 
-    async fn upsert_job(&mut self, job: &Job) -> Result<()> {
-        upsert_job(&mut self.session, job).await
+    async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool> {
+        upsert_job(&mut self.session, job, keep_final).await
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
         let query = sqlx::query(
             "
-            select status, distributed, batches, cast(unixepoch('subsec') * 1000 as integer)
+            select status, distributed, batches, startedAt, cast(unixepoch('subsec') * 1000 as integer)
             from batchactions_jobs
             where id = ?1
             ",
@@ -977,7 +1044,8 @@ impl Transaction for SqliteTransaction {
                 status: row.try_get(0)?,
                 distributed: row.try_get(1)?,
                 batches: json_text(&row, 2)?,
-                now: row.try_get(3)?,
+                started_at: row.try_get(3)?,
+                now: row.try_get(4)?,
             })
         })
         .transpose()

@@ -1,16 +1,29 @@
 //! Which tables, columns and indexes there must be, and which of a migration's statements make the missing ones.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Repeatable, Result};
+use crate::order::Gate;
 
 /// How long making an index on a large table of another adapter's may take, and who waits for that.
 pub const DDL_LIMIT: Duration = Duration::from_secs(3_600);
 
 /// Between two looks whether another process has made the tables.
-pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-pub fn initialize_takes_too_long() -> Error {
+/// One pause in the wait for another process that makes the tables.
+pub async fn wait_for_tables(gate: &Gate, deadline: Instant) -> Result<()> {
+    if gate.is_closed() {
+        return Err(Error::closed());
+    }
+    if Instant::now() >= deadline {
+        return Err(initialize_takes_too_long());
+    }
+    tokio::time::sleep(LOCK_PAUSE).await;
+    Ok(())
+}
+
+fn initialize_takes_too_long() -> Error {
     Error::new(
         Code::Timeout,
         format!(

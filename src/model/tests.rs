@@ -256,10 +256,7 @@ fn a_job_ends_when_no_batch_is_open_and_fails_with_any_of_them() {
     assert_eq!(final_status(&[]), None);
     assert_eq!(final_status(&[row("a", 0, "COMPLETED"), row("b", 1, "PENDING")]), None);
     assert_eq!(final_status(&[row("a", 0, "COMPLETED"), row("b", 1, "PROCESSING")]), None);
-    assert_eq!(
-        final_status(&[row("a", 0, "COMPLETED"), row("b", 1, "PAUSED")]),
-        Some(JobStatus::Completed)
-    );
+    assert_eq!(final_status(&[row("a", 0, "COMPLETED"), row("b", 1, "PAUSED")]), None);
     assert_eq!(
         final_status(&[row("a", 0, "FAILED"), row("b", 1, "COMPLETED")]),
         Some(JobStatus::Failed)
