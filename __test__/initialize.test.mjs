@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { listTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
-import { makeJob, prepare } from './support/jobs.mjs';
+import { makeJob, makeRecord, prepare } from './support/jobs.mjs';
 import { startQuietableProxy } from './support/servers.mjs';
 import { freshDatabase, openStore } from './support/suite.mjs';
 
@@ -128,6 +128,36 @@ for (const database of databases) {
         expect(await straight.getJobState('nobody')).toBeNull();
       });
     }
+
+    if (database.serverUrl) {
+      it('ends with CLOSED where it waits for another process while the store is closed', async () => {
+        const db = await freshDatabase(database);
+        const other = await db.connect();
+        onTestFinished(() => other.end().catch(() => {}));
+        await other.query(HOLD[database.dialect] ?? HOLD.mysql);
+        const store = openStore(db);
+        const waiting = store.initialize().catch((error) => error);
+        await store.close();
+        expect(await waiting).toMatchObject({ code: 'CLOSED', retryable: false });
+      });
+    }
+
+    it('is waited for by the calls that are made meanwhile', async () => {
+      for (const durability of ['record', 'batch']) {
+        const store = openStore(await freshDatabase(database), { durability });
+        const job = makeJob('j', { distributed: true });
+        const calls = [
+          store.initialize(),
+          store.saveBatchRecords('j', job.batches[0].id, [makeRecord(0)]),
+          store.saveJobState(job),
+          store.saveProcessedRecord('j', job.batches[0].id, makeRecord(1)),
+          store.getJobState('nobody'),
+          store.listJobs(),
+        ];
+        await Promise.all(calls);
+        expect(await store.getPendingRecords('j')).toHaveLength(2);
+      }
+    });
 
     it('calls at once on one store all succeed, and so does one more', async () => {
       const store = openStore(await freshDatabase(database));

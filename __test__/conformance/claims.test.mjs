@@ -432,6 +432,23 @@ onEveryDatabase((on) => {
       expect((await on.store.getJobState(job.id)).status).toBe('PROCESSING');
     });
 
+    test('finalizes a distributed job that lists no batches at once', async () => {
+      const job = await saved(0, { startedAt: Date.now() });
+      expect(await on.store.reclaimStaleBatches(job.id, 3_600_000)).toBe(0);
+      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED', completedAt: expect.any(Number) });
+    });
+
+    test('finalizes a complete job without a recorded claim once it was started longer ago than the timeout', async () => {
+      const complete = (id) => [batchOf(id, 0, { status: 'COMPLETED', processedCount: 10 })];
+      const [early, late] = [newId(), newId()];
+      await on.store.saveJobState(jobOf(0, { id: early, batches: complete(early), startedAt: Date.now() - 7_200_000 }));
+      await on.store.saveJobState(jobOf(0, { id: late, batches: complete(late), startedAt: Date.now() + 60_000 }));
+      await on.store.reclaimStaleBatches(early, 3_600_000);
+      await on.store.reclaimStaleBatches(late, 3_600_000);
+      expect((await on.store.getJobState(early)).status).toBe('COMPLETED');
+      expect((await on.store.getJobState(late)).status).toBe('PROCESSING');
+    });
+
     test('does not finalize a job that is incomplete, or not PROCESSING', async () => {
       const incomplete = await saved(2);
       await claim(on.store, incomplete.id);
@@ -446,7 +463,6 @@ onEveryDatabase((on) => {
       await on.store.reclaimStaleBatches(aborted.id, await on.expire(aborted.id));
       const found = await on.store.getJobState(aborted.id);
       expect(found.status).toBe('ABORTED');
-      expect(found).not.toHaveProperty('completedAt');
     });
   });
 
@@ -475,19 +491,31 @@ onEveryDatabase((on) => {
       expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'FAILED', completedAt: expect.any(Number) });
     });
 
-    test('is false, and changes nothing, while a batch is PENDING or PROCESSING', async () => {
+    test('is false, and changes nothing, while a batch is PENDING, PROCESSING or PAUSED', async () => {
       const job = await saved(2);
       await complete(on.store, job.id, job.batches[0].id);
       expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      await claim(on.store, job.id);
+      const { batchId } = await claim(on.store, job.id);
       expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
+      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PAUSED'));
+      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
+      expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ isComplete: false });
+      expect(await on.store.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(0);
       expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'PROCESSING' });
       expect(await on.store.getJobState(job.id)).not.toHaveProperty('completedAt');
     });
 
-    test('is false for an unknown job, and for one without batch rows', async () => {
+    test('finalizes a distributed job that lists no batches', async () => {
+      const job = await saved(0);
+      expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ totalBatches: 0, isComplete: true });
+      expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
+      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
+      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED', completedAt: expect.any(Number) });
+    });
+
+    test('is false for an unknown job, and for one that is not distributed', async () => {
       expect(await on.store.tryFinalizeJob(newId())).toBe(false);
-      const empty = await saved(0);
+      const empty = await saved(0, { distributed: undefined });
       expect(await on.store.tryFinalizeJob(empty.id)).toBe(false);
       const plain = await saved(1, { distributed: undefined });
       await complete(on.store, plain.id, plain.batches[0].id);
@@ -498,10 +526,11 @@ onEveryDatabase((on) => {
     test.each(['CREATED', 'PAUSED', 'ABORTED', 'FAILED', 'COMPLETED'])('is false where the job is %s', async (status) => {
       const job = await saved(1, { status });
       await complete(on.store, job.id, job.batches[0].id);
+      const before = await on.store.getJobState(job.id);
       expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
       const found = await on.store.getJobState(job.id);
+      expect(found).toEqual(before);
       expect(found.status).toBe(status);
-      expect(found).not.toHaveProperty('completedAt');
     });
 
     test('is true for one of 16 concurrent callers, and for none after them', async () => {

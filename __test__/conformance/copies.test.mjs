@@ -116,6 +116,32 @@ onEveryDatabase((on) => {
       expect(await on.behind(job.id)).toEqual([]);
     });
 
+    copied('follows the number of batches of now, after another process made the job again with fewer', async () => {
+      const other = await on.open();
+      const job = await saved(1_000);
+      await claim(on.store, job.id, 'w');
+      await other.deleteJob(job.id);
+      await other.saveJobState({ ...job, batches: job.batches.slice(0, 50) });
+      for (let n = 0; n < 50; n++) {
+        const { batchId } = await claim(on.store, job.id, 'w');
+        expect(await on.behind(job.id)).toEqual([]);
+        await complete(on.store, job.id, batchId);
+        expect(await on.behind(job.id)).toEqual([]);
+      }
+    });
+
+    copied('follows the number of batches of now where this store updates batches that it did not claim', async () => {
+      const other = await on.open();
+      const job = await saved(1_000);
+      await claim(on.store, job.id, 'w');
+      await other.deleteJob(job.id);
+      await other.saveJobState({ ...job, batches: job.batches.slice(0, 50) });
+      for (const { id } of job.batches.slice(1, 50)) {
+        await complete(on.store, job.id, id);
+        expect(await on.behind(job.id)).toEqual([]);
+      }
+    });
+
     copied('does not show in getJobState, which takes the state from the rows', async () => {
       const job = await saved(250);
       for (let n = 0; n < 3; n++) await claim(on.store, job.id, 'w');

@@ -59,6 +59,34 @@ onEveryDatabase((on) => {
       expect(Boolean(row.distributed)).toBe(false);
     });
 
+    test.each(['COMPLETED', 'ABORTED', 'FAILED'])(
+      'that is %s without a completedAt gets the time of the database, and keeps it',
+      async (status) => {
+        for (const distributed of [undefined, true]) {
+          const job = jobOf(1, { status, distributed });
+          const before = Date.now();
+          await on.store.saveJobState(job);
+          const { completedAt } = await on.store.getJobState(job.id);
+          expect(completedAt).toBeGreaterThanOrEqual(before - 1_000);
+          expect(completedAt).toBeLessThanOrEqual(Date.now() + 1_000);
+          await sleep(5);
+          await on.store.saveJobState({ ...job, status: 'FAILED' });
+          expect((await on.store.getJobState(job.id)).completedAt).toBe(completedAt);
+          await on.store.saveJobState({ ...job, completedAt: 7 });
+          expect((await on.store.getJobState(job.id)).completedAt).toBe(7);
+        }
+      },
+    );
+
+    test('that is not final any more has no completedAt', async () => {
+      for (const distributed of [undefined, true]) {
+        const job = jobOf(1, { status: 'FAILED', distributed });
+        await on.store.saveJobState(job);
+        await on.store.saveJobState({ ...job, status: 'PROCESSING' });
+        expect(await on.store.getJobState(job.id)).not.toHaveProperty('completedAt');
+      }
+    });
+
     test('without totalRecords has 0', async () => {
       const job = plain(0, { totalRecords: undefined });
       expect(job).not.toHaveProperty('totalRecords');

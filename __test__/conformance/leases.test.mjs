@@ -242,6 +242,120 @@ onEveryDatabase((on) => {
     });
   });
 
+  describe('a call that waits for its turn', () => {
+    on.needs('raw')('carries the claim of the moment at which it was made, not one that the store made since', async () => {
+      const store = await on.open();
+      const job = await saved(2, store);
+      const { batchId } = await claim(store, job.id, 'w');
+      const other = await on.connect();
+      await other.query(on.dialect === 'sqlite' ? 'begin immediate' : 'begin');
+      await other.query('update "batchactions_jobs" set "totalRecords" = 1 where "id" = ?', [job.id]);
+      const saving = store.saveJobState(job);
+      const updating = rejection(store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      await other.query(
+        `update "batchactions_batches" set "status" = 'PENDING', "workerId" = null, "version" = "version" + 1 where "id" = ?`,
+        [batchId],
+      );
+      await other.query('commit');
+      await saving;
+      await updating;
+      const found = await batchOfJob(store, job);
+      expect(found.status).not.toBe('COMPLETED');
+    });
+
+    on.needs('raw')('does not complete a batch that the store claimed again meanwhile', async () => {
+      const store = await on.open();
+      // Nothing but its second batch is left to do.
+      const job = jobOf(101);
+      for (const batch of job.batches) batch.status = batch.index === 1 ? 'PENDING' : 'COMPLETED';
+      await store.saveJobState(job);
+      const held = await claim(store, job.id, 'w');
+      // The job's row is locked, so that the save of the job waits, and with it the update. A claim waits for nothing: its list is not due.
+      const other = await on.connect();
+      if (on.dialect !== 'sqlite') {
+        await other.query('begin');
+        await other.query('select "id" from "batchactions_jobs" where "id" = ? for update', [job.id]);
+      }
+      const saving = store.saveJobState(job);
+      const updating = store.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 10, 0)).catch((error) => error);
+      const taken = await on.connect();
+      await taken.query(
+        `update "batchactions_batches" set "status" = 'PENDING', "workerId" = null, "version" = "version" + 1
+         where "id" = ? and "status" = 'PROCESSING'`,
+        [held.batchId],
+      );
+      const [row] = await on.query('select "version", "status" from "batchactions_batches" where "id" = ?', [held.batchId]);
+      const again = row.status === 'PENDING' ? await claim(store, job.id, 'w') : undefined;
+      if (on.dialect !== 'sqlite') await other.query('commit');
+      await saving;
+      const outcome = await updating;
+      // On SQLite the update may have been first: there is one writer, and no row to lock.
+      if (again === undefined) expect(outcome).toBeUndefined();
+      else {
+        expect(again).toMatchObject({ batchId: held.batchId, token: held.token + 2 });
+        expect(outcome).toMatchObject({ code: 'LEASE_LOST' });
+        expect(await on.row(held.batchId)).toMatchObject({ status: 'PROCESSING', version: again.token });
+      }
+    });
+  });
+
+  describe('a job that is made again under the id of an earlier one', () => {
+    on.needs('raw')('is not fenced by the claims on that one, after the tables were emptied', async () => {
+      for (const distributed of [true, undefined]) {
+        const store = await on.open();
+        const job = await saved(2, store);
+        for (let round = 0; round < 2; round++) {
+          const { batchId } = await claim(store, job.id, 'w');
+          await store.releaseBatch(job.id, batchId, 'w');
+        }
+        await claim(store, job.id, 'w');
+        for (const table of ['jobs', 'batches', 'records']) await on.query(`delete from "batchactions_${table}"`);
+
+        await store.saveJobState({ ...job, distributed });
+        await store.updateBatchState(job.id, job.batches[0].id, stateOf(job.batches[0].id, 'PROCESSING'));
+        await store.saveProcessedRecord(job.id, job.batches[0].id, recordOf(0));
+        await complete(store, job.id, job.batches[0].id);
+        expect(await batchOfJob(store, job)).toMatchObject({ status: 'COMPLETED' });
+        expect(await store.getBatchRecords(job.id, job.batches[0].id)).toHaveLength(1);
+        if (distributed) expect(await claim(store, job.id, 'w')).toMatchObject({ batchIndex: 1, token: 1 });
+      }
+    });
+  });
+
+  describe('a claim made while saveJobState adds lower batches', () => {
+    on.except(['sqlite'], 'there is one writer, so nothing comes between')('does not hide them from the store’s next claim', async () => {
+      const store = await on.open();
+      const job = jobOf(6);
+      await store.saveJobState({ ...job, batches: job.batches.slice(4) });
+      const other = await on.connect();
+      await other.query('begin');
+      await other.query('select "id" from "batchactions_jobs" where "id" = ? for update', [job.id]);
+      const saving = store.saveJobState(job);
+      // The rows are inserted, and not committed, once another process can't insert one of them.
+      const looking = await on.connect();
+      const locked = on.mysqlFamily
+        ? 'select 1 from "batchactions_batches" where "jobId" = ? and "batchIndex" < 4 for update nowait'
+        : `select 1 from pg_stat_activity where datname = current_database() and query like '%batchactions_jobs%' and wait_event_type = 'Lock'
+           and cast(? as text) is not null`;
+      await expect
+        .poll(
+          () =>
+            looking.query(locked, [job.id]).then(
+              (rows) => !on.mysqlFamily && rows.length > 0,
+              () => on.mysqlFamily,
+            ),
+          { timeout: 60_000 },
+        )
+        .toBe(true);
+      const claiming = claim(store, job.id, 'w');
+      await expect.poll(async () => (await on.row(job.batches[4].id)).status, { timeout: 60_000 }).toBe('PROCESSING');
+      await other.query('commit');
+      await saving;
+      expect(await claiming).toMatchObject({ batchIndex: 4 });
+      expect(await claim(store, job.id, 'w')).toMatchObject({ batchIndex: 0 });
+    });
+  });
+
   describe('renewBatch', () => {
     on.needs('raw')('moves claimedAt to now while the worker holds the batch, so that it is not stale', async () => {
       const job = await saved(1);
@@ -332,6 +446,20 @@ onEveryDatabase((on) => {
       const before = await on.rows(job.id);
       await sleep(400);
       expect(await on.rows(job.id)).toEqual(before);
+    });
+
+    on.needs('raw')('goes on while the batch is PAUSED, so that it is not stale once it goes on', async () => {
+      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
+      const job = await saved(1, store);
+      const { batchId, claimedAt } = await claim(store, job.id, 'w');
+      for (const status of ['PAUSED', 'PROCESSING']) {
+        // As another process does it.
+        await on.store.updateBatchState(job.id, batchId, stateOf(batchId, status));
+        await on.backdate(job.id);
+        await expect.poll(async () => (await on.row(batchId)).claimedAt >= claimedAt, { timeout: 20_000 }).toBe(true);
+        expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
+      }
+      await complete(store, job.id, batchId);
     });
 
     on.needs('raw')('ends with the store', async () => {

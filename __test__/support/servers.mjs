@@ -132,6 +132,64 @@ export async function startQuietableProxy(target) {
   };
 }
 
+/**
+ * A server that hands every connection on to another port, and can lose one reply: `loseReply()` ends the connection on which the next request that
+ * matches is made, once the server has answered it. Connections made after that are kept waiting until `resume()`.
+ */
+export async function startLossyProxy(target) {
+  let armed;
+  let waiting;
+  const handle = await startServer((client) => {
+    const upstream = connect(target);
+    let lost;
+    client.pause();
+    Promise.resolve(waiting?.promise).then(() => client.resume());
+    client.on('data', (data) => {
+      if (armed?.to.test(data.toString('latin1'))) {
+        lost = armed.lost;
+        armed = undefined;
+      }
+      upstream.write(data);
+    });
+    upstream.on('data', (data) => {
+      if (!lost) return client.write(data);
+      waiting = deferred();
+      client.destroy();
+      upstream.destroy();
+      return lost.resolve();
+    });
+    for (const [from, to] of [
+      [client, upstream],
+      [upstream, client],
+    ]) {
+      from.on('error', () => {});
+      from.on('close', () => to.destroy());
+    }
+  });
+  return {
+    port: handle.port,
+    /** Resolves once the reply is lost. */
+    loseReply(to = /^/) {
+      armed = { to, lost: deferred() };
+      return armed.lost.promise;
+    },
+    resume() {
+      waiting?.resolve();
+      waiting = undefined;
+    },
+    async close() {
+      this.resume();
+      await handle.close();
+    },
+  };
+}
+
+function deferred() {
+  let resolve;
+  const promise = new Promise((resolved) => (resolve = resolved));
+  return { promise, resolve };
+}
+
 async function listen(server, port = 0) {
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');

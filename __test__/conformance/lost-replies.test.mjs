@@ -1,0 +1,207 @@
+// What a call does whose reply is lost, while another process goes on with the same job: it is repeated only where that undoes nothing.
+
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { startLossyProxy } from '../support/servers.mjs';
+import { storeOn } from '../support/store.mjs';
+import { batchOf, claim, complete, jobOf, newId, onEveryDatabase, rejection, stateOf } from '../support/suite.mjs';
+
+/** The request that ends a transaction. */
+const COMMIT = /commit\0?$/;
+
+onEveryDatabase((on) => {
+  if (on.dialect === 'sqlite') {
+    test.skip(`exempt, ${on.database.name}: there is no network between a store and its file`);
+    return;
+  }
+
+  /** A store with one connection, whose replies can be lost. */
+  const openLossy = async () => {
+    const url = new URL(on.url);
+    const proxy = await startLossyProxy({ host: url.hostname, port: Number(url.port) || (on.mysqlFamily ? 3306 : 5432) });
+    onTestFinished(() => proxy.close());
+    url.hostname = '127.0.0.1';
+    url.port = String(proxy.port);
+    // What the store sends has to be readable.
+    url.search = '?sslmode=disable';
+    const store = storeOn(url.href, { pool: { max: 1 } });
+    onTestFinished(() => store.close());
+    return { proxy, store };
+  };
+
+  const saved = async (fields, batches = 2) => {
+    const job = jobOf(batches, fields);
+    await on.store.saveJobState(job);
+    return job;
+  };
+
+  /** Makes a call whose reply is lost, lets `meanwhile` happen, and gives what becomes of the call. */
+  const losing = async ({ proxy, to }, call, meanwhile) => {
+    const lost = proxy.loseReply(to);
+    const outcome = call().then(
+      (value) => ({ value }),
+      (error) => ({ error }),
+    );
+    await lost;
+    await meanwhile();
+    proxy.resume();
+    return outcome;
+  };
+
+  describe('saveJobState', () => {
+    test.each([2, 0])(
+      'of a distributed job of %d batches keeps the end of the job that another process found, and writes the rest',
+      async (batches) => {
+        const { store, proxy } = await openLossy();
+        const job = await saved({}, batches);
+        for (const { id } of job.batches) await complete(on.store, job.id, id);
+        // The statements are prepared, so that the next reply is that of the write.
+        await store.saveJobState(job);
+        const to = batches > 0 ? COMMIT : undefined;
+        const outcome = await losing(
+          { proxy, to },
+          () => store.saveJobState({ ...job, totalRecords: 77 }),
+          async () => expect(await on.store.tryFinalizeJob(job.id)).toBe(true),
+        );
+        expect(outcome).toEqual({ value: undefined });
+        expect(await on.store.getJobState(job.id)).toMatchObject({
+          status: 'COMPLETED',
+          completedAt: expect.any(Number),
+          totalRecords: 77,
+        });
+        expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
+      },
+    );
+
+    test('of a job that is not distributed is written again as it is', async () => {
+      const { store, proxy } = await openLossy();
+      const job = await saved({ distributed: undefined });
+      await store.saveJobState(job);
+      const outcome = await losing(
+        { proxy },
+        () => store.saveJobState(job),
+        () => on.store.saveJobState({ ...job, status: 'FAILED' }),
+      );
+      expect(outcome).toEqual({ value: undefined });
+      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'PROCESSING' });
+    });
+  });
+
+  describe('updateBatchState', () => {
+    test.each(['PENDING', 'PROCESSING', 'PAUSED'])(
+      'to %s of a batch with a row is not repeated: another worker may have it by now',
+      async (status) => {
+        const { store, proxy } = await openLossy();
+        const job = await saved();
+        const batchId = job.batches[0].id;
+        await store.updateBatchState(job.id, batchId, stateOf(batchId, status));
+        let held;
+        const outcome = await losing(
+          { proxy },
+          () => store.updateBatchState(job.id, batchId, stateOf(batchId, status)),
+          async () => {
+            await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PENDING'));
+            held = await claim(on.store, job.id, 'other');
+          },
+        );
+        expect(outcome.error).toMatchObject({ name: 'StateStoreError', code: 'CONNECTION_LOST', retryable: true });
+        expect(outcome.error.message).toContain(batchId);
+        expect(held.batchId).toBe(batchId);
+        expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status: 'PROCESSING', workerId: 'other' });
+      },
+    );
+
+    test('to a final state is repeated, and leaves a batch alone that another process finished', async () => {
+      const { store, proxy } = await openLossy();
+      const job = await saved();
+      const [first, second] = job.batches.map(({ id }) => id);
+      await store.updateBatchState(job.id, first, stateOf(first, 'PENDING'));
+      const update = (id) => () => store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', 10, 0));
+      expect(await losing({ proxy }, update(first), () => complete(on.store, job.id, first, 'FAILED'))).toEqual({ value: undefined });
+      expect(await losing({ proxy }, update(second), () => {})).toEqual({ value: undefined });
+      expect((await on.store.getJobState(job.id)).batches).toMatchObject([
+        { status: 'FAILED' },
+        { status: 'COMPLETED', processedCount: 10 },
+      ]);
+    });
+
+    test('of a batch that the store holds is repeated', async () => {
+      const { store, proxy } = await openLossy();
+      const job = await saved();
+      for (const status of ['PROCESSING', 'COMPLETED']) {
+        const { batchId } = await claim(store, job.id, 'w');
+        await store.updateBatchState(job.id, batchId, stateOf(batchId, 'PROCESSING', 1, 0));
+        const outcome = await losing(
+          { proxy },
+          () => store.updateBatchState(job.id, batchId, stateOf(batchId, status, 9, 1)),
+          () => {},
+        );
+        expect(outcome).toEqual({ value: undefined });
+        const { batches } = await on.store.getJobState(job.id);
+        expect(batches.find(({ id }) => id === batchId)).toMatchObject({ status, processedCount: 9, failedCount: 1 });
+      }
+    });
+
+    test('of a batch without a row, as the engine makes it, is repeated', async () => {
+      const { store, proxy } = await openLossy();
+      const id = newId();
+      const job = await saved({ id, distributed: undefined, batches: [batchOf(id, 0)] });
+      const batchId = job.batches[0].id;
+      await store.updateBatchState(job.id, batchId, stateOf(batchId, 'PENDING'));
+      for (const status of ['PROCESSING', 'COMPLETED']) {
+        const outcome = await losing(
+          { proxy },
+          () => store.updateBatchState(job.id, batchId, stateOf(batchId, status, 3, 0)),
+          () => {},
+        );
+        expect(outcome).toEqual({ value: undefined });
+        expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status, processedCount: 3 });
+      }
+    });
+  });
+
+  describe('releaseBatch', () => {
+    test('of a batch that the store holds is repeated, and leaves the claim of the next worker alone', async () => {
+      const { store, proxy } = await openLossy();
+      const job = await saved();
+      const first = await claim(store, job.id, 'w');
+      await store.releaseBatch(job.id, first.batchId, 'w');
+      const { batchId } = await claim(store, job.id, 'w');
+      const outcome = await losing(
+        { proxy },
+        () => store.releaseBatch(job.id, batchId, 'w'),
+        () => claim(on.store, job.id, 'w'),
+      );
+      expect(outcome).toEqual({ value: undefined });
+      expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status: 'PROCESSING', workerId: 'w' });
+    });
+
+    test('of a batch that the store did not claim is not repeated: a worker of the same name may have it by now', async () => {
+      const { store, proxy } = await openLossy();
+      const job = await saved();
+      const { batchId } = await claim(on.store, job.id, 'w');
+      await store.releaseBatch(job.id, batchId, 'other');
+      const other = await on.open();
+      const outcome = await losing(
+        { proxy },
+        () => store.releaseBatch(job.id, batchId, 'w'),
+        () => claim(other, job.id, 'w'),
+      );
+      expect(outcome.error).toMatchObject({ code: 'CONNECTION_LOST', retryable: true });
+      expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status: 'PROCESSING', workerId: 'w' });
+      await rejection(complete(on.store, job.id, batchId), 'LEASE_LOST');
+    });
+  });
+
+  test('tryFinalizeJob whose reply is lost rejects with CONNECTION_LOST, and the job is final', async () => {
+    const { store, proxy } = await openLossy();
+    const job = await saved();
+    for (const { id } of job.batches) await complete(on.store, job.id, id);
+    const outcome = await losing(
+      { proxy, to: COMMIT },
+      () => store.tryFinalizeJob(job.id),
+      () => {},
+    );
+    expect(outcome.error).toMatchObject({ code: 'CONNECTION_LOST' });
+    expect((await on.store.getJobState(job.id)).status).toBe('COMPLETED');
+  });
+});
