@@ -11,6 +11,7 @@ use napi::bindgen_prelude::{Function, PromiseRaw, Unknown, spawn};
 use napi::threadsafe_function::UnknownReturnValue;
 use napi::{Env, JsValue, ValueType};
 use napi_derive::napi;
+use tokio::sync::watch::Receiver;
 
 use crate::connection::{PasswordFunction, Settings};
 use crate::error::{Error, Result};
@@ -105,15 +106,27 @@ impl SqlxStateStore {
         })
     }
 
-    /// A call that may begin unless the store is closed, and that `close` waits for.
+    /// A call that may begin unless the store is closed, that waits for an `initialize` under way, and that `close` waits for.
     fn call<'env, F>(&self, env: &'env Env, prepare: impl FnOnce(Arc<Operations>) -> Prepared<'env, F>) -> Promise<'env>
+    where
+        F: Future<Output = Result<Reply>> + Send + 'static,
+    {
+        let initialization = self.operations.initialization.before_call();
+        self.call_after(env, initialization, prepare)
+    }
+
+    fn call_after<'env, F>(
+        &self,
+        env: &'env Env,
+        initialization: Option<Receiver<usize>>,
+        prepare: impl FnOnce(Arc<Operations>) -> Prepared<'env, F>,
+    ) -> Promise<'env>
     where
         F: Future<Output = Result<Reply>> + Send + 'static,
     {
         let call = caught(|| -> Prepared<'env, _> {
             let pass = self.operations.gate.enter()?;
             panics::due("arguments");
-            let initialization = self.operations.initialization.before_call();
             let future = prepare(self.operations.clone())?;
             Ok(async move {
                 panics::due("call");
@@ -131,7 +144,8 @@ impl SqlxStateStore {
 
     #[napi(catch_unwind)]
     pub fn initialize<'env>(&self, env: &'env Env) -> Promise<'env> {
-        self.call(env, |store| {
+        // Several may be under way at once: one waits for none of the others.
+        self.call_after(env, None, |store| {
             let initializing = store.initialization.begin();
             Ok(async move {
                 let initialized = store.initialize().await;
