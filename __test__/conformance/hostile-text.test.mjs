@@ -3,6 +3,7 @@
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { TABLES } from '../support/catalogue.mjs';
+import { drop } from '../support/databases.mjs';
 import { quote } from '../support/raw.mjs';
 import { batchOf, claim, collect, jobOf, newId, onEveryDatabase, recordOf, rejection, SqlxStateStore, stateOf } from '../support/suite.mjs';
 
@@ -105,7 +106,7 @@ onEveryDatabase((on) => {
     serverOnly('stays text in the name of the database, in a URL and in parts', async () => {
       const name = `${on.own.name}_'";--/*$1?:x \\\``;
       await on.query(`create database ${quoted(name)}`);
-      onTestFinished(() => on.query(`drop database ${quoted(name)}${on.dialect === 'postgres' ? ' with (force)' : ''}`));
+      onTestFinished(() => drop(on, on.dialect, name));
       const url = new URL(on.url);
       url.pathname = `/${encodeURIComponent(name)}`;
       const { hostname: host, port } = url;

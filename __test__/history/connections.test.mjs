@@ -23,13 +23,18 @@ onEveryDatabase((on) => {
         return threads.filter((thread) => thread.db === on.own.name).map(({ Id, Command }) => ({ id: Id, busy: Command !== 'Sleep' }));
       },
     };
+    // Says whether it ended the connection, and whether that was in the middle of something then, which may have changed since the list was read. MySQL
+    // does not say: there it is what the list said.
     const end = {
-      postgres: async (db, id) => (await db.query('select pg_terminate_backend(?) as "ended"', [id]))[0].ended,
-      mysql: (db, id) =>
+      async postgres(db, { id }) {
+        const sql = `select pg_terminate_backend(pid) as "ended", state <> 'idle' as "busy" from pg_stat_activity where pid = ?`;
+        return (await db.query(sql, [id]))[0] ?? { ended: false };
+      },
+      mysql: (db, { id, busy }) =>
         db.query(`kill ${Number(id)}`).then(
-          () => true,
+          () => ({ ended: true, busy }),
           (error) => {
-            if (/unknown thread/i.test(error.message)) return false;
+            if (/unknown thread/i.test(error.message)) return { ended: false };
             throw error;
           },
         ),
@@ -45,8 +50,9 @@ onEveryDatabase((on) => {
           await wait(20, 80);
           const open = (await list[protocol](killer)).filter(({ id }) => !spared.has(id));
           open.sort((a, b) => Number(b.busy) - Number(a.busy));
-          for (const { id, busy } of open.slice(0, 3)) {
-            if (!(await end[protocol](killer, id))) continue;
+          for (const connection of open.slice(0, 3)) {
+            const { ended, busy } = await end[protocol](killer, connection);
+            if (!ended) continue;
             fleet.counts.ended++;
             if (busy) fleet.counts.inUse++;
           }

@@ -191,7 +191,7 @@ class Fleet {
       runMs,
     };
     const child = spawn(process.execPath, [SCRIPT, JSON.stringify({ ...plan, ...how })], { stdio: ['ignore', 'ignore', 'pipe'] });
-    const member = { name, workerName, child, file, killed: false, errors: '' };
+    const member = { name, workerName, child, file, toBeKilled: false, killed: false, errors: '' };
     child.stderr.on('data', (text) => (member.errors += text));
     member.exited = this.#exit(member);
     this.running.add(member);
@@ -202,18 +202,22 @@ class Fleet {
   async #exit(member) {
     const [code, signal] = await once(member.child, 'exit');
     this.running.delete(member);
+    member.killed = member.toBeKilled && signal === 'SIGKILL';
+    // Only now: until it is gone it may make another call, which never returns either.
+    if (member.killed) this.interruptions.push({ process: member.name, at: now() });
     if (code === 0 || member.killed || this.#ending) return;
     this.crashes.push(`${member.name} ended with ${code ?? signal}: ${member.errors}`);
   }
 
-  /** Kills a process, and resolves once it is gone: with the calls that it had under way. */
+  /**
+   * Kills a process, and resolves once it is gone: with the calls that it had under way. It is `killed` then, unless it ended by itself before the
+   * signal came.
+   */
   async kill(member) {
-    // The exit may be known to the system and not yet here: then there was nothing to kill.
-    if (!this.running.has(member) || member.child.exitCode !== null) return [];
-    this.interruptions.push({ process: member.name, at: now() });
-    member.killed = true;
+    member.toBeKilled = true;
     member.child.kill('SIGKILL');
     await member.exited;
+    if (!member.killed) return [];
     return assemble(read(member.file)).filter(({ returned }) => returned === undefined);
   }
 

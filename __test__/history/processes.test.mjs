@@ -94,5 +94,21 @@ onEveryDatabase((on) => {
         (facts) => facts.kills >= 5 && facts.cut >= 3 && facts.reclaimed > 0,
       );
     });
+
+    // What the process begins between the kill and its end is under way at its end, and no call that hangs.
+    on.needs('shared')('by a signal that arrives late, as on a busy machine', long, async () => {
+      const fault = async (fleet) => {
+        let member;
+        while (!fleet.isDone && !(member = fleet.random())) await wait(20, 50);
+        if (!member) return;
+        const { child } = member;
+        child.kill = (signal) => setTimeout(() => Object.getPrototypeOf(child).kill.call(child, signal), 400);
+        fleet.counts.cut = (await fleet.kill(member)).length;
+      };
+      await expectCorrect(
+        () => observe({ ...targetOf(on), fault, batches: Math.ceil(60 * scale) }),
+        (facts) => facts.kills === 1 && facts.cut > 0,
+      );
+    });
   });
 });

@@ -25,7 +25,8 @@ describe.each(['postgres', 'mariadb'])('%s', (kind) => {
         while (!fleet.isDone && fleet.counts.restarts < 3 * scale) {
           await wait(300, 600);
           if (fleet.isDone) return;
-          await again(server, fleet.counts.restarts++ % 2 === 0 ? 0 : 2_000);
+          await again(server, fleet.counts.restarts % 2 === 0 ? 0 : 2_000);
+          fleet.counts.restarts++;
         }
       };
       const query = async (...args) => {

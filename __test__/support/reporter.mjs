@@ -24,7 +24,8 @@ export default class DatabaseReporter {
     // The setup failed, and no test ran.
     if (reason === 'failed' && counts.failed === 0) counts.failed = 1;
 
-    const lines = found.map(({ name, version }) => `${name} (${version}): ${ran.get(name)} tests ran`);
+    const label = ({ name, version }) => (name.endsWith(version) ? name : `${name} (${version})`);
+    const lines = found.map((database) => `${label(database)}: ${ran.get(database.name)} tests ran`);
     lines.push(`${counts.passed} passed, ${counts.failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ''}`);
     lines.push(missing.length ? `Missing: ${missing.map(({ name, reason }) => `${name} (${reason})`).join(', ')}` : 'Missing: no database');
     console.log(lines.join('\n'));

@@ -16,8 +16,8 @@ const SERVERS: [(&str, &str, &str); 3] = [
 struct TestDatabase {
     name: &'static str,
     url: String,
-    /// The server and what ends the database there; a file is removed.
-    remove: Option<(String, String)>,
+    /// The server and what ends the database there, one after the other; a file is removed.
+    remove: Option<(String, Vec<String>)>,
 }
 
 async fn execute(server: &str, statement: &str) -> sqlx::Result<()> {
@@ -54,11 +54,13 @@ impl TestDatabase {
         execute(server, &format!("create database {database}")).await?;
         let end = server.rfind('/').unwrap();
         let url = format!("{}/{database}", &server[..end]);
-        let force = if name == "postgres" { " with (force)" } else { "" };
+        let drop = format!("drop database {database}");
+        let disconnect = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'");
+        let remove = if name == "postgres" { vec![disconnect, drop] } else { vec![drop] };
         Ok(Self {
             name,
             url,
-            remove: Some((server.to_owned(), format!("drop database {database}{force}"))),
+            remove: Some((server.to_owned(), remove)),
         })
     }
 
@@ -69,7 +71,11 @@ impl TestDatabase {
 
     async fn remove(self) {
         match self.remove {
-            Some((server, statement)) => execute(&server, &statement).await.unwrap(),
+            Some((server, statements)) => {
+                for statement in statements {
+                    execute(&server, &statement).await.unwrap();
+                }
+            }
             None => {
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = std::fs::remove_file(format!("{}{suffix}", self.url.trim_start_matches("sqlite://")));
