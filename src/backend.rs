@@ -15,6 +15,7 @@ use crate::model::{
     RecordPage, RecordSlices, RecordStatus, Reservation,
 };
 
+mod errors;
 mod file_in_use;
 mod login;
 mod mysql;

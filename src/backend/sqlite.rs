@@ -12,10 +12,11 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
 
+use super::errors::{self, Explained, unreadable};
 use super::file_in_use::FileInUse;
 use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
 use super::tables::Catalogue;
 use super::tls::Certificates;
 use super::{
@@ -38,35 +39,8 @@ const READERS: u32 = 4;
 const BUSY_SHARE: u32 = 15;
 
 impl Dialect for sqlx::Sqlite {
-    fn explain(error: &dyn DatabaseError) -> Error {
-        let message = error.message();
-        let extended: i32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
-        // The low byte of an extended result code is the primary one (sqlite.org/rescode.html).
-        match extended & 0xff {
-            5 | 6 | 15 => {
-                Error::new(Code::Timeout, format!("another connection holds the file: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            8 => Error::new(Code::ConnectionFailed, format!("the file accepts no writes: {message}")),
-            10 | 13 => Error::internal(format!("the disk failed, or is full: {message}")).repeatable(Repeatable::ByCaller),
-            11 | 26 => Error::new(
-                Code::ConnectionFailed,
-                format!("the file is not a sound SQLite database: {message}"),
-            )
-            .repeatable(Repeatable::Never),
-            14 => Error::new(Code::ConnectionFailed, format!("the file can't be opened: {message}")).repeatable(Repeatable::Never),
-            18 => Error::new(Code::ValueTooLong, message),
-            19 => Error::new(Code::Constraint, message),
-            1 if message.contains("ON CONFLICT clause does not match") => Error::new(
-                Code::TablesMissing,
-                format!("an index of the tables is missing: {message}: call initialize() first"),
-            ),
-            1 if message.contains("no such table") => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
-            1 if message.contains("no such column") || message.contains("has no column") => Error::new(
-                Code::TablesIncompatible,
-                format!("the tables are not the ones that this store knows: {message}"),
-            ),
-            _ => Error::internal(format!("the database refused a statement: {message}")),
-        }
+    fn explain(error: &dyn DatabaseError) -> Explained {
+        errors::sqlite::explain(error)
     }
 
     fn log_in(options: SqliteConnectOptions, _: Option<&Secret>, _: &Certificates) -> SqliteConnectOptions {
@@ -225,7 +199,7 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     .bind(job_id);
     run!(session, query, fetch_all)?
         .iter()
-        .map(|row| batch_row(row).map_err(unreadable))
+        .map(|row| batch_row(row).map_err(unreadable("batchactions_batches", row)))
         .collect()
 }
 
@@ -296,7 +270,7 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
 async fn read_records<'q>(session: &mut Conn, query: Query<'q, sqlx::Sqlite, SqliteArguments<'q>>) -> Result<RecordSlices> {
     let mut slices = RecordSlices::default();
     for row in run!(session, query, fetch_all)? {
-        push_record(&mut slices, &row).map_err(unreadable)?;
+        push_record(&mut slices, &row).map_err(unreadable("batchactions_records", &row))?;
     }
     Ok(slices)
 }
@@ -446,8 +420,8 @@ impl Backend for Sqlite {
             return Ok(None);
         };
         Ok(Some(StoredJob {
-            row: job_row(&row).map_err(unreadable)?,
-            batches: json_text(&row, 7).map_err(unreadable)?,
+            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
+            batches: json_text(&row, 7).map_err(unreadable("batchactions_jobs", &row))?,
         }))
     }
 
@@ -536,7 +510,7 @@ impl Backend for Sqlite {
         .bind(filter.limit);
         run!(&mut session, query, fetch_all)?
             .iter()
-            .map(|row| job_row(row).map_err(unreadable))
+            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
             .collect()
     }
 
@@ -972,16 +946,16 @@ impl Transaction for SqliteTransaction {
         )
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
-        row.map(|row| {
+        let locked = |row: &SqliteRow| {
             Ok(LockedJob {
                 status: row.try_get(0)?,
                 distributed: row.try_get(1)?,
-                batches: json_text(&row, 2)?,
+                batches: json_text(row, 2)?,
                 now: row.try_get(3)?,
             })
-        })
-        .transpose()
-        .map_err(unreadable)
+        };
+        row.map(|row| locked(&row).map_err(unreadable("batchactions_jobs", &row)))
+            .transpose()
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
