@@ -206,6 +206,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(8);
 /// A server that starts again is noticed within this time; many callers that wait for it ask it a few times a second each.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// Two that make the same thing at the same time are done after a few attempts; where they are not, something else has its name.
+const MOST_RACES: u32 = 12;
+
 /// The one retry loop, and how long it goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -222,12 +225,17 @@ impl Retry {
     {
         let began = tokio::time::Instant::now();
         let mut longest = FIRST_PAUSE;
+        let mut races = 0;
         loop {
             let error = match attempt().await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             let again = match error.repeatable {
+                Repeatable::RolledBack if error.code == Code::Constraint => {
+                    races += 1;
+                    races < MOST_RACES
+                }
                 Repeatable::RolledBack => true,
                 // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
                 Repeatable::Unknown => how == Repeat::Alone || how == Repeat::Idempotent && error.code == Code::ConnectionLost,

@@ -721,6 +721,7 @@ impl Operations {
             batch_id,
             record,
             token,
+            file: self.backend.file(),
         })
     }
 
@@ -762,6 +763,7 @@ impl Operations {
                 batch_id: batch_id.clone(),
                 record,
                 token: None,
+                file: None,
             });
         }
         self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await?;

@@ -41,11 +41,6 @@ pub trait Dialect: Database {
         None
     }
 
-    /// The options of a connection that only reads, where one that writes can't be made and this one may.
-    fn read_only(_options: &<Self::Connection as Connection>::Options) -> Option<<Self::Connection as Connection>::Options> {
-        None
-    }
-
     /// The options of a connection with what may be another for each: the password, and the certificates.
     fn log_in(
         options: <Self::Connection as Connection>::Options,
@@ -166,6 +161,8 @@ impl PoolRules {
 /// A pool that is filled as it is used.
 pub struct Connections<DB: Dialect> {
     options: <DB::Connection as Connection>::Options,
+    /// Those of a connection that only reads, for where one that writes can't be made.
+    reading: Option<<DB::Connection as Connection>::Options>,
     settings: Settings,
     logins: Logins,
     /// `settings.place()`, for the messages of every session.
@@ -219,6 +216,7 @@ impl<DB: Dialect> Connections<DB> {
         let place: Arc<str> = settings.place().into();
         Self {
             options,
+            reading: None,
             // The password is the logins' alone, which let go of it.
             settings: Settings {
                 password: None,
@@ -233,6 +231,11 @@ impl<DB: Dialect> Connections<DB> {
             failure: Mutex::default(),
             shelf: Arc::new(shelf),
         }
+    }
+
+    pub fn or_only_reading(mut self, options: Option<<DB::Connection as Connection>::Options>) -> Self {
+        self.reading = options;
+        self
     }
 
     pub async fn acquire(&self) -> Result<Session<DB>> {
@@ -368,13 +371,9 @@ impl<DB: Dialect> Connections<DB> {
                 outcome => return outcome,
             }
         }
-        let options = options(given.cloned());
-        match self.open(options.clone()).await {
-            Err(error) if error.code == Code::PermissionDenied => match DB::read_only(&options) {
-                Some(reading) => self.open(reading).await,
-                None => Err(error),
-            },
-            outcome => outcome,
+        match (self.open(options(given.cloned())).await, &self.reading) {
+            (Err(error), Some(reading)) if error.code == Code::PermissionDenied => self.open(reading.clone()).await,
+            (outcome, _) => outcome,
         }
     }
 
