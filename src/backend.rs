@@ -25,6 +25,7 @@ mod rows;
 mod session;
 mod sqlite;
 mod sqlite_file;
+mod sqlite_leftovers;
 mod tables;
 mod tls;
 

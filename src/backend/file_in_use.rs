@@ -57,6 +57,11 @@ impl FileInUse {
         }
     }
 
+    /// Whether a store of this process uses the file.
+    pub fn is_used(key: FileKey) -> bool {
+        key.is_some_and(|key| lock(&IN_USE).contains_key(&key))
+    }
+
     pub fn is_of(&self, key: FileKey) -> bool {
         key.is_none_or(|key| key == self.key)
     }

@@ -601,7 +601,10 @@ impl<DB: Dialect> Session<DB> {
     fn failed(&mut self, error: sqlx::Error, text: &str) -> Error {
         match &error {
             sqlx::Error::Database(database) => {
-                let Explained { error, fate } = DB::explain(&**database);
+                let Explained { mut error, fate } = DB::explain(&**database);
+                if matches!(error.code, Code::PermissionDenied | Code::DatabaseError) {
+                    error.message = format!("{}: {}", self.place, error.message);
+                }
                 // The answer has come, so the connection is in order, unless the answer was that it ends or is of no use.
                 self.in_doubt = fate != Fate::Kept;
                 match fate {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::file_in_use::{FileInUse, FileKey, key_of};
 use super::once::Once;
 use super::session::{Connections, Session};
+use super::sqlite_leftovers::Leftovers;
 use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
 
 type Pool = Connections<sqlx::Sqlite>;
@@ -135,7 +136,13 @@ impl Opened {
         let begin = || async {
             let before = lock(&self.before).take();
             if let Some(before) = before {
+                // Where another store of this process was quicker, what is there now is the new file's.
+                let is_new = key_of(path).is_ok_and(FileInUse::is_used);
+                let leftovers = if is_new { None } else { Some(Leftovers::of(path)) };
                 before.close().await;
+                if let Some(leftovers) = leftovers {
+                    leftovers.remove(path)?;
+                }
             }
             FileInUse::begin(path).await.map_err(|error| match error {
                 Ok(error) => error,
