@@ -16,6 +16,7 @@ use crate::model::{
 };
 use crate::order::Gate;
 
+mod errors;
 mod file_in_use;
 mod login;
 mod mysql;
@@ -24,6 +25,8 @@ mod postgres;
 mod rows;
 mod session;
 mod sqlite;
+mod sqlite_file;
+mod sqlite_leftovers;
 mod tables;
 mod tls;
 
@@ -137,6 +140,8 @@ pub struct RecordWrite {
     pub record: Record,
     /// The token that the batch must still have.
     pub token: Option<i32>,
+    /// `Backend::file` when the record was queued; it is not written into another file. `None`: into any.
+    pub file: Option<u64>,
 }
 
 /// Operations that are one transaction each.
@@ -149,6 +154,12 @@ pub trait Backend: Send + Sync {
 
     /// Ends the connections once the operations under way are done.
     async fn close(&self);
+
+    /// Which file the database is in, where its path may come to hold another: a number that changes then. What was queued before belongs to the file
+    /// of that time.
+    fn file(&self) -> Option<u64> {
+        None
+    }
 
     /// Begins a transaction. Dropped without `commit`, it is rolled back.
     async fn begin(&self) -> Result<Box<dyn Transaction>>;

@@ -22,8 +22,12 @@ pub enum Code {
     ConnectionFailed,
     /// The connection ended in the middle of a call.
     ConnectionLost,
-    /// A connection, a lock or a statement took longer than it may.
+    /// The wait for a connection of the pool, or a statement, took longer than it may.
     Timeout,
+    /// Another transaction was in the way: a deadlock, a serialization failure, or a lock that was not had in time.
+    Conflict,
+    /// The database user lacks a right, or the database or its file may only be read.
+    PermissionDenied,
     /// The tables do not exist.
     TablesMissing,
     /// The tables exist, and are not the ones that we know.
@@ -36,7 +40,7 @@ pub enum Code {
     LeaseLost,
     /// The store has been closed.
     Closed,
-    /// The server refused for a reason of its own.
+    /// The server refused for a reason of its own: a full disk, say.
     DatabaseError,
     /// A defect of this package.
     Internal,
@@ -51,6 +55,8 @@ impl Code {
             Code::ConnectionFailed => "CONNECTION_FAILED",
             Code::ConnectionLost => "CONNECTION_LOST",
             Code::Timeout => "TIMEOUT",
+            Code::Conflict => "CONFLICT",
+            Code::PermissionDenied => "PERMISSION_DENIED",
             Code::TablesMissing => "TABLES_MISSING",
             Code::TablesIncompatible => "TABLES_INCOMPATIBLE",
             Code::ValueTooLong => "VALUE_TOO_LONG",
@@ -70,6 +76,8 @@ pub enum Repeatable {
     RolledBack,
     /// It may have taken effect: only what is idempotent may be repeated blindly.
     Unknown,
+    /// The server has no connection left for this store, which waits for one of its own instead.
+    NoConnectionLeft,
     /// The same call may succeed later; whether and when to make it is for the caller to say.
     ByCaller,
     /// The same call fails the same way.
@@ -101,6 +109,7 @@ impl Error {
         let repeatable = match code {
             Code::ConnectionFailed => Repeatable::ByCaller,
             Code::ConnectionLost | Code::Timeout => Repeatable::Unknown,
+            Code::Conflict => Repeatable::RolledBack,
             _ => Repeatable::Never,
         };
         Self {
@@ -193,43 +202,52 @@ pub enum Repeat {
     Alone,
 }
 
-const ATTEMPTS: u32 = 12;
-const FIRST_PAUSE: Duration = Duration::from_millis(4);
+const FIRST_PAUSE: Duration = Duration::from_millis(8);
+/// A server that starts again is noticed within this time; many callers that wait for it ask it a few times a second each.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Two that make the same thing at the same time are done after a few attempts; where they are not, something else has its name.
+const MOST_RACES: u32 = 12;
 
 /// The one retry loop, and how long it goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// No attempt begins after so long: what a single statement may take, so that repeating never makes a call hang for much longer.
+    /// No attempt begins after this time, which is what a single statement may take. So a call takes at most twice as long as a statement may.
     pub patience: Duration,
 }
 
 impl Retry {
-    /// Deadlocks, serialization failures, lock wait timeouts and SQLite's busy, and lost connections where `repeat`
-    /// allows it. Bounded, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+    /// Repeats what is transient: conflicts, servers that start, end or accept no writes, and lost connections where `repeat` allows it. Bounded in
+    /// time and not in number, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
     pub async fn run<T, F>(self, how: Repeat, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let began = std::time::Instant::now();
-        let mut made = 1;
+        let began = tokio::time::Instant::now();
+        let mut longest = FIRST_PAUSE;
+        let mut races = 0;
         loop {
             let error = match attempt().await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             let again = match error.repeatable {
+                Repeatable::RolledBack if error.code == Code::Constraint => {
+                    races += 1;
+                    races < MOST_RACES
+                }
                 Repeatable::RolledBack => true,
                 // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
                 Repeatable::Unknown => how == Repeat::Alone || how == Repeat::Idempotent && error.code == Code::ConnectionLost,
-                Repeatable::ByCaller => how == Repeat::Alone,
+                Repeatable::ByCaller | Repeatable::NoConnectionLeft => how == Repeat::Alone,
                 Repeatable::Never => false,
             };
-            if !again || (made >= ATTEMPTS && how != Repeat::Alone) || began.elapsed() >= self.patience {
+            let pause = jittered(longest);
+            if !again || began.elapsed() + pause >= self.patience {
                 return Err(error);
             }
-            tokio::time::sleep(jittered(FIRST_PAUSE.saturating_mul(1 << made.min(16)).min(LONGEST_PAUSE))).await;
-            made += 1;
+            tokio::time::sleep(pause).await;
+            longest = (longest * 2).min(LONGEST_PAUSE);
         }
     }
 }
@@ -246,10 +264,11 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    async fn attempts_made(how: Repeat, error: Error) -> u32 {
+    /// How often a call that always fails is made within this time.
+    async fn attempts_made(how: Repeat, error: Error, patience_ms: u64) -> u32 {
         let made = Cell::new(0);
         let retry = Retry {
-            patience: Duration::from_secs(30),
+            patience: Duration::from_millis(patience_ms),
         };
         let result: Result<()> = retry
             .run(how, || {
@@ -262,11 +281,28 @@ mod tests {
         made.get()
     }
 
+    fn lost() -> Error {
+        Error::new(Code::ConnectionLost, "gone")
+    }
+
     #[tokio::test]
-    async fn what_rolled_back_is_repeated_and_bounded() {
-        let deadlock = Error::new(Code::Timeout, "deadlock").repeatable(Repeatable::RolledBack);
-        assert_eq!(attempts_made(Repeat::RolledBackOnly, deadlock.clone()).await, ATTEMPTS);
-        assert_eq!(attempts_made(Repeat::Idempotent, deadlock).await, ATTEMPTS);
+    async fn what_is_transient_is_repeated_until_it_succeeds_or_the_time_is_over() {
+        for (how, error) in [
+            (Repeat::RolledBackOnly, Error::new(Code::Conflict, "deadlock")),
+            (Repeat::Idempotent, Error::new(Code::Conflict, "deadlock")),
+            (Repeat::Idempotent, lost()),
+        ] {
+            let began = tokio::time::Instant::now();
+            let retry = Retry {
+                patience: Duration::from_secs(30),
+            };
+            let back = || began.elapsed() >= Duration::from_millis(1_500);
+            let attempt = || {
+                let outcome = if back() { Ok(()) } else { Err(error.clone()) };
+                async move { outcome }
+            };
+            assert_eq!(retry.run(how, attempt).await, Ok(()));
+        }
     }
 
     #[tokio::test]
@@ -280,7 +316,7 @@ mod tests {
                 made.set(made.get() + 1);
                 async {
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    Err(Error::new(Code::Timeout, "lock wait").repeatable(Repeatable::RolledBack))
+                    Err(Error::new(Code::Conflict, "lock wait"))
                 }
             })
             .await;
@@ -290,9 +326,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_connection_is_repeated_only_where_that_is_idempotent() {
-        let lost = Error::new(Code::ConnectionLost, "gone");
-        assert_eq!(attempts_made(Repeat::RolledBackOnly, lost.clone()).await, 1);
-        assert_eq!(attempts_made(Repeat::Idempotent, lost).await, ATTEMPTS);
+        assert_eq!(attempts_made(Repeat::RolledBackOnly, lost(), 300).await, 1);
+        assert!(attempts_made(Repeat::Idempotent, lost(), 300).await > 1);
     }
 
     #[tokio::test]
@@ -300,32 +335,21 @@ mod tests {
         for error in [
             Error::new(Code::Timeout, "slow"),
             Error::new(Code::ConnectionFailed, "no"),
+            Error::new(Code::DatabaseError, "full").repeatable(Repeatable::ByCaller),
             Error::invalid("bad"),
         ] {
-            assert_eq!(attempts_made(Repeat::Idempotent, error).await, 1);
+            assert_eq!(attempts_made(Repeat::Idempotent, error, 300).await, 1);
         }
     }
 
     #[tokio::test]
     async fn where_there_is_no_caller_all_that_may_succeed_is_repeated_for_as_long_as_it_may_take() {
-        let retry = Retry {
-            patience: Duration::from_millis(400),
-        };
         for (error, again) in [
             (Error::new(Code::ConnectionFailed, "no"), true),
             (Error::new(Code::Timeout, "slow"), true),
             (Error::invalid("bad"), false),
         ] {
-            let made = Cell::new(0);
-            let result: Result<()> = retry
-                .run(Repeat::Alone, || {
-                    made.set(made.get() + 1);
-                    let error = error.clone();
-                    async move { Err(error) }
-                })
-                .await;
-            assert_eq!(result.unwrap_err().code, error.code);
-            assert_eq!(made.get() > 1, again, "{error}");
+            assert_eq!(attempts_made(Repeat::Alone, error, 400).await > 1, again);
         }
     }
 

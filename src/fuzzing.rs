@@ -211,6 +211,7 @@ fn check_parts(records: Vec<Record>) {
         batch_id: "b".to_owned(),
         record,
         token: None,
+        file: None,
     };
     let writes: Vec<RecordWrite> = records.into_iter().map(write).collect();
     let writes: Vec<&RecordWrite> = writes.iter().collect();

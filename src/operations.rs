@@ -578,11 +578,11 @@ impl Operations {
             // Counted from the first look that met it: before, the call may have waited for a connection.
             if found_locked.get_or_insert_with(Instant::now).elapsed() >= CLAIM_PATIENCE {
                 return Err(Error::new(
-                    Code::Timeout,
+                    Code::Conflict,
                     format!(
-                        "nothing could be claimed for {} ms: other transactions had what is PENDING of job {} locked; try again",
-                        CLAIM_PATIENCE.as_millis(),
-                        Quoted(job_id)
+                        "no batch of job {} could be claimed within {} ms: all its PENDING batches are locked by other transactions; claim again",
+                        Quoted(job_id),
+                        CLAIM_PATIENCE.as_millis()
                     ),
                 )
                 .repeatable(Repeatable::ByCaller));
@@ -857,6 +857,7 @@ impl Operations {
             batch_id,
             record,
             token,
+            file: self.backend.file(),
         })
     }
 
@@ -898,6 +899,7 @@ impl Operations {
                 batch_id: batch_id.clone(),
                 record,
                 token: None,
+                file: None,
             });
         }
         self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await?;
@@ -1021,10 +1023,9 @@ async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, 
                 // What was in the way is gone: its job was being deleted.
                 (None, None) => {
                     return Err(Error::new(
-                        Code::Timeout,
+                        Code::Conflict,
                         format!("job {} was being deleted while it was stored", Quoted(job_id)),
-                    )
-                    .repeatable(Repeatable::RolledBack));
+                    ));
                 }
             };
             return Err(taken(job_id, batch.index, &batch.id, &why));

@@ -653,7 +653,7 @@ impl RecordWriter {
         let results = match self.write(writes).await {
             Ok(results) => results,
             // A record that somebody has locked must not fail those of other batches.
-            Err(error) if error.code == Code::Timeout && by_batch(writes).count() > 1 => {
+            Err(error) if matches!(error.code, Code::Timeout | Code::Conflict) && by_batch(writes).count() > 1 => {
                 let tasks: Vec<_> = by_batch(writes)
                     .map(|part| {
                         let (writer, part, count) = (self.clone(), part.to_vec(), part.len());

@@ -101,7 +101,7 @@ onEveryDatabase((on) => {
       const first = store.saveProcessedRecord(free, 'b', recordOf(0));
       const stuck = store.saveProcessedRecord(locked, 'b', recordOf(0));
       const beside = store.saveProcessedRecord(free, 'b', recordOf(1));
-      const error = await rejection(stuck, 'TIMEOUT');
+      const error = await rejection(stuck, 'CONFLICT');
       expect(error.retryable).toBe(true);
       await Promise.all([first, beside]);
       await other.query('rollback');

@@ -26,6 +26,8 @@ export async function createOwnDatabase(kind, adminUrl) {
   }
   const named = (user) => (isPostgres ? `"${user}"` : `'${user}'@'%'`);
   return {
+    /** The URL by which the server's administrator comes in. */
+    url,
     query: admin.query,
 
     /** The URL by which a user comes in. */

@@ -158,7 +158,7 @@ function postgresFolders() {
  * @param {'postgres' | 'mariadb' | 'mysql'} kind
  * @param {{ tls?: { ca: string, cert: string, key: string } }} [settings] `tls`: the certificates that it encrypts with, as PEM; without it, it
  *   offers no encryption.
- * @returns {Promise<{ url: string, setTls(tls: object): Promise<void>, restart(downMs?: number): Promise<void>, crash(downMs?: number): Promise<void>,
+ * @returns {Promise<{ url: string, setTls(tls: object): Promise<void>, stop(): Promise<void>, start(): Promise<void>, restart(downMs?: number): Promise<void>, crash(downMs?: number): Promise<void>,
  *   end(): Promise<void> }>} `restart` ends it in order (each time in the next of the ways that it has), `crash` kills its main process; both start it
  *   again after `downMs`, and resolve once it answers. `setTls` gives it other certificates as it runs.
  */
@@ -243,6 +243,9 @@ export async function startOwnServer(kind, { tls } = {}) {
       await sleep(downMs);
       await up();
     },
+    /** Ends it in order; `start` starts it again, with what it had. */
+    stop: () => down(orderly[0]),
+    start: up,
     async crash(downMs = 0) {
       await down('SIGKILL');
       await sleep(downMs);

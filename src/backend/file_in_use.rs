@@ -8,33 +8,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::error::{Code, Error, Quoted, Result, lock};
+use crate::error::{Code, Error, Quoted, lock};
 
-/// Device and inode.
-type FileKey = (u64, u64);
+/// Device and inode; `None` where the system has none.
+pub type FileKey = Option<(u64, u64)>;
 
 /// Files that stores of this process use, and how many do. While there is one, descriptors of the file may be ours.
-static IN_USE: LazyLock<Mutex<HashMap<FileKey, usize>>> = LazyLock::new(Mutex::default);
+static IN_USE: LazyLock<Mutex<HashMap<(u64, u64), usize>>> = LazyLock::new(Mutex::default);
 
 /// How long a descriptor may linger: a connection that was just closed, or somebody's short look at the file.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A store's use of a file.
 pub struct FileInUse {
-    key: FileKey,
+    key: (u64, u64),
     ended: AtomicBool,
 }
 
 impl FileInUse {
-    /// Waits a moment for other descriptors to go, and refuses the file where they stay. `None` where that can't be told.
-    pub async fn begin(file: &Path) -> Result<Option<Self>> {
+    /// Waits a moment for other descriptors to go, and refuses the file where they stay, or where it can't be looked at. `None` where files can't be
+    /// told apart.
+    pub async fn begin(file: &Path) -> std::result::Result<Option<Self>, std::result::Result<Error, std::io::Error>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             {
                 // Under the lock, for closing a descriptor here would drop the locks of a store that has the file open meanwhile.
                 let mut in_use = lock(&IN_USE);
-                // An empty file is a new database to SQLite. Where it can't be made, SQLite says why.
-                let Some(key) = key_of_new_or_old(file) else { return Ok(None) };
+                let Some(key) = key_of(file).map_err(Err)? else { return Ok(None) };
                 if in_use.contains_key(&key) || !is_open(key) {
                     *in_use.entry(key).or_default() += 1;
                     return Ok(Some(Self {
@@ -44,17 +44,26 @@ impl FileInUse {
                 }
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(
+                return Err(Ok(Error::new(
                     Code::ConnectionFailed,
                     format!(
                         "another SQLite library in this process has the file {} open, Sequelize's perhaps, and two in one process can destroy \
                          the data: close the other connection first, or give the store a file of its own",
                         Quoted(&file.to_string_lossy())
                     ),
-                ));
+                )));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Whether a store of this process uses the file.
+    pub fn is_used(key: FileKey) -> bool {
+        key.is_some_and(|key| lock(&IN_USE).contains_key(&key))
+    }
+
+    pub fn is_of(&self, key: FileKey) -> bool {
+        key.is_none_or(|key| key == self.key)
     }
 
     pub fn end(&self) {
@@ -77,23 +86,30 @@ impl Drop for FileInUse {
     }
 }
 
-#[cfg(target_os = "linux")]
-fn key_of_new_or_old(file: &Path) -> Option<FileKey> {
+/// The file that a path holds. Fails where it holds none, or a folder.
+#[cfg(unix)]
+pub fn key_of(file: &Path) -> std::io::Result<FileKey> {
     use std::os::unix::fs::MetadataExt;
 
-    if !file.exists() {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(file)
-            .ok()?;
+    let metadata = found(file)?;
+    Ok(Some((metadata.dev(), metadata.ino())))
+}
+
+#[cfg(not(unix))]
+pub fn key_of(file: &Path) -> std::io::Result<FileKey> {
+    found(file).map(|_| None)
+}
+
+fn found(file: &Path) -> std::io::Result<std::fs::Metadata> {
+    let metadata = std::fs::metadata(file)?;
+    if metadata.is_dir() {
+        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a directory"));
     }
-    std::fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    Ok(metadata)
 }
 
 #[cfg(target_os = "linux")]
-fn is_open(key: FileKey) -> bool {
+fn is_open(key: (u64, u64)) -> bool {
     use std::os::unix::fs::MetadataExt;
 
     let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else {
@@ -105,12 +121,7 @@ fn is_open(key: FileKey) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn key_of_new_or_old(_: &Path) -> Option<FileKey> {
-    None
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_open(_: FileKey) -> bool {
+fn is_open(_: (u64, u64)) -> bool {
     false
 }
 
@@ -122,7 +133,7 @@ mod tests {
     async fn a_file_that_another_descriptor_has_open_is_refused_until_it_is_closed() {
         let file = std::env::temp_dir().join(format!("batchactions-in-use-{}.db", std::process::id()));
         let other = std::fs::File::create(&file).unwrap();
-        let refused = FileInUse::begin(&file).await.err().unwrap();
+        let refused = FileInUse::begin(&file).await.err().unwrap().unwrap();
         assert_eq!(refused.code, Code::ConnectionFailed);
         drop(other);
         let first = FileInUse::begin(&file).await.unwrap().unwrap();

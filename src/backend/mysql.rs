@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 
+use super::errors::{self, Explained, unreadable};
 use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
 use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
@@ -21,7 +22,7 @@ use super::{
     SavedJob, StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings, SslMode};
-use crate::error::{Code, Error, Quoted, Repeatable, Result};
+use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation, UnorderedRecords,
@@ -38,60 +39,12 @@ const NO_IDS_LEFT: &str = "no id is left for new records: the column id of batch
 const LOCK_WAIT_SHARE: u32 = 15;
 
 impl Dialect for sqlx::MySql {
-    fn explain(error: &dyn DatabaseError) -> Error {
-        let message = error.message();
-        let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
-        match number {
-            // Deadlock, lock wait timeout, and MariaDB's refusal to change a row that has changed since it was read.
-            1213 | 1205 | 1020 => {
-                Error::new(Code::Timeout, format!("another transaction was in the way: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            1317 | 1969 | 3024 => {
-                Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller)
-            }
-            1044 | 1045 | 1049 | 1698 => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::Never),
-            1040 | 1203 => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
-            // An answer of this kind stands in place of success.
-            1053 | 1927 | 4031 => {
-                Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            // Demoted, perhaps: the next connection may reach the one that does.
-            1290 | 1792 | 1836 => {
-                Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            // Somebody else makes the tables at the same time.
-            1050 | 1061 => Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack),
-            1176 => Error::new(
-                Code::TablesMissing,
-                format!("an index of the tables is missing: {message}: call initialize() first"),
-            ),
-            1461 => Error::internal(format!(
-                "the server keeps too many prepared statements (lower statementCache): {message}"
-            ))
-            .repeatable(Repeatable::ByCaller),
-            1665 => Error::new(
-                Code::UnsupportedDatabase,
-                format!("the server's binlog_format must be ROW or MIXED, for transactions are READ COMMITTED here: {message}"),
-            ),
-            1146 => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
-            1054 => Error::new(
-                Code::TablesIncompatible,
-                format!("the tables are not the ones that this store knows: {message}"),
-            ),
-            1142 | 1143 | 1227 => {
-                Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
-            }
-            1153 => Error::new(Code::ValueTooLong, format!("{message}: raise the server's max_allowed_packet")),
-            1406 | 3150 | 3151 => Error::new(Code::ValueTooLong, message),
-            1062 | 1048 | 1451 | 1452 | 3819 => Error::new(Code::Constraint, message),
-            1267 | 1270 | 1271 => Error::invalid(format!(
-                "a value holds a character that the tables' character set can't store (convert them to utf8mb4): {message}"
-            )),
-            1366 | 3854 | 3988 | 3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
-            167 | 1467 => Error::new(Code::DatabaseError, NO_IDS_LEFT),
-            1021 | 1041 | 1114 => Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller),
-            _ => Error::internal(format!("the database refused a statement: {message}")),
-        }
+    fn explain(error: &dyn DatabaseError) -> Explained {
+        errors::mysql::explain(error)
+    }
+
+    fn has_no_connection_left(error: &dyn DatabaseError) -> bool {
+        errors::mysql::has_no_connection_left(error)
     }
 
     fn log_in(mut options: MySqlConnectOptions, password: Option<&Secret>, certificates: &Certificates) -> MySqlConnectOptions {
@@ -306,7 +259,7 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     .bind(job_id);
     run!(session, query, fetch_all)?
         .iter()
-        .map(|row| batch_row(row).map_err(unreadable))
+        .map(|row| batch_row(row).map_err(unreadable("batchactions_batches", row)))
         .collect()
 }
 
@@ -742,8 +695,8 @@ impl Backend for MySql {
             return Ok(None);
         };
         Ok(Some(StoredJob {
-            row: job_row(&row).map_err(unreadable)?,
-            batches: text(&row, 7).map_err(unreadable)?.to_owned(),
+            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
+            batches: text(&row, 7).map_err(unreadable("batchactions_jobs", &row))?.to_owned(),
         }))
     }
 
@@ -861,7 +814,7 @@ impl Backend for MySql {
         .bind(filter.limit);
         run!(&mut session, query, fetch_all)?
             .iter()
-            .map(|row| job_row(row).map_err(unreadable))
+            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
             .collect()
     }
 

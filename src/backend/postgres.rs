@@ -11,8 +11,9 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
+use super::errors::{self, Explained, unreadable};
 use super::rows::{STATEMENT_BYTES, by_bytes};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
 use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
@@ -20,7 +21,7 @@ use super::{
     SavedJob, StoredJob, Transaction,
 };
 use crate::connection::{Secret, Settings, SslMode};
-use crate::error::{Code, Error, Repeatable, Result, lock};
+use crate::error::{Code, Error, Result, lock};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
@@ -31,6 +32,9 @@ pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.
 
 /// The key of the advisory lock under which tables are made: an arbitrary number of our own.
 const INITIALIZE_LOCK: i64 = 0x6261_7463_6861_6374;
+
+/// A statement that waits for a lock is given up and made again so many times within the time that it may take.
+const LOCK_WAIT_SHARE: u32 = 15;
 
 /// Rows in one bulk statement: large enough to be fast, small enough to keep one message small.
 const ROWS_PER_STATEMENT: usize = 1_000;
@@ -45,63 +49,12 @@ const UNCOPIED_JOBS: usize = 1_000;
 const COPY_SLICE: usize = 64 << 10;
 
 impl Dialect for sqlx::Postgres {
-    fn explain(error: &dyn DatabaseError) -> Error {
-        let message = error.message();
-        let code = error.code().unwrap_or_default();
-        match &*code {
-            "40001" | "40P01" | "55P03" => {
-                Error::new(Code::Timeout, format!("another transaction was in the way: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            // The server ended the statement, so it took no effect; whether to wait for it again is the caller's to say.
-            "57014" => Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller),
-            "28000" | "28P01" | "3D000" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::Never),
-            "53300" | "57P03" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
-            // An answer of this kind stands in place of success.
-            "57P01" | "57P02" | "57P04" | "57P05" | "25P03" => {
-                Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            // Demoted, perhaps: the next connection may reach the one that does.
-            "25006" => {
-                Error::new(Code::ConnectionFailed, format!("the server accepts no writes: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            // Somebody else makes the tables at the same time.
-            "42P07" | "42710" => Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack),
-            "23505" if error.constraint().is_some_and(|name| name.starts_with("pg_")) => {
-                Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack)
-            }
-            "42P10" => Error::new(
-                Code::TablesMissing,
-                format!("an index of the tables is missing: {message}: call initialize() first"),
-            ),
-            // Somebody changed the tables; the statement is prepared anew.
-            "0A000" if message.contains("cached plan") => Error::new(Code::TablesIncompatible, message).repeatable(Repeatable::RolledBack),
-            "26000" | "42P05" => Error::internal(format!(
-                "prepared statements don't stay with the connection (a pooler?): give statementCache: 0: {message}"
-            )),
-            "42P01" | "3F000" => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
-            "42703" => Error::new(
-                Code::TablesIncompatible,
-                format!("the tables are not the ones that this store knows: {message}"),
-            ),
-            "42501" => {
-                Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
-            }
-            "22001" | "54000" | "54023" => Error::new(Code::ValueTooLong, message),
-            "54001" => Error::invalid(format!("JSON nests too deeply for this server (max_stack_depth): {message}")),
-            "42939" => Error::invalid(format!("options.schema is a name that the server keeps for itself: {message}")),
-            "22021" | "22P05" => Error::invalid(format!("a value holds a character that the database can't store: {message}")),
-            "08P01" if message.contains("startup parameter") => Error::new(
-                Code::ConnectionFailed,
-                format!("{message} (a pooler in front of the server? Give statementCache: 0)"),
-            )
-            .repeatable(Repeatable::Never),
-            _ if code.starts_with("08") => Error::new(Code::ConnectionLost, message),
-            _ if code.starts_with("23") => Error::new(Code::Constraint, message),
-            _ if code.starts_with("53") => {
-                Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller)
-            }
-            _ => Error::internal(format!("the database refused a statement: {message}")),
-        }
+    fn explain(error: &dyn DatabaseError) -> Explained {
+        errors::postgres::explain(error)
+    }
+
+    fn hint(error: &dyn DatabaseError) -> Option<&'static str> {
+        errors::postgres::hint(error)
     }
 
     /// The server keeps a SCRAM password in the form of RFC 4013, where it has one, and libpq sends it so; the driver does not.
@@ -139,6 +92,7 @@ fn session_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut all = vec![
         ("default_transaction_isolation", "read committed".to_owned()),
         ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+        ("lock_timeout", lock_timeout(settings.statement_timeout).as_millis().to_string()),
         // What a claim, a slice or a page wants next stands first in an index. A planner without statistics of the job takes its rows for few, and would
         // collect and sort all of them for each claim; one with statistics of a table that is mostly one job expects a pending batch anywhere, and would
         // read past all that are done to find it.
@@ -152,6 +106,12 @@ fn session_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         all.push(("search_path", quoted(schema)));
     }
     all
+}
+
+/// So that a lock that is not had in time is told from a statement that takes too long.
+fn lock_timeout(statement_timeout: Duration) -> Duration {
+    // None, to the server, is no limit.
+    (statement_timeout / LOCK_WAIT_SHARE).max(Duration::from_millis(10))
 }
 
 /// `statementCache: 0` says that there may be a transaction pooler.
@@ -346,7 +306,7 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     .bind(job_id);
     run!(session, query, fetch_all)?
         .iter()
-        .map(|row| batch_row(row).map_err(unreadable))
+        .map(|row| batch_row(row).map_err(unreadable("batchactions_batches", row)))
         .collect()
 }
 
@@ -585,7 +545,7 @@ impl Postgres {
         }
         match copy_parts(session, &self.begin, parts).await {
             Ok(()) => Ok(true),
-            Err(error) if session.is_in_order() && error.code != Code::Timeout => {
+            Err(error) if session.is_in_order() && !matches!(error.code, Code::Timeout | Code::Conflict) => {
                 if session.is_in_transaction() {
                     session.rollback().await?;
                 }
@@ -815,6 +775,7 @@ impl Backend for Postgres {
         let limit = if found.is_empty() { None } else { Some(DDL_LIMIT) };
         if limit.is_some() {
             session.execute("set local statement_timeout = 0").await?;
+            session.execute("set local lock_timeout = 0").await?;
         }
         for statement in found.missing(MIGRATION)? {
             match limit {
@@ -860,8 +821,8 @@ impl Backend for Postgres {
             return Ok(None);
         };
         Ok(Some(StoredJob {
-            row: job_row(&row).map_err(unreadable)?,
-            batches: row.try_get(7).map_err(unreadable)?,
+            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
+            batches: row.try_get(7).map_err(unreadable("batchactions_jobs", &row))?,
         }))
     }
 
@@ -965,7 +926,7 @@ impl Backend for Postgres {
         .bind(i64::from(filter.limit));
         run!(&mut session, query, fetch_all)?
             .iter()
-            .map(|row| job_row(row).map_err(unreadable))
+            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
             .collect()
     }
 

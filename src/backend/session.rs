@@ -15,20 +15,31 @@ use sqlx::error::DatabaseError;
 use sqlx::{ConnectOptions, Connection, Database};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
+use super::errors::{Explained, Fate, unreadable_by};
 use super::login::{Login, Logins};
 use super::tls::{self, Certificates};
 use crate::connection::{Secret, Settings};
-use crate::error::{Code, Error, Repeatable, Result, lock};
+use crate::error::{Code, Error, Repeatable, Result, jittered, lock};
 use crate::panics;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a driver must say so that its connections and errors mean the same everywhere.
 pub trait Dialect: Database {
-    /// The error that a database's own error becomes, without the cause.
-    fn explain(error: &dyn DatabaseError) -> Error;
+    /// What a database's own error means. The error is without its cause.
+    fn explain(error: &dyn DatabaseError) -> Explained;
+
+    /// Whether it says, as a connection is made, that the server has none left.
+    fn has_no_connection_left(error: &dyn DatabaseError) -> bool {
+        Self::explain(error).error.repeatable == Repeatable::NoConnectionLeft
+    }
+
+    /// What to do where a connection is refused, beside what the server says.
+    fn hint(_error: &dyn DatabaseError) -> Option<&'static str> {
+        None
+    }
 
     /// The options of a connection with what may be another for each: the password, and the certificates.
     fn log_in(
@@ -54,8 +65,9 @@ macro_rules! run {
     ($session:expr, $query:expr, $how:ident) => {
         match $session.pin().await {
             Ok(pinned) => {
-                let persistent = $session.persistent;
-                let outcome = $crate::backend::session::run!($session, connection => $query.persistent(persistent).$how(connection));
+                let query = $query.persistent($session.persistent);
+                let text = sqlx::Execute::sql(&query);
+                let outcome = $crate::backend::session::run!($session, connection => query.$how(connection), text);
                 $session.unpin(pinned, outcome).await
             }
             Err(error) => Err(error),
@@ -63,23 +75,31 @@ macro_rules! run {
     };
     ($session:expr, $query:expr, each $take:expr) => {{
         let mut failed = None;
+        let query = $query.persistent($session.persistent);
+        let text = sqlx::Execute::sql(&query);
+        let table = || $crate::backend::errors::tables(text);
         // The rows after one that can't be read are read all the same, which leaves the connection in order.
         let each = |row| {
             if failed.is_none() {
-                failed = $take(&row).err();
+                failed = $take(&row)
+                    .err()
+                    .map(|error| $crate::backend::errors::unreadable(&table(), &row)(error));
             }
         };
         let outcome = match $session.pin().await {
             Ok(pinned) => {
-                let query = $query.persistent($session.persistent).map(each);
+                let query = query.map(each);
                 let outcome = $crate::backend::session::run!($session, connection => query.fetch_all(connection));
                 $session.unpin(pinned, outcome).await
             }
             Err(error) => Err(error),
         };
-        outcome.and_then(|_| failed.map_or(Ok(()), |error| Err($crate::backend::session::unreadable(error))))
+        outcome.and_then(|_| failed.map_or(Ok(()), Err))
     }};
-    ($session:expr, $connection:ident => $statement:expr) => {{
+    ($session:expr, $connection:ident => $statement:expr) => {
+        $crate::backend::session::run!($session, $connection => $statement, "")
+    };
+    ($session:expr, $connection:ident => $statement:expr, $text:expr) => {{
         let session = &mut *$session;
         let limit = session.limit;
         let outcome = match session.start() {
@@ -87,7 +107,7 @@ macro_rules! run {
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(outcome) => session.finish(outcome),
+            Ok(outcome) => session.finish(outcome, $text),
             Err(error) => Err(error),
         }
     }};
@@ -96,6 +116,16 @@ pub(super) use run;
 
 /// A connection that was idle for longer is tried before it is used: a server or a firewall may have ended it meanwhile. A busy store never pays for it.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// Callers that need a connection within this time after an attempt to make one failed share its failure, so that many of them don't besiege a server
+/// that starts.
+const FAILURE_SHARED: Duration = Duration::from_millis(20);
+
+/// Where the server has no connection left, how long the pool makes do without one of its places.
+const PLACE_RESTS: Duration = Duration::from_millis(500);
+
+/// How long statements aren't kept prepared where the server keeps no more.
+const UNPREPARED: Duration = Duration::from_secs(60);
 
 /// How long a goodbye to the server may take.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -131,6 +161,8 @@ impl PoolRules {
 /// A pool that is filled as it is used.
 pub struct Connections<DB: Dialect> {
     options: <DB::Connection as Connection>::Options,
+    /// Those of a connection that only reads, for where one that writes can't be made.
+    reading: Option<<DB::Connection as Connection>::Options>,
     settings: Settings,
     logins: Logins,
     /// `settings.place()`, for the messages of every session.
@@ -139,15 +171,38 @@ pub struct Connections<DB: Dialect> {
     slots: Arc<Semaphore>,
     /// Whether a connection was ever made: then the settings are right, and a refusal is a server that restarts.
     connected: AtomicBool,
+    /// The last attempt to connect that failed, where another may succeed.
+    failure: Mutex<Option<(Instant, Error)>>,
     shelf: Arc<Shelf<DB>>,
 }
 
-/// Idle connections, the one used last on top.
+/// Idle connections.
 struct Shelf<DB: Dialect> {
-    idle: Mutex<Vec<(DB::Connection, Instant)>>,
+    idle: Mutex<Idle<DB>>,
     min: usize,
     idle_timeout: Option<Duration>,
     reaping: AtomicBool,
+}
+
+struct Idle<DB: Dialect> {
+    /// The one used last on top.
+    connections: Vec<(DB::Connection, Instant)>,
+    /// How often all connections were given up. One that was made in an earlier time is not put back.
+    generation: u64,
+    /// A connection was lost then: those that are idle since before are tried before they are used.
+    lost: Option<Instant>,
+    unprepared_until: Option<Instant>,
+}
+
+impl<DB: Dialect> Default for Idle<DB> {
+    fn default() -> Self {
+        Self {
+            connections: Vec::new(),
+            generation: 0,
+            lost: None,
+            unprepared_until: None,
+        }
+    }
 }
 
 impl<DB: Dialect> Connections<DB> {
@@ -161,6 +216,7 @@ impl<DB: Dialect> Connections<DB> {
         let place: Arc<str> = settings.place().into();
         Self {
             options,
+            reading: None,
             // The password is the logins' alone, which let go of it.
             settings: Settings {
                 password: None,
@@ -172,41 +228,90 @@ impl<DB: Dialect> Connections<DB> {
             slots: Arc::new(Semaphore::new(rules.max as usize)),
             rules,
             connected: AtomicBool::new(false),
+            failure: Mutex::default(),
             shelf: Arc::new(shelf),
         }
     }
 
+    pub fn or_only_reading(mut self, options: Option<<DB::Connection as Connection>::Options>) -> Self {
+        self.reading = options;
+        self
+    }
+
     pub async fn acquire(&self) -> Result<Session<DB>> {
-        let slot = match timeout(self.settings.acquire_timeout, self.slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => slot,
-            Ok(Err(_)) => return Err(Error::closed()),
-            Err(_) => {
-                return Err(Error::new(
-                    Code::Timeout,
-                    format!(
-                        "all {} connections to {} were in use for {} ms (pool.acquireTimeoutMs): raise pool.max, or make fewer calls at once",
-                        self.rules.max,
-                        self.place,
-                        self.settings.acquire_timeout.as_millis(),
-                    ),
-                )
-                // Nothing was sent, so the caller may try again.
-                .repeatable(Repeatable::ByCaller));
+        let deadline = tokio::time::Instant::now() + self.settings.acquire_timeout;
+        let mut refused = None;
+        loop {
+            let slot = match timeout_at(deadline, self.slots.clone().acquire_owned()).await {
+                Ok(Ok(slot)) => slot,
+                Ok(Err(_)) => return Err(Error::closed()),
+                Err(_) => return Err(refused.unwrap_or_else(|| self.all_in_use())),
+            };
+            match self.session(slot).await {
+                Ok(session) => return Ok(session),
+                Err((error, slot)) if error.repeatable == Repeatable::NoConnectionLeft => {
+                    refused = Some(self.no_connection_left(error));
+                    // The pool is smaller for a while, and this call waits in its turn for one of the others' connections.
+                    tokio::spawn(async move {
+                        tokio::time::sleep(PLACE_RESTS / 2 + jittered(PLACE_RESTS / 2)).await;
+                        drop(slot);
+                    });
+                }
+                Err((error, _)) => return Err(error),
             }
+        }
+    }
+
+    fn all_in_use(&self) -> Error {
+        Error::new(
+            Code::Timeout,
+            format!(
+                "all {} connections to {} were in use for {} ms (pool.acquireTimeoutMs): raise pool.max, or make fewer calls at once",
+                self.rules.max,
+                self.place,
+                self.settings.acquire_timeout.as_millis(),
+            ),
+        )
+        // Nothing was sent, so the caller may try again.
+        .repeatable(Repeatable::ByCaller)
+    }
+
+    fn no_connection_left(&self, error: Error) -> Error {
+        Error {
+            message: format!(
+                "{}. No connection of this store became free within {} ms (pool.acquireTimeoutMs) either: lower pool.max, here or in other processes, \
+                 or raise the server's limit",
+                error.message,
+                self.settings.acquire_timeout.as_millis()
+            ),
+            repeatable: Repeatable::ByCaller,
+            ..error
+        }
+    }
+
+    /// Where it can't be had, the place is given back.
+    async fn session(&self, slot: OwnedSemaphorePermit) -> std::result::Result<Session<DB>, (Error, OwnedSemaphorePermit)> {
+        let (generation, prepares) = {
+            let idle = lock(&self.shelf.idle);
+            (idle.generation, idle.unprepared_until.is_none_or(|until| Instant::now() >= until))
         };
         let connection = match self.reuse().await {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => match self.connect().await {
+                Ok(connection) => connection,
+                Err(error) => return Err((error, slot)),
+            },
         };
         Ok(Session {
             connection: Some(connection),
             slot: Some(slot),
             shelf: self.shelf.clone(),
+            generation,
             in_doubt: false,
             in_transaction: false,
             keep_in_doubt: self.rules.keep_in_doubt,
             limit: self.settings.statement_timeout,
-            persistent: self.settings.statement_cache > 0,
+            persistent: prepares && self.settings.statement_cache > 0,
             pin: self.rules.pin.clone(),
             place: self.place.clone(),
         })
@@ -214,20 +319,40 @@ impl<DB: Dialect> Connections<DB> {
 
     async fn reuse(&self) -> Option<DB::Connection> {
         loop {
-            let (mut connection, since) = lock(&self.shelf.idle).pop()?;
-            if self.rules.keep_in_doubt || since.elapsed() < TRUSTED_IDLE {
+            let (mut connection, trusted) = {
+                let mut idle = lock(&self.shelf.idle);
+                let (connection, since) = idle.connections.pop()?;
+                let trusted = since.elapsed() < TRUSTED_IDLE && idle.lost.is_none_or(|lost| since > lost);
+                (connection, trusted || self.rules.keep_in_doubt)
+            };
+            if trusted {
                 return Some(connection);
             }
             match timeout(TRUSTED_IDLE, connection.ping()).await {
                 Ok(Ok(())) => return Some(connection),
                 Ok(Err(_)) => {}
                 // A server that vanished without a word holds the call up once, not for each connection to it.
-                Err(_) => drop(std::mem::take(&mut *lock(&self.shelf.idle))),
+                Err(_) => drop(std::mem::take(&mut lock(&self.shelf.idle).connections)),
             }
         }
     }
 
     async fn connect(&self) -> Result<DB::Connection> {
+        if let Some((at, error)) = &*lock(&self.failure)
+            && at.elapsed() < FAILURE_SHARED
+        {
+            return Err(error.clone());
+        }
+        let outcome = self.connect_anew().await;
+        if let Err(error) = &outcome
+            && error.repeatable == Repeatable::RolledBack
+        {
+            *lock(&self.failure) = Some((Instant::now(), error.clone()));
+        }
+        outcome
+    }
+
+    async fn connect_anew(&self) -> Result<DB::Connection> {
         let login = self.logins.next().await?;
         match self.connect_as(&login).await {
             // It may have been changed since the last answer.
@@ -246,7 +371,10 @@ impl<DB: Dialect> Connections<DB> {
                 outcome => return outcome,
             }
         }
-        self.open(options(given.cloned())).await
+        match (self.open(options(given.cloned())).await, &self.reading) {
+            (Err(error), Some(reading)) if error.code == Code::PermissionDenied => self.open(reading.clone()).await,
+            (outcome, _) => outcome,
+        }
     }
 
     async fn open(&self, options: <DB::Connection as Connection>::Options) -> Result<DB::Connection> {
@@ -270,42 +398,65 @@ impl<DB: Dialect> Connections<DB> {
                     self.place,
                     self.settings.connect_timeout.as_millis()
                 ),
-            )),
+            )
+            .repeatable(self.if_connected(Repeatable::RolledBack))),
+        }
+    }
+
+    /// Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
+    fn if_connected(&self, repeatable: Repeatable) -> Repeatable {
+        if self.connected.load(Ordering::Acquire) {
+            repeatable
+        } else {
+            Repeatable::ByCaller
         }
     }
 
     fn connection_failed(&self, error: sqlx::Error) -> Error {
-        let connected = self.connected.load(Ordering::Acquire);
-        // Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
         if let Some(reason) = tls::refusal(&error, &self.settings.ssl) {
             return Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place))
                 .repeatable(Repeatable::Never)
                 .caused_by(error.to_string(), None);
         }
-        let (reason, code, repeatable) = match &error {
+        let (kind, repeatable, reason, code) = match &error {
             sqlx::Error::Database(database) => {
-                let explained = DB::explain(&**database);
-                let repeatable = match (explained.code, explained.repeatable) {
-                    // A server that is still starting, or full for the moment.
-                    (_, Repeatable::RolledBack) => Repeatable::RolledBack,
-                    // A login that is refused, a database or a folder that is not there. Where it worked before, somebody may be repairing it.
-                    (Code::ConnectionFailed, Repeatable::Never) if !connected => Repeatable::Never,
-                    _ => Repeatable::ByCaller,
-                };
-                let reason = match explained.code {
-                    Code::ConnectionFailed => explained.message,
-                    _ => database.message().to_owned(),
-                };
-                (reason, database.code().map(Into::into), repeatable)
+                let (kind, repeatable, reason) = self.refused(&**database);
+                (kind, repeatable, reason, database.code().map(Into::into))
             }
-            sqlx::Error::Io(io) if connected => (io.to_string(), None, Repeatable::RolledBack),
-            sqlx::Error::Io(io) => (io.to_string(), None, Repeatable::ByCaller),
-            sqlx::Error::Configuration(_) => (error.to_string(), None, Repeatable::Never),
-            other => (other.to_string(), None, Repeatable::ByCaller),
+            sqlx::Error::Configuration(_) => (Code::ConnectionFailed, Repeatable::Never, error.to_string(), None),
+            other => (
+                Code::ConnectionFailed,
+                self.if_connected(Repeatable::RolledBack),
+                plain(other),
+                None,
+            ),
         };
-        Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place))
+        Error::new(kind, format!("could not connect to {}: {reason}", self.place))
             .repeatable(repeatable)
             .caused_by(reason, code)
+    }
+
+    /// What it means that the server itself refuses a connection.
+    fn refused(&self, error: &dyn DatabaseError) -> (Code, Repeatable, String) {
+        let explained = DB::explain(error).error;
+        let repeatable = match (explained.code, explained.repeatable) {
+            _ if DB::has_no_connection_left(error) => Repeatable::NoConnectionLeft,
+            // A server that is still starting, or ends.
+            (_, Repeatable::RolledBack) => Repeatable::RolledBack,
+            (Code::PermissionDenied, Repeatable::Never) => Repeatable::Never,
+            // A login that is refused, a database or a folder that is not there. Where it worked before, an administrator may be repairing it.
+            (Code::ConnectionFailed, Repeatable::Never) if !self.connected.load(Ordering::Acquire) => Repeatable::Never,
+            (Code::ConnectionLost, Repeatable::Unknown) => self.if_connected(Repeatable::RolledBack),
+            _ => Repeatable::ByCaller,
+        };
+        let (kind, mut reason) = match explained.code {
+            kind @ (Code::ConnectionFailed | Code::PermissionDenied | Code::Conflict) => (kind, explained.message),
+            _ => (Code::ConnectionFailed, error.message().to_owned()),
+        };
+        if let Some(hint) = DB::hint(error) {
+            reason = format!("{reason} ({hint})");
+        }
+        (kind, repeatable, reason)
     }
 
     /// Waits for the connections that are in use, then ends all.
@@ -313,7 +464,7 @@ impl<DB: Dialect> Connections<DB> {
         // Should one not come back in the time that its statement may take, it is given up.
         let all = timeout(self.settings.statement_timeout, self.slots.acquire_many(self.rules.max)).await;
         self.slots.close();
-        let idle = std::mem::take(&mut *lock(&self.shelf.idle));
+        let idle = std::mem::take(&mut lock(&self.shelf.idle).connections);
         // At once, for a server that says nothing lets each of them wait.
         let mut goodbyes = tokio::task::JoinSet::new();
         for (connection, _) in idle {
@@ -334,14 +485,27 @@ fn refuses_login(error: &Error) -> bool {
 }
 
 impl<DB: Dialect> Shelf<DB> {
-    fn put(self: &Arc<Self>, connection: DB::Connection) {
+    fn put(self: &Arc<Self>, connection: DB::Connection, generation: u64) {
         let mut idle = lock(&self.idle);
-        idle.push((connection, Instant::now()));
+        if idle.generation != generation {
+            return;
+        }
+        idle.connections.push((connection, Instant::now()));
         panics::due("connections, locked");
         let Some(idle_timeout) = self.idle_timeout else { return };
-        if idle.len() > self.min && !self.reaping.swap(true, Ordering::AcqRel) {
+        if idle.connections.len() > self.min && !self.reaping.swap(true, Ordering::AcqRel) {
             tokio::spawn(reap(Arc::downgrade(self), idle_timeout));
         }
+    }
+
+    /// Gives up all connections that were made until now: the idle ones at once, the others when they come back.
+    fn give_up_all(&self) {
+        let mut idle = lock(&self.idle);
+        idle.generation += 1;
+        // Dropped behind the lock: the sockets close.
+        let given_up = std::mem::take(&mut idle.connections);
+        drop(idle);
+        drop(given_up);
     }
 }
 
@@ -353,10 +517,11 @@ async fn reap<DB: Dialect>(shelf: std::sync::Weak<Shelf<DB>>, idle_timeout: Dura
         let (expired, done) = {
             let mut idle = lock(&shelf.idle);
             let mut expired = Vec::new();
-            while idle.len() > shelf.min && idle.first().is_some_and(|(_, since)| since.elapsed() >= idle_timeout) {
-                expired.push(idle.remove(0).0);
+            let connections = &mut idle.connections;
+            while connections.len() > shelf.min && connections.first().is_some_and(|(_, since)| since.elapsed() >= idle_timeout) {
+                expired.push(connections.remove(0).0);
             }
-            let done = idle.len() <= shelf.min;
+            let done = connections.len() <= shelf.min;
             if done {
                 // Under the lock, so that what is put there next starts another round.
                 shelf.reaping.store(false, Ordering::Release);
@@ -377,6 +542,8 @@ pub struct Session<DB: Dialect> {
     connection: Option<DB::Connection>,
     slot: Option<OwnedSemaphorePermit>,
     shelf: Arc<Shelf<DB>>,
+    /// Of the shelf, when the connection was had.
+    generation: u64,
     /// A statement is under way, or it was given up: an answer may still come.
     in_doubt: bool,
     in_transaction: bool,
@@ -407,48 +574,66 @@ impl<DB: Dialect> Session<DB> {
         self.in_transaction
     }
 
-    /// What became of a statement.
-    pub fn finish<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>) -> Result<T> {
-        let error = match outcome {
+    /// What became of a statement, which has this text.
+    pub fn finish<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>, text: &str) -> Result<T> {
+        match outcome {
             Ok(Ok(value)) => {
                 self.in_doubt = false;
-                return Ok(value);
+                Ok(value)
             }
-            Err(_) => {
-                return Err(Error::new(
-                    Code::Timeout,
-                    format!(
-                        "a statement took longer than {} ms (statementTimeoutMs) on {}, and {}",
-                        self.limit.as_millis(),
-                        self.place,
-                        if self.keep_in_doubt {
-                            "was given up"
-                        } else {
-                            "its connection was dropped"
-                        }
-                    ),
-                ));
-            }
-            Ok(Err(error)) => error,
-        };
-        let text = error.to_string();
-        match error {
-            sqlx::Error::Database(database) => {
-                let explained = DB::explain(&*database).caused_by(database.message(), database.code().map(Into::into));
-                // The answer has come, so the connection is in order, unless the answer was that it ends or is of no use.
-                self.in_doubt = matches!(explained.code, Code::ConnectionLost | Code::ConnectionFailed);
-                Err(explained)
-            }
-            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => Err(Error::new(
-                Code::ConnectionLost,
+            Ok(Err(error)) => Err(self.failed(error, text)),
+            Err(_) => Err(Error::new(
+                Code::Timeout,
                 format!(
-                    "the connection to {} ended in the middle of a call, which may or may not have taken effect: {text}",
-                    self.place
+                    "a statement took longer than {} ms (statementTimeoutMs) on {}, and {}",
+                    self.limit.as_millis(),
+                    self.place,
+                    if self.keep_in_doubt {
+                        "was given up"
+                    } else {
+                        "its connection was dropped"
+                    }
                 ),
-            )
-            .caused_by(text, None)),
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Err(unreadable(error)),
-            _ => Err(Error::internal(format!("the answer of {} made no sense: {text}", self.place)).caused_by(text, None)),
+            )),
+        }
+    }
+
+    fn failed(&mut self, error: sqlx::Error, text: &str) -> Error {
+        match &error {
+            sqlx::Error::Database(database) => {
+                let Explained { mut error, fate } = DB::explain(&**database);
+                if matches!(error.code, Code::PermissionDenied | Code::DatabaseError) {
+                    error.message = format!("{}: {}", self.place, error.message);
+                }
+                // The answer has come, so the connection is in order, unless the answer was that it ends or is of no use.
+                self.in_doubt = fate != Fate::Kept;
+                match fate {
+                    Fate::Kept | Fate::Dropped => {}
+                    Fate::AllDropped => self.shelf.give_up_all(),
+                    Fate::AllDroppedUnprepared => {
+                        lock(&self.shelf.idle).unprepared_until = Some(Instant::now() + UNPREPARED);
+                        self.shelf.give_up_all();
+                    }
+                }
+                if error.code == Code::ConnectionLost {
+                    lock(&self.shelf.idle).lost = Some(Instant::now());
+                }
+                error.caused_by(database.message(), database.code().map(Into::into))
+            }
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
+                lock(&self.shelf.idle).lost = Some(Instant::now());
+                let reason = plain(&error);
+                Error::new(
+                    Code::ConnectionLost,
+                    format!(
+                        "the connection to {} ended in the middle of a call, which may or may not have taken effect: {reason}",
+                        self.place
+                    ),
+                )
+                .caused_by(reason, None)
+            }
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => unreadable_by(text, &error),
+            _ => Error::internal(format!("the answer of {} made no sense: {error}", self.place)).caused_by(error.to_string(), None),
         }
     }
 
@@ -512,9 +697,9 @@ impl<DB: Dialect> Drop for Session<DB> {
             // The socket closes, and the server rolls back what was open.
             return;
         }
-        let shelf = self.shelf.clone();
+        let (shelf, generation) = (self.shelf.clone(), self.generation);
         if !self.in_transaction && !self.in_doubt {
-            shelf.put(connection);
+            shelf.put(connection, generation);
             return;
         }
         let (limit, keep) = (self.limit, self.keep_in_doubt);
@@ -529,17 +714,19 @@ impl<DB: Dialect> Drop for Session<DB> {
                 matches!(timeout(limit, rollback).await, Ok(Ok(())))
             };
             if sound {
-                shelf.put(connection);
+                shelf.put(connection, generation);
             }
             drop(slot);
         });
     }
 }
 
-/// What a column holds that this store did not write.
-pub fn unreadable(error: sqlx::Error) -> Error {
-    Error::new(
-        Code::TablesIncompatible,
-        format!("a column does not hold what this store expects: {error}"),
-    )
+/// What a driver says of a connection that failed, in words that are of use to the reader.
+fn plain(error: &sqlx::Error) -> String {
+    match error {
+        // The TLS library's own text leads to its documentation, and is about something that most servers do.
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
+        sqlx::Error::Io(io) => io.to_string(),
+        other => other.to_string(),
+    }
 }

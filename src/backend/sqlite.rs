@@ -12,10 +12,10 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
 
-use super::file_in_use::FileInUse;
-use super::once::Once;
+use super::errors::{self, Explained, unreadable};
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
+use super::sqlite_file::{Pools, SqliteFile, Use};
 use super::tables::Catalogue;
 use super::tls::Certificates;
 use super::{
@@ -39,35 +39,8 @@ const READERS: u32 = 4;
 const BUSY_SHARE: u32 = 15;
 
 impl Dialect for sqlx::Sqlite {
-    fn explain(error: &dyn DatabaseError) -> Error {
-        let message = error.message();
-        let extended: i32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
-        // The low byte of an extended result code is the primary one (sqlite.org/rescode.html).
-        match extended & 0xff {
-            5 | 6 | 15 => {
-                Error::new(Code::Timeout, format!("another connection holds the file: {message}")).repeatable(Repeatable::RolledBack)
-            }
-            8 => Error::new(Code::ConnectionFailed, format!("the file accepts no writes: {message}")),
-            10 | 13 => Error::internal(format!("the disk failed, or is full: {message}")).repeatable(Repeatable::ByCaller),
-            11 | 26 => Error::new(
-                Code::ConnectionFailed,
-                format!("the file is not a sound SQLite database: {message}"),
-            )
-            .repeatable(Repeatable::Never),
-            14 => Error::new(Code::ConnectionFailed, format!("the file can't be opened: {message}")).repeatable(Repeatable::Never),
-            18 => Error::new(Code::ValueTooLong, message),
-            19 => Error::new(Code::Constraint, message),
-            1 if message.contains("ON CONFLICT clause does not match") => Error::new(
-                Code::TablesMissing,
-                format!("an index of the tables is missing: {message}: call initialize() first"),
-            ),
-            1 if message.contains("no such table") => Error::new(Code::TablesMissing, format!("{message}: call initialize() first")),
-            1 if message.contains("no such column") || message.contains("has no column") => Error::new(
-                Code::TablesIncompatible,
-                format!("the tables are not the ones that this store knows: {message}"),
-            ),
-            _ => Error::internal(format!("the database refused a statement: {message}")),
-        }
+    fn explain(error: &dyn DatabaseError) -> Explained {
+        errors::sqlite::explain(error)
     }
 
     fn log_in(options: SqliteConnectOptions, _: Option<&Secret>, _: &Certificates) -> SqliteConnectOptions {
@@ -85,12 +58,7 @@ const BEGIN: &str = "begin immediate";
 type Conn = Session<sqlx::Sqlite>;
 
 pub struct Sqlite {
-    writer: Connections<sqlx::Sqlite>,
-    /// `None` in memory, where the database is the one connection.
-    readers: Option<Connections<sqlx::Sqlite>>,
-    file: Option<PathBuf>,
-    /// Set before the first connection.
-    in_use: Once<Option<FileInUse>>,
+    file: SqliteFile,
 }
 
 impl Sqlite {
@@ -101,49 +69,27 @@ impl Sqlite {
         {
             *file = absolute.to_string_lossy().into_owned();
         }
-        let options = connect_options(&settings);
-        let rules = PoolRules::of(&settings);
-        // The writer's connection stays, and in memory it is the database.
-        let writer = PoolRules {
-            max: 1,
-            min: 1,
-            idle_timeout: None,
-            keep_in_doubt: settings.file.is_none(),
-            ..PoolRules::of(&settings)
-        };
-        let readers = PoolRules {
-            max: rules.max.min(READERS),
-            min: rules.min.min(READERS),
-            ..rules
-        };
         Self {
-            writer: Connections::new(&settings, options.clone(), writer),
-            readers: settings.file.is_some().then(|| Connections::new(&settings, options, readers)),
-            file: settings.file.map(PathBuf::from),
-            in_use: Once::new(),
+            file: SqliteFile::new(settings.file.clone().map(PathBuf::from), move || pools(&settings)),
         }
     }
 
     async fn write(&self) -> Result<Conn> {
-        self.begin_use().await?;
-        self.writer.acquire().await
+        self.file.acquire(Use::Write).await
     }
 
     async fn read(&self) -> Result<Conn> {
-        self.begin_use().await?;
-        self.readers.as_ref().unwrap_or(&self.writer).acquire().await
+        self.file.acquire(Use::Read).await
     }
 
-    async fn begin_use(&self) -> Result<()> {
-        self.in_use
-            .get_or_try_init(|| async {
-                match &self.file {
-                    Some(file) => FileInUse::begin(file).await,
-                    None => Ok(None),
-                }
-            })
-            .await
-            .map(drop)
+    /// For records that were queued while the path held one and the same file.
+    async fn write_queued(&self, records: &[RecordWrite]) -> Result<Conn> {
+        let mut files = records.iter().filter_map(|write| write.file);
+        let file = files.next();
+        if files.all(|other| Some(other) == file) {
+            return self.file.acquire_of(Use::Write, file).await;
+        }
+        Err(Error::new(Code::ConnectionLost, "the records were queued for two files, of which one is gone").repeatable(Repeatable::Never))
     }
 
     async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
@@ -168,18 +114,51 @@ impl Sqlite {
     }
 }
 
-fn connect_options(settings: &Settings) -> SqliteConnectOptions {
-    let options = SqliteConnectOptions::new()
+fn pools(settings: &Settings) -> Pools {
+    let options = connect_options(settings);
+    let rules = PoolRules::of(settings);
+    // The writer's connection stays, and in memory it is the database.
+    let writer = PoolRules {
+        max: 1,
+        min: 1,
+        idle_timeout: None,
+        keep_in_doubt: settings.file.is_none(),
+        ..PoolRules::of(settings)
+    };
+    let readers = PoolRules {
+        max: rules.max.min(READERS),
+        min: rules.min.min(READERS),
+        ..rules
+    };
+    let pool = |rules| Connections::new(settings, options.clone(), rules).or_only_reading(reading_options(settings));
+    Pools {
+        writer: pool(writer),
+        readers: settings.file.is_some().then(|| pool(readers)),
+    }
+}
+
+/// Where the file or its folder may not be written, its journal stays as it is.
+fn reading_options(settings: &Settings) -> Option<SqliteConnectOptions> {
+    let file = settings.file.as_ref()?;
+    Some(common_options(settings).filename(file))
+}
+
+fn common_options(settings: &Settings) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .statement_cache_capacity(settings.statement_cache)
         .busy_timeout(settings.statement_timeout / BUSY_SHARE)
         .foreign_keys(false)
-        .disable_statement_logging();
+        .disable_statement_logging()
+}
+
+fn connect_options(settings: &Settings) -> SqliteConnectOptions {
+    let options = common_options(settings);
     match &settings.file {
         None => options.in_memory(true),
         // In WAL, NORMAL loses no transaction when the process dies; FULL would also keep the last ones when the power fails, for a sync each.
         Some(file) => options
+            // Not made where it is missing: `SqliteFile` does that, where the tables are to be made.
             .filename(file)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal),
     }
@@ -226,7 +205,7 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     .bind(job_id);
     run!(session, query, fetch_all)?
         .iter()
-        .map(|row| batch_row(row).map_err(unreadable))
+        .map(|row| batch_row(row).map_err(unreadable("batchactions_batches", row)))
         .collect()
 }
 
@@ -297,7 +276,7 @@ async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
 async fn read_records<'q>(session: &mut Conn, query: Query<'q, sqlx::Sqlite, SqliteArguments<'q>>) -> Result<RecordSlices> {
     let mut slices = RecordSlices::default();
     for row in run!(session, query, fetch_all)? {
-        push_record(&mut slices, &row).map_err(unreadable)?;
+        push_record(&mut slices, &row).map_err(unreadable("batchactions_records", &row))?;
     }
     Ok(slices)
 }
@@ -428,7 +407,7 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 #[async_trait]
 impl Backend for Sqlite {
     async fn initialize(&self, _: &Gate) -> Result<()> {
-        let mut session = self.write().await?;
+        let mut session = self.file.acquire(Use::Make).await?;
         let session = &mut session;
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
@@ -442,13 +421,11 @@ impl Backend for Sqlite {
     }
 
     async fn close(&self) {
-        if let Some(readers) = &self.readers {
-            readers.close().await;
-        }
-        self.writer.close().await;
-        if let Some(Some(in_use)) = self.in_use.get() {
-            in_use.end();
-        }
+        self.file.close().await;
+    }
+
+    fn file(&self) -> Option<u64> {
+        self.file.number()
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
@@ -475,8 +452,8 @@ impl Backend for Sqlite {
             return Ok(None);
         };
         Ok(Some(StoredJob {
-            row: job_row(&row).map_err(unreadable)?,
-            batches: json_text(&row, 7).map_err(unreadable)?,
+            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
+            batches: json_text(&row, 7).map_err(unreadable("batchactions_jobs", &row))?,
         }))
     }
 
@@ -580,7 +557,7 @@ impl Backend for Sqlite {
         .bind(filter.limit);
         run!(&mut session, query, fetch_all)?
             .iter()
-            .map(|row| job_row(row).map_err(unreadable))
+            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
             .collect()
     }
 
@@ -827,7 +804,7 @@ impl Backend for Sqlite {
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
-        let mut session = self.write().await?;
+        let mut session = self.write_queued(records).await?;
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
         if let [all] = *record_statements(&records).collect::<Vec<_>>() {
@@ -839,7 +816,7 @@ impl Backend for Sqlite {
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
-        let mut session = self.write().await?;
+        let mut session = self.write_queued(records).await?;
         let session = &mut session;
         // Nobody else writes until the commit, so a version that was read holds.
         session.begin(BEGIN).await?;
@@ -1039,17 +1016,17 @@ impl Transaction for SqliteTransaction {
         )
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
-        row.map(|row| {
+        let locked = |row: &SqliteRow| {
             Ok(LockedJob {
                 status: row.try_get(0)?,
                 distributed: row.try_get(1)?,
-                batches: json_text(&row, 2)?,
+                batches: json_text(row, 2)?,
                 started_at: row.try_get(3)?,
                 now: row.try_get(4)?,
             })
-        })
-        .transpose()
-        .map_err(unreadable)
+        };
+        row.map(|row| locked(&row).map_err(unreadable("batchactions_jobs", &row)))
+            .transpose()
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {

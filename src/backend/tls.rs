@@ -93,10 +93,9 @@ pub fn refusal(error: &sqlx::Error, ssl: &Ssl) -> Option<String> {
         sqlx::Error::Io(io) => io.get_ref()?.downcast_ref::<rustls::Error>()?,
         sqlx::Error::Tls(tls) => match tls.downcast_ref::<rustls::Error>() {
             Some(found) => found,
-            None if tls.to_string().contains("does not support TLS") => {
-                return Some("the server offers no encryption (TLS), and the settings demand it (ssl.mode)".to_owned());
-            }
-            None => return Some(format!("TLS failed: {tls}")),
+            None if tls.is::<rustls::pki_types::InvalidDnsNameError>() => return Some(format!("TLS failed: {tls}")),
+            // The driver has checked the certificates and the name by then, and has one reason left, which has no type.
+            None => return Some("the server offers no encryption (TLS), and the settings demand it (ssl.mode)".to_owned()),
         },
         _ => return None,
     };

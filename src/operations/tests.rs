@@ -42,7 +42,7 @@ fn unique() -> String {
 async fn claim_patiently(store: &Arc<Operations>, worker: &str) -> Option<Reservation> {
     loop {
         match store.try_claim("job", worker).await {
-            Err(error) if error.code == Code::Timeout && error.message.starts_with("nothing could be claimed") => {}
+            Err(error) if error.code == Code::Conflict && error.message.contains("could be claimed") => {}
             claim => return claim.unwrap().ok(),
         }
     }

@@ -1,0 +1,223 @@
+//! The file that a SQLite store has open. When its path holds another file, or none, the next call notices.
+//!
+//! SQLite itself goes on with the file that it opened, so a file that was removed or renamed over would take every write and lose it. Each call looks at
+//! the file's device and inode first, which takes a microsecond. Windows lets no file that is open be removed or renamed, and there is nothing to look at.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::file_in_use::{FileInUse, FileKey, key_of};
+use super::once::Once;
+use super::session::{Connections, Session};
+use super::sqlite_leftovers::Leftovers;
+use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
+
+type Pool = Connections<sqlx::Sqlite>;
+
+/// The connections to one database.
+pub struct Pools {
+    pub writer: Pool,
+    /// `None` in memory, where the database is the one connection.
+    pub readers: Option<Pool>,
+}
+
+pub struct SqliteFile {
+    /// `None` in memory.
+    path: Option<PathBuf>,
+    pools: Box<dyn Fn() -> Pools + Send + Sync>,
+    current: Mutex<Arc<Opened>>,
+}
+
+/// One file that the path holds, or held.
+struct Opened {
+    /// Of the files that the path held while the store was open.
+    number: u64,
+    pools: Pools,
+    /// Set before the first connection.
+    in_use: Once<Option<FileInUse>>,
+    /// The file before this one. It has to be closed first, for the two may share what stands beside them (-wal, -shm).
+    before: Mutex<Option<Arc<Opened>>>,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Read,
+    Write,
+    /// To make the tables, and the file where there is none.
+    Make,
+}
+
+impl SqliteFile {
+    pub fn new(path: Option<PathBuf>, pools: impl Fn() -> Pools + Send + Sync + 'static) -> Self {
+        Self {
+            path,
+            current: Mutex::new(Arc::new(Opened::new(1, pools(), None))),
+            pools: Box::new(pools),
+        }
+    }
+
+    pub async fn acquire(&self, what_for: Use) -> Result<Session<sqlx::Sqlite>> {
+        self.acquire_of(what_for, None).await
+    }
+
+    /// As `acquire`, for what was queued while the path held the file of this number.
+    pub async fn acquire_of(&self, what_for: Use, number: Option<u64>) -> Result<Session<sqlx::Sqlite>> {
+        loop {
+            let opened = self.look(what_for)?;
+            if let Some(path) = &self.path {
+                opened.begin_use(path).await?;
+                if number.is_some_and(|number| number != opened.number) {
+                    return Err(replaced(path));
+                }
+            }
+            let pool = match (&opened.pools.readers, what_for) {
+                (Some(readers), Use::Read) => readers,
+                _ => &opened.pools.writer,
+            };
+            match pool.acquire().await {
+                // It was closed while this call waited, for the path holds another file.
+                Err(error) if error.code == Code::Closed && !Arc::ptr_eq(&opened, &lock(&self.current)) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The number of the file that the path holds. `None` where that never changes.
+    pub fn number(&self) -> Option<u64> {
+        self.path.as_ref()?;
+        let opened = self.look(Use::Read).unwrap_or_else(|_| lock(&self.current).clone());
+        Some(opened.number)
+    }
+
+    fn look(&self, what_for: Use) -> Result<Arc<Opened>> {
+        let mut current = lock(&self.current);
+        let Some(path) = &self.path else { return Ok(current.clone()) };
+        let key = match key_of(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && what_for == Use::Make => {
+                make(path)?;
+                key_of(path)
+            }
+            found => found,
+        };
+        let key = key.map_err(|error| unavailable(path, &error))?;
+        if !current.is_of(key) {
+            *current = Arc::new(Opened::new(current.number + 1, (self.pools)(), Some(current.clone())));
+        }
+        Ok(current.clone())
+    }
+
+    pub async fn close(&self) {
+        let current = lock(&self.current).clone();
+        current.close().await;
+    }
+}
+
+impl Opened {
+    fn new(number: u64, pools: Pools, before: Option<Arc<Opened>>) -> Self {
+        Self {
+            number,
+            pools,
+            in_use: Once::new(),
+            before: Mutex::new(before),
+        }
+    }
+
+    fn is_of(&self, key: FileKey) -> bool {
+        match self.in_use.get() {
+            Some(Some(in_use)) => in_use.is_of(key),
+            // Nothing was opened yet, or files can't be told apart here.
+            _ => true,
+        }
+    }
+
+    async fn begin_use(&self, path: &Path) -> Result<()> {
+        let begin = || async {
+            let before = lock(&self.before).take();
+            if let Some(before) = before {
+                // Where another store of this process was quicker, what is there now is the new file's.
+                let is_new = key_of(path).is_ok_and(FileInUse::is_used);
+                let leftovers = if is_new { None } else { Some(Leftovers::of(path)) };
+                before.close().await;
+                if let Some(leftovers) = leftovers {
+                    leftovers.remove(path)?;
+                }
+            }
+            FileInUse::begin(path).await.map_err(|error| match error {
+                Ok(error) => error,
+                Err(error) => unavailable(path, &error),
+            })
+        };
+        self.in_use.get_or_try_init(begin).await.map(drop)
+    }
+
+    async fn close(&self) {
+        let mut next = lock(&self.before).take();
+        while let Some(before) = next {
+            before.end().await;
+            next = lock(&before.before).take();
+        }
+        self.end().await;
+    }
+
+    async fn end(&self) {
+        if let Some(readers) = &self.pools.readers {
+            readers.close().await;
+        }
+        self.pools.writer.close().await;
+        if let Some(Some(in_use)) = self.in_use.get() {
+            in_use.end();
+        }
+    }
+}
+
+/// An empty file, which is a new database to SQLite.
+fn make(path: &Path) -> Result<()> {
+    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    made.map(drop).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::new(
+            Code::PermissionDenied,
+            format!(
+                "the SQLite file {} can't be made, for its folder may not be written: {error}",
+                shown(path)
+            ),
+        ),
+        _ => unavailable(path, &error),
+    })
+}
+
+/// Why there is no file to open.
+fn unavailable(path: &Path, error: &std::io::Error) -> Error {
+    let has_folder = path.parent().is_none_or(Path::is_dir);
+    let failed = |code| Error::new(code, format!("the SQLite file {} can't be opened: {error}", shown(path)));
+    match error.kind() {
+        ErrorKind::PermissionDenied => failed(Code::PermissionDenied),
+        ErrorKind::NotFound if has_folder => Error::new(
+            Code::TablesMissing,
+            format!("there is no SQLite file {}: call initialize() first", shown(path)),
+        ),
+        ErrorKind::NotFound => Error::new(
+            Code::ConnectionFailed,
+            format!("the SQLite file {} can't be opened: its folder does not exist", shown(path)),
+        )
+        .repeatable(Repeatable::Never),
+        _ => failed(Code::ConnectionFailed).repeatable(Repeatable::Never),
+    }
+}
+
+fn replaced(path: &Path) -> Error {
+    Error::new(
+        Code::ConnectionLost,
+        format!(
+            "the SQLite file {} was removed or replaced after this was queued for it, so it is not stored: it does not go into the file that is \
+             there now",
+            shown(path)
+        ),
+    )
+    .repeatable(Repeatable::Never)
+}
+
+fn shown(path: &Path) -> String {
+    Quoted(&path.to_string_lossy()).to_string()
+}

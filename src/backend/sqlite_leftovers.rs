@@ -1,0 +1,92 @@
+//! What stands beside a SQLite file (-wal, -shm) when another file takes its place. SQLite would take the journal of the old file for the new one's and mix
+//! the two, so what belongs to the old one goes first.
+
+use std::path::Path;
+
+use crate::error::{Code, Error, Quoted, Result};
+
+/// What this process has open beside a file. It is found while the old connections are open, and removed after they are closed.
+#[derive(Default)]
+pub struct Leftovers {
+    #[cfg(target_os = "linux")]
+    files: Vec<(std::path::PathBuf, (u64, u64))>,
+}
+
+#[cfg(target_os = "linux")]
+impl Leftovers {
+    pub fn of(file: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+
+        let Ok(real) = file.canonicalize() else { return Self::default() };
+        let beside: Vec<_> = ["-wal", "-shm"]
+            .iter()
+            .map(|suffix| {
+                let mut name = real.clone().into_os_string();
+                name.push(suffix);
+                std::path::PathBuf::from(name)
+            })
+            .collect();
+        let mut files = Vec::new();
+        for descriptor in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+            let Ok(target) = std::fs::read_link(descriptor.path()) else {
+                continue;
+            };
+            if beside.contains(&target)
+                && let Ok(metadata) = std::fs::metadata(descriptor.path())
+                && !files.iter().any(|(found, _)| *found == target)
+            {
+                files.push((target, (metadata.dev(), metadata.ino())));
+            }
+        }
+        Self { files }
+    }
+
+    /// Another process may have done so already, and have made new ones, which stay.
+    pub fn remove(self, _: &Path) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+
+        for (path, old) in self.files {
+            let mut aside = path.clone().into_os_string();
+            aside.push(format!("-old-{}", std::process::id()));
+            let removed = std::fs::rename(&path, &aside).and_then(|()| {
+                let moved = std::fs::symlink_metadata(&aside)?;
+                if (moved.dev(), moved.ino()) != old {
+                    std::fs::hard_link(&aside, &path)?;
+                }
+                std::fs::remove_file(&aside)
+            });
+            match removed {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(in_the_way(&path, &error.to_string())),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Leftovers {
+    pub fn of(_: &Path) -> Self {
+        Self::default()
+    }
+
+    /// Which of them belong to which file can't be told here.
+    pub fn remove(self, file: &Path) -> Result<()> {
+        let mut wal = file.as_os_str().to_owned();
+        wal.push("-wal");
+        match std::fs::metadata(&wal) {
+            Ok(found) if found.len() > 0 => Err(in_the_way(Path::new(&wal), "remove it and the -shm file, or close the store first")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn in_the_way(path: &Path, what: &str) -> Error {
+    Error::new(
+        Code::ConnectionFailed,
+        format!(
+            "the SQLite file was replaced while the store had it open, and {} of the file before it is still there: {what}",
+            Quoted(&path.to_string_lossy())
+        ),
+    )
+}
