@@ -22,12 +22,12 @@ use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
     StoredJob, Transaction,
 };
-use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
 };
+use crate::settings::{Secret, Settings};
 
 pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
 
@@ -178,7 +178,7 @@ fn connect_options(settings: &Settings) -> SqliteConnectOptions {
         // In WAL, NORMAL loses no transaction when the process dies; FULL would also keep the last ones when the power fails, for a sync each.
         Some(file) => options
             .filename(file)
-            .create_if_missing(true)
+            .create_if_missing(!settings.must_exist)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal),
     }
