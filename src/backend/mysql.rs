@@ -199,7 +199,9 @@ impl Server {
     }
 }
 
-/// The session variables that are set on each connection, whatever the server's defaults are: those that change what a statement does.
+/// The session variables that are set on each connection, whatever the server's defaults are: those that change what a statement does. A server that is
+/// read-only by default (`transaction_read_only`) stays so, for it may be one that was demoted. Any user may set these; what takes a privilege
+/// (`low_priority_updates`, `binlog_format`) is left as it is.
 struct SessionVariables {
     always: String,
     /// Those that not every server has; which this one has is asked once.
@@ -235,10 +237,8 @@ impl SessionVariables {
              sql_auto_is_null = 0, \
              group_concat_max_len = 4294967295, \
              max_sort_length = 1024, \
-             div_precision_increment = 4, \
              unique_checks = 1, \
-             foreign_key_checks = 1, \
-             low_priority_updates = 0",
+             foreign_key_checks = 1",
             settings.statement_timeout.as_secs().max(1)
         );
         Self {
