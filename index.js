@@ -140,12 +140,28 @@ const isSequelize = (source) => typeof source.getDialect === 'function' || (isOb
 /** Certificates come as text, as a buffer, or as a list of either. */
 const pem = (value) => (Array.isArray(value) ? value.map(pem).join('\n') : Buffer.isBuffer(value) ? value.toString() : value);
 
+// What else stands in the URL that an instance was made from, Sequelize puts here too.
+const DIALECT_OPTIONS = [
+  'socketPath',
+  'application_name',
+  'options',
+  'sslmode',
+  'ssl-mode',
+  'sslrootcert',
+  'sslcert',
+  'sslkey',
+  'sslaccept',
+  'channel_binding',
+  'target_session_attrs',
+];
+
 function dialectOptions(options) {
   if (!isObject(options)) return options;
-  const { ssl, socketPath, application_name } = options;
-  if (!isObject(ssl)) return { ssl, socketPath, application_name };
+  const read = Object.fromEntries(DIALECT_OPTIONS.map((name) => [name, options[name]]));
+  const { ssl } = options;
+  if (!isObject(ssl)) return { ...read, ssl };
   const { rejectUnauthorized, verifyIdentity, ca, cert, key } = ssl;
-  return { ssl: { rejectUnauthorized, verifyIdentity, ca: pem(ca), cert: pem(cert), key: pem(key) }, socketPath, application_name };
+  return { ...read, ssl: { rejectUnauthorized, verifyIdentity, ca: pem(ca), cert: pem(cert), key: pem(key) } };
 }
 
 /** What is read of a Sequelize instance. It is known by its shape, not its class: the user's copy of Sequelize is not ours. */
@@ -169,10 +185,41 @@ function sequelizeSettings(sequelize) {
   };
 }
 
+// libpq's variables, and what it finds files by. Those that it knows and the store can't obey are read too, so that they are refused.
+const ENVIRONMENT =
+  `PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGOPTIONS PGAPPNAME PGCONNECT_TIMEOUT PGTARGETSESSIONATTRS
+  PGCHANNELBINDING PGSERVICE PGSSLMODE PGSSLROOTCERT PGSSLCERT PGSSLKEY PGSSLNEGOTIATION PGSSLCOMPRESSION PGSSLCRL PGSSLCRLDIR PGSSLSNI PGSSLCERTMODE
+  PGSSLMINPROTOCOLVERSION PGSSLMAXPROTOCOLVERSION PGREQUIRESSL PGREQUIREPEER PGREQUIREAUTH PGGSSENCMODE PGGSSDELEGATION PGDATESTYLE PGTZ PGGEQO
+  PGCLIENTENCODING SSL_CERT_FILE HOME APPDATA`.split(/\s+/);
+
+/** The variables that are set. From here and not from the process: a worker thread may have an environment of its own. */
+function environment() {
+  const set = {};
+  for (const name of ENVIRONMENT) {
+    try {
+      const value = process.env[name];
+      if (typeof value === 'string' && value !== '') set[name] = value;
+    } catch {
+      // A runtime that does not let this program read it.
+    }
+  }
+  return set;
+}
+
 function connectionSource(source) {
-  if (typeof source === 'string') return { url: source };
-  if (source instanceof URL) return { url: source.href };
-  return isSequelize(source) ? { sequelize: sequelizeSettings(source) } : { parts: source };
+  if (typeof source === 'string') return { url: source, environment: environment() };
+  if (source instanceof URL) return { url: source.href, environment: environment() };
+  return { ...(isSequelize(source) ? { sequelize: sequelizeSettings(source) } : { parts: source }), environment: environment() };
+}
+
+/** Told once a process for each name: the value may be a secret. */
+function warnOfIgnored(names) {
+  if (names.length === 0) return;
+  const [each, have] = names.length === 1 ? ['parameter', 'has'] : ['parameters', 'have'];
+  process.emitWarning(`the connection's ${each} ${names.join(', ')} ${have} no effect on this store`, {
+    type: 'StateStoreWarning',
+    code: 'PARAMETER_IGNORED',
+  });
 }
 
 const write = {
@@ -383,13 +430,15 @@ async function gather(result) {
 /** Joins the two halves. A subclass, because the addon's own class could be called without `new`. */
 function connect(addon) {
   addon.install(encode, parse, makeError);
-  const { _recordPage: recordPage } = addon.SqlxStateStore.prototype;
+  const { _recordPage: recordPage, _ignoredParameters: ignoredParameters } = addon.SqlxStateStore.prototype;
   delete addon.SqlxStateStore.prototype._recordPage;
+  delete addon.SqlxStateStore.prototype._ignoredParameters;
 
   class SqlxStateStore extends addon.SqlxStateStore {
     constructor(connection, options) {
       const password = passwordFunction(connection, options);
       super(connection, options, typeof password === 'function' ? asker(password) : undefined);
+      warnOfIgnored(ignoredParameters.call(this));
     }
 
     async getFailedRecords(jobId) {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::connection::{Database, Settings};
 use crate::error::Result;
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
     RecordPage, RecordSlices, RecordStatus, Reservation,
 };
 use crate::order::Gate;
+use crate::settings::{Database, Settings};
 
 mod errors;
 mod file_in_use;

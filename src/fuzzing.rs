@@ -12,12 +12,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::backend::{self, RecordWrite, by_bytes, chunks, size_of};
-use crate::connection::{Database, Password, Settings};
 use crate::error::{Error, Result};
 use crate::model::{
     BatchList, BatchRow, BatchState, BatchStatus, ColumnLimits, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordSlices, RecordText,
     token_from_json,
 };
+use crate::settings::{Database, Password, Settings};
 
 /// What stands for a password in the inputs: long enough not to stand in a message by chance.
 const PASSWORD: &str = "hunter2hunter2";

@@ -17,10 +17,10 @@ use napi::{Env, JsValue, Status, ValueType, sys};
 use napi_derive::napi;
 use tokio::sync::oneshot;
 
-use crate::connection::{PasswordAnswer, PasswordFunction, Secret};
 use crate::error::{Code, Error, Result};
 use crate::model::RecordSlices;
 use crate::panics::{self, caught, caught_in};
+use crate::settings::{PasswordAnswer, PasswordFunction, Secret};
 
 /// How, what, value.
 type EncodeArgs = FnArgs<(String, String, Unknown<'static>)>;

@@ -11,7 +11,7 @@
 //!   record_writer   single saves, written in groups
 //!   order           calls take effect in the order in which they were made
 //! backend         what a database does, and what that guarantees; postgres, mysql, sqlite: every statement
-//! connection      URL, options or Sequelize instance -> settings
+//! settings        URL, options, Sequelize instance and environment -> settings
 //! model, fields   jobs, batches, records, checked; the arithmetic on them
 //! error           what a call rejects with; the one retry loop
 //! panics          a panic ends a call, not the process
@@ -27,7 +27,7 @@
 
 mod backend;
 mod claims;
-mod connection;
+
 mod error;
 mod fields;
 #[cfg(any(test, fuzzing))]
@@ -39,6 +39,7 @@ mod operations;
 mod order;
 mod panics;
 mod record_writer;
+mod settings;
 mod store;
 
 /// One worker of the asynchronous runtime for every four cores: a call mostly waits for a server, and while a second worker is idle, each call

@@ -11,7 +11,6 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backend::{self, Backend, BatchChange, BatchUpdate, LockedJob, RecordWrite, StoredJob, Transaction};
 use crate::claims::{BatchCount, Claims, Lease, Start};
-use crate::connection::{LeaseRenewal, Settings};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
 use crate::model::{
     BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, ListedBatch, Progress, Record, RecordPage,
@@ -20,6 +19,7 @@ use crate::model::{
 use crate::order::{Gate, Initialization, Turns};
 use crate::panics::{self, caught};
 use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
+use crate::settings::{LeaseRenewal, Settings};
 
 /// How long a claim tries again while a batch is PENDING that somebody has locked.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);

@@ -19,11 +19,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::backend::{Backend, RecordWrite, size_of};
-use crate::connection::Durability;
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, lock};
 use crate::model::{ColumnLimits, Record};
 use crate::order::Initialization;
 use crate::panics;
+use crate::settings::Durability;
 
 /// Records in one group, at most.
 const GROUP_RECORDS: usize = 1_000;

@@ -13,7 +13,6 @@ use napi::{Env, JsValue, ValueType};
 use napi_derive::napi;
 use tokio::sync::watch::Receiver;
 
-use crate::connection::{PasswordFunction, Settings};
 use crate::error::{Error, Result};
 use crate::json::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, encode, promise, refused, resolved, string};
 use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
@@ -21,6 +20,7 @@ use crate::operations::Operations;
 use crate::order::{Initialization, Pass};
 use crate::panics::{self, caught, caught_in};
 use crate::record_writer::SavePlace;
+use crate::settings::{PasswordFunction, Settings, newly_ignored};
 
 type Promise<'env> = napi::Result<PromiseRaw<'env, Outcome>>;
 type Prepared<'env, T> = std::result::Result<T, Refusal<'env>>;
@@ -29,6 +29,8 @@ type Prepared<'env, T> = std::result::Result<T, Refusal<'env>>;
 #[napi]
 pub struct SqlxStateStore {
     operations: Arc<Operations>,
+    /// Parameters of the connection that have no effect, and that nobody was told of before.
+    ignored: Vec<String>,
 }
 
 fn id<'env>(what: &str, value: Unknown<'env>, longest: usize) -> Prepared<'env, String> {
@@ -91,7 +93,7 @@ impl SqlxStateStore {
         store_options: Unknown<'_>,
         password: Option<Function<'_, PasswordRequest, UnknownReturnValue>>,
     ) -> napi::Result<Self> {
-        let operations = caught(|| -> Prepared<'_, Arc<Operations>> {
+        let made = caught(|| -> Prepared<'_, Self> {
             panics::due("constructor");
             let source = encode(env, "connection", "connection", connection)?;
             let settings = Settings::from_json(&source, &options(env, store_options)?)?;
@@ -99,11 +101,19 @@ impl SqlxStateStore {
                 Some(function) => Some(Arc::new(JsPasswordFunction::new(function)?) as Arc<dyn PasswordFunction>),
                 None => None,
             };
-            Ok(Operations::new(settings.with_password_function(function)?))
+            let settings = settings.with_password_function(function)?;
+            Ok(Self {
+                ignored: newly_ignored(&settings.ignored),
+                operations: Operations::new(settings),
+            })
         });
-        Ok(Self {
-            operations: operations.map_err(|refusal| refusal.into_thrown(env))?,
-        })
+        made.map_err(|refusal| refusal.into_thrown(env))
+    }
+
+    /// For `index.js`, which warns of them and takes this method off the class.
+    #[napi(js_name = "_ignoredParameters", catch_unwind)]
+    pub fn ignored_parameters(&self) -> Vec<String> {
+        self.ignored.clone()
     }
 
     /// A call that may begin unless the store is closed, that waits for an `initialize` under way, and that `close` waits for.

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::once::Once;
 use super::tls::Certificates;
-use crate::connection::{Password, PasswordAnswer, PasswordFunction, Secret, Settings, Ssl};
-use crate::error::{Code, Error, Result, lock};
+use crate::error::{Code, Error, Quoted, Result, lock};
+use crate::settings::{Database, Passfile, Password, PasswordAnswer, PasswordFunction, Secret, Settings, Ssl, Wanted};
 
 /// What one attempt to connect is made with.
 pub struct Login {
@@ -33,6 +33,94 @@ pub struct Logins {
     ssl: Ssl,
     fixed: Option<Secret>,
     asked: Option<Asked>,
+    file: Option<InFile>,
+}
+
+/// A password that may stand in libpq's password file.
+#[derive(Clone)]
+struct InFile {
+    file: Passfile,
+    hosts: Vec<String>,
+    port: u16,
+    database: String,
+    user: String,
+}
+
+/// The folders in which a PostgreSQL has its socket where nothing else was said. In the password file they are called `localhost`.
+const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
+
+impl InFile {
+    fn of(settings: &Settings) -> Option<Self> {
+        let Some(Password::InFile(file)) = &settings.password else {
+            return None;
+        };
+        let server = settings.socket.as_ref().unwrap_or(&settings.host);
+        let mut hosts = vec![server.clone()];
+        if server == "127.0.0.1" || SOCKET_FOLDERS.contains(&server.as_str()) {
+            hosts.push("localhost".to_owned());
+        }
+        let user = user_of(settings);
+        Some(Self {
+            file: file.clone(),
+            hosts,
+            port: settings.port,
+            database: settings.name.clone().unwrap_or_else(|| user.clone()),
+            user,
+        })
+    }
+
+    async fn read(&self) -> Result<Option<Secret>> {
+        let this = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let hosts: Vec<&str> = this.hosts.iter().map(String::as_str).collect();
+            this.file.look_up(&Wanted {
+                hosts: &hosts,
+                port: this.port,
+                database: &this.database,
+                user: &this.user,
+            })
+        });
+        read.await
+            .unwrap_or_else(|_| Err(Error::internal("the password file could not be read")))
+    }
+}
+
+/// Who logs in: as libpq has it, the user of the operating system where nobody was named.
+pub fn user_of(settings: &Settings) -> String {
+    match (&settings.user, settings.database) {
+        (Some(user), _) => user.clone(),
+        (None, Database::Postgres) => whoami::username(),
+        (None, _) => "root".to_owned(),
+    }
+}
+
+/// Why this driver can't log in at this server, where that is so whatever the password: the driver's own words, for it has no codes.
+pub fn impossible(error: &sqlx::Error) -> Option<String> {
+    let sqlx::Error::Protocol(said) = error else { return None };
+    if said.contains("mysql_cleartext_plugin disabled") {
+        return Some(
+            "the server asks for the password in clear text (mysql_clear_password, as IAM, PAM and LDAP logins do), which is given over encryption \
+             that is demanded only: say ssl.mode \"verify-full\" (ssl-mode=VERIFY_IDENTITY in the URL), or at least \"require\""
+                .to_owned(),
+        );
+    }
+    if said.contains("unsupported authentication method") {
+        return Some(
+            "the server asks for a way to log in that this store lacks (GSSAPI, SSPI): let this user come in by a password (scram-sha-256 in \
+             pg_hba.conf) or a certificate"
+                .to_owned(),
+        );
+    }
+    let (_, plugin) = said.split_once("unknown authentication plugin: ")?;
+    Some(format!(
+        "the server asks this user to log in by {}, which this store lacks: alter the user to mysql_native_password (MariaDB) or \
+         caching_sha2_password (MySQL), {}",
+        Quoted(plugin),
+        match plugin {
+            "client_ed25519" => "MariaDB: alter user … identified via mysql_native_password using password('…')",
+            _ => "or make one for this store",
+        }
+    ))
 }
 
 /// A password that is asked for when it is needed, once for all who need it at the same time.
@@ -55,6 +143,7 @@ impl Logins {
                 Some(Password::Fixed(password)) => given(password),
                 _ => None,
             },
+            file: InFile::of(settings),
             asked: settings.password_function.clone().map(|function| Asked {
                 function: Mutex::new(Some(function)),
                 answer: Mutex::new(Arc::new(Once::new())),
@@ -68,8 +157,12 @@ impl Logins {
     pub async fn next(&self) -> Result<Login> {
         let certificates = Certificates::read(&self.ssl).await?;
         let Some(asked) = &self.asked else {
+            let password = match &self.file {
+                Some(file) => file.read().await?,
+                None => self.fixed.clone(),
+            };
             return Ok(Login {
-                password: self.fixed.clone(),
+                password,
                 certificates,
                 asked: None,
             });

@@ -4,6 +4,7 @@
 //! (MySQL Reference Manual, "Information Functions").
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,20 +15,20 @@ use sqlx::{ConnectOptions, MySqlConnection, Row};
 use super::errors::{self, Explained, unreadable};
 use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, SetUp, run};
 use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
     SavedJob, StoredJob, Transaction,
 };
-use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation, UnorderedRecords,
 };
 use crate::order::Gate;
+use crate::settings::{Secret, Settings, SslMode};
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
 
@@ -157,6 +158,84 @@ impl Server {
     }
 }
 
+/// The session variables that are set on each connection, whatever the server's defaults are: those that change what a statement does. A server that is
+/// read-only by default (`transaction_read_only`) stays so, for it may be one that was demoted. Any user may set these; what takes a privilege
+/// (`low_priority_updates`, `binlog_format`) is left as it is.
+struct SessionVariables {
+    always: String,
+    /// Those that not every server has; which this one has is asked once.
+    own: OnceLock<String>,
+}
+
+/// Variables of one kind of server. Of the first two, which mean the same, one is set: `tx_isolation` is gone from MySQL 8, and MariaDB has had
+/// `transaction_isolation` since 11.1 only.
+const OWN_VARIABLES: [(&str, &str); 5] = [
+    ("transaction_isolation", "'READ-COMMITTED'"),
+    ("tx_isolation", "'READ-COMMITTED'"),
+    // The store gives a statement up by its own clock.
+    ("max_statement_time", "0"),
+    ("max_execution_time", "0"),
+    ("check_constraint_checks", "1"),
+];
+
+impl SessionVariables {
+    fn new(settings: &Settings) -> Self {
+        let lock_wait = (settings.statement_timeout / LOCK_WAIT_SHARE).as_secs().max(1);
+        let always = format!(
+            "names utf8mb4 collate utf8mb4_unicode_ci, \
+             time_zone = '+00:00', \
+             sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
+             autocommit = 1, \
+             completion_type = 'NO_CHAIN', \
+             innodb_lock_wait_timeout = {lock_wait}, \
+             lock_wait_timeout = {}, \
+             sql_select_limit = 18446744073709551615, \
+             max_join_size = 18446744073709551615, \
+             sql_big_selects = 1, \
+             sql_safe_updates = 0, \
+             sql_auto_is_null = 0, \
+             group_concat_max_len = 4294967295, \
+             max_sort_length = 1024, \
+             unique_checks = 1, \
+             foreign_key_checks = 1",
+            settings.statement_timeout.as_secs().max(1)
+        );
+        Self {
+            always,
+            own: OnceLock::new(),
+        }
+    }
+
+    /// In one `set` with one assignment after another, which a proxy can follow; `set transaction` is a statement of its own, so the isolation is set by its
+    /// variable. The driver is told to set nothing by itself.
+    async fn set(&self, connection: &mut MySqlConnection) -> sqlx::Result<()> {
+        let own = match self.own.get() {
+            Some(own) => own,
+            None => {
+                let own = own_variables(connection).await?;
+                self.own.get_or_init(|| own)
+            }
+        };
+        sqlx::Executor::execute(connection, &*format!("set {}{own}", self.always))
+            .await
+            .map(drop)
+    }
+}
+
+async fn own_variables(connection: &mut MySqlConnection) -> sqlx::Result<String> {
+    let names = OWN_VARIABLES.map(|(name, _)| format!("'{name}'")).join(", ");
+    let question = format!("show variables where variable_name in ({names})");
+    let rows = sqlx::Executor::fetch_all(connection, sqlx::raw_sql(&question)).await?;
+    let known = rows.iter().map(|row| text(row, 0)).collect::<sqlx::Result<Vec<_>>>()?;
+    let mut assignments = String::new();
+    for (name, value) in OWN_VARIABLES {
+        if known.contains(&name) && !(name == "tx_isolation" && known.contains(&"transaction_isolation")) {
+            assignments.push_str(&format!(", {name} = {value}"));
+        }
+    }
+    Ok(assignments)
+}
+
 pub struct MySql {
     connections: Connections<sqlx::MySql>,
     server: Once<Server>,
@@ -164,15 +243,11 @@ pub struct MySql {
 
 impl MySql {
     pub fn new(settings: Settings) -> Self {
-        // Whatever the server's defaults are: each statement is committed by itself, or a commit ends a transaction and begins no other; READ COMMITTED,
-        // so that a statement after a lock sees what was committed before it; strict, so that nothing is ever cut silently, and no mode that changes
-        // what SQL means.
-        let set_up = format!(
-            "set session transaction isolation level read committed; \
-             set session autocommit = 1, completion_type = 'NO_CHAIN', innodb_lock_wait_timeout = {}, \
-               sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
-            (settings.statement_timeout / LOCK_WAIT_SHARE).as_secs().max(1)
-        );
+        let session = Arc::new(SessionVariables::new(&settings));
+        let set_up: SetUp<sqlx::MySql> = Arc::new(move |connection| {
+            let session = session.clone();
+            Box::pin(async move { session.set(connection).await })
+        });
         let rules = PoolRules {
             set_up: Some(set_up),
             ..PoolRules::of(&settings)
@@ -201,6 +276,13 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
         .host(&settings.host)
         .port(settings.port)
         .statement_cache_capacity(settings.statement_cache)
+        // `SessionVariables` sets them.
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .set_names(false)
+        // A login by IAM, PAM or LDAP gets the password itself, so nobody else may read it.
+        .enable_cleartext_plugin(settings.ssl.mode() >= SslMode::Require)
         .ssl_mode(match settings.ssl.mode() {
             SslMode::Disable => MySqlSslMode::Disabled,
             SslMode::Prefer => MySqlSslMode::Preferred,

@@ -12,21 +12,22 @@ use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
 use super::errors::{self, Explained, unreadable};
+use super::login::user_of;
 use super::rows::{STATEMENT_BYTES, by_bytes};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, SetUp, run};
 use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
     SavedJob, StoredJob, Transaction,
 };
-use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Result, lock};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
 };
 use crate::order::Gate;
+use crate::settings::{Secret, SessionAttrs, Settings, SslMode, Switch, switches};
 
 pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.sql");
 
@@ -66,12 +67,9 @@ impl Dialect for sqlx::Postgres {
     }
 
     fn log_in(mut options: PgConnectOptions, password: Option<&Secret>, certificates: &Certificates) -> PgConnectOptions {
-        if let Some(password) = password {
-            options = options.password(password.reveal());
-        }
-        if let Some(ca) = &certificates.ca {
-            options = options.ssl_root_cert_from_pem(ca.clone());
-        }
+        options = options.password(password.map_or("", Secret::reveal));
+        // An empty one takes the place of what the driver read from the environment by itself.
+        options = options.ssl_root_cert_from_pem(certificates.ca.clone().unwrap_or_default());
         if let Some((cert, key)) = &certificates.identity {
             options = options.ssl_client_cert_from_pem(cert).ssl_client_key_from_pem(key);
         }
@@ -125,6 +123,16 @@ fn begin_text(settings: &Settings) -> String {
         return BEGIN.to_owned();
     }
     let mut text = BEGIN.to_owned();
+    for switch in switches(settings.session_options.as_deref().unwrap_or_default()) {
+        // As a call and not by `set`, which would take a list of schemas for one name.
+        if let Switch::Set(name, value) = switch {
+            text.push_str(&format!(
+                "; select pg_catalog.set_config({}, {}, true)",
+                literal(&name),
+                literal(&value)
+            ));
+        }
+    }
     for (name, value) in session_settings(settings) {
         // A schema is quoted already, as the name that it is.
         let value = if name == "search_path" { value } else { format!("'{value}'") };
@@ -159,6 +167,9 @@ impl Postgres {
         let begin: Arc<str> = begin_text(&settings).into();
         let rules = PoolRules {
             pin: is_pooled(&settings).then(|| begin.clone()),
+            set_up: settings
+                .target
+                .map(|wanted| -> SetUp<sqlx::Postgres> { Arc::new(move |connection| Box::pin(check_target(connection, wanted))) }),
             ..PoolRules::of(&settings)
         };
         Self {
@@ -206,10 +217,14 @@ async fn takes_lz4(session: &mut Conn, compression: &Compression, list: &str) ->
     Ok(*compression.get_or_init(|| takes))
 }
 
+/// Sets everything that the driver would else read from the environment by itself.
 fn connect_options(settings: &Settings) -> PgConnectOptions {
+    let user = user_of(settings);
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(&settings.host)
         .port(settings.port)
+        .database(settings.name.as_deref().unwrap_or(&user))
+        .username(&user)
         .statement_cache_capacity(settings.statement_cache)
         .application_name(settings.application_name.as_deref().unwrap_or("batchactions"))
         .ssl_mode(match settings.ssl.mode() {
@@ -223,18 +238,45 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
     if let Some(socket) = &settings.socket {
         options = options.socket(socket);
     }
-    if let Some(user) = &settings.user {
-        options = options.username(user);
-    }
-    if let Some(name) = &settings.name {
-        options = options.database(name);
-    }
+    let given = settings.session_options.as_deref().unwrap_or_default();
     if is_pooled(settings) {
+        // Settings are made with each transaction; what else there is, is for the service in front of the server.
+        let others = switches(given).into_iter().filter_map(|switch| match switch {
+            Switch::Other(text) => text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())),
+            Switch::Set(..) => None,
+        });
         // Not known to poolers either, and no column here holds such numbers.
-        return options.extra_float_digits(None);
+        options = options.extra_float_digits(None);
+        let others: Vec<_> = others.collect();
+        return if others.is_empty() { options } else { options.options(others) };
+    }
+    if !given.is_empty() {
+        // The driver writes settings only, so the switches follow the value of one, as they are. Of two settings with a name the last one counts.
+        options = options.options([("jit", format!("off {given}"))]);
     }
     let told = session_settings(settings);
     options.options(told.into_iter().map(|(name, value)| (name, start_up_value(&value))))
+}
+
+/// Text in SQL, whatever `standard_conforming_strings` is.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Refuses a server of another kind than `target_session_attrs` asks for.
+async fn check_target(connection: &mut PgConnection, wanted: SessionAttrs) -> sqlx::Result<()> {
+    let question = "select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
+    let row = sqlx::Executor::fetch_one(connection, sqlx::raw_sql(question)).await?;
+    // As text it is the letter, in the protocol that raw text has.
+    let (in_recovery, read_only): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let refused = match wanted {
+        SessionAttrs::Primary if in_recovery => "is in recovery (a standby), and target_session_attrs asks for a primary",
+        SessionAttrs::ReadWrite if in_recovery || read_only => {
+            "takes no writes, and target_session_attrs asks for one that does (read-write)"
+        }
+        _ => return Ok(()),
+    };
+    Err(sqlx::Error::Io(std::io::Error::other(format!("the server {refused}"))))
 }
 
 fn quoted(identifier: &str) -> String {

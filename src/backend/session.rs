@@ -18,11 +18,11 @@ use tokio::time::error::Elapsed;
 use tokio::time::{timeout, timeout_at};
 
 use super::errors::{Explained, Fate, unreadable_by};
-use super::login::{Login, Logins};
+use super::login::{self, Login, Logins};
 use super::tls::{self, Certificates};
-use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result, jittered, lock};
 use crate::panics;
+use crate::settings::{Secret, Settings};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -130,22 +130,24 @@ const UNPREPARED: Duration = Duration::from_secs(60);
 /// How long a goodbye to the server may take.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// What is said and asked on each new connection.
+pub type SetUp<DB> = Arc<dyn for<'c> Fn(&'c mut <DB as Database>::Connection) -> BoxFuture<'c, sqlx::Result<()>> + Send + Sync>;
+
 /// How a pool's connections are made and kept.
-pub struct PoolRules {
+pub struct PoolRules<DB: Dialect> {
     pub max: u32,
     /// Idle connections that are kept.
     pub min: u32,
     /// After how long without use the others are closed; never where it is `None`.
     pub idle_timeout: Option<Duration>,
-    /// Said on each new connection.
-    pub set_up: Option<String>,
+    pub set_up: Option<SetUp<DB>>,
     /// Whether a connection in doubt is kept all the same, for a database that ends with its connection.
     pub keep_in_doubt: bool,
     /// What begins a transaction around each statement that is in none, where a pooler may send the parts of a statement to different servers.
     pub pin: Option<Arc<str>>,
 }
 
-impl PoolRules {
+impl<DB: Dialect> PoolRules<DB> {
     pub fn of(settings: &Settings) -> Self {
         Self {
             max: settings.pool_max,
@@ -167,7 +169,7 @@ pub struct Connections<DB: Dialect> {
     logins: Logins,
     /// `settings.place()`, for the messages of every session.
     place: Arc<str>,
-    rules: PoolRules,
+    rules: PoolRules<DB>,
     slots: Arc<Semaphore>,
     /// Whether a connection was ever made: then the settings are right, and a refusal is a server that restarts.
     connected: AtomicBool,
@@ -206,7 +208,7 @@ impl<DB: Dialect> Default for Idle<DB> {
 }
 
 impl<DB: Dialect> Connections<DB> {
-    pub fn new(settings: &Settings, options: <DB::Connection as Connection>::Options, rules: PoolRules) -> Self {
+    pub fn new(settings: &Settings, options: <DB::Connection as Connection>::Options, rules: PoolRules<DB>) -> Self {
         let shelf = Shelf {
             idle: Mutex::default(),
             min: rules.min as usize,
@@ -381,7 +383,7 @@ impl<DB: Dialect> Connections<DB> {
         let connecting = async {
             let mut connection = options.connect().await?;
             if let Some(set_up) = &self.rules.set_up {
-                DB::execute(&mut connection, set_up).await?;
+                set_up(&mut connection).await?;
             }
             Ok(connection)
         };
@@ -413,7 +415,7 @@ impl<DB: Dialect> Connections<DB> {
     }
 
     fn connection_failed(&self, error: sqlx::Error) -> Error {
-        if let Some(reason) = tls::refusal(&error, &self.settings.ssl) {
+        if let Some(reason) = tls::refusal(&error, &self.settings.ssl).or_else(|| login::impossible(&error)) {
             return Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place))
                 .repeatable(Repeatable::Never)
                 .caused_by(error.to_string(), None);

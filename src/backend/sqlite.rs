@@ -22,13 +22,13 @@ use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
     SavedJob, StoredJob, Transaction,
 };
-use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
 };
 use crate::order::Gate;
+use crate::settings::{Secret, Settings};
 
 pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
 
@@ -70,7 +70,9 @@ impl Sqlite {
             *file = absolute.to_string_lossy().into_owned();
         }
         Self {
-            file: SqliteFile::new(settings.file.clone().map(PathBuf::from), move || pools(&settings)),
+            file: SqliteFile::new(settings.file.clone().map(PathBuf::from), !settings.must_exist, move || {
+                pools(&settings)
+            }),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Pools {
 pub struct SqliteFile {
     /// `None` in memory.
     path: Option<PathBuf>,
+    /// Whether `Use::Make` makes a file that is missing.
+    may_make: bool,
     pools: Box<dyn Fn() -> Pools + Send + Sync>,
     current: Mutex<Arc<Opened>>,
 }
@@ -50,9 +52,10 @@ pub enum Use {
 }
 
 impl SqliteFile {
-    pub fn new(path: Option<PathBuf>, pools: impl Fn() -> Pools + Send + Sync + 'static) -> Self {
+    pub fn new(path: Option<PathBuf>, may_make: bool, pools: impl Fn() -> Pools + Send + Sync + 'static) -> Self {
         Self {
             path,
+            may_make,
             current: Mutex::new(Arc::new(Opened::new(1, pools(), None))),
             pools: Box::new(pools),
         }
@@ -96,6 +99,9 @@ impl SqliteFile {
         let Some(path) = &self.path else { return Ok(current.clone()) };
         let key = match key_of(path) {
             Err(error) if error.kind() == ErrorKind::NotFound && what_for == Use::Make => {
+                if !self.may_make {
+                    return Err(must_exist(path));
+                }
                 make(path)?;
                 key_of(path)
             }
@@ -185,6 +191,17 @@ fn make(path: &Path) -> Result<()> {
         ),
         _ => unavailable(path, &error),
     })
+}
+
+fn must_exist(path: &Path) -> Error {
+    Error::new(
+        Code::ConnectionFailed,
+        format!(
+            "there is no SQLite file {}, and mode=rw in its URL says not to create it: create it first, or leave mode out",
+            shown(path)
+        ),
+    )
+    .repeatable(Repeatable::Never)
 }
 
 /// Why there is no file to open.

@@ -4,8 +4,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError, RootCertStore};
 
-use crate::connection::{Ssl, SslMode, is_pem};
 use crate::error::{Code, Error, Quoted, Result};
+use crate::settings::{Ssl, SslMode, is_pem};
 
 /// PEM, read and found to be in order.
 #[derive(Default)]
@@ -31,6 +31,13 @@ impl Certificates {
         if let Some(ca) = &ca {
             check_authorities(ca)?;
         }
+        let ca = if ssl.system_roots {
+            let mut roots = system_roots(ssl.system_file.clone()).await?;
+            roots.extend(ca.unwrap_or_default());
+            Some(roots)
+        } else {
+            ca
+        };
         let identity = match (&ssl.cert, &ssl.key) {
             (Some(cert), Some(key)) => {
                 // A wrong key may be the key itself in another form than PEM, so what was given is not shown.
@@ -68,6 +75,51 @@ async fn pem(what: &'static str, shown: Option<&str>, given: &str) -> Result<Vec
     }
 }
 
+/// Where operating systems keep the authorities that they trust, as one PEM file.
+const BUNDLES: [&str; 7] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/ssl/cert.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+];
+
+/// The authorities of the operating system, or of the file that `SSL_CERT_FILE` names in their place.
+async fn system_roots(named: Option<String>) -> Result<Vec<u8>> {
+    let what = "sslrootcert=system";
+    if let Some(named) = named {
+        let content = pem("SSL_CERT_FILE", Some(&named), &named).await?;
+        return sound(&content).ok_or_else(|| refuse(format!("the file {} (SSL_CERT_FILE) holds no certificate in PEM", Quoted(&named))));
+    }
+    let read = tokio::task::spawn_blocking(|| BUNDLES.iter().find_map(|bundle| sound(&std::fs::read(bundle).ok()?))).await;
+    match read {
+        Ok(Some(roots)) => Ok(roots),
+        _ => Err(refuse(format!(
+            "{what}: this operating system has no file of the authorities that it trusts where such files are: give one, by SSL_CERT_FILE or by ssl.ca"
+        ))),
+    }
+}
+
+/// Those certificates of a bundle that can be used: systems keep some that can't.
+fn sound(bundle: &[u8]) -> Option<Vec<u8>> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = String::from_utf8_lossy(bundle);
+    let mut kept = Vec::new();
+    for block in text.split_inclusive(END) {
+        let Some(begin) = block.find("-----BEGIN CERTIFICATE-----") else {
+            continue;
+        };
+        let block = &block.as_bytes()[begin..];
+        if check_authorities(block).is_ok() {
+            kept.extend_from_slice(block);
+            kept.push(b'\n');
+        }
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
 fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let all: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
@@ -100,6 +152,11 @@ pub fn refusal(error: &sqlx::Error, ssl: &Ssl) -> Option<String> {
         _ => return None,
     };
     match found {
+        rustls::Error::InvalidCertificate(why) if ssl.channel_binding => Some(format!(
+            "{}. channel_binding=require asks for a server that is verified: give the authority of its certificate (ssl.ca), or remove \
+             channel_binding=require",
+            untrusted(why, ssl)
+        )),
         rustls::Error::InvalidCertificate(why) => Some(untrusted(why, ssl)),
         rustls::Error::InconsistentKeys(_) => Some("ssl.key is not the key of the certificate ssl.cert".to_owned()),
         // Of these, the next attempt may be spared.

@@ -2,7 +2,7 @@
 //! a transaction held open from outside can make.
 
 use super::*;
-use crate::connection::Database;
+use crate::settings::Database;
 use sqlx::Connection;
 
 /// A server's address in `TEST_…_URL`, or on its default port. The name is what `REQUIRE_DATABASES` calls it.

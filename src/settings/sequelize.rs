@@ -1,0 +1,182 @@
+//! What `index.js` reads of a Sequelize instance.
+
+use super::parameters::Parameters;
+use super::{DEFAULT_POOL, Database, Password, Place, Secret, bad_connection, scheme, sqlite, url};
+use crate::error::{Quoted, Result};
+use crate::fields::Fields;
+
+pub fn read(json: &str) -> Result<(Database, Place)> {
+    let sequelize = Fields::read(&"sequelize", json)?;
+    let dialect = sequelize.optional_string("dialect")?.unwrap_or_default();
+    let database = scheme::database_of_dialect(&dialect)?;
+    let section = |key: &str| Fields::read(&"sequelize", sequelize.get(key).unwrap_or("{}"));
+    let (config, options) = (section("config")?, section("options")?);
+    let mut place = Place {
+        schema: schema_of(&dialect, database, &options)?,
+        ..Place::default()
+    };
+    // With replication, Sequelize writes through `write` and falls back to its own settings for what that leaves out.
+    let replication = Fields::read(
+        &"sequelize.options.replication",
+        options.get("replication").filter(|it| it.starts_with('{')).unwrap_or("{}"),
+    )?;
+    let write = replication.get("write").unwrap_or("{}");
+    if let Ok(text) = serde_json::from_str::<String>(write) {
+        let (database, at) = url::read(&text)?;
+        let schema = place.schema.take().or(at.schema);
+        return Ok((database, Place { schema, ..at }));
+    }
+    let write = Fields::read(&"sequelize.options.replication.write", write)?;
+    take_pool(&mut place, &config)?;
+    let servers = Servers {
+        write: &write,
+        config: &config,
+    };
+    if database == Database::Sqlite {
+        place.file = sqlite_file(&servers, &options)?;
+        return Ok((database, place));
+    }
+    servers.take(&mut place, database)?;
+    let dialect_options = match write.get("dialectOptions").or(options.get("dialectOptions")) {
+        Some(given) => Fields::read(&"sequelize.options.dialectOptions", given)?,
+        None => Fields::read(&"sequelize.options.dialectOptions", "{}")?,
+    };
+    take_dialect_options(&mut place, &dialect, database, &dialect_options)?;
+    if place.socket.is_none() {
+        // What the instance leaves open is its own default and not the environment's.
+        place.host.get_or_insert_with(|| "127.0.0.1".to_owned());
+    }
+    place.port.get_or_insert(database.default_port());
+    Ok((database, place))
+}
+
+fn schema_of(dialect: &str, database: Database, options: &Fields<'_, '_>) -> Result<Option<String>> {
+    let define = Fields::read(&"sequelize.options.define", options.get("define").unwrap_or("{}"))?;
+    if define.get("underscored") == Some("true") {
+        return Err(bad_connection(
+            "the Sequelize instance has define.underscored, which gives its tables other column names than this store uses (jobId, not \
+             job_id): pass an instance without it, or a URL",
+        ));
+    }
+    // A model's schema is that of `define`, else that of the instance.
+    let schema = match define.optional_string("schema")? {
+        Some(schema) => Some(schema),
+        None => options.optional_string("schema")?,
+    };
+    match &schema {
+        Some(schema) if database != Database::Postgres => Err(bad_connection(format!(
+            "the Sequelize instance has a schema (define.schema), {}, which {dialect} makes part of the tables' names: pass an instance without it, or \
+             a URL",
+            Quoted(schema)
+        ))),
+        _ => Ok(schema),
+    }
+}
+
+fn take_pool(place: &mut Place, config: &Fields<'_, '_>) -> Result<()> {
+    let Some(pool) = config.get("pool").filter(|pool| pool.starts_with('{')) else {
+        return Ok(());
+    };
+    let pool = Fields::read(&"sequelize.config.pool", pool)?;
+    let max = pool.count("max", 0, u32::MAX)?.unwrap_or(DEFAULT_POOL).clamp(1, 1_000);
+    place.pool_max = Some(max);
+    place.pool_min = Some(pool.count("min", 0, u32::MAX)?.unwrap_or(0).min(max));
+    Ok(())
+}
+
+/// The server that is written to, and the instance's own.
+struct Servers<'s, 'w, 'a> {
+    write: &'s Fields<'w, 'a>,
+    config: &'s Fields<'w, 'a>,
+}
+
+impl Servers<'_, '_, '_> {
+    fn text(&self, key: &str) -> Result<Option<String>> {
+        match self.write.part(key)? {
+            Some(value) => Ok(Some(value)),
+            None => self.config.part(key),
+        }
+    }
+
+    fn take(&self, place: &mut Place, database: Database) -> Result<()> {
+        place.host = self.text("host")?;
+        place.port = match self.write.port("port")? {
+            Some(port) => Some(port),
+            None => self.config.port("port")?,
+        };
+        place.name = self.text("database")?;
+        place.user = self.text("username")?;
+        place.password = match password(self.write)? {
+            Some(password) => Some(password),
+            None => password(self.config)?,
+        };
+        place.host_may_be_folder(database);
+        Ok(())
+    }
+}
+
+/// A password; a number, as a configuration file may have it, is its digits.
+fn password(fields: &Fields<'_, '_>) -> Result<Option<Password>> {
+    match fields.get("password") {
+        Some(value) if value.parse::<f64>().is_ok() => Ok(Some(Password::Fixed(Secret::new(value.to_owned())))),
+        _ => fields.password("password"),
+    }
+}
+
+fn sqlite_file(servers: &Servers<'_, '_, '_>, options: &Fields<'_, '_>) -> Result<Option<String>> {
+    let storage = match options.part("storage")? {
+        Some(storage) => storage,
+        // Made from a URL, it has the file's name as the host, or nothing for `sqlite::memory:`; made from options, it has its default host.
+        None => servers
+            .text("host")?
+            .filter(|host| !host.is_empty() && host != "localhost")
+            .unwrap_or_else(|| ":memory:".to_owned()),
+    };
+    sqlite::file(&storage)
+}
+
+/// `dialectOptions`: the driver's own, and what stood in the URL that the instance was made from.
+fn take_dialect_options(place: &mut Place, dialect: &str, database: Database, given: &Fields<'_, '_>) -> Result<()> {
+    place.application_name = given.optional_string("application_name")?;
+    if let Some(socket) = given.part("socketPath")? {
+        place.take_socket(database, socket);
+    }
+    let mut parameters = Parameters::of("sequelize.options.dialectOptions.", database);
+    let mut names = vec!["sslmode", "ssl-mode", "sslrootcert", "sslcert", "sslkey", "sslaccept"];
+    if database == Database::Postgres {
+        names.extend(["options", "channel_binding", "target_session_attrs"]);
+    }
+    for name in names {
+        if let Some(value) = given.optional_string(name)? {
+            parameters.take(place, name, &value)?;
+        }
+    }
+    if let Some(ssl) = given.get("ssl") {
+        take_ssl(&mut parameters, place, dialect, ssl)?;
+    }
+    parameters.end(place)
+}
+
+/// `dialectOptions.ssl`, as the driver that Sequelize uses for the dialect understands it: Node's TLS verifies unless told otherwise, and
+/// `mysql2` verifies the host name only with `verifyIdentity`.
+fn take_ssl(parameters: &mut Parameters, place: &mut Place, dialect: &str, ssl: &str) -> Result<()> {
+    // From a URL's `?ssl=`, it is a string.
+    let text = serde_json::from_str::<String>(ssl);
+    let ssl = text.as_deref().unwrap_or(ssl);
+    let object = match ssl {
+        "false" | "0" => return parameters.take(place, "ssl", "false"),
+        "true" | "1" => "{}",
+        "no-verify" if dialect == "postgres" => r#"{"rejectUnauthorized":false}"#,
+        object if object.starts_with('{') => object,
+        _ => {
+            return Err(bad_connection(
+                "sequelize.options.dialectOptions.ssl must be true, false or an object: give the certificates themselves",
+            ));
+        }
+    };
+    let fields = Fields::read(&"sequelize.options.dialectOptions.ssl", object)?;
+    let verify = fields.get("rejectUnauthorized") != Some("false");
+    let by_name = dialect != "mysql" || fields.get("verifyIdentity") == Some("true");
+    place.ssl.take_pem(&fields)?;
+    parameters.take_node(verify, by_name)
+}

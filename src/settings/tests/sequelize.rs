@@ -1,0 +1,114 @@
+//! A Sequelize instance in, settings or words out.
+
+use serde_json::{Value, json};
+
+use super::shown::outcome;
+
+fn instance(dialect: &str, config: Value, options: Value) -> String {
+    outcome(
+        json!({ "sequelize": { "dialect": dialect, "config": config, "options": options } }),
+        &[],
+        "{}",
+    )
+}
+
+#[test]
+fn what_an_instance_says_counts() {
+    let config = || json!({ "host": "h", "port": "6000", "database": "d", "username": "u", "password": 12345 });
+    let dialect_options = |given: Value| json!({ "dialectOptions": given });
+    let table = [
+        ("postgres", json!({}), "pg u:12345@h:6000/d Prefer"),
+        (
+            "postgres",
+            dialect_options(json!({ "options": "-c search_path=imports -c geqo=off" })),
+            "pg u:12345@h:6000/d Prefer options=-c search_path=imports -c geqo=off",
+        ),
+        (
+            "postgres",
+            dialect_options(json!({ "ssl": true })),
+            "pg u:12345@h:6000/d VerifyFull",
+        ),
+        (
+            "postgres",
+            dialect_options(json!({ "ssl": "no-verify" })),
+            "pg u:12345@h:6000/d Require",
+        ),
+        (
+            "postgres",
+            dialect_options(json!({ "ssl": { "rejectUnauthorized": false, "ca": "c" } })),
+            "pg u:12345@h:6000/d Require",
+        ),
+        (
+            "postgres",
+            dialect_options(json!({ "ssl": { "ca": "c" } })),
+            "pg u:12345@h:6000/d VerifyFull ca=c",
+        ),
+        // As Sequelize takes a URL apart.
+        (
+            "postgres",
+            dialect_options(json!({ "sslmode": "require" })),
+            "pg u:12345@h:6000/d Require",
+        ),
+        (
+            "postgres",
+            dialect_options(json!({ "sslmode": "require", "channel_binding": "require" })),
+            "pg u:12345@h:6000/d VerifyFull",
+        ),
+        (
+            "mysql",
+            dialect_options(json!({ "ssl": "{\"rejectUnauthorized\":true}" })),
+            "mysql u:12345@h:6000/d VerifyCa",
+        ),
+        (
+            "mysql",
+            dialect_options(json!({ "ssl": { "verifyIdentity": true } })),
+            "mysql u:12345@h:6000/d VerifyFull",
+        ),
+        ("mysql", dialect_options(json!({ "ssl": {} })), "mysql u:12345@h:6000/d VerifyCa"),
+        (
+            "mariadb",
+            dialect_options(json!({ "ssl": true })),
+            "mysql u:12345@h:6000/d VerifyFull",
+        ),
+        ("mysql", dialect_options(json!({ "ssl": false })), "mysql u:12345@h:6000/d Disable"),
+        (
+            "mysql",
+            dialect_options(json!({ "socketPath": "/s" })),
+            "mysql u:12345@/s#6000/d Prefer",
+        ),
+    ];
+    for (dialect, options, expected) in table {
+        assert_eq!(instance(dialect, config(), options.clone()), expected, "{dialect} {options}");
+    }
+    assert_eq!(
+        instance("postgres", json!({ "host": "/run", "port": 5433, "database": "d" }), json!({})),
+        "pg @/run#5433/d Disable"
+    );
+}
+
+#[test]
+fn sql_server_is_refused_with_the_reason() {
+    let refused = instance("mssql", json!({ "host": "h", "password": "hunter2" }), json!({}));
+    assert!(
+        refused.starts_with("UNSUPPORTED_DATABASE: \"mssql\" (SQL Server) is not served yet"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_an_instance_asks_for_and_cannot_have_is_refused() {
+    for (given, says) in [
+        (json!({ "ssl": "Amazon RDS" }), "dialectOptions.ssl"),
+        (json!({ "channel_binding": "require", "sslmode": "disable" }), "channel_binding"),
+        (json!({ "target_session_attrs": "standby" }), "target_session_attrs"),
+    ] {
+        let refused = instance(
+            "postgres",
+            json!({ "host": "h", "database": "d" }),
+            json!({ "dialectOptions": given }),
+        );
+        assert!(refused.starts_with("refused: ") && refused.contains(says), "{given}: {refused}");
+    }
+    let several = instance("postgres", json!({ "host": "a,b" }), json!({}));
+    assert!(several.contains("several hosts"), "{several}");
+}
