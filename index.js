@@ -687,8 +687,9 @@ class SqlxStateStore {
   }
 
   // Node 20 has no `await using`, but compilers that translate it look for this name there.
-  [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
-    return this.close();
+  async [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
+    nativeOf(this, 'close');
+    await this.close();
   }
 }
 
