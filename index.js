@@ -264,7 +264,8 @@ function connectionSource(source) {
 }
 
 function storableConnection(connection) {
-  const source = connectionSource(connection);
+  // A `URL` of another realm is no `instanceof URL`.
+  const source = connectionSource(typeof connection.href === 'string' ? connection.href : connection);
   if (isObject(source.parts)) source.parts = readOptions('connection', source.parts, OPTIONS.connection);
   return source;
 }

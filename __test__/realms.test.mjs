@@ -121,6 +121,30 @@ test('what a password function of a realm throws is the cause', async () => {
   expect((await rejection(realm, store.getProgress('j'))).cause).toBe(thrown);
 });
 
+test('a URL is a URL, of whatever realm', async () => {
+  // What has an `href` and is no `instanceof URL`, as a URL of another realm.
+  class URL {
+    #href = 'sqlite::memory:';
+    get href() {
+      return this.#href;
+    }
+    get protocol() {
+      return 'sqlite:';
+    }
+    get password() {
+      return '';
+    }
+  }
+  const { SqlxStateStore } = makeRealm().load();
+  for (const url of [new URL(), new globalThis.URL('sqlite::memory:')]) {
+    const store = new SqlxStateStore(url);
+    onTestFinished(() => store.close());
+    await store.initialize();
+    expect(await store.listJobs()).toEqual([]);
+  }
+  expect(() => new SqlxStateStore(new globalThis.URL('gopher://h/d'))).toThrow(/gopher/);
+});
+
 test('a realm that is over is not kept in memory', async () => {
   const script = `
     const vm = require('node:vm');
