@@ -513,29 +513,6 @@ function loadError(name, cause) {
   return Object.assign(error, { code: 'BINARY_UNAVAILABLE' });
 }
 
-/** The addon of an installed package. Written out, and in a `try`, so that bundlers find the one that is installed and let the others be. */
-function loadPackage(name) {
-  switch (name) {
-    case 'linux-x64-gnu':
-      return require('@batchactions/state-sqlx-linux-x64-gnu');
-    case 'linux-arm64-gnu':
-      return require('@batchactions/state-sqlx-linux-arm64-gnu');
-    case 'linux-x64-musl':
-      return require('@batchactions/state-sqlx-linux-x64-musl');
-    case 'linux-arm64-musl':
-      return require('@batchactions/state-sqlx-linux-arm64-musl');
-    case 'darwin-x64':
-      return require('@batchactions/state-sqlx-darwin-x64');
-    case 'darwin-arm64':
-      return require('@batchactions/state-sqlx-darwin-arm64');
-    case 'win32-x64-msvc':
-      return require('@batchactions/state-sqlx-win32-x64-msvc');
-    case 'win32-arm64-msvc':
-      return require('@batchactions/state-sqlx-win32-arm64-msvc');
-  }
-  return undefined;
-}
-
 /**
  * The addon, from its package where that is installed. A bundler puts the binary beside the bundle and knows its new place in the `require` of the package
  * only. In a clone of the repository no such package is installed, and what was built is beside this file.
@@ -543,8 +520,25 @@ function loadPackage(name) {
 function loadAddon() {
   const name = platform();
   try {
-    const found = loadPackage(name);
-    if (found) return found;
+    // Written out, and in a `try`, so that bundlers find the one that is installed and let the others be.
+    switch (name) {
+      case 'linux-x64-gnu':
+        return require('@batchactions/state-sqlx-linux-x64-gnu');
+      case 'linux-arm64-gnu':
+        return require('@batchactions/state-sqlx-linux-arm64-gnu');
+      case 'linux-x64-musl':
+        return require('@batchactions/state-sqlx-linux-x64-musl');
+      case 'linux-arm64-musl':
+        return require('@batchactions/state-sqlx-linux-arm64-musl');
+      case 'darwin-x64':
+        return require('@batchactions/state-sqlx-darwin-x64');
+      case 'darwin-arm64':
+        return require('@batchactions/state-sqlx-darwin-arm64');
+      case 'win32-x64-msvc':
+        return require('@batchactions/state-sqlx-win32-x64-msvc');
+      case 'win32-arm64-msvc':
+        return require('@batchactions/state-sqlx-win32-arm64-msvc');
+    }
   } catch (cause) {
     // A module of ES has no `__dirname`, and a bundle may be one.
     const local = cause.code === 'MODULE_NOT_FOUND' && typeof __dirname === 'string' && join(__dirname, `state-sqlx.${name}.node`);

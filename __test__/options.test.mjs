@@ -52,7 +52,10 @@ describe.each(Object.entries(WAYS))('from %s', (_, having) => {
     }
     for (const [section, names] of Object.entries(SECTIONS)) {
       expect(knownOf(() => storeWith({ [section]: { unknown: 1 } }))).toEqual(names);
-      for (const name of names) expect(messageOf(() => storeWith({ [section]: having({ [name]: [] }) }))).toContain(`${section}.${name}`);
+      for (const name of names) {
+        const others = section === 'leaseRenewal' ? { everyMs: 10, forMs: 20 } : {};
+        expect(messageOf(() => storeWith({ [section]: having({ ...others, [name]: [] }) }))).toContain(`${section}.${name}`);
+      }
     }
   });
 
