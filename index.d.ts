@@ -401,6 +401,7 @@ export interface UrlLike {
  *
  * Making one never connects and never blocks; the first call connects. An open store never keeps the process alive.
  */
+// oxlint-disable-next-line typescript/no-unsafe-declaration-merging -- see below
 export declare class SqlxStateStore {
   /**
    * @param connection `postgres://`, `postgresql://`, `mysql://`, `mariadb://` or `sqlite:` URL (`sqlite::memory:`, `sqlite:file.db`,
@@ -495,11 +496,13 @@ export declare class SqlxStateStore {
 }
 
 /** `close()`, for `await using`: where the types of the language or of Node have its name, `Symbol.asyncDispose`. */
+// oxlint-disable-next-line typescript/no-unsafe-declaration-merging -- the class has the method wherever the name exists
 export interface SqlxStateStore extends AsyncDisposal<SymbolConstructor> {}
-type AsyncDisposal<Symbols> = Symbols extends { readonly asyncDispose: infer Name extends symbol } ? Record<Name, () => Promise<void>> : {};
+/** A method of the name `asyncDispose`, where `Symbols` has it. */
+export type AsyncDisposal<Symbols> = Symbols extends { readonly asyncDispose: infer Name extends symbol }
+  ? Record<Name, () => Promise<void>>
+  : {};
 
 /** The same class, under the name that it has in `@batchactions/state-sequelize`. */
 export declare const SequelizeStateStore: typeof SqlxStateStore;
 export type SequelizeStateStore = SqlxStateStore;
-
-export {};

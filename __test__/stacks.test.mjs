@@ -27,7 +27,7 @@ const CALLS = {
   deleteJob: (store, id) => store.deleteJob(id),
 };
 const STREAM = { records: (store, id) => collect(store.records(id)) };
-const withId = ({ initialize: _, ...calls }) => calls;
+const withId = (calls) => Object.fromEntries(Object.entries(calls).filter(([name]) => name !== 'initialize'));
 
 /** What each method is called by. */
 async function importOrders(call) {

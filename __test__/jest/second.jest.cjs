@@ -1,1 +1,1 @@
-require('./cases.cjs');
+module.exports = require('./cases.cjs');
