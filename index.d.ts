@@ -15,14 +15,15 @@ export type BatchStatus = 'PENDING' | 'PROCESSING' | 'PAUSED' | 'COMPLETED' | 'F
 /** The state of a record. `valid` and `pending` are still to be processed, `invalid` and `failed` count as failed. */
 export type RecordStatus = 'pending' | 'valid' | 'invalid' | 'processed' | 'failed';
 
-/** A job's configuration. Unknown keys are kept, as `JSON.stringify` writes them. */
+/** A job's configuration. Keys that are not declared here are kept, as `JSON.stringify` writes them. */
 export interface JobConfig {
   readonly id?: string;
   /**
    * Where `schema.fields` is an array, each field is stored with its `name`, `type`, `required` and, where present,
-   * `defaultValue`, `separator` and `aliases` only: validators and transforms are functions and can't be stored.
+   * `defaultValue`, `separator` and `aliases` only: validators and transforms are functions and can't be stored. A `toJSON` of the configuration, the
+   * schema, its fields or one of them decides first.
    */
-  readonly schema?: object;
+  readonly schema?: Record<string, unknown>;
   /** Records in a batch. */
   readonly batchSize: number;
   readonly maxConcurrentBatches?: number;
@@ -31,19 +32,27 @@ export interface JobConfig {
   /** Milliseconds. */
   readonly retryDelayMs?: number;
   readonly skipEmptyRows?: boolean;
-  readonly [key: string]: unknown;
 }
+
+/** Which rule a record breaks. */
+export type ValidationErrorCode =
+  'REQUIRED' | 'TYPE_MISMATCH' | 'PATTERN_MISMATCH' | 'CUSTOM_VALIDATION' | 'UNKNOWN_FIELD' | 'DUPLICATE_VALUE' | 'EXTERNAL_DUPLICATE';
 
 /** What was wrong with a record. */
 export interface ValidationError {
   readonly field: string;
   readonly message: string;
-  readonly code: string;
+  readonly code: ValidationErrorCode;
   readonly value?: unknown;
-  readonly severity?: string;
-  readonly category?: string;
+  readonly severity?: 'error' | 'warning';
+  readonly category?: 'VALIDATION' | 'FORMAT' | 'DUPLICATE' | 'PROCESSING' | 'CUSTOM';
   readonly suggestion?: string;
-  readonly metadata?: unknown;
+  readonly metadata?: Record<string, unknown>;
+}
+
+/** The fields of a record, by name. */
+export interface RawRecord {
+  readonly [key: string]: unknown;
 }
 
 /**
@@ -54,8 +63,8 @@ export interface ValidationError {
 export interface ProcessedRecord {
   /** The record's place in the whole job. A 32-bit integer, unique within the job. */
   readonly index: number;
-  readonly raw: object;
-  readonly parsed: object;
+  readonly raw: RawRecord;
+  readonly parsed: RawRecord;
   readonly status: RecordStatus;
   readonly errors: readonly ValidationError[];
   readonly processingError?: string;
@@ -95,8 +104,8 @@ export interface JobState {
   readonly startedAt?: number;
   /** Epoch ms. */
   readonly completedAt?: number;
-  /** Present, and `true`, where workers claim the job's batches. */
-  readonly distributed?: true;
+  /** `true` where workers claim the job's batches; absent, in what the store returns, where they don't. */
+  readonly distributed?: boolean;
 }
 
 /** What `updateBatchState` sets. */
@@ -158,7 +167,7 @@ export interface DistributedJobStatus {
   readonly failedBatches: number;
   readonly processingBatches: number;
   readonly pendingBatches: number;
-  /** There are batches, and none of them is PENDING or PROCESSING. */
+  /** There are batches, and none of them is PENDING, PROCESSING or PAUSED. `true` as well for a distributed job that lists no batches. */
   readonly isComplete: boolean;
 }
 
@@ -168,7 +177,10 @@ export type JobSummary = Omit<JobState, 'batches'>;
 /** What `listJobs` looks for. */
 export interface ListJobsOptions {
   readonly status?: JobStatus;
-  /** At most so many: 1 to 1,000; 100 where it is not given. */
+  /**
+   * How many at most: 1 to 1,000.
+   * @default 100
+   */
   readonly limit?: number;
   /** Only jobs after this one: the last of the page before. It need not exist any more. */
   readonly after?: { readonly id: string; readonly startedAt?: number };
@@ -201,11 +213,15 @@ export type StateStoreErrorCode =
   | 'CONNECTION_FAILED'
   /** The connection ended in the middle of a call: it is not known whether the call took effect. */
   | 'CONNECTION_LOST'
-  /** A connection, a lock or a statement took longer than it may. */
+  /** No connection of the pool became free in time, or a statement ran longer than it may. */
   | 'TIMEOUT'
+  /** Other transactions were in the way: a deadlock, a serialization failure, or a row lock that was not had in time. `retryable`. */
+  | 'CONFLICT'
+  /** The login lacks a right, or the database or its file is read-only. `retryable` only after a failover to a server that is read-only. */
+  | 'PERMISSION_DENIED'
   /** The tables do not exist: call `initialize()`. */
   | 'TABLES_MISSING'
-  /** The tables exist and lack a column. */
+  /** The tables exist, and a column or an index of them is missing or is not what it must be. */
   | 'TABLES_INCOMPATIBLE'
   /** A value is longer than its column or than the server takes. */
   | 'VALUE_TOO_LONG'
@@ -215,10 +231,12 @@ export type StateStoreErrorCode =
   | 'LEASE_LOST'
   /** The store has been closed. */
   | 'CLOSED'
-  /** The database refused in a way that the message tells (a full disk, say), or this package has a defect: then please report it. */
+  /** The database refused for a reason of its own, which the message tells: a full disk, or a sequence that has no number left. */
+  | 'DATABASE_ERROR'
+  /** This package has a defect: please report it. */
   | 'INTERNAL';
 
-/** What every method rejects with, and the constructor throws. It never holds a password. */
+/** What every method rejects with, and the constructor throws. Its stack leads to the caller of the method. It never holds a password. */
 export declare class StateStoreError extends Error {
   constructor(message: string, options: { code: StateStoreErrorCode; retryable?: boolean; cause?: unknown });
   readonly name: 'StateStoreError';
@@ -239,7 +257,7 @@ export interface SslOptions {
    * `verify-ca` and `verify-full`: always, and the certificate has not expired, is signed by a trusted authority and names the host in its
    * subjectAltName (a common name does not count). In this version the two are the same: `verify-ca` checks the name as well.
    *
-   * Where it is not given: `verify-full` if `ca` is given, else `prefer`.
+   * @default 'verify-full' where `ca` is given, else 'prefer'
    */
   readonly mode?: 'disable' | 'prefer' | 'require' | 'verify-ca' | 'verify-full';
   /** The authorities to trust beside Mozilla's list: PEM text, or the path of a PEM file. Not to be had with `mode: 'prefer'`. */
@@ -263,37 +281,62 @@ export type PasswordFunction = () => string | PromiseLike<string>;
 
 /** How many connections a store may have, and how long it waits for them. */
 export interface PoolOptions {
-  /** Connections at most: 1 to 1,000; 10 where it is not given. SQLite writes through one of them at a time. */
+  /**
+   * Connections at most: 1 to 1,000. SQLite writes through one of them at a time.
+   * @default 10
+   */
   readonly max?: number;
-  /** Connections that stay open when idle; 0 where it is not given. */
+  /**
+   * Connections that stay open when idle.
+   * @default 0
+   */
   readonly min?: number;
-  /** How long a call waits for a connection before it rejects with `TIMEOUT`; 30,000 ms where it is not given. */
+  /**
+   * How long a call waits for a connection before it rejects with `TIMEOUT`, in milliseconds.
+   * @default 30_000
+   */
   readonly acquireTimeoutMs?: number;
-  /** After how long without use a connection is closed; 10,000 ms where it is not given. */
+  /**
+   * After how long without use a connection is closed, in milliseconds.
+   * @default 10_000
+   */
   readonly idleTimeoutMs?: number;
 }
 
-/** Options of a store. One that is unknown, of the wrong type or out of range throws `INVALID_ARGUMENT`, and the message names it. */
+/**
+ * Options of a store, read as properties: those of getters and prototypes count. One that is unknown, of the wrong type or out of range throws
+ * `INVALID_ARGUMENT`, and the message names it; so does a thing whose properties are not what it holds, such as a `Map` or a promise.
+ */
 export interface SqlxStateStoreOptions {
   /** PostgreSQL: the schema of the tables, at most 63 bytes. `initialize()` creates it where it is missing. */
   readonly schema?: string;
   /** The password, or a function that gives one. It goes before the password of the URL, the parts or the Sequelize instance. */
   readonly password?: string | PasswordFunction;
-  /** For how long an answer of the function `password` is good for new connections: 1 to 86,400,000 ms; 600,000 (10 minutes) where it is not given. */
+  /**
+   * For how long an answer of the function `password` is good for new connections: 1 to 86,400,000 ms.
+   * @default 600_000
+   */
   readonly passwordTtlMs?: number;
   readonly pool?: PoolOptions;
-  /** How long making a connection may take; 5,000 ms where it is not given. */
+  /**
+   * How long making a connection may take, in milliseconds: some serverless databases wake up in 8 seconds. A refused connection fails at once all the same.
+   * @default 15_000
+   */
   readonly connectTimeoutMs?: number;
-  /** How long a statement may take before it is given up with `TIMEOUT`; 30,000 ms where it is not given. */
+  /**
+   * How long a statement may take before it is given up with `TIMEOUT`, in milliseconds.
+   * @default 30_000
+   */
   readonly statementTimeoutMs?: number;
   readonly ssl?: SslOptions;
   /**
-   * Prepared statements kept per connection: 0 to 10,000; 100 where it is not given. 0 also stands for a transaction pooler in front of
+   * Prepared statements kept per connection: 0 to 10,000. 0 also stands for a transaction pooler in front of
    * PostgreSQL: nothing is kept between transactions then, and each statement is in one.
+   * @default 100
    */
   readonly statementCache?: number;
   /**
-   * When `saveProcessedRecord` resolves. `record`, the default: once it is committed.
+   * When `saveProcessedRecord` resolves. `record`: once it is committed.
    *
    * `batch`: once it is queued. What is queued is written together, 50 ms later at the latest, and is committed before any other call on that
    * job through this store takes effect, and before `close()` resolves. The queue holds 10,000 records or 16 MB of a job; a save that finds it full
@@ -302,14 +345,19 @@ export interface SqlxStateStoreOptions {
    * the batch, its COMPLETED, and `close()` reject with the reason, and `saveJobState` stores the batch as FAILED even if told COMPLETED, until that
    * record is saved again (first, then the others), or the batch is claimed anew, given back or reopened. A queued record whose claim was lost is
    * the new holder's to store: later calls with that claim reject with `LEASE_LOST`, and `close()` does not.
+   * @default 'record'
    */
   readonly durability?: 'record' | 'batch';
   /**
    * Renews every batch that this store has claimed, every `everyMs`, from a native thread, so that a blocked event loop does not
    * lose its claim; for `forMs` after the claim at most, so that a hung worker does.
+   * @default none: no claim is renewed
    */
   readonly leaseRenewal?: { readonly everyMs: number; readonly forMs: number };
-  /** A stale batch that was already claimed so many times becomes FAILED instead of PENDING. Unlimited where it is not given. */
+  /**
+   * A stale batch that has been claimed this often becomes FAILED instead of PENDING.
+   * @default unlimited
+   */
   readonly maxClaims?: number;
   /** Accepted for compatibility, and without effect: the names of the tables are fixed. */
   readonly tablePrefix?: string;
@@ -321,9 +369,9 @@ export type SequelizeStateStoreOptions = SqlxStateStoreOptions;
 /** Where the database is, in parts. */
 export interface ConnectionOptions {
   readonly dialect: 'postgres' | 'mysql' | 'mariadb' | 'sqlite';
-  /** `127.0.0.1` where it is not given. */
+  /** @default '127.0.0.1' */
   readonly host?: string;
-  /** 5432 for PostgreSQL, 3306 for MySQL and MariaDB, where it is not given. */
+  /** @default 5432 for PostgreSQL, 3306 for MySQL and MariaDB */
   readonly port?: number;
   readonly database?: string;
   readonly user?: string;
@@ -340,8 +388,12 @@ export interface ConnectionOptions {
  */
 export interface SequelizeLike {
   readonly config: object;
-  readonly options: object;
   getDialect(): string;
+}
+
+/** A `URL`: that of the web's standard, of whatever realm. */
+export interface UrlLike {
+  readonly href: string;
 }
 
 /**
@@ -349,13 +401,14 @@ export interface SequelizeLike {
  *
  * Making one never connects and never blocks; the first call connects. An open store never keeps the process alive.
  */
+// oxlint-disable-next-line typescript/no-unsafe-declaration-merging -- see below
 export declare class SqlxStateStore {
   /**
    * @param connection `postgres://`, `postgresql://`, `mysql://`, `mariadb://` or `sqlite:` URL (`sqlite::memory:`, `sqlite:file.db`,
-   *   `sqlite:///absolute/file.db`); or the same in parts; or a Sequelize v6 instance.
+   *   `sqlite:///absolute/file.db`), as text or as a `URL`; or the same in parts; or a Sequelize v6 instance.
    * @throws StateStoreError `INVALID_CONNECTION`, `UNSUPPORTED_DATABASE` or `INVALID_ARGUMENT`.
    */
-  constructor(connection: string | ConnectionOptions | SequelizeLike, options?: SqlxStateStoreOptions);
+  constructor(connection: string | UrlLike | ConnectionOptions | SequelizeLike, options?: SqlxStateStoreOptions);
 
   /**
    * Creates the tables and indexes that are missing. Idempotent, safe to call from many processes at once, and without any DDL where
@@ -406,7 +459,7 @@ export declare class SqlxStateStore {
   /**
    * Claims a PENDING batch of a job that is PROCESSING, the lowest index first. No two callers ever get the same batch.
    * `NO_PENDING_BATCHES` means that there was none; while there is one that somebody else has locked, the call tries again, for a second
-   * at most, and then rejects with `TIMEOUT`.
+   * at most, and then rejects with `CONFLICT`.
    * @param workerId At most 128 characters.
    */
   claimBatch(jobId: string, workerId: string): Promise<ClaimBatchResult>;
@@ -440,9 +493,15 @@ export declare class SqlxStateStore {
    * as the first. With `durability: 'batch'` it rejects, after all that, where a queued record could not be stored.
    */
   close(): Promise<void>;
-  /** `close()`, for `await using`. */
-  [Symbol.asyncDispose](): Promise<void>;
 }
+
+/** `close()`, for `await using`: where the types of the language or of Node have its name, `Symbol.asyncDispose`. */
+// oxlint-disable-next-line typescript/no-unsafe-declaration-merging -- the class has the method wherever the name exists
+export interface SqlxStateStore extends AsyncDisposal<SymbolConstructor> {}
+/** A method of the name `asyncDispose`, where `Symbols` has it. */
+export type AsyncDisposal<Symbols> = Symbols extends { readonly asyncDispose: infer Name extends symbol }
+  ? Record<Name, () => Promise<void>>
+  : {};
 
 /** The same class, under the name that it has in `@batchactions/state-sequelize`. */
 export declare const SequelizeStateStore: typeof SqlxStateStore;

@@ -1,13 +1,12 @@
 'use strict';
 
-// Loads the addon of this platform and gives it the JavaScript half of the boundary: what crosses is one JSON text a call, written and read by the
-// user's own engine (see src/json.rs).
+// Loads the addon of this platform and is the JavaScript half of the boundary: what crosses is one JSON text a call, written and read here, by the
+// user's own engine (see src/json.rs). A test runner may load this file in many realms of one thread, and each has an `Error`, an `Array` and timers
+// of its own. So values and errors are made here, nothing of a realm is kept in the addon, and no timer is used.
 
 const { existsSync } = require('node:fs');
 const { join } = require('node:path');
-const {
-  types: { isBoxedPrimitive },
-} = require('node:util');
+const { types } = require('node:util');
 
 class StateStoreError extends Error {
   constructor(message, { code, retryable = false, cause } = {}) {
@@ -32,6 +31,15 @@ function isArray(value) {
   }
 }
 
+/** `instanceof` throws for a proxy that has been revoked. */
+function isOurs(error) {
+  try {
+    return error instanceof StateStoreError;
+  } catch {
+    return false;
+  }
+}
+
 /** A wrong argument in a message: short, and without running any of its code. */
 function describe(value) {
   if (typeof value === 'string') return stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value);
@@ -50,7 +58,7 @@ const isDropped = (value) =>
 
 /** For `JSON.stringify`: shows what it would drop or make another thing of, so that an option of a wrong type is refused and not ignored. */
 function visible(key, value) {
-  return isDropped(value) || value !== this[key] || isBoxedPrimitive(value) ? marked(this[key]) : value;
+  return isDropped(value) || value !== this[key] || types.isBoxedPrimitive(value) ? marked(this[key]) : value;
 }
 
 /** A field of a job, batch or record that has a type of its own. A BigInt stays one, so that `JSON.stringify` says what is wrong with it. */
@@ -73,9 +81,24 @@ function storableField(field) {
   return stored;
 }
 
+/** What `JSON.stringify` looks inside of: what the value's `toJSON` says, where it has one. It is asked once, as `JSON.stringify` does. */
+function written(value, key) {
+  if ((!isObject(value) && typeof value !== 'function') || typeof value.toJSON !== 'function') return value;
+  const said = value.toJSON(key);
+  if (!isObject(said) || typeof said.toJSON !== 'function') return said;
+  return isArray(said) ? [...said] : { ...said, toJSON: undefined };
+}
+
 function storableConfig(config) {
-  if (!isObject(config) || !isObject(config.schema) || !Array.isArray(config.schema.fields)) return config;
-  return { ...config, schema: { ...config.schema, fields: config.schema.fields.map(storableField) } };
+  const said = written(config, 'config');
+  if (!isObject(said) || isArray(said) || types.isBoxedPrimitive(said)) return said;
+  const stored = { ...said };
+  stored.schema = written(stored.schema, 'schema');
+  const { schema } = stored;
+  if (!isObject(schema)) return stored;
+  const fields = written(schema.fields, 'fields');
+  if (isArray(fields)) stored.schema = { ...schema, fields: fields.map((field, at) => storableField(written(field, String(at)))) };
+  return stored;
 }
 
 // The order of the keys is part of the contract: another adapter's readers see it.
@@ -133,6 +156,71 @@ function storableState(state) {
   if (Array.isArray(state)) return state;
   const { batchId, status, processedCount, failedCount } = state;
   return { batchId: typed(batchId), status: typed(status), processedCount: typed(processedCount), failedCount: typed(failedCount) };
+}
+
+// What options have, at the places that src/connection.rs and src/model.rs read. `open`: what else is there does no harm.
+const OPTIONS = {
+  store: {
+    known: [
+      'schema',
+      'password',
+      'passwordTtlMs',
+      'connectTimeoutMs',
+      'statementTimeoutMs',
+      'statementCache',
+      'durability',
+      'maxClaims',
+      'tablePrefix',
+    ],
+    within: {
+      pool: { known: ['max', 'min', 'acquireTimeoutMs', 'idleTimeoutMs'] },
+      ssl: { known: ['mode', 'ca', 'cert', 'key'] },
+      leaseRenewal: { known: ['everyMs', 'forMs'] },
+    },
+  },
+  connection: { known: ['dialect', 'host', 'port', 'database', 'user', 'password', 'socketPath', 'storage'] },
+  fence: { known: ['token'] },
+  records: { known: ['status', 'batchId', 'from'] },
+  jobs: { known: ['status', 'limit'], within: { after: { known: ['id', 'startedAt'], open: true } } },
+};
+
+/** The name of a thing whose properties are not what it holds, so that options can't be read of it. */
+function unreadable(value) {
+  const holds =
+    typeof value[Symbol.iterator] === 'function' ||
+    typeof value.then === 'function' ||
+    types.isBoxedPrimitive(value) ||
+    types.isDate(value) ||
+    types.isRegExp(value) ||
+    types.isWeakMap(value) ||
+    types.isWeakSet(value) ||
+    types.isAnyArrayBuffer(value) ||
+    types.isArrayBufferView(value);
+  if (!holds) return undefined;
+  if (isArray(value)) return 'an array';
+  return `a ${types.isBoxedPrimitive(value) ? 'boxed ' : ''}${Object.prototype.toString.call(value).slice(8, -1)}`;
+}
+
+/** The names that an object and its prototypes have to be listed by, but for what every object inherits. */
+function listed(value) {
+  const names = Object.keys(value);
+  for (let above = Object.getPrototypeOf(value); above; above = Object.getPrototypeOf(above)) {
+    if (Object.getPrototypeOf(above) !== null) names.push(...Object.keys(above));
+  }
+  return names;
+}
+
+/** Options as JavaScript reads them: those of getters and prototypes too, which `JSON.stringify` leaves out. Unknown ones go along, to be refused. */
+function readOptions(what, value, { known, within = {}, open = false }) {
+  if (!isObject(value)) return value;
+  const kind = unreadable(value);
+  if (kind) throw invalid(`${what} must be an object with the options as its properties, not ${kind}`);
+  const read = Object.create(null);
+  for (const key of new Set([...known, ...Object.keys(within), ...(open ? [] : listed(value))])) {
+    const option = key === 'toJSON' ? undefined : value[key];
+    if (option !== undefined) read[key] = Object.hasOwn(within, key) ? readOptions(`${what}.${key}`, option, within[key]) : option;
+  }
+  return read;
 }
 
 const isSequelize = (source) => typeof source.getDialect === 'function' || (isObject(source.config) && isObject(source.options));
@@ -222,13 +310,20 @@ function warnOfIgnored(names) {
   });
 }
 
+function storableConnection(connection) {
+  // A `URL` of another realm is no `instanceof URL`.
+  const source = connectionSource(typeof connection.href === 'string' ? connection.href : connection);
+  if (isObject(source.parts)) source.parts = readOptions('connection', source.parts, OPTIONS.connection);
+  return source;
+}
+
 const write = {
   record: (value) => stringify(storableRecord(value)),
   records: (value) => stringify(Array.isArray(value) ? value.map(storableRecord) : value),
   state: (value) => stringify(storableState(value)),
   job: (value) => stringify(storableJob(value)),
-  options: (value) => stringify(value, visible),
-  connection: (value) => stringify(connectionSource(value), visible),
+  options: (value, what, shape) => stringify(readOptions(what, value, shape), visible),
+  connection: (value) => stringify(storableConnection(value), visible),
 };
 
 /** Where in a value the thing is that `JSON.stringify` refused: a BigInt, or an object inside itself. Runs only once it has refused. */
@@ -274,7 +369,7 @@ function whyUnwritable(what, value, error) {
 }
 
 /** The JSON text of an argument, or the error that refuses it: whatever the argument is and does, nothing is thrown here. */
-function encode(how, what, value) {
+function encode(how, what, value, shape) {
   try {
     const isUrl = how === 'connection' && typeof value === 'string';
     if ((!isObject(value) && !isUrl) || (how === 'connection' && Array.isArray(value))) {
@@ -284,12 +379,15 @@ function encode(how, what, value) {
       const given = how === 'options' && typeof value === 'string' ? 'a string' : describe(value);
       return invalid(`${what} must be ${expected}, not ${given}`);
     }
-    const text = write[how](value);
-    return text === undefined ? invalid(`${what} must be an object, and its toJSON gives ${describe(text)}`) : text;
+    return write[how](value, what, shape);
   } catch (error) {
+    if (isOurs(error)) return error;
     return invalid(`${what} can't be written as JSON: ${whyUnwritable(what, value, error)}`, error);
   }
 }
+
+/** The text of options that may be left out. */
+const optional = (what, value, shape) => (value === undefined ? undefined : encode('options', what, value, shape));
 
 // What functions of the user's threw lately: it does not cross the boundary, only its key does. More of them than are ever on their way at once.
 const thrown = new Map();
@@ -326,10 +424,12 @@ function asker(password) {
 }
 
 /** A `StateStoreError` for a failure on the other side of the boundary. */
-function makeError(message, code, retryable, causeMessage, causeCode, thrownKey) {
+function makeError(failure) {
+  const { message, code, retryable, causeMessage, causeCode, thrown: key } = failure;
+  if (typeof retryable !== 'boolean') return new StateStoreError(`the addon failed: ${message}`, { code: 'INTERNAL', cause: failure });
   let cause;
-  if (thrown.has(thrownKey)) {
-    cause = thrown.get(thrownKey);
+  if (thrown.has(key)) {
+    cause = thrown.get(key);
   } else if (typeof causeMessage === 'string') {
     cause = new Error(causeMessage);
     if (typeof causeCode === 'string') cause.code = causeCode;
@@ -337,17 +437,94 @@ function makeError(message, code, retryable, causeMessage, causeCode, thrownKey)
   return new StateStoreError(message, { code, retryable, cause });
 }
 
+/**
+ * What a call rejects with. Its stack begins at the method: `site` has that where the call had left the stack. Where it was not captured, the engine knows
+ * which `async` functions wait for the call, and names those.
+ */
+function failed(failure, site) {
+  const error = isOurs(failure) ? failure : makeError(failure);
+  if (site === undefined) {
+    Error.captureStackTrace?.(error, run);
+  } else if (typeof site.stack === 'string' && site.stack.includes('\n')) {
+    error.stack = `${error.name}: ${error.message}${site.stack.slice(site.stack.indexOf('\n'))}`;
+  }
+  return error;
+}
+
+/** Where a call comes from. It costs some microseconds, so the calls that are made for each record and each batch go without. */
+function callSite() {
+  const site = {};
+  Error.captureStackTrace?.(site, run);
+  return site;
+}
+
+const NATIVE = Symbol('the store in the addon');
+
+/** The addon's half of a store. It is found by way of a property, and so through a `Proxy` around the store too. */
+function nativeOf(store, method) {
+  let native;
+  try {
+    native = store?.[NATIVE];
+  } catch {
+    // A proxy that has been revoked, or that throws: no store.
+  }
+  if (native instanceof addon.SqlxStateStore) return native;
+  throw invalid(`${method} was called on ${describe(store)} and not on a store: call it as store.${method}(…)`);
+}
+
+/** One call: `start` begins it in the addon, `read` makes a value of what that gives. */
+async function run(store, method, start, read, site = callSite) {
+  let from;
+  try {
+    const pending = start(nativeOf(store, method));
+    // What is answered already, as a save that is queued is.
+    if (pending === null) return undefined;
+    from = site();
+    return await read(await pending);
+  } catch (failure) {
+    throw failed(failure, from);
+  }
+}
+
+const nowhere = () => undefined;
+const asIs = (value) => value;
+
+/** A result, which the addon gives as text. */
+function parsed(text) {
+  if (typeof text !== 'string') return text;
+  try {
+    return parse(text);
+  } catch (error) {
+    const message = `a column does not hold JSON, so another program wrote it: ${error.message}`;
+    throw new StateStoreError(message, { code: 'TABLES_INCOMPATIBLE' });
+  }
+}
+
+/** All of an array of records. A large one comes in slices, and the event loop gets a turn before each of them. */
+async function gathered(result) {
+  if (typeof result === 'string') return parsed(result);
+  const records = [];
+  for (let slice = await result.next(); slice !== undefined; slice = await result.next()) {
+    for (const record of parsed(slice)) records.push(record);
+  }
+  return records;
+}
+
 /** Whether this Linux has glibc. Only musl's loader has a name like that, and where there is no report, that name tells. */
 function hasGlibc() {
-  const { report } = process;
-  if (!report) return !existsSync(`/lib/ld-musl-${{ x64: 'x86_64', arm64: 'aarch64' }[process.arch]}.so.1`);
-  // A report with the network looks up the names of all open sockets, which can take seconds. Node below 20.13 does not know the setting.
-  const { excludeNetwork } = report;
-  report.excludeNetwork = true;
   try {
-    return Boolean(report.getReport().header.glibcVersionRuntime);
-  } finally {
-    report.excludeNetwork = excludeNetwork;
+    const { report } = process;
+    // A report with the network looks up the names of all open sockets, which can take seconds. Node below 20.13 does not know the setting.
+    const { excludeNetwork } = report;
+    report.excludeNetwork = true;
+    try {
+      return Boolean(report.getReport().header.glibcVersionRuntime);
+    } finally {
+      report.excludeNetwork = excludeNetwork;
+    }
+  } catch {
+    // There is none in some runtimes, and Deno gives it to a program with all permissions only.
+    return !existsSync(`/lib/ld-musl-${{ x64: 'x86_64', arm64: 'aarch64' }[process.arch]}.so.1`);
   }
 }
 
@@ -371,6 +548,10 @@ function loadError(name, cause) {
       `the package @batchactions/state-sqlx-${name} is not installed. It is an optional dependency: install again on the platform that it runs on, with ` +
       '`npm install --include=optional`, and where that does not bring it, without node_modules and the lock file that another platform made. ' +
       `In a bundle, leave @batchactions/state-sqlx external. Or ${FROM_SOURCE}`;
+  } else if (cause.code === 'ERR_DLOPEN_DISABLED') {
+    why = `this process may not load native addons: start Node ${process.permission ? 'with --allow-addons, beside --permission' : 'without --no-addons (NODE_OPTIONS may have it)'}`;
+  } else if (cause.code === 'ERR_ACCESS_DENIED') {
+    why = `this process may not read the binary: start Node with --allow-fs-read and the folder of the package, beside --permission. ${cause.message}`;
   } else {
     const old = /GLIBC_/.test(cause.message) ? `. This system's C library is older than the binary takes: ${FROM_SOURCE}` : '';
     why = `the binary for ${name} does not load: ${cause.message}${old}`;
@@ -379,12 +560,13 @@ function loadError(name, cause) {
   return Object.assign(error, { code: 'BINARY_UNAVAILABLE' });
 }
 
+/**
+ * The addon, from its package where that is installed. A bundler puts the binary beside the bundle and knows its new place in the `require` of the package
+ * only. In a clone of the repository no such package is installed, and what was built is beside this file.
+ */
 function loadAddon() {
   const name = platform();
-  // Beside this file in a clone of the repository.
-  const local = join(__dirname, `state-sqlx.${name}.node`);
   try {
-    if (existsSync(local)) return require(local);
     // Written out, and in a `try`, so that bundlers find the one that is installed and let the others be.
     switch (name) {
       case 'linux-x64-gnu':
@@ -405,10 +587,19 @@ function loadAddon() {
         return require('@batchactions/state-sqlx-win32-arm64-msvc');
     }
   } catch (cause) {
-    throw loadError(name, cause);
+    // A module of ES has no `__dirname`, and a bundle may be one.
+    const local = cause.code === 'MODULE_NOT_FOUND' && typeof __dirname === 'string' && join(__dirname, `state-sqlx.${name}.node`);
+    if (!local || !existsSync(local)) throw loadError(name, cause);
+    try {
+      return require(local);
+    } catch (error) {
+      throw loadError(name, error);
+    }
   }
   throw loadError(name);
 }
+
+const addon = loadAddon();
 
 // Of how many records the database finds out whether they fit on a page of `records`: in the beginning; next time, as many as would fit if they were like those of
 // the last page, but not much more than those, for what does not fit is looked at in vain; and at most.
@@ -417,74 +608,144 @@ const PAGE_BYTES = 2 << 20;
 const GROWTH = 8;
 const LARGEST_PAGE = 1_000;
 
-/** All of a large array of records, a slice at a time, so that the event loop gets a turn in between. */
-async function gather(result) {
-  const reader = await result;
-  if (Array.isArray(reader)) return reader;
-  const records = [];
-  for (let slice = reader.next(); slice; slice = reader.next()) {
-    for (const record of slice) records.push(record);
-    await new Promise(setImmediate);
-  }
-  return records;
+/** One page of `records`, with its length in bytes. */
+function recordPage(jobId, options, after, limit) {
+  const start = (native) => native._recordPage(jobId, optional('options', options, OPTIONS.records), after, limit);
+  return run(this, 'records', start, parsed);
 }
 
-/** Joins the two halves. A subclass, because the addon's own class could be called without `new`. */
-function connect(addon) {
-  addon.install(encode, parse, makeError);
-  const { _recordPage: recordPage, _ignoredParameters: ignoredParameters } = addon.SqlxStateStore.prototype;
-  delete addon.SqlxStateStore.prototype._recordPage;
-  delete addon.SqlxStateStore.prototype._ignoredParameters;
-
-  class SqlxStateStore extends addon.SqlxStateStore {
-    constructor(connection, options) {
-      const password = passwordFunction(connection, options);
-      super(connection, options, typeof password === 'function' ? asker(password) : undefined);
-      warnOfIgnored(ignoredParameters.call(this));
+class SqlxStateStore {
+  constructor(connection, options) {
+    const password = passwordFunction(connection, options);
+    let native;
+    try {
+      native = new addon.SqlxStateStore(
+        encode('connection', 'connection', connection),
+        optional('options', options, OPTIONS.store),
+        typeof password === 'function' ? asker(password) : undefined,
+      );
+    } catch (failure) {
+      const error = failed(failure);
+      Error.captureStackTrace?.(error, new.target);
+      throw error;
     }
+    Object.defineProperty(this, NATIVE, { value: native });
+    warnOfIgnored(native._ignoredParameters());
+  }
 
-    async getFailedRecords(jobId) {
-      return gather(super.getFailedRecords(jobId));
-    }
+  initialize() {
+    return run(this, 'initialize', (native) => native.initialize(), asIs);
+  }
 
-    async getPendingRecords(jobId) {
-      return gather(super.getPendingRecords(jobId));
-    }
+  saveJobState(job) {
+    return run(this, 'saveJobState', (native) => native.saveJobState(encode('job', 'job', job)), asIs);
+  }
 
-    async getProcessedRecords(jobId) {
-      return gather(super.getProcessedRecords(jobId));
-    }
+  getJobState(jobId) {
+    return run(this, 'getJobState', (native) => native.getJobState(jobId), parsed);
+  }
 
-    async getBatchRecords(jobId, batchId) {
-      return gather(super.getBatchRecords(jobId, batchId));
-    }
+  updateBatchState(jobId, batchId, state, fence) {
+    const start = (native) =>
+      native.updateBatchState(jobId, batchId, encode('state', 'state', state), optional('fence', fence, OPTIONS.fence));
+    return run(this, 'updateBatchState', start, asIs);
+  }
 
-    async *records(jobId, options) {
-      let after;
-      let limit = FIRST_PAGE;
-      for (;;) {
-        const { bytes, records } = await recordPage.call(this, jobId, options, after, limit);
-        if (records.length === 0) return;
-        yield* records;
-        after = records[records.length - 1].index;
-        const alike = Math.max(Math.floor((PAGE_BYTES * records.length) / bytes), 1);
-        limit = Math.min(alike, GROWTH * records.length, LARGEST_PAGE);
-      }
-    }
+  saveProcessedRecord(jobId, batchId, record, fence) {
+    const start = (native) =>
+      native.saveProcessedRecord(jobId, batchId, encode('record', 'record', record), optional('fence', fence, OPTIONS.fence));
+    return run(this, 'saveProcessedRecord', start, asIs, nowhere);
+  }
 
-    // Node 20 has no `await using`, but compilers that translate it look for this name there.
-    [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
-      return this.close();
+  saveBatchRecords(jobId, batchId, records) {
+    const start = (native) => native.saveBatchRecords(jobId, batchId, encode('records', 'records', records));
+    return run(this, 'saveBatchRecords', start, asIs);
+  }
+
+  getFailedRecords(jobId) {
+    return run(this, 'getFailedRecords', (native) => native.getFailedRecords(jobId), gathered);
+  }
+
+  getPendingRecords(jobId) {
+    return run(this, 'getPendingRecords', (native) => native.getPendingRecords(jobId), gathered);
+  }
+
+  getProcessedRecords(jobId) {
+    return run(this, 'getProcessedRecords', (native) => native.getProcessedRecords(jobId), gathered);
+  }
+
+  getBatchRecords(jobId, batchId) {
+    return run(this, 'getBatchRecords', (native) => native.getBatchRecords(jobId, batchId), gathered);
+  }
+
+  async *records(jobId, options) {
+    let after;
+    let limit = FIRST_PAGE;
+    for (;;) {
+      const { bytes, records } = await recordPage.call(this, jobId, options, after, limit);
+      if (records.length === 0) return;
+      yield* records;
+      after = records[records.length - 1].index;
+      const alike = Math.max(Math.floor((PAGE_BYTES * records.length) / bytes), 1);
+      limit = Math.min(alike, GROWTH * records.length, LARGEST_PAGE);
     }
   }
-  return { SqlxStateStore, StateStoreError };
+
+  getProgress(jobId) {
+    return run(this, 'getProgress', (native) => native.getProgress(jobId), parsed);
+  }
+
+  claimBatch(jobId, workerId) {
+    return run(this, 'claimBatch', (native) => native.claimBatch(jobId, workerId), parsed, nowhere);
+  }
+
+  releaseBatch(jobId, batchId, workerId) {
+    return run(this, 'releaseBatch', (native) => native.releaseBatch(jobId, batchId, workerId), asIs);
+  }
+
+  renewBatch(jobId, batchId, workerId, fence) {
+    const start = (native) => native.renewBatch(jobId, batchId, workerId, optional('fence', fence, OPTIONS.fence));
+    return run(this, 'renewBatch', start, asIs);
+  }
+
+  reclaimStaleBatches(jobId, timeoutMs) {
+    return run(this, 'reclaimStaleBatches', (native) => native.reclaimStaleBatches(jobId, timeoutMs), asIs);
+  }
+
+  getDistributedStatus(jobId) {
+    return run(this, 'getDistributedStatus', (native) => native.getDistributedStatus(jobId), parsed);
+  }
+
+  tryFinalizeJob(jobId) {
+    return run(this, 'tryFinalizeJob', (native) => native.tryFinalizeJob(jobId), asIs);
+  }
+
+  listJobs(options) {
+    return run(this, 'listJobs', (native) => native.listJobs(optional('options', options, OPTIONS.jobs)), parsed);
+  }
+
+  deleteJob(jobId) {
+    return run(this, 'deleteJob', (native) => native.deleteJob(jobId), asIs);
+  }
+
+  close() {
+    return run(this, 'close', (native) => native.close(), asIs);
+  }
+
+  // Node 20 has no `await using`, but compilers that translate it look for this name there.
+  async [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
+    nativeOf(this, 'close');
+    await this.close();
+  }
 }
 
-const addon = loadAddon();
-// A test runner may load this file more than once in a thread. There is one addon, so there is one class of stores and one of errors.
-addon.connected ??= connect(addon);
+addon.install();
+// A realm may load this file more than once (`jest.resetModules`, say): it has one class of stores and one of errors. No other realm is kept alive.
+addon.realms ??= new WeakMap();
+if (!addon.realms.has(Error)) addon.realms.set(Error, { SqlxStateStore, StateStoreError });
+const own = addon.realms.get(Error);
 
 // Assigned one by one, so that Node finds the names for `import { SqlxStateStore }`.
-module.exports.SqlxStateStore = addon.connected.SqlxStateStore;
-module.exports.SequelizeStateStore = addon.connected.SqlxStateStore;
-module.exports.StateStoreError = addon.connected.StateStoreError;
+module.exports.SqlxStateStore = own.SqlxStateStore;
+module.exports.SequelizeStateStore = own.SqlxStateStore;
+module.exports.StateStoreError = own.StateStoreError;

@@ -1,13 +1,13 @@
 // Programs that a bundler made of a program with the store: the package left outside, or its binary copied beside the bundle.
 
 import { execFile } from 'node:child_process';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import { expect, test } from 'vitest';
 import { thisPlatform } from '../scripts/platforms.mjs';
-import { emptyFolder, installBinary, installedFolder } from './support/installed.mjs';
+import { BINARY, emptyFolder, installBinary, installedFolder } from './support/installed.mjs';
 
 /** A program that uses the store, in a folder where it is installed. */
 function program() {
@@ -51,6 +51,32 @@ test("with the loader 'copy', the bundle takes the binary along, and needs no no
   await bundle(program(), { format: 'cjs', outdir, loader: { '.node': 'copy' } });
   expect(readdirSync(outdir)).toContainEqual(expect.stringMatching(/^state-sqlx\..*\.node$/));
   expect(await run(join(outdir, 'app.js'))).toBe('works');
+});
+
+test("the same as an ES module, with the `require` that esbuild's format leaves to a banner", async () => {
+  const outdir = emptyFolder();
+  const banner = { js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);` };
+  await bundle(program(), { format: 'esm', outdir, outExtension: { '.js': '.mjs' }, banner, loader: { '.node': 'copy' } });
+  expect(await run(join(outdir, 'app.mjs'))).toBe('works');
+});
+
+test('a bundle as webpack and ncc make it: the binary is beside it, and only the `require` of its package knows where', async () => {
+  const folder = program();
+  const outfile = join(emptyFolder(), 'bundle.cjs');
+  const name = `state-sqlx.${thisPlatform()}.node`;
+  const { outputFiles } = await bundle(folder, {
+    format: 'cjs',
+    write: false,
+    external: [`@batchactions/state-sqlx-${thisPlatform()}`],
+  });
+  // They make every other `require` one that finds nothing.
+  const text = outputFiles[0].text
+    .replace(`require("@batchactions/state-sqlx-${thisPlatform()}")`, `module.require(${JSON.stringify(`./${name}`)})`)
+    .replace('require(local)', `(() => { throw Object.assign(new Error('Cannot find module'), { code: 'MODULE_NOT_FOUND' }); })()`);
+  writeFileSync(outfile, text);
+  copyFileSync(BINARY, join(outfile, '..', name));
+  expect(text).toContain('module.require');
+  expect(await run(outfile)).toBe('works');
 });
 
 test('without either, the bundler says what it lacks', async () => {

@@ -1,11 +1,12 @@
 // Which binary is loaded where, and what is said where there is none. A process can't change its machine, so these tell it that it is on another one.
 
 import { execFile } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { platforms, thisPlatform } from '../scripts/platforms.mjs';
-import { installBinary, installedFolder } from './support/installed.mjs';
+import { BINARY, installBinary, installedFolder } from './support/installed.mjs';
 
 /** Loads the package in a process that believes to be on this machine, and says what came of it. */
 function load(folder, { os, cpu, libc }) {
@@ -99,4 +100,72 @@ test('a binary that wants a newer C library is told from one that is missing', a
   expect(message).toContain("version `GLIBC_2.17' not found");
   expect(message).toContain("This system's C library is older than the binary takes");
   expect(message).not.toContain('is not installed');
+});
+
+describe('a binary beside index.js', () => {
+  const name = thisPlatform();
+  const [, machine] = machines.find(([known]) => known === name);
+  const beside = (folder, text) => {
+    const local = join(folder, 'node_modules', '@batchactions', 'state-sqlx', `state-sqlx.${name}.node`);
+    if (text === undefined) copyFileSync(BINARY, local);
+    else writeFileSync(local, text);
+  };
+
+  test('is loaded where no package of the platform is installed, as in a clone of the repository', async () => {
+    const folder = installedFolder();
+    beside(folder);
+    expect(await load(folder, machine)).toEqual(['works']);
+  });
+
+  test('is not looked at where the package is', async () => {
+    const folder = installedFolder();
+    installBinary(folder, name);
+    beside(folder, 'no binary');
+    expect(await load(folder, machine)).toEqual(['works']);
+  });
+
+  test('does not stand in for a package that does not load', async () => {
+    const folder = installedFolder();
+    installBinary(folder, name, 'throw new Error("broken");');
+    beside(folder);
+    const [message] = await load(folder, machine);
+    expect(message).toContain(`the binary for ${name} does not load: broken`);
+  });
+});
+
+// As in Deno without all permissions, and in runtimes that have none.
+test.each([
+  ['that throws', `{ get excludeNetwork() { throw new Error('no permission'); } }`],
+  ['whose getReport throws', `{ getReport() { throw new Error('no permission'); } }`],
+  ['that is missing', 'undefined'],
+])('a process.report %s does not end the loading', async (_, report) => {
+  const folder = installedFolder();
+  installBinary(folder, thisPlatform());
+  writeFileSync(join(folder, 'report.cjs'), `Object.defineProperty(process, 'report', { value: ${report} });`);
+  writeFileSync(join(folder, 'load.cjs'), `require('@batchactions/state-sqlx'); console.log('works');`);
+  const { stdout } = await promisify(execFile)(process.execPath, ['--require', './report.cjs', 'load.cjs'], { cwd: folder });
+  expect(stdout).toBe('works\n');
+});
+
+const permission = Number(process.versions.node.split('.')[0]) < 23 ? '--experimental-permission' : '--permission';
+test.each([
+  [`${permission} without --allow-addons`, [permission, '--allow-fs-read=*'], '--allow-addons'],
+  ['--no-addons', ['--no-addons'], 'without --no-addons'],
+])('where Node runs with %s, the error names the flag', async (_, flags, remedy) => {
+  const folder = installedFolder();
+  installBinary(folder, thisPlatform());
+  const source = `try { require('@batchactions/state-sqlx'); } catch (error) { console.log(error.code, error.message); }`;
+  writeFileSync(join(folder, 'load.cjs'), source);
+  const { stdout } = await promisify(execFile)(process.execPath, [...flags, 'load.cjs'], { cwd: folder });
+  expect(stdout).toContain('BINARY_UNAVAILABLE');
+  expect(stdout).toContain(remedy);
+});
+
+test('where Node runs with permissions that suffice, it works', async () => {
+  const folder = installedFolder();
+  installBinary(folder, thisPlatform());
+  writeFileSync(join(folder, 'load.cjs'), `require('@batchactions/state-sqlx'); console.log('works');`);
+  const flags = [permission, '--allow-fs-read=*', '--allow-addons'];
+  const { stdout } = await promisify(execFile)(process.execPath, [...flags, 'load.cjs'], { cwd: folder });
+  expect(stdout).toBe('works\n');
 });

@@ -2,18 +2,20 @@
 //!
 //! Text is several times faster than building values one by one through Node-API, and it is exact: what `JSON.stringify` does with a `Date`, a
 //! `NaN` or a lone surrogate is what the user's own engine does.
+//!
+//! `index.js` writes and reads that text, and makes the errors: a test runner may load it in many realms of one thread, and each has its own
+//! `JSON`, `Array` and `Error`. Nothing of a realm is kept on this side.
 
 #![allow(
     unsafe_code,
     reason = "Node-API's conversion trait is an unsafe one; each block says what it relies on"
 )]
 
-use std::cell::RefCell;
 use std::future::Future;
 
-use napi::bindgen_prelude::{FnArgs, Function, FunctionRef, PromiseRaw, ToNapiValue, Unknown};
+use napi::bindgen_prelude::{Function, PromiseRaw, ToNapiValue, Unknown};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode, UnknownReturnValue};
-use napi::{Env, JsValue, Status, ValueType, sys};
+use napi::{Env, JsError, JsValue, Status, ValueType, sys};
 use napi_derive::napi;
 use tokio::sync::oneshot;
 
@@ -22,45 +24,27 @@ use crate::model::RecordSlices;
 use crate::panics::{self, caught, caught_in};
 use crate::settings::{PasswordAnswer, PasswordFunction, Secret};
 
-/// How, what, value.
-type EncodeArgs = FnArgs<(String, String, Unknown<'static>)>;
-/// Message, code, retryable, and of the cause message, code, and the key of a value that was thrown.
-type ErrorArgs = FnArgs<(String, String, bool, Option<String>, Option<String>, Option<u32>)>;
-
-/// The JavaScript half of the boundary, which belongs to one thread's engine.
-struct Hooks {
-    encode: FunctionRef<EncodeArgs, Unknown<'static>>,
-    decode: FunctionRef<String, Unknown<'static>>,
-    make_error: FunctionRef<ErrorArgs, Unknown<'static>>,
-}
-
-thread_local! {
-    static HOOKS: RefCell<Option<Hooks>> = const { RefCell::new(None) };
-}
-
-/// Takes the JavaScript half of the boundary, when `index.js` is loaded in a thread.
+/// Called once for each thread that loads the addon.
 #[cfg_attr(test, allow(dead_code, reason = "a test build registers nothing with Node"))]
 #[napi(catch_unwind, skip_typescript)]
-pub fn install(
-    encode: Function<EncodeArgs, Unknown<'static>>,
-    decode: Function<String, Unknown<'static>>,
-    make_error: Function<ErrorArgs, Unknown<'static>>,
-) -> napi::Result<()> {
-    let hooks = Hooks {
-        encode: encode.create_ref()?,
-        decode: decode.create_ref()?,
-        make_error: make_error.create_ref()?,
-    };
-    HOOKS.with(|cell| *cell.borrow_mut() = Some(hooks));
+pub fn install() {
     panics::note_places();
-    Ok(())
 }
 
-fn with_hooks<T>(use_them: impl FnOnce(&Hooks) -> napi::Result<T>) -> napi::Result<T> {
-    HOOKS.with(|cell| match &*cell.borrow() {
-        Some(hooks) => use_them(hooks),
-        None => Err(napi::Error::from_reason("the addon was loaded without its index.js")),
-    })
+/// A failure as an error of Node's, with what `index.js` makes a `StateStoreError` of.
+fn failure<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> {
+    let mut value = JsError::from(napi::Error::from_reason(error.message.clone()))
+        .into_unknown(*env)
+        .coerce_to_object()?;
+    value.set("code", error.code.as_str())?;
+    value.set("retryable", error.retryable())?;
+    if let Some(cause) = &error.cause {
+        value.set("causeMessage", cause.message.as_str())?;
+        value.set("causeCode", cause.code.as_deref())?;
+        // The key of what a function of the user's threw, which never crosses.
+        value.set("thrown", cause.thrown)?;
+    }
+    Ok(value.to_unknown())
 }
 
 /// Why a call is refused: an error of ours, or a JavaScript error that exists already.
@@ -83,55 +67,23 @@ impl From<napi::Error> for Refusal<'_> {
 }
 
 impl<'env> Refusal<'env> {
-    /// The refusal as a JavaScript error.
-    fn into_value(self, env: &'env Env) -> napi::Result<Unknown<'env>> {
+    /// The refusal as what a function throws.
+    pub fn into_thrown(self, env: &'env Env) -> napi::Error {
         match self {
-            Refusal::Error(error) => js_error(env, &error),
-            Refusal::Value(value) => Ok(value),
-            Refusal::Engine(error) => js_error(env, &Error::internal(format!("the call could not be read: {}", error.reason))),
+            Refusal::Error(error) => thrown(env, &error),
+            Refusal::Value(value) => napi::Error::from_unknown_without_coercion(value),
+            Refusal::Engine(error) => thrown(env, &Error::internal(format!("the call could not be read: {}", error.reason))),
         }
     }
-
-    /// The refusal for a constructor to throw.
-    pub fn into_thrown(self, env: &'env Env) -> napi::Error {
-        self.into_value(env)
-            .map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
-    }
 }
 
-/// A `StateStoreError` in the user's engine.
-fn js_error<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> {
-    with_hooks(|hooks| {
-        let make_error = hooks.make_error.borrow_back(env)?;
-        let cause = error.cause.as_ref();
-        make_error.call(
-            (
-                error.message.clone(),
-                error.code.as_str().to_owned(),
-                error.retryable(),
-                cause.map(|cause| cause.message.clone()),
-                cause.and_then(|cause| cause.code.clone()),
-                cause.and_then(|cause| cause.thrown),
-            )
-                .into(),
-        )
-    })
-}
-
-/// A failure as what a function throws.
 fn thrown(env: &Env, error: &Error) -> napi::Error {
-    js_error(env, error).map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
+    failure(env, error).map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
 }
 
-/// The JSON text of an argument, written by the user's engine. `how` says what of it crosses (see `index.js`).
-pub fn encode<'env>(env: &'env Env, how: &str, what: &str, value: Unknown<'env>) -> std::result::Result<String, Refusal<'env>> {
-    // SAFETY: the handle is only used in this call, whose scope it belongs to; the lifetime is lost because a stored function type can't name it.
-    let value = unsafe { std::mem::transmute::<Unknown<'env>, Unknown<'static>>(value) };
-    let outcome = with_hooks(|hooks| hooks.encode.borrow_back(env)?.call((how.to_owned(), what.to_owned(), value).into()))?;
-    match outcome.get_type()? {
-        ValueType::String => Ok(outcome.coerce_to_string()?.into_utf8()?.into_owned()?),
-        _ => Err(Refusal::Value(outcome)),
-    }
+/// The JSON text of an argument, as `index.js` wrote it, or the error that it refuses the argument with.
+pub fn text(value: Unknown<'_>) -> std::result::Result<String, Refusal<'_>> {
+    string(value)?.ok_or(Refusal::Value(value))
 }
 
 /// A string argument.
@@ -149,13 +101,13 @@ pub enum Reply {
     Null,
     Boolean(bool),
     Number(u32),
-    /// JSON text, which becomes a value as the promise settles.
+    /// JSON text, which `index.js` parses.
     Json(String),
     /// An array, or where it is large a `RecordReader`.
     Records(RecordSlices),
 }
 
-/// A large array of records, in slices: the event loop is held for one at a time.
+/// A large array of records, in slices: the event loop gets a turn before each of them.
 #[napi]
 pub struct RecordReader {
     texts: std::vec::IntoIter<String>,
@@ -163,21 +115,22 @@ pub struct RecordReader {
 
 #[napi]
 impl RecordReader {
-    /// The next records, or nothing when all were read.
+    /// A promise of the next records, or of nothing when all were read. It is settled from another thread, because only that is a turn of the
+    /// event loop which no fake timer of a test holds back.
     #[napi(catch_unwind, skip_typescript)]
-    pub fn next<'env>(&mut self, env: &'env Env) -> napi::Result<Option<Unknown<'env>>> {
-        let records = caught(|| {
+    pub fn next<'env>(&mut self, env: &'env Env) -> napi::Result<PromiseRaw<'env, Outcome>> {
+        let slice = caught(|| -> Result<_> {
             panics::due("reader");
-            self.texts.next().map(|text| decode(env, text)).transpose()
+            Ok(self.texts.next())
         });
-        records.map_err(|error| thrown(env, &error))
+        promise(env, async move { Ok(slice?.map_or(Reply::Nothing, Reply::Json)) })
     }
 }
 
 /// What V8's longest string holds, less some room (`v8::String::kMaxLength` on 64 bits).
 const LONGEST_TEXT: usize = (1 << 29) - (1 << 10);
 
-fn decode<'env>(env: &'env Env, text: String) -> Result<Unknown<'env>> {
+fn short_enough(text: String) -> Result<String> {
     if text.len() > LONGEST_TEXT {
         return Err(Error::new(
             Code::ValueTooLong,
@@ -187,12 +140,7 @@ fn decode<'env>(env: &'env Env, text: String) -> Result<Unknown<'env>> {
             ),
         ));
     }
-    with_hooks(|hooks| hooks.decode.borrow_back(env)?.call(text)).map_err(|error| {
-        Error::new(
-            Code::TablesIncompatible,
-            format!("a column does not hold JSON, so another program wrote it: {}", error.reason),
-        )
-    })
+    Ok(text)
 }
 
 /// A call's outcome on its way to JavaScript.
@@ -210,22 +158,22 @@ impl ToNapiValue for Outcome {
         // A panic that crossed into Node would end the process.
         let value = caught(|| -> std::result::Result<sys::napi_value, Refusal<'_>> {
             panics::due("result");
-            let value = match outcome.0? {
-                Reply::Nothing => return Ok(convert(&env, ())?),
-                Reply::Null => return Ok(convert(&env, napi::bindgen_prelude::Null)?),
-                Reply::Boolean(value) => return Ok(convert(&env, value)?),
-                Reply::Number(value) => return Ok(convert(&env, value)?),
-                Reply::Json(text) => decode(&env, text)?,
+            Ok(match outcome.0? {
+                Reply::Nothing => convert(&env, ())?,
+                Reply::Null => convert(&env, napi::bindgen_prelude::Null)?,
+                Reply::Boolean(value) => convert(&env, value)?,
+                Reply::Number(value) => convert(&env, value)?,
+                Reply::Json(text) => convert(&env, short_enough(text)?)?,
                 Reply::Records(slices) => {
                     let mut texts = slices.into_texts();
                     if texts.len() > 1 {
                         let texts = texts.into_iter();
-                        return Ok(convert(&env, RecordReader { texts })?);
+                        convert(&env, RecordReader { texts })?
+                    } else {
+                        convert(&env, short_enough(texts.pop().unwrap_or_default())?)?
                     }
-                    decode(&env, texts.pop().unwrap_or_default())?
                 }
-            };
-            Ok(value.raw())
+            })
         });
         value.map_err(|refusal| refusal.into_thrown(&env))
     }
@@ -238,16 +186,6 @@ where
 {
     let call = caught_in(call);
     env.spawn_future(async move { Ok(Outcome(call.await)) })
-}
-
-/// The promise of a call that is done, with nothing to tell.
-pub fn resolved(env: &Env) -> napi::Result<PromiseRaw<'_, Outcome>> {
-    PromiseRaw::resolve(env, Outcome(Ok(Reply::Nothing)))
-}
-
-/// The promise of a call that was refused before it began.
-pub fn refused<'env>(env: &'env Env, refusal: Refusal<'env>) -> napi::Result<PromiseRaw<'env, Outcome>> {
-    PromiseRaw::reject(env, refusal.into_value(env)?)
 }
 
 /// A question for a password on its way to the user's function, and the way back for the answer.

@@ -14,7 +14,7 @@ use napi_derive::napi;
 use tokio::sync::watch::Receiver;
 
 use crate::error::{Error, Result};
-use crate::json::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, encode, promise, refused, resolved, string};
+use crate::json::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, promise, string, text};
 use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
 use crate::operations::Operations;
 use crate::order::{Initialization, Pass};
@@ -22,7 +22,7 @@ use crate::panics::{self, caught, caught_in};
 use crate::record_writer::SavePlace;
 use crate::settings::{PasswordFunction, Settings, newly_ignored};
 
-type Promise<'env> = napi::Result<PromiseRaw<'env, Outcome>>;
+type Promise<'env> = PromiseRaw<'env, Outcome>;
 type Prepared<'env, T> = std::result::Result<T, Refusal<'env>>;
 
 /// See `index.d.ts`, which documents each method.
@@ -67,21 +67,17 @@ fn is_absent(value: &Unknown<'_>) -> napi::Result<bool> {
     Ok(value.get_type()? == ValueType::Undefined)
 }
 
-fn token<'env>(env: &'env Env, fence: Unknown<'env>) -> Prepared<'env, Option<i32>> {
+fn token(fence: Unknown<'_>) -> Prepared<'_, Option<i32>> {
     if is_absent(&fence)? {
         Ok(None)
     } else {
-        Ok(token_from_json(&encode(env, "options", "fence", fence)?)?)
+        Ok(token_from_json(&text(fence)?)?)
     }
 }
 
-/// `options`, where they may be left out.
-fn options<'env>(env: &'env Env, value: Unknown<'env>) -> Prepared<'env, String> {
-    if is_absent(&value)? {
-        Ok("{}".to_owned())
-    } else {
-        encode(env, "options", "options", value)
-    }
+/// The JSON text of options, where they may be left out.
+fn options(value: Unknown<'_>) -> Prepared<'_, String> {
+    if is_absent(&value)? { Ok("{}".to_owned()) } else { text(value) }
 }
 
 #[napi]
@@ -95,8 +91,8 @@ impl SqlxStateStore {
     ) -> napi::Result<Self> {
         let made = caught(|| -> Prepared<'_, Self> {
             panics::due("constructor");
-            let source = encode(env, "connection", "connection", connection)?;
-            let settings = Settings::from_json(&source, &options(env, store_options)?)?;
+            let source = text(connection)?;
+            let settings = Settings::from_json(&source, &options(store_options)?)?;
             let function = match &password {
                 Some(function) => Some(Arc::new(JsPasswordFunction::new(function)?) as Arc<dyn PasswordFunction>),
                 None => None,
@@ -110,14 +106,15 @@ impl SqlxStateStore {
         made.map_err(|refusal| refusal.into_thrown(env))
     }
 
-    /// For `index.js`, which warns of them and takes this method off the class.
+    /// For `index.js`, which warns of them.
     #[napi(js_name = "_ignoredParameters", catch_unwind)]
     pub fn ignored_parameters(&self) -> Vec<String> {
         self.ignored.clone()
     }
 
-    /// A call that may begin unless the store is closed, that waits for an `initialize` under way, and that `close` waits for.
-    fn call<'env, F>(&self, env: &'env Env, prepare: impl FnOnce(Arc<Operations>) -> Prepared<'env, F>) -> Promise<'env>
+    /// A call that may begin unless the store is closed, that waits for an `initialize` under way, and that `close` waits for. What refuses it at once is
+    /// thrown, so that `index.js` makes the error while its caller is on the stack.
+    fn call<'env, F>(&self, env: &'env Env, prepare: impl FnOnce(Arc<Operations>) -> Prepared<'env, F>) -> napi::Result<Promise<'env>>
     where
         F: Future<Output = Result<Reply>> + Send + 'static,
     {
@@ -130,7 +127,7 @@ impl SqlxStateStore {
         env: &'env Env,
         initialization: Option<Receiver<usize>>,
         prepare: impl FnOnce(Arc<Operations>) -> Prepared<'env, F>,
-    ) -> Promise<'env>
+    ) -> napi::Result<Promise<'env>>
     where
         F: Future<Output = Result<Reply>> + Send + 'static,
     {
@@ -148,12 +145,12 @@ impl SqlxStateStore {
         });
         match call {
             Ok(call) => promise(env, call),
-            Err(refusal) => refused(env, refusal),
+            Err(refusal) => Err(refusal.into_thrown(env)),
         }
     }
 
     #[napi(catch_unwind)]
-    pub fn initialize<'env>(&self, env: &'env Env) -> Promise<'env> {
+    pub fn initialize<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
         // Several may be under way at once: one waits for none of the others.
         self.call_after(env, None, |store| {
             let initializing = store.initialization.begin();
@@ -166,9 +163,9 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn save_job_state<'env>(&self, env: &'env Env, job: Unknown<'env>) -> Promise<'env> {
+    pub fn save_job_state<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
-            let job = Job::from_json(&encode(env, "job", "job", job)?)?;
+            let job = Job::from_json(&text(job)?)?;
             let mut turn = store.turns.of_job(&job.id);
             Ok(async move {
                 turn.wait().await;
@@ -178,7 +175,7 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn get_job_state<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn get_job_state<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             Ok(async move { Ok(store.job(&job_id).await?.map_or(Reply::Null, Reply::Json)) })
@@ -193,13 +190,13 @@ impl SqlxStateStore {
         batch_id: Unknown<'env>,
         state: Unknown<'env>,
         fence: Unknown<'env>,
-    ) -> Promise<'env> {
+    ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let state = BatchState::from_json(&batch_id, &encode(env, "state", "state", state)?)?;
+            let state = BatchState::from_json(&batch_id, &text(state)?)?;
             // The claim that the caller has now: the store may have claimed the batch again by the time that the turn comes.
-            let token = store.token(&job_id, &batch_id, token(env, fence)?);
+            let token = store.token(&job_id, &batch_id, token(fence)?);
             let mut turn = store.turns.of_batch(&job_id, &batch_id);
             Ok(async move {
                 turn.wait().await;
@@ -216,29 +213,30 @@ impl SqlxStateStore {
         batch_id: Unknown<'env>,
         record: Unknown<'env>,
         fence: Unknown<'env>,
-    ) -> Promise<'env> {
+    ) -> napi::Result<Option<Promise<'env>>> {
         let saved = caught(|| -> Prepared<'env, _> {
             let pass = self.operations.gate.enter()?;
             panics::due("arguments");
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let record = Record::from_json(&"record", &encode(env, "record", "record", record)?)?;
-            let token = token(env, fence)?;
+            let record = Record::from_json(&"record", &text(record)?)?;
+            let token = token(fence)?;
             let place = self.operations.save_record(job_id, batch_id, record, token)?;
             Ok(self.saved(env, pass, place)?)
         });
-        saved.or_else(|refusal| refused(env, refusal))
+        saved.map_err(|refusal| refusal.into_thrown(env))
     }
 
-    /// The promise of a save that has its place.
-    fn saved<'env>(&self, env: &'env Env, pass: Pass, place: SavePlace) -> Promise<'env> {
+    /// The promise of a save that has its place; none where the save is queued, and so answered.
+    fn saved<'env>(&self, env: &'env Env, pass: Pass, place: SavePlace) -> napi::Result<Option<Promise<'env>>> {
         if !place.is_settled() {
             let saved = self.operations.saved(place);
             return promise(env, async move {
                 let outcome = saved.await;
                 drop(pass);
                 outcome.map(|()| Reply::Nothing)
-            });
+            })
+            .map(Some);
         }
         if place.needs_writer()
             && let Some(writing) = self.operations.writer(&place)
@@ -258,7 +256,7 @@ impl SqlxStateStore {
                 Ok(Reply::Nothing)
             })?;
         }
-        resolved(env)
+        Ok(None)
     }
 
     #[napi(catch_unwind)]
@@ -268,11 +266,11 @@ impl SqlxStateStore {
         job_id: Unknown<'env>,
         batch_id: Unknown<'env>,
         records: Unknown<'env>,
-    ) -> Promise<'env> {
+    ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let records = Record::list_from_json("records", &encode(env, "records", "records", records)?)?;
+            let records = Record::list_from_json("records", &text(records)?)?;
             let place = (!records.is_empty()).then(|| store.enter_bulk(&job_id, &records));
             Ok(async move {
                 if let Some(place) = place {
@@ -283,7 +281,7 @@ impl SqlxStateStore {
         })
     }
 
-    fn records_with_status<'env>(&self, env: &'env Env, job_id: Unknown<'env>, statuses: [RecordStatus; 2]) -> Promise<'env> {
+    fn records_with_status<'env>(&self, env: &'env Env, job_id: Unknown<'env>, statuses: [RecordStatus; 2]) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             Ok(async move { store.records_with_status(&job_id, statuses).await.map(Reply::Records) })
@@ -291,22 +289,22 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn get_failed_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn get_failed_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.records_with_status(env, job_id, [RecordStatus::Failed, RecordStatus::Invalid])
     }
 
     #[napi(catch_unwind)]
-    pub fn get_pending_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn get_pending_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.records_with_status(env, job_id, [RecordStatus::Pending, RecordStatus::Valid])
     }
 
     #[napi(catch_unwind)]
-    pub fn get_processed_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn get_processed_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.records_with_status(env, job_id, [RecordStatus::Processed, RecordStatus::Processed])
     }
 
     #[napi(catch_unwind)]
-    pub fn get_batch_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>, batch_id: Unknown<'env>) -> Promise<'env> {
+    pub fn get_batch_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>, batch_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
@@ -324,10 +322,10 @@ impl SqlxStateStore {
         page_options: Unknown<'env>,
         after: Option<i32>,
         limit: i32,
-    ) -> Promise<'env> {
+    ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let page = RecordPage::from_json(&options(env, page_options)?, after, limit)?;
+            let page = RecordPage::from_json(&options(page_options)?, after, limit)?;
             Ok(async move {
                 let records = store.record_page(&job_id, page).await?.into_page();
                 Ok(Reply::Json(format!("{{\"bytes\":{},\"records\":{records}}}", records.len())))
@@ -336,7 +334,7 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn get_progress<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn get_progress<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             Ok(async move { store.progress(&job_id).await.map(Reply::Json) })
@@ -344,7 +342,7 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn claim_batch<'env>(&self, env: &'env Env, job_id: Unknown<'env>, worker_id: Unknown<'env>) -> Promise<'env> {
+    pub fn claim_batch<'env>(&self, env: &'env Env, job_id: Unknown<'env>, worker_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let worker_id = id("workerId", worker_id, WORKER_ID_LENGTH)?;
@@ -359,7 +357,7 @@ impl SqlxStateStore {
         job_id: Unknown<'env>,
         batch_id: Unknown<'env>,
         worker_id: Unknown<'env>,
-    ) -> Promise<'env> {
+    ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
@@ -382,18 +380,23 @@ impl SqlxStateStore {
         batch_id: Unknown<'env>,
         worker_id: Unknown<'env>,
         fence: Unknown<'env>,
-    ) -> Promise<'env> {
+    ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let worker_id = id("workerId", worker_id, WORKER_ID_LENGTH)?;
-            let token = store.token(&job_id, &batch_id, token(env, fence)?);
+            let token = store.token(&job_id, &batch_id, token(fence)?);
             Ok(async move { store.renew_batch(&job_id, &batch_id, &worker_id, token).await.map(Reply::Boolean) })
         })
     }
 
     #[napi(catch_unwind)]
-    pub fn reclaim_stale_batches<'env>(&self, env: &'env Env, job_id: Unknown<'env>, timeout_ms: Unknown<'env>) -> Promise<'env> {
+    pub fn reclaim_stale_batches<'env>(
+        &self,
+        env: &'env Env,
+        job_id: Unknown<'env>,
+        timeout_ms: Unknown<'env>,
+    ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let older_than = duration("timeoutMs", timeout_ms)?;
@@ -402,7 +405,7 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn get_distributed_status<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn get_distributed_status<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             Ok(async move { store.distributed_status(&job_id).await.map(Reply::Json) })
@@ -410,7 +413,7 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn try_finalize_job<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn try_finalize_job<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             Ok(async move { store.try_finalize_job(&job_id).await.map(Reply::Boolean) })
@@ -418,15 +421,15 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn list_jobs<'env>(&self, env: &'env Env, filter: Unknown<'env>) -> Promise<'env> {
+    pub fn list_jobs<'env>(&self, env: &'env Env, filter: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
-            let filter = JobFilter::from_json(&options(env, filter)?)?;
+            let filter = JobFilter::from_json(&options(filter)?)?;
             Ok(async move { store.list_jobs(filter).await.map(Reply::Json) })
         })
     }
 
     #[napi(catch_unwind)]
-    pub fn delete_job<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> Promise<'env> {
+    pub fn delete_job<'env>(&self, env: &'env Env, job_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let mut turn = store.turns.of_job(&job_id);
@@ -438,13 +441,13 @@ impl SqlxStateStore {
     }
 
     #[napi(catch_unwind)]
-    pub fn close<'env>(&self, env: &'env Env) -> Promise<'env> {
+    pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
         let closed = caught(|| -> Prepared<'env, _> {
             let store = self.operations.clone();
             // From now on, not from when the future first runs.
             store.gate.close();
             Ok(promise(env, async move { store.close().await.map(|()| Reply::Nothing) })?)
         });
-        closed.or_else(|refusal| refused(env, refusal))
+        closed.map_err(|refusal| refusal.into_thrown(env))
     }
 }

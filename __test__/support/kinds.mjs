@@ -24,10 +24,16 @@ export const KINDS = {
   'an array': () => ['x'],
   'an object': () => ({}),
   'a Map': () => new Map(),
+  'a Set': () => new Set(['x']),
   'a promise': () => Promise.resolve('x'),
   'a Date': () => new Date(0),
   'a boxed text': () => Object('x'),
   'a boxed number': () => Object(42),
+  'a boxed boolean': () => Object(true),
+  'a RegExp': () => /x/,
+  'a WeakMap': () => new WeakMap(),
+  'a buffer': () => new Uint8Array(4),
+  'search parameters': () => new URLSearchParams('max=5'),
   'a cycle': () => {
     const cycle = {};
     cycle.self = cycle;
