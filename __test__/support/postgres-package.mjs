@@ -3,7 +3,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
-import { chown, mkdtemp, rm } from 'node:fs/promises';
+import { chown, mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -47,12 +47,13 @@ export async function startPostgres({ initdb, postgres }) {
     const port = await deadPort();
     const settings = ['fsync=off', 'max_connections=200', 'unix_socket_directories=', 'listen_addresses=127.0.0.1', `port=${port}`];
     const flags = settings.flatMap((setting) => ['-c', setting]);
-    server = spawn(postgres, ['-D', data, ...flags], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'], ...user });
-    let said = '';
-    // What it says is kept as long as it is of use: the log of a test run is long.
-    server.stderr.on('data', (text) => (said = `${said}${text}`.slice(-2_000)));
-    server.stderr.unref();
-    server.on('error', (error) => (said = error.message));
+    // Into a file: a pipe that this process is too busy to read would fill, and the server would wait for it.
+    const log = join(folder, 'log');
+    const output = await open(log, 'w');
+    server = spawn(postgres, ['-D', data, ...flags], { cwd: folder, stdio: ['ignore', 'ignore', output.fd], ...user });
+    await output.close();
+    let failure;
+    server.on('error', (error) => (failure = error.message));
     server.unref();
 
     const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
@@ -62,7 +63,9 @@ export async function startPostgres({ initdb, postgres }) {
         return { url, stop };
       } catch (error) {
         if (!isUp() || Date.now() > deadline)
-          throw new Error(`PostgreSQL does not start: ${said.trim() || error.message}`, { cause: error });
+          throw new Error(`PostgreSQL does not start: ${failure ?? ((await readFile(log, 'utf8')).trim() || error.message)}`, {
+            cause: error,
+          });
         await sleep(100);
       }
     }
