@@ -11,10 +11,11 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 
+use self::types::{Number, catalogue, number, optional_number};
 use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
-use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::tables::{DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -26,6 +27,8 @@ use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation, UnorderedRecords,
 };
+
+mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
 
@@ -73,6 +76,14 @@ impl Dialect for sqlx::MySql {
                 Code::TablesIncompatible,
                 format!("the tables are not the ones that this store knows: {message}"),
             ),
+            // An enum that lacks it, which the server tells only so.
+            1265 => Error::new(
+                Code::TablesIncompatible,
+                format!("a column's type does not take a value (if it is an enum, add the value to it): {message}"),
+            ),
+            1292 => Error::invalid(format!(
+                "a column's type does not take a value (an id has to be a UUID where the column is one): {message}"
+            )),
             1142 | 1143 | 1227 => {
                 Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
             }
@@ -262,32 +273,6 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
     options
 }
 
-async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
-    // MySQL 8 gives the catalogue's names as binary text.
-    let columns = sqlx::query_as::<_, (Text, Text)>(
-        "
-        select cast(table_name as char), cast(column_name as char)
-        from information_schema.columns
-        where table_schema = database()
-          and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let columns = run!(session, columns, fetch_all)?
-        .into_iter()
-        .map(|(Text(table), Text(column))| (table, column))
-        .collect();
-    let indexes = sqlx::query_scalar::<_, Text>(
-        "
-        select distinct cast(index_name as char)
-        from information_schema.statistics
-        where table_schema = database()
-          and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let indexes = run!(session, indexes, fetch_all)?.into_iter().map(|Text(index)| index).collect();
-    Ok(Catalogue { columns, indexes })
-}
-
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     let query = sqlx::query(
         "
@@ -307,12 +292,12 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
 fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
     Ok(BatchRow {
         id: text(row, 0)?.to_owned(),
-        index: row.try_get(1)?,
+        index: number(row, 1)?,
         status: text(row, 2)?.to_owned(),
         worker_id: optional_text(row, 3)?.map(str::to_owned),
-        claimed_at: row.try_get(4)?,
-        processed: row.try_get(5)?,
-        failed: row.try_get(6)?,
+        claimed_at: optional_number(row, 4)?,
+        processed: number(row, 5)?,
+        failed: number(row, 6)?,
     })
 }
 
@@ -321,9 +306,9 @@ fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
         id: text(row, 0)?.to_owned(),
         config: text(row, 1)?.to_owned(),
         status: text(row, 2)?.to_owned(),
-        total_records: row.try_get::<i32, _>(3)?.into(),
-        started_at: row.try_get(4)?,
-        completed_at: row.try_get(5)?,
+        total_records: number(row, 3)?,
+        started_at: optional_number(row, 4)?,
+        completed_at: optional_number(row, 5)?,
         distributed: row.try_get(6)?,
     })
 }
@@ -355,7 +340,7 @@ async fn read_records(session: &mut Conn, query: Query<'_>) -> Result<RecordSlic
 
 fn push_record(records: &mut UnorderedRecords, row: &MySqlRow) -> sqlx::Result<()> {
     records.push(RecordText {
-        index: row.try_get(0)?,
+        index: number(row, 0)?,
         raw: text(row, 1)?,
         parsed: text(row, 2)?,
         status: text(row, 3)?,
@@ -468,10 +453,10 @@ fn explain_job_upsert(error: Error, job_id: &str) -> Error {
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
-    let query = sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ? and jobId = ?")
+    let query = sqlx::query_scalar::<_, Number<i32>>("select version from batchactions_batches where id = ? and jobId = ?")
         .bind(batch_id)
         .bind(job_id);
-    Ok(run!(session, query, fetch_optional)? != Some(token))
+    Ok(run!(session, query, fetch_optional)?.is_none_or(|Number(version)| version != token))
 }
 
 async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
@@ -517,10 +502,11 @@ impl MySql {
 #[async_trait]
 impl Backend for MySql {
     async fn initialize(&self) -> Result<()> {
-        self.server().await?.check()?;
+        let server = self.server().await?;
+        server.check()?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
+        if catalogue(session, server.is_mariadb).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
         }
         // Asked again and again, and not waited for in the server: a server that falls silent is noticed.
@@ -536,7 +522,7 @@ impl Backend for MySql {
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         }
-        let made = make_tables(session).await;
+        let made = make_tables(session, server).await;
         let unlock = sqlx::query("select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))");
         let unlocked = run!(session, unlock, execute);
         made?;
@@ -609,7 +595,7 @@ impl Backend for MySql {
     async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
+        let job = sqlx::query_as::<_, (Number<i64>, Option<Number<i64>>, Option<Number<i64>>, bool, i64)>(
             "
             select totalRecords, startedAt, completedAt, distributed, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_jobs
@@ -634,13 +620,13 @@ impl Backend for MySql {
             counts.add(&status, count);
         }
         Ok(ProgressCounts {
-            job: job.map(|(total, started_at, completed_at, _, now)| JobTimes {
-                total_records: total.into(),
-                started_at,
-                completed_at,
+            distributed: job.as_ref().is_some_and(|job| job.3),
+            job: job.map(|(Number(total_records), started_at, completed_at, _, now)| JobTimes {
+                total_records,
+                started_at: started_at.map(|Number(time)| time),
+                completed_at: completed_at.map(|Number(time)| time),
                 now,
             }),
-            distributed: job.is_some_and(|job| job.3),
             records: counts,
             batches,
         })
@@ -692,7 +678,7 @@ impl Backend for MySql {
         session.begin(BEGIN).await?;
         // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
         // for a join would lock the job's row too.
-        let query = sqlx::query_as::<_, (Text, i32, i32, i32, i32, i64)>(
+        let query = sqlx::query_as::<_, (Text, Number<i32>, Number<i32>, Number<i32>, Number<i32>, i64)>(
             "
             select id, batchIndex, recordStartIndex, recordEndIndex, version, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_batches force index (batchactions_batches_job_id_batch_index)
@@ -708,7 +694,7 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
-        let Some((Text(batch_id), batch_index, record_start_index, record_end_index, version, claimed_at)) =
+        let Some((Text(batch_id), Number(batch_index), Number(record_start_index), Number(record_end_index), Number(version), claimed_at)) =
             run!(session, query, fetch_optional)?
         else {
             session.rollback().await?;
@@ -1002,11 +988,11 @@ impl Backend for MySql {
         batch_ids.dedup();
         let mut leases = HashMap::new();
         for chunk in key_chunks(&batch_ids) {
-            let mut query = sqlx::query_as::<_, (Text, Text, i32)>(LEASES.text(chunk.len()));
+            let mut query = sqlx::query_as::<_, (Text, Text, Number<i32>)>(LEASES.text(chunk.len()));
             for batch_id in chunk {
                 query = query.bind(*batch_id);
             }
-            for (Text(id), Text(job_id), version) in run!(session, query, fetch_all)? {
+            for (Text(id), Text(job_id), Number(version)) in run!(session, query, fetch_all)? {
                 leases.insert(id, (job_id, version));
             }
         }
@@ -1123,9 +1109,9 @@ impl Backend for MySql {
     }
 }
 
-async fn make_tables(session: &mut Conn) -> Result<()> {
+async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
     // Another process may have made them while this one waited for the lock.
-    let found = catalogue(session).await?;
+    let found = catalogue(session, server.is_mariadb).await?;
     for statement in found.missing(MIGRATION)? {
         // Nothing takes long on tables that are new.
         if found.is_empty() {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
+use self::types::{ColumnTypes, Conn, KnownTypes, catalogue};
 use super::rows::{STATEMENT_BYTES, by_bytes};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
-use super::tables::{Catalogue, DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, run, unreadable};
+use super::tables::{DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -25,6 +26,8 @@ use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
 };
+
+mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.sql");
 
@@ -85,6 +88,19 @@ impl Dialect for sqlx::Postgres {
             "42501" => {
                 Error::new(Code::ConnectionFailed, format!("the database user lacks a right: {message}")).repeatable(Repeatable::Never)
             }
+            "42883" | "42804" | "42846" | "42704" => Error::new(
+                Code::TablesIncompatible,
+                format!("a column of the tables is of a type that this store can't use: {message}: call initialize(), which says which"),
+            ),
+            "22P02" => match routine(error) {
+                // By the server's own function, for its words may be of any language.
+                Some("enum_in") => Error::new(
+                    Code::TablesIncompatible,
+                    format!("the enum of a status column lacks a value: {message}: add it (alter type … add value)"),
+                ),
+                Some("string_to_uuid") => Error::invalid(format!("an id has to be a UUID, for the tables' columns are: {message}")),
+                _ => Error::invalid(format!("a column's type does not take a value: {message}")),
+            },
             "22001" | "54000" | "54023" => Error::new(Code::ValueTooLong, message),
             "54001" => Error::invalid(format!("JSON nests too deeply for this server (max_stack_depth): {message}")),
             "42939" => Error::invalid(format!("options.schema is a name that the server keeps for itself: {message}")),
@@ -127,6 +143,10 @@ impl Dialect for sqlx::Postgres {
     fn execute<'c>(connection: &'c mut PgConnection, text: &'c str) -> BoxFuture<'c, sqlx::Result<()>> {
         Box::pin(async move { sqlx::Executor::execute(connection, text).await.map(drop) })
     }
+}
+
+fn routine(error: &dyn DatabaseError) -> Option<&str> {
+    error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine)
 }
 
 /// Whatever the default of the server or the user is: a statement after a lock must see what was committed before it.
@@ -172,11 +192,11 @@ fn begin_text(settings: &Settings) -> String {
     text
 }
 
-type Conn = Session<sqlx::Postgres>;
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 pub struct Postgres {
     connections: Connections<sqlx::Postgres>,
+    types: Arc<KnownTypes>,
     begin: Arc<str>,
     schema: Option<String>,
     /// Jobs whose records can't be copied, because some of them are there already.
@@ -202,12 +222,17 @@ impl Postgres {
         };
         Self {
             connections: Connections::new(&settings, connect_options(&settings), rules),
+            types: Arc::default(),
             begin,
             schema: settings.schema,
             uncopied: Mutex::default(),
             never_copied: AtomicBool::new(false),
             compression: Arc::default(),
         }
+    }
+
+    async fn session(&self) -> Result<Conn> {
+        Conn::new(self.connections.acquire().await?, &self.types).await
     }
 }
 
@@ -305,42 +330,14 @@ fn no_schema(error: Error) -> Error {
     }
 }
 
-async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
-    let columns = sqlx::query_as(
-        r#"
-        select c.relname::text, a.attname::text
-        from pg_catalog.pg_class c
-        join pg_catalog.pg_attribute a on a.attrelid = c.oid
-        where c.relname in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-          and c.relkind in ('r', 'p')
-          and pg_catalog.pg_table_is_visible(c.oid)
-          and a.attnum > 0
-          and not a.attisdropped
-        "#,
-    );
-    let columns = run!(session, columns, fetch_all)?;
-    let indexes = sqlx::query_scalar(
-        r#"
-        select i.relname::text
-        from pg_catalog.pg_index x
-        join pg_catalog.pg_class i on i.oid = x.indexrelid
-        join pg_catalog.pg_class c on c.oid = x.indrelid
-        where c.relname in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-          and pg_catalog.pg_table_is_visible(c.oid)
-        "#,
-    );
-    let indexes = run!(session, indexes, fetch_all)?;
-    Ok(Catalogue { columns, indexes })
-}
-
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     let query = sqlx::query(
-        r#"
-        select "id", "batchIndex", "status", "workerId", "claimedAt", "processedCount", "failedCount"
+        session.sql(r#"
+        select "id"::text, "batchIndex"::int4, "status"::text, "workerId"::text, "claimedAt"::int8, "processedCount"::int4, "failedCount"::int4
         from batchactions_batches
-        where "jobId" = $1
-        order by "batchIndex"
-        "#,
+        where "jobId" = $1::"batches.jobId"
+        order by batchactions_batches."batchIndex"
+        "#),
     )
     .bind(job_id);
     run!(session, query, fetch_all)?
@@ -374,14 +371,14 @@ fn job_row(row: &PgRow) -> sqlx::Result<JobRow> {
 }
 
 async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
-    let query = sqlx::query_as::<_, (String, i64)>(
+    let query = sqlx::query_as::<_, (String, i64)>(session.sql(
         r#"
-        select "status", count(*)
+        select "status"::text, count(*)
         from batchactions_batches
-        where "jobId" = $1
+        where "jobId" = $1::"batches.jobId"
         group by "status"
         "#,
-    )
+    ))
     .bind(job_id);
     let mut counts = BatchCounts::default();
     for (status, count) in run!(session, query, fetch_all)? {
@@ -420,23 +417,23 @@ struct RecordColumns<'a> {
     batch_ids: Vec<&'a str>,
     indexes: Vec<i32>,
     statuses: Vec<&'a str>,
-    raws: Vec<&'a str>,
-    parsed: Vec<&'a str>,
-    errors: Vec<&'a str>,
+    raws: Vec<Cow<'a, str>>,
+    parsed: Vec<Cow<'a, str>>,
+    errors: Vec<Cow<'a, str>>,
     processing_errors: Vec<Option<&'a str>>,
 }
 
 impl<'a> RecordColumns<'a> {
-    fn of(writes: &[&'a RecordWrite]) -> Self {
+    fn of(types: &ColumnTypes, writes: &[&'a RecordWrite]) -> Self {
         let mut columns = Self::default();
         for write in writes {
             columns.job_ids.push(&write.job_id);
             columns.batch_ids.push(&write.batch_id);
             columns.indexes.push(write.record.index);
             columns.statuses.push(write.record.status.as_str());
-            columns.raws.push(&write.record.raw);
-            columns.parsed.push(&write.record.parsed);
-            columns.errors.push(&write.record.errors);
+            columns.raws.push(types.json("records.raw", &write.record.raw));
+            columns.parsed.push(types.json("records.parsed", &write.record.parsed));
+            columns.errors.push(types.json("records.errors", &write.record.errors));
             columns.processing_errors.push(write.record.processing_error.as_deref());
         }
         columns
@@ -445,8 +442,8 @@ impl<'a> RecordColumns<'a> {
 
 /// The statement that writes the records which a select gives, in the order of the columns.
 macro_rules! upsert_records {
-    ($($select:literal),+) => {
-        sqlx::query(concat!(
+    ($session:ident, $($select:literal),+) => {
+        sqlx::query($session.sql(concat!(
             $($select),+,
             r#"
             on conflict ("jobId", "recordIndex") do update
@@ -457,7 +454,7 @@ macro_rules! upsert_records {
                 "errors" = excluded."errors",
                 "processingError" = excluded."processingError"
             "#
-        ))
+        )))
     };
 }
 
@@ -466,24 +463,29 @@ macro_rules! upsert_records {
 async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<()> {
     if let [write] = writes {
         let query = upsert_records!(
+            session,
             r#"
             insert into batchactions_records
               ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-            values ($1, $2, $3, $4, $5::text::json, $6::text::json, $7::text::json, $8)
+            values ($1::"records.jobId", $2::"records.batchId", $3, $4::"records.status", $5::"records.raw", $6::"records.parsed",
+                    $7::"records.errors", $8)
             "#
         );
-        run!(session, bind_record(query, write), execute)?;
+        let query = bind_record(query, session.types(), write);
+        run!(session, query, execute)?;
         return Ok(());
     }
     let query = upsert_records!(
+        session,
         r#"
         insert into batchactions_records
           ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-        select unnest($1::text[]), unnest($2::text[]), unnest($3::int4[]), unnest($4::text[]),
-               unnest($5::text[])::json, unnest($6::text[])::json, unnest($7::text[])::json, unnest($8::text[])
+        select unnest($1::text[])::"records.jobId", unnest($2::text[])::"records.batchId", unnest($3::int4[]),
+               unnest($4::text[])::"records.status", unnest($5::text[])::"records.raw", unnest($6::text[])::"records.parsed",
+               unnest($7::text[])::"records.errors", unnest($8::text[])
         "#
     );
-    let columns = RecordColumns::of(writes);
+    let columns = RecordColumns::of(session.types(), writes);
     run!(session, bind_records(query, &columns), execute)?;
     Ok(())
 }
@@ -493,37 +495,42 @@ async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<(
 async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], token: i32) -> Result<bool> {
     if let [write] = writes {
         let query = upsert_records!(
+            session,
             r#"
             with lease as (
               select 1
               from batchactions_batches
-              where "id" = $2 and "jobId" = $1 and "version" = $9
+              where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId" and "version" = $9
               for share
             )
             insert into batchactions_records
               ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-            select $1, $2, $3, $4, $5::text::json, $6::text::json, $7::text::json, $8
+            select $1::"records.jobId", $2::"records.batchId", $3, $4::"records.status", $5::"records.raw", $6::"records.parsed",
+                   $7::"records.errors", $8
             from lease
             "#
         );
-        return Ok(run!(session, bind_record(query, write).bind(token), execute)?.rows_affected() > 0);
+        let query = bind_record(query, session.types(), write).bind(token);
+        return Ok(run!(session, query, execute)?.rows_affected() > 0);
     }
     let query = upsert_records!(
+        session,
         r#"
         with lease as (
           select 1
           from batchactions_batches
-          where "id" = $2[1] and "jobId" = $1[1] and "version" = $9
+          where "id" = $2[1]::"batches.id" and "jobId" = $1[1]::"batches.jobId" and "version" = $9
           for share
         )
         insert into batchactions_records
           ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-        select unnest($1::text[]), unnest($2::text[]), unnest($3::int4[]), unnest($4::text[]),
-               unnest($5::text[])::json, unnest($6::text[])::json, unnest($7::text[])::json, unnest($8::text[])
+        select unnest($1::text[])::"records.jobId", unnest($2::text[])::"records.batchId", unnest($3::int4[]),
+               unnest($4::text[])::"records.status", unnest($5::text[])::"records.raw", unnest($6::text[])::"records.parsed",
+               unnest($7::text[])::"records.errors", unnest($8::text[])
         from lease
         "#
     );
-    let columns = RecordColumns::of(writes);
+    let columns = RecordColumns::of(session.types(), writes);
     Ok(run!(session, bind_records(query, &columns).bind(token), execute)?.rows_affected() > 0)
 }
 
@@ -564,12 +571,13 @@ async fn copy_parts(session: &mut Conn, begin: &str, parts: &[&[&RecordWrite]]) 
         _ => session.begin(begin).await.map(|()| true)?,
     };
     for part in parts {
-        run!(session, connection => copy_part(connection, part))?;
+        let types = session.types();
+        run!(session, connection => copy_part(connection, types, part))?;
     }
     session.unpin(begun, Ok(())).await
 }
 
-async fn copy_part(connection: &mut PgConnection, writes: &[&RecordWrite]) -> sqlx::Result<()> {
+async fn copy_part(connection: &mut PgConnection, types: &ColumnTypes, writes: &[&RecordWrite]) -> sqlx::Result<()> {
     let mut copy = connection
         .copy_in_raw(
             r#"
@@ -581,7 +589,7 @@ async fn copy_part(connection: &mut PgConnection, writes: &[&RecordWrite]) -> sq
         .await?;
     let mut lines = Vec::with_capacity(COPY_SLICE);
     for write in writes {
-        copy_line(&mut lines, write);
+        copy_line(&mut lines, types, write);
         if lines.len() >= COPY_SLICE {
             copy.send(&*lines).await?;
             lines.clear();
@@ -592,7 +600,7 @@ async fn copy_part(connection: &mut PgConnection, writes: &[&RecordWrite]) -> sq
 }
 
 /// A record in the text format of `copy`, in which any type of column can be written.
-fn copy_line(lines: &mut Vec<u8>, write: &RecordWrite) {
+fn copy_line(lines: &mut Vec<u8>, types: &ColumnTypes, write: &RecordWrite) {
     let record = &write.record;
     let index = record.index.to_string();
     let columns = [
@@ -600,9 +608,9 @@ fn copy_line(lines: &mut Vec<u8>, write: &RecordWrite) {
         &*write.batch_id,
         &*index,
         record.status.as_str(),
-        &*record.raw,
-        &*record.parsed,
-        &*record.errors,
+        &*types.json("records.raw", &record.raw),
+        &*types.json("records.parsed", &record.parsed),
+        &*types.json("records.errors", &record.errors),
     ];
     for column in columns {
         copy_text(lines, column);
@@ -633,16 +641,16 @@ fn copy_text(lines: &mut Vec<u8>, text: &str) {
     lines.extend_from_slice(&bytes[from..]);
 }
 
-fn bind_record<'q>(query: Query<'q>, write: &'q RecordWrite) -> Query<'q> {
+fn bind_record<'q>(query: Query<'q>, types: &ColumnTypes, write: &'q RecordWrite) -> Query<'q> {
     let record = &write.record;
     query
         .bind(&write.job_id)
         .bind(&write.batch_id)
         .bind(record.index)
         .bind(record.status.as_str())
-        .bind(&*record.raw)
-        .bind(&*record.parsed)
-        .bind(&*record.errors)
+        .bind(types.json("records.raw", &record.raw))
+        .bind(types.json("records.parsed", &record.parsed))
+        .bind(types.json("records.errors", &record.errors))
         .bind(record.processing_error.as_deref())
 }
 
@@ -660,11 +668,11 @@ fn bind_records<'q>(query: Query<'q>, columns: &'q RecordColumns<'_>) -> Query<'
 
 async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job) -> Result<()> {
     let lz4 = takes_lz4(session, compression, &job.batches).await?;
-    let query = sqlx::query(
+    let query = sqlx::query(session.sql(
         r#"
         insert into batchactions_jobs
           ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
-        select $1, $2, $3::text::json, $4::text::json, $5, $6, $7, $8
+        select $1::"jobs.id", $2::"jobs.status", $3::"jobs.config", $4::"jobs.batches", $5, $6, $7, $8
         where not $9 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null
         on conflict ("id") do update
         set "status" = excluded."status",
@@ -675,11 +683,11 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job) ->
             "completedAt" = excluded."completedAt",
             "distributed" = excluded."distributed"
         "#,
-    )
+    ))
     .bind(&job.id)
     .bind(job.status.as_str())
-    .bind(&job.config)
-    .bind(&job.batches)
+    .bind(session.types().json("jobs.config", &job.config))
+    .bind(session.types().json("jobs.batches", &job.batches))
     .bind(job.total_records)
     .bind(job.started_at)
     .bind(job.completed_at)
@@ -691,9 +699,11 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job) ->
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
-    let query = sqlx::query_scalar::<_, i32>(r#"select "version" from batchactions_batches where "id" = $1 and "jobId" = $2"#)
-        .bind(batch_id)
-        .bind(job_id);
+    let query = sqlx::query_scalar::<_, i32>(
+        session.sql(r#"select "version"::int4 from batchactions_batches where "id" = $1::"batches.id" and "jobId" = $2::"batches.jobId""#),
+    )
+    .bind(batch_id)
+    .bind(job_id);
     Ok(run!(session, query, fetch_optional)? != Some(token))
 }
 
@@ -707,7 +717,7 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 #[async_trait]
 impl Backend for Postgres {
     async fn initialize(&self) -> Result<()> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
@@ -747,6 +757,7 @@ impl Backend for Postgres {
             }
             .map_err(no_schema)?;
         }
+        catalogue(session).await?.check_made(MIGRATION)?;
         session.commit().await
     }
 
@@ -755,7 +766,7 @@ impl Backend for Postgres {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         session.begin(&self.begin).await?;
         Ok(Box::new(PostgresTransaction {
             session,
@@ -771,13 +782,13 @@ impl Backend for Postgres {
     }
 
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query(
-            r#"
-            select "id", "config"::text, "status", "totalRecords", "startedAt", "completedAt", "distributed", "batches"::text
+            session.sql(r#"
+            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", "batches"::text
             from batchactions_jobs
-            where "id" = $1
-            "#,
+            where "id" = $1::"jobs.id"
+            "#),
         )
         .bind(job_id);
         let Some(row) = run!(&mut session, query, fetch_optional)? else {
@@ -790,49 +801,52 @@ impl Backend for Postgres {
     }
 
     async fn save_job(&self, job: &Job) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         upsert_job(session, &self.compression, job).await?;
-        let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "jobId" = $1)"#).bind(&job.id);
+        let query =
+            sqlx::query_scalar(session.sql(r#"select exists (select from batchactions_batches where "jobId" = $1::"batches.jobId")"#))
+                .bind(&job.id);
         run!(session, query, fetch_one)
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
-        batch_rows(&mut self.connections.acquire().await?, job_id).await
+        batch_rows(&mut self.session().await?, job_id).await
     }
 
     async fn count_batches(&self, job_id: &str) -> Result<i64> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(r#"select count(*) from batchactions_batches where "jobId" = $1"#).bind(job_id);
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(r#"select count(*) from batchactions_batches where "jobId" = $1::"batches.jobId""#))
+            .bind(job_id);
         run!(&mut session, query, fetch_one)
     }
 
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
-        batch_counts(&mut self.connections.acquire().await?, job_id).await
+        batch_counts(&mut self.session().await?, job_id).await
     }
 
     async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
-            r#"
-            select "totalRecords", "startedAt", "completedAt", "distributed", (extract(epoch from clock_timestamp()) * 1000)::bigint
+            session.sql(r#"
+            select "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", (extract(epoch from clock_timestamp()) * 1000)::bigint
             from batchactions_jobs
-            where "id" = $1
-            "#,
+            where "id" = $1::"jobs.id"
+            "#),
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
         // Batches before records, so that there are never fewer records than the finished batches have.
         let batches = batch_counts(session, job_id).await?;
-        let records = sqlx::query_as::<_, (String, i64)>(
+        let records = sqlx::query_as::<_, (String, i64)>(session.sql(
             r#"
-            select "status", count(*)
+            select "status"::text, count(*)
             from batchactions_records
-            where "jobId" = $1
+            where "jobId" = $1::"records.jobId"
             group by "status"
             "#,
-        )
+        ))
         .bind(job_id);
         let mut counts = RecordCounts::default();
         for (status, count) in run!(session, records, fetch_all)? {
@@ -852,22 +866,22 @@ impl Backend for Postgres {
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let after = filter.after.as_ref();
-        let query = sqlx::query(
+        let query = sqlx::query(session.sql(
             r#"
-            select "id", "config"::text, "status", "totalRecords", "startedAt", "completedAt", "distributed"
+            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed"
             from batchactions_jobs
-            where ($1::text is null or "status" = $1)
+            where ($1::text is null or "status" = $1::"jobs.status")
               and ($2::text is null
                 or case
-                  when $3::int8 is null then "startedAt" is null and "id" < $2
-                  else "startedAt" is null or "startedAt" < $3 or ("startedAt" = $3 and "id" < $2)
+                  when $3::int8 is null then "startedAt" is null and "id" < $2::"jobs.id"
+                  else "startedAt" is null or "startedAt" < $3 or ("startedAt" = $3 and "id" < $2::"jobs.id")
                 end)
-            order by "startedAt" desc nulls last, "id" desc
+            order by batchactions_jobs."startedAt" desc nulls last, batchactions_jobs."id" desc
             limit $4
             "#,
-        )
+        ))
         .bind(filter.status.map(JobStatus::as_str))
         .bind(after.map(|(_, id)| id))
         .bind(after.and_then(|(started_at, _)| *started_at))
@@ -879,30 +893,30 @@ impl Backend for Postgres {
     }
 
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
-        let mut session = self.connections.acquire().await?;
-        // `"status" || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
+        let mut session = self.session().await?;
+        // `"status"::text || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
         // sort all that are pending.
-        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32)>(
+        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32)>(session.sql(
             r#"
             update batchactions_batches
             set "status" = 'PROCESSING',
-                "workerId" = $2,
+                "workerId" = $2::"batches.workerId",
                 "claimedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint,
                 "version" = "version" + 1
             where "id" = (
               select "id"
               from batchactions_batches
-              where "jobId" = $1
+              where "jobId" = $1::"batches.jobId"
                 and "batchIndex" >= $3
-                and "status" || '' = 'PENDING'
-                and exists (select from batchactions_jobs where "id" = $1 and "status" = 'PROCESSING')
+                and "status"::text || '' = 'PENDING'
+                and exists (select from batchactions_jobs where "id" = $1::"jobs.id" and "status" = 'PROCESSING')
               order by "batchIndex"
               limit 1
               for update skip locked
             )
-            returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex", "version"
+            returning "id"::text, "batchIndex"::int4, "claimedAt"::int8, "recordStartIndex"::int4, "recordEndIndex"::int4, "version"::int4
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(worker_id)
         .bind(from.unwrap_or(i32::MIN));
@@ -922,17 +936,17 @@ impl Backend for Postgres {
     }
 
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(
+        let mut session = self.session().await?;
+        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(session.sql(
             r#"
-            select "status",
+            select "status"::text,
                    "distributed",
-                   exists (select from batchactions_batches where "jobId" = $1),
-                   exists (select from batchactions_batches where "jobId" = $1 and "status" = 'PENDING')
+                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
+                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId" and "status" = 'PENDING')
             from batchactions_jobs
-            where "id" = $1
+            where "id" = $1::"jobs.id"
             "#,
-        )
+        ))
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
         Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
@@ -944,17 +958,17 @@ impl Backend for Postgres {
     }
 
     async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
             r#"
             update batchactions_batches
-            set "status" = $3, "processedCount" = $4, "failedCount" = $5
-            where "id" = $2
-              and "jobId" = $1
+            set "status" = $3::"batches.status", "processedCount" = $4, "failedCount" = $5
+            where "id" = $2::"batches.id"
+              and "jobId" = $1::"batches.jobId"
               and ($6::int4 is null or "version" = $6)
-            returning "batchIndex"
+            returning "batchIndex"::int4
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(state.status.as_str())
@@ -970,27 +984,27 @@ impl Backend for Postgres {
 
     /// One round trip: an import that is not distributed has no rows, and asks this twice for each batch.
     async fn update_batch_or_look(&self, job_id: &str, batch_id: &str, state: BatchState, text: &str) -> Result<BatchUpdate> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(
+        let mut session = self.session().await?;
+        let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(session.sql(
             r#"
             with changed as (
               update batchactions_batches
-              set "status" = $3, "processedCount" = $4, "failedCount" = $5
-              where "id" = $2 and "jobId" = $1
+              set "status" = $3::"batches.status", "processedCount" = $4, "failedCount" = $5
+              where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId"
               returning "batchIndex"
             )
-            select changed."batchIndex", list."distributed", list."hasRows", list."hasText"
+            select changed."batchIndex"::int4, list."distributed", list."hasRows", list."hasText"
             from (select) one
               left join changed on true
               left join lateral (
                 select "distributed",
-                       exists (select from batchactions_batches where "jobId" = $1) as "hasRows",
+                       exists (select from batchactions_batches where "jobId" = $1::"batches.jobId") as "hasRows",
                        strpos("batches"::text, $6) > 0 as "hasText"
                 from batchactions_jobs
-                where "id" = $1 and not exists (select from changed)
+                where "id" = $1::"jobs.id" and not exists (select from changed)
               ) list on true
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(state.status.as_str())
@@ -1010,19 +1024,19 @@ impl Backend for Postgres {
     }
 
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
             r#"
             update batchactions_batches
             set "status" = 'PENDING', "workerId" = null, "claimedAt" = null, "version" = "version" + 1
-            where "id" = $2
-              and "jobId" = $1
+            where "id" = $2::"batches.id"
+              and "jobId" = $1::"batches.jobId"
               and "status" = 'PROCESSING'
-              and "workerId" = $3
+              and "workerId" = $3::"batches.workerId"
               and ($4::int4 is null or "version" = $4)
-            returning "batchIndex"
+            returning "batchIndex"::int4
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(worker_id)
@@ -1034,19 +1048,19 @@ impl Backend for Postgres {
     }
 
     async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
             r#"
             update batchactions_batches
             set "claimedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
-            where "id" = $2
-              and "jobId" = $1
+            where "id" = $2::"batches.id"
+              and "jobId" = $1::"batches.jobId"
               and "status" = 'PROCESSING'
-              and "workerId" = $3
+              and "workerId" = $3::"batches.workerId"
               and ($4::int4 is null or "version" = $4)
-            returning "batchIndex"
+            returning "batchIndex"::int4
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(worker_id)
@@ -1058,13 +1072,13 @@ impl Backend for Postgres {
     }
 
     async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query_as::<_, (bool, bool, bool)>(
-            r#"
-            select exists (select from batchactions_batches where "jobId" = $1),
+            session.sql(r#"
+            select exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
                    exists (
                      select from batchactions_batches
-                     where "jobId" = $1
+                     where "jobId" = $1::"batches.jobId"
                        and "status" = 'PROCESSING'
                        and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
                    ),
@@ -1072,12 +1086,12 @@ impl Backend for Postgres {
                      (
                        select "status" in ('PENDING', 'PROCESSING')
                        from batchactions_batches
-                       where "jobId" = $1 and "batchIndex" = $3
+                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $3
                      ),
                      false
                    )
-                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
-            "#,
+                   or exists (select from batchactions_batches where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING'))
+            "#),
         )
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
@@ -1091,15 +1105,15 @@ impl Backend for Postgres {
     }
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
         // its last worker.
-        let query = sqlx::query(
+        let query = sqlx::query(session.sql(
             r#"
             with stale as (
-              select "id", $3::int4 is not null and ("version" + 1) / 2 >= $3 as poisoned
+              select "id", $3::int4 is not null and ("version"::int8 + 1) / 2 >= $3 as poisoned
               from batchactions_batches
-              where "jobId" = $1
+              where "jobId" = $1::"batches.jobId"
                 and "status" = 'PROCESSING'
                 and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
               -- An expression, which no index can give: the few rows are to be sorted, not all of the job's to be looked at.
@@ -1107,14 +1121,14 @@ impl Backend for Postgres {
               for update skip locked
             )
             update batchactions_batches b
-            set "status" = case when poisoned then 'FAILED' else 'PENDING' end,
+            set "status" = (case when poisoned then 'FAILED' else 'PENDING' end)::"batches.status",
                 "workerId" = case when poisoned then "workerId" end,
                 "claimedAt" = case when poisoned then "claimedAt" end,
                 "version" = "version" + 1
             from stale
             where b."id" = stale."id"
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(max_claims);
@@ -1122,19 +1136,19 @@ impl Backend for Postgres {
     }
 
     async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query_scalar(
-            r#"
+            session.sql(r#"
             select coalesce(
                      (
                        select "status" in ('PENDING', 'PROCESSING')
                        from batchactions_batches
-                       where "jobId" = $1 and "batchIndex" = $2
+                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $2
                      ),
                      false
                    )
-                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING'))
-            "#,
+                   or exists (select from batchactions_batches where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING'))
+            "#),
         )
         .bind(job_id)
         .bind(from.unwrap_or(i32::MIN));
@@ -1142,7 +1156,7 @@ impl Backend for Postgres {
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
         let parts: Vec<&[&RecordWrite]> = parts(&records).collect();
@@ -1160,7 +1174,7 @@ impl Backend for Postgres {
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         if let [first, rest @ ..] = records
             && let Some(token) = first.token
@@ -1177,15 +1191,15 @@ impl Backend for Postgres {
             .filter(|write| write.token.is_some())
             .map(|write| &*write.batch_id)
             .collect();
-        let leases = sqlx::query_as::<_, (String, String, i32)>(
+        let leases = sqlx::query_as::<_, (String, String, i32)>(session.sql(
             r#"
-            select "id", "jobId", "version"
+            select "id"::text, "jobId"::text, "version"::int4
             from batchactions_batches
-            where "id" = any($1)
-            order by "jobId" || '', "batchIndex"
+            where "id" = any($1::"batches.id"[])
+            order by "jobId"::text || '', "batchIndex"
             for share
             "#,
-        )
+        ))
         .bind(&batch_ids);
         let leases = run!(session, leases, fetch_all)?;
         let leases: HashMap<&str, (&str, i32)> = leases.iter().map(|(id, job, version)| (&**id, (&**job, *version))).collect();
@@ -1211,15 +1225,15 @@ impl Backend for Postgres {
     }
 
     async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(
             r#"
-            select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
             from batchactions_records
-            where "jobId" = $1 and "status" in ($2, $3)
+            where "jobId" = $1::"records.jobId" and "status" in ($2::"records.status", $3::"records.status")
             order by "recordIndex"::int8 + 0
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
@@ -1227,44 +1241,44 @@ impl Backend for Postgres {
     }
 
     async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(
             r#"
-            select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
             from batchactions_records
-            where "jobId" = $1 and "batchId" = $2
+            where "jobId" = $1::"records.jobId" and "batchId" = $2::"records.batchId"
             order by "recordIndex"::int8 + 0
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id);
         read_records(&mut session, query).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
         let text = match &page.batch_id {
             None => {
                 r#"
-                select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+                select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
                 from batchactions_records
-                where "jobId" = $1 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
-                order by "recordIndex"
+                where "jobId" = $1::"records.jobId" and "recordIndex" > $2 and "status" in ($3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status")
+                order by batchactions_records."recordIndex"
                 limit $8
                 "#
             }
             Some(_) => {
                 r#"
-                select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+                select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
                 from batchactions_records
-                where "jobId" = $1 and "batchId" = $9 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
+                where "jobId" = $1::"records.jobId" and "batchId" = $9::"records.batchId" and "recordIndex" > $2 and "status" in ($3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status")
                 order by "recordIndex"::int8 + 0
                 limit $8
                 "#
             }
         };
-        let mut query = sqlx::query(text)
+        let mut query = sqlx::query(session.sql(text))
             .bind(job_id)
             .bind(page.after.map_or(i64::MIN, i64::from))
             .bind(s1)
@@ -1280,12 +1294,12 @@ impl Backend for Postgres {
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query(
-            r#"
+            session.sql(r#"
             delete from batchactions_records
-            where "id" in (select "id" from batchactions_records where "jobId" = $1 order by "recordIndex" limit $2 for update)
-            "#,
+            where "id" in (select "id" from batchactions_records where "jobId" = $1::"records.jobId" order by "recordIndex" limit $2 for update)
+            "#),
         )
         .bind(job_id)
         .bind(i64::from(most));
@@ -1293,12 +1307,12 @@ impl Backend for Postgres {
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query(
-            r#"
+            session.sql(r#"
             delete from batchactions_batches
-            where "id" in (select "id" from batchactions_batches where "jobId" = $1 order by "batchIndex" limit $2 for update)
-            "#,
+            where "id" in (select "id" from batchactions_batches where "jobId" = $1::"batches.jobId" order by "batchIndex" limit $2 for update)
+            "#),
         )
         .bind(job_id)
         .bind(i64::from(most));
@@ -1306,14 +1320,16 @@ impl Backend for Postgres {
     }
 
     async fn empty_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(r#"update batchactions_jobs set "status" = 'ABORTED', "batches" = '[]' where "id" = $1"#).bind(job_id);
+        let mut session = self.session().await?;
+        let query =
+            sqlx::query(session.sql(r#"update batchactions_jobs set "status" = 'ABORTED', "batches" = '[]' where "id" = $1::"jobs.id""#))
+                .bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(r#"delete from batchactions_jobs where "id" = $1"#).bind(job_id);
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(r#"delete from batchactions_jobs where "id" = $1::"jobs.id""#)).bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 }
@@ -1337,15 +1353,16 @@ impl Transaction for PostgresTransaction {
             let processed: Vec<i32> = chunk.iter().map(|batch| batch.processed).collect();
             let failed: Vec<i32> = chunk.iter().map(|batch| batch.failed).collect();
             let query = sqlx::query(
-                r#"
+                self.session.sql(r#"
                 insert into batchactions_batches
                   ("id", "jobId", "batchIndex", "status", "workerId", "claimedAt", "recordStartIndex", "recordEndIndex", "processedCount",
                    "failedCount", "version")
-                select b.id, $1, b.batch_index, b.status, b.worker_id, b.claimed_at, b.first, b.last, b.processed, b.failed, 0
+                select b.id::"batches.id", $1::"batches.jobId", b.batch_index, b.status::"batches.status", b.worker_id::"batches.workerId", b.claimed_at,
+                       b.first, b.last, b.processed, b.failed, 0
                 from unnest($2::text[], $3::int4[], $4::text[], $5::text[], $6::int8[], $7::int4[], $8::int4[], $9::int4[], $10::int4[])
                   as b (id, batch_index, status, worker_id, claimed_at, first, last, processed, failed)
                 on conflict do nothing
-                "#,
+                "#),
             )
             .bind(job_id)
             .bind(ids)
@@ -1363,8 +1380,11 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>> {
-        let query =
-            sqlx::query_as::<_, (String, String)>(r#"select "id", "jobId" from batchactions_batches where "id" = $1"#).bind(batch_id);
+        let query = sqlx::query_as::<_, (String, String)>(
+            self.session
+                .sql(r#"select "id"::text, "jobId"::text from batchactions_batches where "id" = $1::"batches.id""#),
+        )
+        .bind(batch_id);
         let owner = run!(&mut self.session, query, fetch_optional)?;
         Ok(owner.map(|(batch_id, job_id)| BatchOwner { batch_id, job_id }))
     }
@@ -1378,14 +1398,14 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
-        let query = sqlx::query_as::<_, (String, bool, String, i64)>(
+        let query = sqlx::query_as::<_, (String, bool, String, i64)>(self.session.sql(
             r#"
-            select "status", "distributed", "batches"::text, (extract(epoch from clock_timestamp()) * 1000)::bigint
+            select "status"::text, "distributed", "batches"::text, (extract(epoch from clock_timestamp()) * 1000)::bigint
             from batchactions_jobs
-            where "id" = $1
+            where "id" = $1::"jobs.id"
             for update
             "#,
-        )
+        ))
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
         Ok(row.map(|(status, distributed, batches, now)| LockedJob {
@@ -1398,15 +1418,15 @@ impl Transaction for PostgresTransaction {
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
         let lz4 = takes_lz4(&mut self.session, &self.compression, batches).await?;
-        let query = sqlx::query(
+        let query = sqlx::query(self.session.sql(
             r#"
             update batchactions_jobs
-            set "batches" = $2::text::json
-            where "id" = $1 and (not $3 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
+            set "batches" = $2::"jobs.batches"
+            where "id" = $1::"jobs.id" and (not $3 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
             "#,
-        )
+        ))
         .bind(job_id)
-        .bind(batches)
+        .bind(self.session.types().json("jobs.batches", batches))
         .bind(lz4);
         run!(&mut self.session, query, execute)?;
         Ok(())
@@ -1415,15 +1435,15 @@ impl Transaction for PostgresTransaction {
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
         let lz4 = takes_lz4(&mut self.session, &self.compression, batches).await?;
         let query = sqlx::query(
-            r#"
+            self.session.sql(r#"
             update batchactions_jobs
-            set "status" = $2, "batches" = $3::text::json, "completedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
-            where "id" = $1 and (not $4 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
-            "#,
+            set "status" = $2::"jobs.status", "batches" = $3::"jobs.batches", "completedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
+            where "id" = $1::"jobs.id" and (not $4 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
+            "#),
         )
         .bind(job_id)
         .bind(status.as_str())
-        .bind(batches)
+        .bind(self.session.types().json("jobs.batches", batches))
         .bind(lz4);
         run!(&mut self.session, query, execute)?;
         Ok(())

@@ -12,11 +12,11 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
 
+use self::types::catalogue;
 use super::file_in_use::FileInUse;
 use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run, unreadable};
-use super::tables::Catalogue;
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -28,6 +28,8 @@ use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
 };
+
+mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
 
@@ -188,29 +190,6 @@ fn connect_options(settings: &Settings) -> SqliteConnectOptions {
 /// commit behind it says would be lost.
 fn returned<T>(rows: Vec<T>) -> Option<T> {
     rows.into_iter().next()
-}
-
-async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
-    let columns = sqlx::query_as(
-        "
-        select m.name, p.name
-        from sqlite_master m
-        join pragma_table_info(m.name) p
-        where m.type = 'table'
-          and m.name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let columns = run!(session, columns, fetch_all)?;
-    let indexes = sqlx::query_scalar(
-        "
-        select name
-        from sqlite_master
-        where type = 'index'
-          and tbl_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let indexes = run!(session, indexes, fetch_all)?;
-    Ok(Catalogue { columns, indexes })
 }
 
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
@@ -409,6 +388,7 @@ impl Backend for Sqlite {
         for statement in catalogue(session).await?.missing(MIGRATION)? {
             session.execute(statement).await?;
         }
+        catalogue(session).await?.check_made(MIGRATION)?;
         session.commit().await
     }
 
