@@ -36,6 +36,8 @@ pub enum Code {
     LeaseLost,
     /// The store has been closed.
     Closed,
+    /// The server refused for a reason of its own.
+    DatabaseError,
     /// A defect of this package.
     Internal,
 }
@@ -55,6 +57,7 @@ impl Code {
             Code::Constraint => "CONSTRAINT",
             Code::LeaseLost => "LEASE_LOST",
             Code::Closed => "CLOSED",
+            Code::DatabaseError => "DATABASE_ERROR",
             Code::Internal => "INTERNAL",
         }
     }

@@ -32,6 +32,10 @@ mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
 
+/// MariaDB says so itself; on MySQL a new record gets an id that another has.
+const NO_IDS_LEFT: &str = "no id is left for new records: the column id of batchactions_records is as large as its type allows, 32 bits as a rule. Nothing was stored. \
+     Make it larger: alter table batchactions_records modify id bigint auto_increment";
+
 /// A statement that waits for a lock is given up and made again so many times within the time that it may take.
 const LOCK_WAIT_SHARE: u32 = 15;
 
@@ -94,6 +98,7 @@ impl Dialect for sqlx::MySql {
                 "a value holds a character that the tables' character set can't store (convert them to utf8mb4): {message}"
             )),
             1366 | 3854 | 3988 | 3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
+            167 | 1467 => Error::new(Code::DatabaseError, NO_IDS_LEFT),
             1021 | 1041 | 1114 => Error::internal(format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller),
             _ => Error::internal(format!("the database refused a statement: {message}")),
         }
@@ -350,17 +355,19 @@ fn push_record(records: &mut UnorderedRecords, row: &MySqlRow) -> sqlx::Result<(
     Ok(())
 }
 
-// `values()` is deprecated in MySQL, but its successor is unknown to MariaDB. The collation of `jobId` takes ids that differ in case or accents for one;
-// the null, which the column refuses, keeps a job's records from being replaced by those of another.
+// `values()` is deprecated in MySQL, but its successor is unknown to MariaDB.
+//
+// The nulls, which the columns refuse, keep a record from being overwritten by another: the collation of `jobId` takes ids that differ in case or accents
+// for one, and a new record whose id is taken, which is what MySQL gives where none is left, meets the row that has it.
 static UPSERT_RECORDS: MultiRow = MultiRow::new(
     "
-    insert into batchactions_records (jobId, batchId, recordIndex, status, raw, parsed, errors, processingError)
+    insert into batchactions_records (id, jobId, batchId, recordIndex, status, raw, parsed, errors, processingError)
     values ",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "
     on duplicate key update
-      batchId = if(cast(jobId as binary) = cast(values(jobId) as binary), values(batchId), null),
-      status = values(status),
+      batchId = if(jobId = values(jobId) and cast(jobId as binary) <> cast(values(jobId) as binary), null, values(batchId)),
+      status = if(jobId = values(jobId) and recordIndex = values(recordIndex), values(status), null),
       raw = values(raw),
       parsed = values(parsed),
       errors = values(errors),
@@ -373,27 +380,148 @@ fn record_statements<'a, 'r>(server: Server, records: &'a [&'r RecordWrite]) -> 
     by_bytes(records, STATEMENT_BYTES.min(server.max_packet / 2)).flat_map(chunks)
 }
 
-async fn upsert_records(session: &mut Conn, server: Server, records: &[&RecordWrite]) -> Result<()> {
-    for chunk in record_statements(server, records) {
-        let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
-        for write in chunk {
-            let record = &write.record;
-            query = query
-                .bind(&*write.job_id)
-                .bind(&*write.batch_id)
-                .bind(record.index)
-                .bind(record.status.as_str())
-                .bind(&*record.raw)
-                .bind(&*record.parsed)
-                .bind(&*record.errors)
-                .bind(record.processing_error.as_deref());
+/// The ids of the records that are there, by job and index. An upsert that gives them takes no new ones, and on MySQL it takes half the time.
+#[derive(Default)]
+struct KnownIds<'r> {
+    by_index: HashMap<(&'r str, i64), i64>,
+}
+
+impl<'r> KnownIds<'r> {
+    async fn read(session: &mut Conn, writes: &[&'r RecordWrite]) -> Result<Self> {
+        static BY_INDEX: MultiRow = MultiRow::new(
+            "
+            select cast(id as signed), cast(recordIndex as signed)
+            from batchactions_records force index (batchactions_records_job_id_record_index)
+            where jobId = ? and recordIndex in (",
+            "?",
+            ")",
+        );
+        let mut known = Self::default();
+        for of_job in writes.chunk_by(|a, b| a.job_id == b.job_id) {
+            let indexes: Vec<i64> = of_job.iter().map(|write| write.record.index.into()).collect();
+            let (Some(first), Some(last)) = (indexes.iter().min(), indexes.iter().max()) else {
+                continue;
+            };
+            // What a batch has is next to each other, as a rule.
+            if last - first < 2 * indexes.len() as i64 {
+                let query = sqlx::query_as(
+                    "
+                    select cast(id as signed), cast(recordIndex as signed)
+                    from batchactions_records force index (batchactions_records_job_id_record_index)
+                    where jobId = ? and recordIndex between ? and ?
+                    ",
+                )
+                .bind(&*of_job[0].job_id)
+                .bind(first)
+                .bind(last);
+                known.add(&of_job[0].job_id, run!(session, query, fetch_all)?);
+                continue;
+            }
+            for chunk in key_chunks(&indexes) {
+                let mut query = sqlx::query_as(BY_INDEX.text(chunk.len())).bind(&*of_job[0].job_id);
+                for index in chunk {
+                    query = query.bind(index);
+                }
+                known.add(&of_job[0].job_id, run!(session, query, fetch_all)?);
+            }
         }
-        run!(session, query, execute).map_err(|error| explain_upsert(error, chunk))?;
+        Ok(known)
+    }
+
+    fn add(&mut self, job_id: &'r str, rows: Vec<(i64, i64)>) {
+        self.by_index.extend(rows.into_iter().map(|(id, index)| ((job_id, index), id)));
+    }
+
+    fn id(&self, write: &RecordWrite) -> Option<i64> {
+        self.by_index.get(&(&*write.job_id, write.record.index.into())).copied()
+    }
+}
+
+/// Records of which each part is written in one statement: those that are there, and those that are new. In one statement, the server would take an id for
+/// each of both.
+struct Upserts<'r> {
+    ids: KnownIds<'r>,
+    there: Vec<&'r RecordWrite>,
+    new: Vec<&'r RecordWrite>,
+}
+
+impl<'r> Upserts<'r> {
+    async fn of(session: &mut Conn, writes: &[&'r RecordWrite]) -> Result<Self> {
+        let ids = KnownIds::read(session, writes).await?;
+        let (there, new) = writes.iter().partition(|write| ids.id(write).is_some());
+        Ok(Self { ids, there, new })
+    }
+
+    fn statements(&self, server: Server) -> impl Iterator<Item = &[&'r RecordWrite]> {
+        record_statements(server, &self.there).chain(record_statements(server, &self.new))
+    }
+
+    async fn write(&self, session: &mut Conn, server: Server) -> Result<()> {
+        for chunk in self.statements(server) {
+            let mut query = sqlx::query(UPSERT_RECORDS.text(chunk.len()));
+            for write in chunk {
+                query = bind_record(query.bind(self.ids.id(write)), write);
+            }
+            run!(session, query, execute).map_err(|error| explain_upsert(error, chunk))?;
+        }
+        Ok(())
+    }
+}
+
+fn bind_record<'q>(query: Query<'q>, write: &'q RecordWrite) -> Query<'q> {
+    let record = &write.record;
+    query
+        .bind(&*write.job_id)
+        .bind(&*write.batch_id)
+        .bind(record.index)
+        .bind(record.status.as_str())
+        .bind(&*record.raw)
+        .bind(&*record.parsed)
+        .bind(&*record.errors)
+        .bind(record.processing_error.as_deref())
+}
+
+/// One statement where the record is there, one more where it is new.
+async fn upsert_record(session: &mut Conn, write: &RecordWrite) -> Result<()> {
+    let record = &write.record;
+    let query = sqlx::query(
+        "
+        update batchactions_records
+        set batchId = if(cast(convert(jobId using utf8mb4) as binary) = cast(? as binary), ?, null),
+            status = ?,
+            raw = ?,
+            parsed = ?,
+            errors = ?,
+            processingError = ?
+        where jobId = ? and recordIndex = ?
+        ",
+    )
+    .bind(&*write.job_id)
+    .bind(&*write.batch_id)
+    .bind(record.status.as_str())
+    .bind(&*record.raw)
+    .bind(&*record.parsed)
+    .bind(&*record.errors)
+    .bind(record.processing_error.as_deref())
+    .bind(&*write.job_id)
+    .bind(record.index);
+    let explain = |error| explain_upsert(error, &[write]);
+    // The server counts a row that is found, even where nothing in it changes.
+    if run!(session, query, execute).map_err(explain)?.rows_affected() == 0 {
+        let query = bind_record(sqlx::query(UPSERT_RECORDS.text(1)).bind(None::<i64>), write);
+        run!(session, query, execute).map_err(explain)?;
     }
     Ok(())
 }
 
-/// `UPSERT_RECORDS` refuses one job's records in another's place with a null.
+async fn upsert_records(session: &mut Conn, server: Server, writes: &[&RecordWrite]) -> Result<()> {
+    match writes {
+        [write] => upsert_record(session, write).await,
+        _ => Upserts::of(session, writes).await?.write(session, server).await,
+    }
+}
+
+/// The statements refuse one record in another's place with a null.
 fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
     match writes {
         [first, ..] if error.code == Code::Constraint && error.message.contains("'batchId'") => Error {
@@ -402,6 +530,11 @@ fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
                  accents or spaces at the end. Nothing was stored",
                 Quoted(&first.job_id)
             ),
+            ..error
+        },
+        _ if error.code == Code::Constraint && error.message.contains("'status'") => Error {
+            code: Code::DatabaseError,
+            message: NO_IDS_LEFT.to_owned(),
             ..error
         },
         _ => error,
@@ -953,12 +1086,15 @@ impl Backend for MySql {
         let server = self.check_records(records).await?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        let records: Vec<&RecordWrite> = records.iter().collect();
-        if let [all] = *record_statements(server, &records).collect::<Vec<_>>() {
-            return upsert_records(session, server, all).await;
+        if let [write] = records {
+            return upsert_record(session, write).await;
+        }
+        let upserts = Upserts::of(session, &records.iter().collect::<Vec<_>>()).await?;
+        if upserts.statements(server).count() == 1 {
+            return upserts.write(session, server).await;
         }
         session.begin(BEGIN).await?;
-        upsert_records(session, server, &records).await?;
+        upserts.write(session, server).await?;
         session.commit().await
     }
 

@@ -440,98 +440,140 @@ impl<'a> RecordColumns<'a> {
     }
 }
 
-/// The statement that writes the records which a select gives, in the order of the columns.
+/// The statement that writes the records of `$given` if `$lease` gives a row, and says whether it did. What is there is changed and only what is not is
+/// inserted, because an upsert takes an id from the sequence for each row, whether it inserts it or not.
+///
+/// A record that another transaction inserts meanwhile is found by the insert. In `$given`, `unnest` stands in the select list, where the server makes a row at a
+/// time: in `from`, it would first write all of them to a store of its own. A single record has a statement without arrays, which take a third of its time.
 macro_rules! upsert_records {
-    ($session:ident, $($select:literal),+) => {
-        sqlx::query($session.sql(concat!(
-            $($select),+,
+    ($session:ident, $lease:literal, $given:literal) => {
+        sqlx::query_scalar::<_, bool>($session.sql(concat!(
+            "with lease as (",
+            $lease,
             r#"
-            on conflict ("jobId", "recordIndex") do update
-            set "batchId" = excluded."batchId",
-                "status" = excluded."status",
-                "raw" = excluded."raw",
-                "parsed" = excluded."parsed",
-                "errors" = excluded."errors",
-                "processingError" = excluded."processingError"
+            ),
+            changed as (
+              update batchactions_records record
+              set "batchId" = given."batchId",
+                  "status" = given."status",
+                  "raw" = given."raw"::"records.raw",
+                  "parsed" = given."parsed"::"records.parsed",
+                  "errors" = given."errors"::"records.errors",
+                  "processingError" = given."processingError"
+              from lease, ("#,
+            $given,
+            r#"
+              ) given
+              where record."jobId" = given."jobId" and record."recordIndex" = given."recordIndex"
+              returning record."jobId", record."recordIndex"
+            ),
+            added as (
+              insert into batchactions_records
+                ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
+              select given."jobId", given."batchId", given."recordIndex", given."status",
+                     given."raw"::"records.raw", given."parsed"::"records.parsed", given."errors"::"records.errors", given."processingError"
+              from lease, ("#,
+            $given,
+            r#"
+              ) given
+              where not exists (
+                select from changed
+                where changed."jobId" = given."jobId" and changed."recordIndex" = given."recordIndex"
+              )
+              on conflict ("jobId", "recordIndex") do update
+              set "batchId" = excluded."batchId",
+                  "status" = excluded."status",
+                  "raw" = excluded."raw",
+                  "parsed" = excluded."parsed",
+                  "errors" = excluded."errors",
+                  "processingError" = excluded."processingError"
+            )
+            select exists (select from lease)
             "#
         )))
     };
 }
 
-/// `unnest` stands in the select list, where the server makes a row at a time: in `from`, it would first write all of them to a store of its own,
-/// a fifth of the whole statement's time. A single record has a statement without arrays, which take a third of the time of one.
 async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<()> {
-    if let [write] = writes {
+    let written = if let [write] = writes {
         let query = upsert_records!(
             session,
+            "select 1",
             r#"
-            insert into batchactions_records
-              ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-            values ($1::"records.jobId", $2::"records.batchId", $3, $4::"records.status", $5::"records.raw", $6::"records.parsed",
-                    $7::"records.errors", $8)
+            select $1::text::"records.jobId" as "jobId", $2::text::"records.batchId" as "batchId", $3::int4 as "recordIndex",
+                   $4::text::"records.status" as "status", $5::text as "raw", $6::text as "parsed", $7::text as "errors", $8::text as "processingError"
             "#
         );
         let query = bind_record(query, session.types(), write);
-        run!(session, query, execute)?;
-        return Ok(());
-    }
-    let query = upsert_records!(
-        session,
-        r#"
-        insert into batchactions_records
-          ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-        select unnest($1::text[])::"records.jobId", unnest($2::text[])::"records.batchId", unnest($3::int4[]),
-               unnest($4::text[])::"records.status", unnest($5::text[])::"records.raw", unnest($6::text[])::"records.parsed",
-               unnest($7::text[])::"records.errors", unnest($8::text[])
-        "#
-    );
-    let columns = RecordColumns::of(session.types(), writes);
-    run!(session, bind_records(query, &columns), execute)?;
-    Ok(())
+        run!(session, query, fetch_one)
+    } else {
+        let query = upsert_records!(
+            session,
+            "select 1",
+            r#"
+            select unnest($1::text[])::"records.jobId" as "jobId", unnest($2::text[])::"records.batchId" as "batchId",
+                   unnest($3::int4[]) as "recordIndex", unnest($4::text[])::"records.status" as "status",
+                   unnest($5::text[]) as "raw", unnest($6::text[]) as "parsed", unnest($7::text[]) as "errors", unnest($8::text[]) as "processingError"
+            "#
+        );
+        let columns = RecordColumns::of(session.types(), writes);
+        run!(session, bind_records(query, &columns), fetch_one)
+    };
+    written.map(drop).map_err(explain_upsert)
 }
 
 /// Records of one claim: the lease is locked and the rows are written in one statement. `for share` waits for a claim that is under way and
 /// then looks at the version again, which `exists` would not.
 async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], token: i32) -> Result<bool> {
-    if let [write] = writes {
+    let held = if let [write] = writes {
         let query = upsert_records!(
             session,
             r#"
-            with lease as (
-              select 1
-              from batchactions_batches
-              where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId" and "version" = $9
-              for share
-            )
-            insert into batchactions_records
-              ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-            select $1::"records.jobId", $2::"records.batchId", $3, $4::"records.status", $5::"records.raw", $6::"records.parsed",
-                   $7::"records.errors", $8
-            from lease
+            select 1
+            from batchactions_batches
+            where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId" and "version" = $9
+            for share
+            "#,
+            r#"
+            select $1::text::"records.jobId" as "jobId", $2::text::"records.batchId" as "batchId", $3::int4 as "recordIndex",
+                   $4::text::"records.status" as "status", $5::text as "raw", $6::text as "parsed", $7::text as "errors", $8::text as "processingError"
             "#
         );
         let query = bind_record(query, session.types(), write).bind(token);
-        return Ok(run!(session, query, execute)?.rows_affected() > 0);
+        run!(session, query, fetch_one)
+    } else {
+        let query = upsert_records!(
+            session,
+            r#"
+            select 1
+            from batchactions_batches
+            where "id" = $2[1]::"batches.id" and "jobId" = $1[1]::"batches.jobId" and "version" = $9
+            for share
+            "#,
+            r#"
+            select unnest($1::text[])::"records.jobId" as "jobId", unnest($2::text[])::"records.batchId" as "batchId",
+                   unnest($3::int4[]) as "recordIndex", unnest($4::text[])::"records.status" as "status",
+                   unnest($5::text[]) as "raw", unnest($6::text[]) as "parsed", unnest($7::text[]) as "errors", unnest($8::text[]) as "processingError"
+            "#
+        );
+        let columns = RecordColumns::of(session.types(), writes);
+        run!(session, bind_records(query, &columns).bind(token), fetch_one)
+    };
+    held.map_err(explain_upsert)
+}
+
+/// Says what to do where no id is left for a new record: its sequence is at its end, or, where that counts to 64 bits, beyond what the column holds.
+fn explain_upsert(error: Error) -> Error {
+    match error.cause.as_ref().and_then(|cause| cause.code.as_deref()) {
+        Some("2200H" | "22003") => Error {
+            code: Code::DatabaseError,
+            message: "no id is left for new records: the column id of batchactions_records has 32 bits. Nothing was stored. Make it larger: alter \
+                      table batchactions_records alter column id type bigint; alter sequence \"batchactions_records_id_seq\" as bigint"
+                .to_owned(),
+            ..error
+        },
+        _ => error,
     }
-    let query = upsert_records!(
-        session,
-        r#"
-        with lease as (
-          select 1
-          from batchactions_batches
-          where "id" = $2[1]::"batches.id" and "jobId" = $1[1]::"batches.jobId" and "version" = $9
-          for share
-        )
-        insert into batchactions_records
-          ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
-        select unnest($1::text[])::"records.jobId", unnest($2::text[])::"records.batchId", unnest($3::int4[]),
-               unnest($4::text[])::"records.status", unnest($5::text[])::"records.raw", unnest($6::text[])::"records.parsed",
-               unnest($7::text[])::"records.errors", unnest($8::text[])
-        from lease
-        "#
-    );
-    let columns = RecordColumns::of(session.types(), writes);
-    Ok(run!(session, bind_records(query, &columns).bind(token), execute)?.rows_affected() > 0)
 }
 
 impl Postgres {
@@ -641,7 +683,9 @@ fn copy_text(lines: &mut Vec<u8>, text: &str) {
     lines.extend_from_slice(&bytes[from..]);
 }
 
-fn bind_record<'q>(query: Query<'q>, types: &ColumnTypes, write: &'q RecordWrite) -> Query<'q> {
+type Verdict<'q> = sqlx::query::QueryScalar<'q, sqlx::Postgres, bool, sqlx::postgres::PgArguments>;
+
+fn bind_record<'q>(query: Verdict<'q>, types: &ColumnTypes, write: &'q RecordWrite) -> Verdict<'q> {
     let record = &write.record;
     query
         .bind(&write.job_id)
@@ -654,7 +698,7 @@ fn bind_record<'q>(query: Query<'q>, types: &ColumnTypes, write: &'q RecordWrite
         .bind(record.processing_error.as_deref())
 }
 
-fn bind_records<'q>(query: Query<'q>, columns: &'q RecordColumns<'_>) -> Query<'q> {
+fn bind_records<'q>(query: Verdict<'q>, columns: &'q RecordColumns<'_>) -> Verdict<'q> {
     query
         .bind(&columns.job_ids)
         .bind(&columns.batch_ids)
