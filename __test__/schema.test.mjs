@@ -316,6 +316,7 @@ for (const database of databases) {
         const [word] = type
           .toLowerCase()
           .replace('varchar', 'char')
+          .replace('integer', 'int')
           .split(/[ (]|tz/);
         await isRefused(db, [table, column, database.dialect === 'sqlite' ? type : word, 'needs']);
       });
