@@ -363,9 +363,11 @@ function loadAddon() {
   throw loadError(name);
 }
 
-// Records in the first page of `records`, when nothing is known of their size; bytes in a page, about; and records in a page at most.
+// Of how many records the database finds out whether they fit on a page of `records`: in the beginning; next time, as many as would fit if they were like those of
+// the last page, but not much more than those, for what does not fit is looked at in vain; and at most.
 const FIRST_PAGE = 20;
 const PAGE_BYTES = 2 << 20;
+const GROWTH = 8;
 const LARGEST_PAGE = 1_000;
 
 /** All of a large array of records, a slice at a time, so that the event loop gets a turn in between. */
@@ -416,7 +418,8 @@ function connect(addon) {
         if (records.length === 0) return;
         yield* records;
         after = records[records.length - 1].index;
-        limit = Math.min(Math.max(Math.floor((PAGE_BYTES * records.length) / bytes), 1), LARGEST_PAGE);
+        const alike = Math.max(Math.floor((PAGE_BYTES * records.length) / bytes), 1);
+        limit = Math.min(alike, GROWTH * records.length, LARGEST_PAGE);
       }
     }
 

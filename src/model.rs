@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -200,6 +201,12 @@ impl RecordSlices {
         self.texts
     }
 
+    /// The first ones in one array: what a page of `records` holds. What is left out is on the next page.
+    pub fn into_page(mut self) -> String {
+        self.texts.truncate(1);
+        self.into_text()
+    }
+
     /// All in one array.
     pub fn into_text(self) -> String {
         let mut texts = self.texts.into_iter();
@@ -324,6 +331,21 @@ pub struct Job {
 }
 
 impl Job {
+    /// The bytes that `batches` may grow to as its batches change their states.
+    pub fn longest_list(&self) -> usize {
+        let status = BatchStatus::ALL
+            .iter()
+            .map(|status| status.as_str().len())
+            .max()
+            .unwrap_or_default();
+        let count = i32::MIN.to_string().len();
+        let room = |batch: &ListedBatch| {
+            let now = batch.status.len() + batch.processed.to_string().len() + batch.failed.to_string().len();
+            (status + 2 * count).saturating_sub(now)
+        };
+        self.batches.len() + self.listed.iter().map(room).sum::<usize>()
+    }
+
     /// Lists these batches as FAILED where they are listed as COMPLETED.
     pub fn fail_completed(&mut self, batch_ids: &HashSet<String>) -> Result<()> {
         let mut batches = BatchList::read(&self.id, &self.batches)?;
@@ -453,6 +475,9 @@ impl JobFilter {
     }
 }
 
+/// Bytes in one page of `records`, about, unless it is one record. No server sends more of it: how large the records are that come next shows only there.
+pub const PAGE_BYTES: i64 = SLICE_BYTES as i64;
+
 /// One page of `records`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordPage {
@@ -460,6 +485,7 @@ pub struct RecordPage {
     pub batch_id: Option<String>,
     /// Only records with a higher index.
     pub after: Option<i32>,
+    /// How many records are looked at, of which the page has as many as `PAGE_BYTES` allows.
     pub limit: i32,
 }
 
@@ -505,14 +531,16 @@ impl RecordPage {
 // What a database's columns can't hold
 
 /// How one database's columns differ from what JavaScript can write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColumnLimits {
     /// How deep JSON may nest.
     pub json_depth: Option<usize>,
     /// Whether JSON may hold lone surrogates (`"\ud800"`).
     pub lone_surrogates: bool,
-    /// Bytes in `processingError`.
+    /// Bytes in `processingError`, as it is encoded there.
     pub text_bytes: Option<usize>,
+    /// Which characters `processingError` may hold.
+    pub encoding: Encoding,
     /// Whether text may hold U+0000.
     pub nul_in_text: bool,
 }
@@ -522,6 +550,7 @@ impl ColumnLimits {
         json_depth: None,
         lone_surrogates: true,
         text_bytes: None,
+        encoding: Encoding::Utf8,
         nul_in_text: true,
     };
 
@@ -534,9 +563,7 @@ impl ColumnLimits {
             if !self.nul_in_text && error.contains('\0') {
                 *error = error.replace('\0', "\u{fffd}");
             }
-            if let Some(longest) = self.text_bytes {
-                cut(error, longest);
-            }
+            self.encoding.fit(error, self.text_bytes.unwrap_or(usize::MAX));
         }
         Ok(())
     }
@@ -558,15 +585,76 @@ impl ColumnLimits {
     }
 }
 
-fn cut(text: &mut String, longest: usize) {
-    const MARK: &str = "… [cut]";
-    if text.len() > longest {
-        let mut end = longest - MARK.len();
-        while !text.is_char_boundary(end) {
-            end -= 1;
+/// How a column of text encodes characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Utf8,
+    /// UTF-8 of at most three bytes, which holds characters up to U+FFFF.
+    Utf8Bmp,
+    Utf16,
+    /// UTF-16 without surrogates.
+    Ucs2,
+    Utf32,
+    /// ASCII and these characters.
+    Other(Arc<Repertoire>),
+}
+
+/// The characters beyond ASCII that an encoding has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Repertoire {
+    pub characters: HashSet<char>,
+    /// Bytes of the longest.
+    pub widest: usize,
+}
+
+impl Encoding {
+    /// The bytes of a character; `None` where it can't be held.
+    fn width(&self, character: char) -> Option<usize> {
+        match self {
+            Encoding::Utf8 => Some(character.len_utf8()),
+            Encoding::Utf8Bmp => Some(character.len_utf8()).filter(|bytes| *bytes < 4),
+            Encoding::Utf16 => Some(2 * character.len_utf16()),
+            Encoding::Ucs2 => Some(2).filter(|_| character.len_utf16() == 1),
+            Encoding::Utf32 => Some(4),
+            Encoding::Other(_) if character.is_ascii() => Some(1),
+            Encoding::Other(repertoire) => repertoire.characters.contains(&character).then_some(repertoire.widest),
         }
-        text.truncate(end);
-        text.push_str(MARK);
+    }
+
+    /// The bytes of the shortest character.
+    pub fn narrowest(&self) -> usize {
+        self.width(' ').unwrap_or(1)
+    }
+
+    /// Makes a text one that a column of so many bytes holds.
+    fn fit(&self, text: &mut String, longest: usize) {
+        if *self == Encoding::Utf8 && text.len() <= longest {
+            return;
+        }
+        if text.chars().any(|character| self.width(character).is_none()) {
+            let other = ['\u{fffd}', '?']
+                .into_iter()
+                .find(|other| self.width(*other).is_some())
+                .unwrap_or('?');
+            *text = text
+                .chars()
+                .map(|character| if self.width(character).is_some() { character } else { other })
+                .collect();
+        }
+        let bytes = |text: &str| text.chars().map(|character| self.width(character).unwrap_or(1)).sum::<usize>();
+        if bytes(text) <= longest {
+            return;
+        }
+        let mark = if self.width('…').is_some() { "… [cut]" } else { "... [cut]" };
+        let mut room = longest.saturating_sub(bytes(mark));
+        let end = text.char_indices().find(|(_, character)| {
+            let width = self.width(*character).unwrap_or(1);
+            let fits = width <= room;
+            room = room.saturating_sub(width);
+            !fits
+        });
+        text.truncate(end.map_or(text.len(), |(at, _)| at));
+        text.push_str(mark);
     }
 }
 

@@ -280,7 +280,8 @@ impl SqlxStateStore {
         })
     }
 
-    /// One page of `records`, with its length in bytes: at most `limit` records behind the index `after`, or from the beginning where it is undefined.
+    /// One page of `records`, with its length in bytes: of the next `limit` records behind the index `after`, or from the beginning where it is undefined, as
+    /// many as a page may hold, and one at least.
     #[napi(catch_unwind, js_name = "_recordPage")]
     pub fn record_page<'env>(
         &self,
@@ -294,7 +295,7 @@ impl SqlxStateStore {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let page = RecordPage::from_json(&options(env, page_options)?, after, limit)?;
             Ok(async move {
-                let records = store.record_page(&job_id, page).await?.into_text();
+                let records = store.record_page(&job_id, page).await?.into_page();
                 Ok(Reply::Json(format!("{{\"bytes\":{},\"records\":{records}}}", records.len())))
             })
         })

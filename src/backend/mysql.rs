@@ -4,6 +4,7 @@
 //! (MySQL Reference Manual, "Information Functions").
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,8 +25,8 @@ use super::{
 use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
-    RecordSlices, RecordStatus, RecordText, Reservation, UnorderedRecords,
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, PAGE_BYTES,
+    RecordCounts, RecordPage, RecordSlices, RecordStatus, RecordText, Repertoire, Reservation, UnorderedRecords,
 };
 
 mod types;
@@ -196,8 +197,30 @@ impl Server {
         Ok(())
     }
 
-    fn check_job(self, job_id: &str, bytes: usize) -> Result<()> {
+    fn check_list(self, job_id: &str, bytes: usize) -> Result<()> {
         self.check_size(&format_args!("the list of the batches of job {}", Quoted(job_id)), bytes)
+    }
+
+    /// Refuses a job that could be stored now and not finalized later.
+    fn check_job(self, job: &Job) -> Result<()> {
+        let what = format_args!(
+            "job {}, with its configuration, the list of its batches and room for their states,",
+            Quoted(&job.id)
+        );
+        self.check_size(
+            &what,
+            job.longest_list() + job.config.len() + self.spaces(&[&job.batches, &job.config]),
+        )
+    }
+
+    /// The bytes that JSON has more when it is read: MySQL writes a space behind each comma and colon, and cuts a text that becomes larger than
+    /// max_allowed_packet without a word. At most; those in strings have none.
+    fn spaces(self, texts: &[&str]) -> usize {
+        if self.is_mariadb {
+            return 0;
+        }
+        let separators = |text: &str| text.bytes().filter(|byte| matches!(byte, b',' | b':')).count();
+        texts.iter().map(|text| separators(text)).sum()
     }
 
     fn parse(version: &str, max_packet: u64) -> Self {
@@ -217,6 +240,52 @@ impl Server {
 pub struct MySql {
     connections: Connections<sqlx::MySql>,
     server: Once<Server>,
+    /// How many bytes `processingError` holds, and how they are encoded.
+    text_column: OnceLock<(usize, Encoding)>,
+}
+
+/// What `processingError` holds; `None` where there is no such column.
+async fn text_column(session: &mut Conn) -> Result<Option<(usize, Encoding)>> {
+    let query = sqlx::query_as::<_, (Text, i64, i64, i64)>(
+        "
+        select cast(c.character_set_name as char),
+               cast(c.character_octet_length as signed),
+               cast(c.character_maximum_length as signed),
+               cast(s.maxlen as signed)
+        from information_schema.columns c
+        join information_schema.character_sets s on s.character_set_name = c.character_set_name
+        where c.table_schema = database()
+          and c.table_name = 'batchactions_records'
+          and c.column_name = 'processingError'
+        ",
+    );
+    let Some((Text(name), bytes, characters, widest)) = run!(session, query, fetch_optional)? else {
+        return Ok(None);
+    };
+    let encoding = match &*name {
+        "utf8mb4" => Encoding::Utf8,
+        "utf8mb3" | "utf8" => Encoding::Utf8Bmp,
+        "utf16" | "utf16le" => Encoding::Utf16,
+        "ucs2" => Encoding::Ucs2,
+        "utf32" => Encoding::Utf32,
+        _ => Encoding::Other(Arc::new(repertoire(session, &name, widest as usize).await?)),
+    };
+    // A `varchar` is limited in characters: as if each were as short as one can be.
+    let most = bytes.min(characters.saturating_mul(encoding.narrowest() as i64));
+    Ok(Some((most as usize, encoding)))
+}
+
+/// The characters that come back from one of the server's character sets as they were.
+async fn repertoire(session: &mut Conn, name: &str, widest: usize) -> Result<Repertoire> {
+    let all: String = (0x80..=0xffff).filter_map(char::from_u32).collect();
+    // A name from the server's own list. The text goes as bytes, because MySQL refuses a parameter of text that it can't convert without loss.
+    let text = format!("select convert(convert(convert(? using utf8mb4) using `{name}`) using utf8mb4)");
+    let Text(back) = run!(session, sqlx::query_scalar::<_, Text>(&text).bind(all.as_bytes()), fetch_one)?;
+    let same = all.chars().zip(back.chars()).filter(|(there, back)| there == back);
+    Ok(Repertoire {
+        characters: same.map(|(there, _)| there).collect(),
+        widest,
+    })
 }
 
 impl MySql {
@@ -237,6 +306,7 @@ impl MySql {
         Self {
             connections: Connections::new(&settings, connect_options(&settings), rules),
             server: Once::new(),
+            text_column: OnceLock::new(),
         }
     }
 
@@ -604,7 +674,12 @@ impl MySql {
     async fn check_records(&self, records: &[RecordWrite]) -> Result<Server> {
         let server = self.server().await?;
         for write in records {
-            server.check_size(&format_args!("record {}", write.record.index), size_of(write))?;
+            let (record, mut bytes) = (&write.record, size_of(write));
+            // There is not more than a space to a byte.
+            if bytes > server.max_packet / 2 {
+                bytes += server.spaces(&[&record.raw, &record.parsed, &record.errors]);
+            }
+            server.check_size(&format_args!("record {}", record.index), bytes)?;
         }
         Ok(server)
     }
@@ -615,7 +690,8 @@ impl MySql {
             "
             select distributed,
                    exists (select 1 from batchactions_batches where jobId = ?),
-                   locate(?, cast(batches as char)) > 0
+                   -- Null where the text, which the server writes with more spaces, is larger than max_allowed_packet.
+                   coalesce(locate(?, cast(batches as char)) > 0, true)
             from batchactions_jobs
             where id = ?
             ",
@@ -675,10 +751,19 @@ impl Backend for MySql {
 
     async fn limits(&self) -> Result<ColumnLimits> {
         let deepest = if self.server().await?.is_mariadb { 31 } else { 100 };
+        let (text_bytes, encoding) = match self.text_column.get() {
+            Some(known) => known.clone(),
+            None => match text_column(&mut self.connections.acquire().await?).await? {
+                Some(found) => self.text_column.get_or_init(|| found).clone(),
+                // There is no table, which the statement that comes next says.
+                None => (65_535, Encoding::Utf8),
+            },
+        };
         Ok(ColumnLimits {
             json_depth: Some(deepest),
             lone_surrogates: false,
-            text_bytes: Some(65_535),
+            text_bytes: Some(text_bytes),
+            encoding,
             nul_in_text: true,
         })
     }
@@ -703,7 +788,7 @@ impl Backend for MySql {
     }
 
     async fn save_job(&self, job: &Job) -> Result<bool> {
-        self.server().await?.check_job(&job.id, job.batches.len() + job.config.len())?;
+        self.server().await?.check_job(job)?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         upsert_job(session, job).await?;
@@ -1183,36 +1268,57 @@ impl Backend for MySql {
         let mut session = self.connections.acquire().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
         let after = page.after.map_or(i64::MIN, i64::from);
+        // Only keys and lengths are sorted: see `read_records`. A length that the server does not tell counts as one that fills a page.
+        macro_rules! page {
+            ($candidates:literal) => {
+                concat!(
+                    "
+                    select r.recordIndex, r.raw, r.parsed, r.status, r.errors, r.processingError
+                    from (
+                      select id, bytes, sum(bytes) over (order by recordIndex) as upTo
+                      from (
+                        select r.id, r.recordIndex, coalesce(
+                          100 + length(r.raw) + length(r.parsed) + length(r.errors) + coalesce(length(r.processingError), 0),
+                          1073741824
+                        ) as bytes
+                        from (",
+                    $candidates,
+                    ") candidates
+                        straight_join batchactions_records r on r.id = candidates.id
+                      ) measured
+                    ) page
+                    straight_join batchactions_records r on r.id = page.id
+                    where page.upTo <= ? or page.upTo = page.bytes
+                    "
+                )
+            };
+        }
         let query = match &page.batch_id {
-            None => sqlx::query(
+            None => sqlx::query(page!(
                 "
-                select recordIndex, raw, parsed, status, errors, processingError
-                from batchactions_records force index (batchactions_records_job_id_record_index)
-                where jobId = ? and recordIndex > ? and status in (?, ?, ?, ?, ?)
-                order by recordIndex
-                limit ?
-                ",
-            )
+                          select id
+                          from batchactions_records force index (batchactions_records_job_id_record_index)
+                          where jobId = ? and recordIndex > ? and status in (?, ?, ?, ?, ?)
+                          order by recordIndex
+                          limit ?
+                "
+            ))
             .bind(job_id)
             .bind(after),
-            Some(batch_id) => sqlx::query(
+            Some(batch_id) => sqlx::query(page!(
                 "
-                select r.recordIndex, r.raw, r.parsed, r.status, r.errors, r.processingError
-                from (
-                  select id
-                  from batchactions_records force index (batchactions_records_job_id_batch_id)
-                  where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
-                  order by recordIndex
-                  limit ?
-                ) page
-                join batchactions_records r on r.id = page.id
-                ",
-            )
+                          select id
+                          from batchactions_records force index (batchactions_records_job_id_batch_id)
+                          where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
+                          order by recordIndex
+                          limit ?
+                "
+            ))
             .bind(job_id)
             .bind(after)
             .bind(&**batch_id),
         };
-        let query = query.bind(s1).bind(s2).bind(s3).bind(s4).bind(s5).bind(page.limit);
+        let query = query.bind(s1).bind(s2).bind(s3).bind(s4).bind(s5).bind(page.limit).bind(PAGE_BYTES);
         read_records(&mut session, query).await
     }
 
@@ -1278,7 +1384,9 @@ static INSERT_BATCHES: MultiRow = MultiRow::new(
 #[async_trait]
 impl Transaction for MySqlTransaction {
     async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()> {
-        for chunk in chunks(batches) {
+        // A batch with the longest ids has less than 1,000 bytes.
+        let most = (self.server.max_packet / 2_000).max(1);
+        for chunk in batches.chunks(most).flat_map(chunks) {
             let mut query = sqlx::query(INSERT_BATCHES.text(chunk.len()));
             for batch in chunk {
                 query = query
@@ -1309,7 +1417,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn upsert_job(&mut self, job: &Job) -> Result<()> {
-        self.server.check_job(&job.id, job.batches.len() + job.config.len())?;
+        self.server.check_job(job)?;
         upsert_job(&mut self.session, job).await
     }
 
@@ -1333,7 +1441,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
-        self.server.check_job(job_id, batches.len())?;
+        self.server.check_list(job_id, batches.len())?;
         let query = sqlx::query("update batchactions_jobs set batches = ? where id = ?")
             .bind(batches)
             .bind(job_id);
@@ -1342,7 +1450,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
-        self.server.check_job(job_id, batches.len())?;
+        self.server.check_list(job_id, batches.len())?;
         let query = sqlx::query(
             "
             update batchactions_jobs

@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
 use self::types::{ColumnTypes, Conn, KnownTypes, catalogue};
+use super::once::Once;
 use super::rows::{STATEMENT_BYTES, by_bytes};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, run, unreadable};
 use super::tables::{DDL_LIMIT, LOCK_PAUSE, initialize_takes_too_long};
@@ -23,8 +24,8 @@ use super::{
 use crate::connection::{Secret, Settings, SslMode};
 use crate::error::{Code, Error, Repeatable, Result, lock};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
-    RecordSlices, RecordStatus, RecordText, Reservation,
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, PAGE_BYTES,
+    RecordCounts, RecordPage, RecordSlices, RecordStatus, RecordText, Repertoire, Reservation,
 };
 
 mod types;
@@ -204,6 +205,50 @@ pub struct Postgres {
     /// Whether the table can't be copied to at all, for it has row-level security.
     never_copied: AtomicBool,
     compression: Arc<Compression>,
+    encoding: Once<Encoding>,
+}
+
+/// The encoding of the database, from which and to which the server translates.
+async fn encoding(session: &mut Conn) -> Result<Encoding> {
+    let query = sqlx::query_as::<_, (String, i32)>(
+        "
+        select pg_catalog.current_setting('server_encoding'),
+               pg_catalog.pg_encoding_max_length(pg_catalog.pg_char_to_encoding(pg_catalog.current_setting('server_encoding')::name))
+        ",
+    );
+    let (name, widest) = run!(session, query, fetch_one)?;
+    // In SQL_ASCII nothing is translated.
+    if name == "UTF8" || name == "SQL_ASCII" {
+        return Ok(Encoding::Utf8);
+    }
+    let mut repertoire = Repertoire {
+        widest: widest.max(1) as usize,
+        ..Repertoire::default()
+    };
+    // Of encodings with several bytes a character only ASCII is used: to ask for each of their characters would take too long. Where there are 128 more, a range
+    // is asked for at once, and in halves where it has one that means nothing.
+    let mut ranges = if widest == 1 { vec![(128, 255)] } else { Vec::new() };
+    while let Some((first, last)) = ranges.pop() {
+        let query = sqlx::query_scalar::<_, String>(
+            "select pg_catalog.string_agg(pg_catalog.chr(code), '') from pg_catalog.generate_series($1::int4, $2::int4) code",
+        )
+        .bind(first)
+        .bind(last);
+        match run!(session, query, fetch_one) {
+            Ok(characters) => repertoire.characters.extend(characters.chars()),
+            Err(error) if session.is_in_order() && error.code == Code::InvalidArgument => {
+                if session.is_in_transaction() {
+                    session.rollback().await?;
+                }
+                if first < last {
+                    let middle = (first + last) / 2;
+                    ranges.extend([(first, middle), (middle + 1, last)]);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Encoding::Other(Arc::new(repertoire)))
 }
 
 /// Whether the server can compress by lz4 and has not been told what to compress by, once somebody wanted to know.
@@ -228,6 +273,7 @@ impl Postgres {
             uncopied: Mutex::default(),
             never_copied: AtomicBool::new(false),
             compression: Arc::default(),
+            encoding: Once::new(),
         }
     }
 
@@ -819,8 +865,13 @@ impl Backend for Postgres {
     }
 
     async fn limits(&self) -> Result<ColumnLimits> {
+        let encoding = self
+            .encoding
+            .get_or_try_init(|| async { encoding(&mut self.session().await?).await })
+            .await?;
         Ok(ColumnLimits {
             nul_in_text: false,
+            encoding: encoding.clone(),
             ..ColumnLimits::NONE
         })
     }
@@ -1302,25 +1353,52 @@ impl Backend for Postgres {
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.session().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
+        // The lengths stand above the limit, so that no others are reckoned. What is stored in another place is fetched for its length, and again if it is on the
+        // page.
+        macro_rules! page {
+            ($candidates:literal) => {
+                concat!(
+                    r#"
+                    select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
+                    from (
+                      select *, sum("bytes") over (order by "recordIndex") as "upTo"
+                      from (
+                        select *, 100 + octet_length("raw"::text)::int8 + octet_length("parsed"::text) + octet_length("errors"::text)
+                          + coalesce(octet_length("processingError"), 0) as "bytes"
+                        from ("#,
+                    $candidates,
+                    r#") candidates
+                      ) measured
+                    ) page
+                    where "upTo" <= $9 or "upTo" = "bytes"
+                    order by page."recordIndex"
+                    "#
+                )
+            };
+        }
         let text = match &page.batch_id {
-            None => {
+            None => page!(
                 r#"
-                select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
-                from batchactions_records
-                where "jobId" = $1::"records.jobId" and "recordIndex" > $2 and "status" in ($3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status")
-                order by batchactions_records."recordIndex"
-                limit $8
+                          select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
+                          from batchactions_records
+                          where "jobId" = $1::"records.jobId" and "recordIndex" > $2 and "status" in (
+                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
+                            )
+                          order by "recordIndex"
+                          limit $8
                 "#
-            }
-            Some(_) => {
+            ),
+            Some(_) => page!(
                 r#"
-                select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
-                from batchactions_records
-                where "jobId" = $1::"records.jobId" and "batchId" = $9::"records.batchId" and "recordIndex" > $2 and "status" in ($3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status")
-                order by "recordIndex"::int8 + 0
-                limit $8
+                          select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
+                          from batchactions_records
+                          where "jobId" = $1::"records.jobId" and "batchId" = $10::"records.batchId" and "recordIndex" > $2 and "status" in (
+                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
+                            )
+                          order by "recordIndex"::int8 + 0
+                          limit $8
                 "#
-            }
+            ),
         };
         let mut query = sqlx::query(session.sql(text))
             .bind(job_id)
@@ -1330,7 +1408,8 @@ impl Backend for Postgres {
             .bind(s3)
             .bind(s4)
             .bind(s5)
-            .bind(i64::from(page.limit));
+            .bind(i64::from(page.limit))
+            .bind(PAGE_BYTES);
         if let Some(batch_id) = &page.batch_id {
             query = query.bind(batch_id);
         }

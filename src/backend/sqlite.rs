@@ -25,8 +25,8 @@ use super::{
 use crate::connection::{Secret, Settings};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
-    RecordSlices, RecordStatus, RecordText, Reservation,
+    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, PAGE_BYTES, RecordCounts,
+    RecordPage, RecordSlices, RecordStatus, RecordText, Reservation,
 };
 
 mod types;
@@ -816,25 +816,46 @@ impl Backend for Sqlite {
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.read().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
+        // Only keys and lengths go through the window, which copies its rows; a length is known without reading the value.
+        macro_rules! page {
+            ($candidates:literal) => {
+                concat!(
+                    "
+                    select r.recordIndex, r.raw, r.parsed, r.status, r.errors, r.processingError
+                    from (
+                      select id, bytes, sum(bytes) over (order by recordIndex) as upTo
+                      from (",
+                    $candidates,
+                    ") measured
+                    ) page
+                    cross join batchactions_records r on r.id = page.id
+                    where page.upTo <= ?9 or page.upTo = page.bytes
+                    order by r.recordIndex
+                    "
+                )
+            };
+        }
         let text = match &page.batch_id {
-            None => {
+            None => page!(
                 "
-                select recordIndex, raw, parsed, status, errors, processingError
-                from batchactions_records
-                where jobId = ?1 and recordIndex > ?2 and +status in (?3, ?4, ?5, ?6, ?7)
-                order by recordIndex
-                limit ?8
+                        select id, recordIndex, 100 + octet_length(raw) + octet_length(parsed) + octet_length(errors)
+                          + coalesce(octet_length(processingError), 0) as bytes
+                        from batchactions_records
+                        where jobId = ?1 and recordIndex > ?2 and +status in (?3, ?4, ?5, ?6, ?7)
+                        order by recordIndex
+                        limit ?8
                 "
-            }
-            Some(_) => {
+            ),
+            Some(_) => page!(
                 "
-                select recordIndex, raw, parsed, status, errors, processingError
-                from batchactions_records
-                where jobId = ?1 and batchId = ?9 and recordIndex > ?2 and +status in (?3, ?4, ?5, ?6, ?7)
-                order by recordIndex
-                limit ?8
+                        select id, recordIndex, 100 + octet_length(raw) + octet_length(parsed) + octet_length(errors)
+                          + coalesce(octet_length(processingError), 0) as bytes
+                        from batchactions_records
+                        where jobId = ?1 and batchId = ?10 and recordIndex > ?2 and +status in (?3, ?4, ?5, ?6, ?7)
+                        order by recordIndex
+                        limit ?8
                 "
-            }
+            ),
         };
         let mut query = sqlx::query(text)
             .bind(job_id)
@@ -844,7 +865,8 @@ impl Backend for Sqlite {
             .bind(s3)
             .bind(s4)
             .bind(s5)
-            .bind(page.limit);
+            .bind(page.limit)
+            .bind(PAGE_BYTES);
         if let Some(batch_id) = &page.batch_id {
             query = query.bind(&**batch_id);
         }
