@@ -4,7 +4,7 @@ import { SqlxStateStore, StateStoreError } from '../index.js';
 import { createTables, listTables, readCatalogue, TABLES } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
 import { makeJob, makeRecord, prepare } from './support/jobs.mjs';
-import { freshDatabase, openStore } from './support/suite.mjs';
+import { freshDatabase, openStore, rejection } from './support/suite.mjs';
 
 /** Every method that needs the tables, with arguments that are in order. */
 const CALLS = {
@@ -161,6 +161,187 @@ for (const database of databases) {
       });
     });
 
+    describe('initialize() looks at indexes and types', () => {
+      /** Rejects with TABLES_INCOMPATIBLE, changes nothing, and says all of these words. */
+      const isRefused = async (db, words) => {
+        const before = await readCatalogue(db);
+        const error = await rejection(openStore(db).initialize(), 'TABLES_INCOMPATIBLE');
+        expect(error.retryable).toBe(false);
+        for (const word of words) expect(error.message).toContain(word);
+        expect(await readCatalogue(db)).toStrictEqual(before);
+      };
+      const RECORD_INDEX = 'batchactions_records_job_id_record_index';
+      const needed = 'a unique index of batchactions_records (jobId, recordIndex)';
+      const mysqlFamily = ['mysql', 'mariadb'].includes(database.dialect);
+
+      /** What stands in the place of the unique index of records: the statement, and what the error says of it. */
+      const wrong = {
+        'other columns': [`unique index ${RECORD_INDEX} on batchactions_records ("jobId", "batchId")`, '(jobId, batchId)'],
+        'the columns in another order': [
+          `unique index ${RECORD_INDEX} on batchactions_records ("recordIndex", "jobId")`,
+          '(recordIndex, jobId)',
+        ],
+        'fewer columns': [`unique index ${RECORD_INDEX} on batchactions_records ("jobId")`, '(jobId)'],
+        'more columns': [
+          `unique index ${RECORD_INDEX} on batchactions_records ("jobId", "recordIndex", "batchId")`,
+          '(jobId, recordIndex, batchId)',
+        ],
+        'the right columns, not unique': [
+          `index ${RECORD_INDEX} on batchactions_records ("jobId", "recordIndex")`,
+          'an index of batchactions_records',
+        ],
+      };
+      if (mysqlFamily) {
+        wrong['the beginning of an id'] = [
+          `unique index ${RECORD_INDEX} on batchactions_records ("jobId"(10), "recordIndex")`,
+          'jobId(10)',
+        ];
+      } else {
+        wrong['some of the rows'] = [
+          `unique index ${RECORD_INDEX} on batchactions_records ("jobId", "recordIndex") where "recordIndex" > 5`,
+          'leaves out rows',
+        ];
+        wrong['an expression'] = [`unique index ${RECORD_INDEX} on batchactions_records (lower("jobId"), "recordIndex")`, 'an expression'];
+        wrong['another table'] = [`unique index ${RECORD_INDEX} on other_records ("jobId", "recordIndex")`, 'of other_records (jobId'];
+      }
+      if (database.dialect === 'postgres') {
+        wrong['the right columns, of another method'] = [
+          `index ${RECORD_INDEX} on batchactions_records using brin ("jobId", "recordIndex")`,
+          'of the method brin',
+        ];
+      }
+      it.each(Object.keys(wrong))('an index with the right name on %s is refused', async (kind) => {
+        const db = await freshDatabase(database);
+        await createTables(db);
+        await db.query('create table other_records ("jobId" varchar(36), "recordIndex" int)');
+        await dropIndex(db, 'batchactions_records', RECORD_INDEX);
+        const [statement, found] = wrong[kind];
+        await db.query(`create ${statement}`);
+        await isRefused(db, [RECORD_INDEX, found, needed]);
+      });
+
+      it('an index of batches that is not unique is refused', async () => {
+        const db = await freshDatabase(database);
+        await createTables(db);
+        await dropIndex(db, 'batchactions_batches', 'batchactions_batches_job_id_batch_index');
+        await db.query('create index batchactions_batches_job_id_batch_index on batchactions_batches ("jobId", "batchIndex")');
+        await isRefused(db, ['batchactions_batches_job_id_batch_index', 'a unique index of batchactions_batches (jobId, batchIndex)']);
+      });
+
+      const canSwitchOff = database.dialect === 'sqlite' ? it.skip : it;
+      canSwitchOff('an index that is switched off is refused', async () => {
+        const db = await freshDatabase(database);
+        await createTables(db);
+        if (database.dialect === 'mysql') await db.query(`alter table batchactions_records alter index ${RECORD_INDEX} invisible`);
+        else if (database.dialect === 'mariadb') await db.query(`alter table batchactions_records alter index ${RECORD_INDEX} ignored`);
+        else if (database.dialect === 'postgres') {
+          // What a `create index concurrently` that met two rows of one key leaves behind.
+          await db.query(`drop index ${RECORD_INDEX}`);
+          await db.query(
+            `insert into batchactions_records ("jobId", "batchId", "recordIndex", "status", "raw", "parsed")
+             select 'j', 'b', 0, 'valid', '{}', '{}' from generate_series(1, 2)`,
+          );
+          await expect(
+            db.query(`create unique index concurrently ${RECORD_INDEX} on batchactions_records ("jobId", "recordIndex")`),
+          ).rejects.toThrow();
+        }
+        await isRefused(db, [RECORD_INDEX, { mysql: 'invisible', mariadb: 'ignored', postgres: 'invalid' }[database.dialect], needed]);
+      });
+
+      it('more indexes, and one of more columns, are no obstacle', async () => {
+        const db = await freshDatabase(database);
+        await createTables(db);
+        await dropIndex(db, 'batchactions_batches', 'batchactions_batches_job_id_status');
+        await db.query('create index batchactions_batches_job_id_status on batchactions_batches ("jobId", "status", "batchIndex" desc)');
+        await db.query('create index by_worker on batchactions_batches ("workerId")');
+        const before = await readCatalogue(db);
+        const store = openStore(db);
+        await store.initialize();
+        expect(await readCatalogue(db)).toStrictEqual(before);
+        await prepare(store, makeJob('j', { distributed: true }));
+        expect(await store.claimBatch('j', 'w')).toMatchObject({ claimed: true });
+      });
+
+      it(`an index of another name ${mysqlFamily ? 'is not the one that statements name' : 'is as good as the right one'}`, async () => {
+        const db = await freshDatabase(database);
+        await createTables(db);
+        await dropIndex(db, 'batchactions_records', RECORD_INDEX);
+        await db.query('create unique index by_hand on batchactions_records ("jobId", "recordIndex")');
+        const store = openStore(db);
+        await store.initialize();
+        const names = Object.keys((await readCatalogue(db)).batchactions_records.indexes);
+        expect(names).toContain('by_hand');
+        expect(names.includes(RECORD_INDEX)).toBe(mysqlFamily);
+        await store.saveProcessedRecord('j', 'b', makeRecord(0));
+        await store.saveBatchRecords('j', 'b', [makeRecord(0), makeRecord(1)]);
+        expect(await store.getPendingRecords('j')).toHaveLength(2);
+      });
+
+      const dialects = {
+        sqlite: [
+          ['batchactions_jobs', 'startedAt', 'BIGINT', 'REAL'],
+          ['batchactions_jobs', 'distributed', 'TINYINT(1)', 'TEXT'],
+          ['batchactions_records', 'recordIndex', 'INTEGER', 'TEXT'],
+          ['batchactions_batches', 'jobId', 'VARCHAR(36)', 'BIGINT'],
+        ],
+        postgres: [
+          ['batchactions_jobs', 'id', 'VARCHAR(36)', 'BYTEA'],
+          ['batchactions_jobs', 'startedAt', 'BIGINT', 'TIMESTAMPTZ'],
+          ['batchactions_jobs', 'completedAt', 'BIGINT', 'INTEGER'],
+          ['batchactions_jobs', 'distributed', 'BOOLEAN NOT NULL DEFAULT false', 'INTEGER NOT NULL DEFAULT 0'],
+          ['batchactions_records', 'jobId', 'VARCHAR(36)', 'BIGINT'],
+          ['batchactions_records', 'raw', 'JSON', 'VARCHAR(100)'],
+          ['batchactions_batches', 'status', `VARCHAR(20) NOT NULL DEFAULT 'PENDING'`, `VARCHAR(8) NOT NULL DEFAULT 'PENDING'`],
+          ['batchactions_batches', 'claimedAt', 'BIGINT', 'NUMERIC(10, 2)'],
+        ],
+        mysql: [
+          ['batchactions_jobs', 'id', 'VARCHAR(36)', 'BINARY(16)'],
+          ['batchactions_jobs', 'startedAt', 'BIGINT', 'DATETIME'],
+          ['batchactions_jobs', 'completedAt', 'BIGINT', 'INTEGER'],
+          ['batchactions_records', 'raw', 'JSON', 'TEXT'],
+          ['batchactions_batches', 'status', 'VARCHAR(20)', 'VARCHAR(8)'],
+          ['batchactions_batches', 'claimedAt', 'BIGINT', 'DECIMAL'],
+          ['batchactions_batches', 'version', 'INTEGER', 'DOUBLE'],
+        ],
+      };
+      dialects.mariadb = dialects.mysql;
+      it.each(dialects[database.dialect])('%s.%s: %s as %s is refused', async (table, column, usual, type) => {
+        const db = await freshDatabase(database);
+        await createTables(db, (text) =>
+          text.replace(/CREATE TABLE[^;]*/g, (statement) =>
+            statement.includes(table) ? statement.replace(new RegExp(`(["\`]${column}["\`] )${escaped(usual)}`), `$1${type}`) : statement,
+          ),
+        );
+        // The type, as its database writes it.
+        const [word] = type
+          .toLowerCase()
+          .replace('varchar', 'char')
+          .replace('integer', 'int')
+          .split(/[ (]|tz/);
+        await isRefused(db, [table, column, database.dialect === 'sqlite' ? type : word, 'needs']);
+      });
+
+      it('a column that may not be null, an id that nothing makes, and a table without a key are refused', async () => {
+        const change = async (from, to, words) => {
+          const db = await freshDatabase(database);
+          const changed = (text) => {
+            expect(text).toMatch(from);
+            return text.replace(from, to);
+          };
+          await createTables(db, changed);
+          await isRefused(db, words);
+        };
+        await change(/(["`]workerId["`] VARCHAR\(128\))/, `$1 NOT NULL DEFAULT ''`, ['workerId', 'batchactions_batches', 'null']);
+        if (database.dialect === 'postgres') await change('SERIAL', 'INTEGER', ['column id of batchactions_records', 'default']);
+        else if (mysqlFamily) await change(' auto_increment', '', ['column id of batchactions_records', 'default']);
+        else await change('INTEGER PRIMARY KEY AUTOINCREMENT', 'BIGINT PRIMARY KEY', ['column id of batchactions_records', 'default']);
+        await change(database.dialect === 'sqlite' ? / PRIMARY KEY/ : /, PRIMARY KEY \(["`]id["`]\)/, '', [
+          'column id of batchactions_jobs',
+          'primary key',
+        ]);
+      });
+    });
+
     if (database.dialect !== 'postgres') {
       it('the option `schema` is refused: only PostgreSQL has it', async () => {
         const db = await freshDatabase(database);
@@ -229,6 +410,10 @@ for (const database of databases) {
       });
     });
   });
+}
+
+function escaped(text) {
+  return text.replace(/[()]/g, '\\$&');
 }
 
 function dropIndex(db, table, index) {

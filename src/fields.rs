@@ -232,15 +232,28 @@ impl<'w, 'a> Fields<'w, 'a> {
 
 /// `JSON.stringify` writes a surrogate as an escape only where it stands alone, so each such escape becomes U+FFFD.
 pub fn replace_surrogates(json: &str) -> String {
+    replace_escapes(json, is_surrogate)
+}
+
+/// As `replace_surrogates`, and U+0000 too.
+pub fn replace_surrogates_and_nul(json: &str) -> String {
+    replace_escapes(json, |escape| is_surrogate(escape) || escape == b"\\u0000")
+}
+
+fn is_surrogate(escape: &[u8]) -> bool {
+    matches!(escape, [b'\\', b'u', b'd', b'8'..=b'9' | b'a'..=b'f', _, _])
+}
+
+fn replace_escapes(json: &str, is_refused: impl Fn(&[u8]) -> bool) -> String {
     let mut out = String::with_capacity(json.len());
     let mut rest = json;
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         out.push_str(before);
         let length = if escape.as_bytes().get(1) == Some(&b'u') { 6 } else { 2 }.min(escape.len());
-        let surrogate = length == 6 && escape.as_bytes()[2] == b'd' && matches!(escape.as_bytes()[3], b'8'..=b'9' | b'a'..=b'f');
-        out.push_str(if surrogate { "\u{fffd}" } else { &escape[..length] });
-        rest = &escape[length..];
+        let (escape, after) = escape.split_at(length);
+        out.push_str(if is_refused(escape.as_bytes()) { "\u{fffd}" } else { escape });
+        rest = after;
     }
     out.push_str(rest);
     out

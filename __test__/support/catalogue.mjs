@@ -5,10 +5,13 @@ export const TABLES = ['batchactions_jobs', 'batchactions_records', 'batchaction
 
 const STATEMENTS = { postgres: 'postgres.sql', mysql: 'mysql_mariadb.sql', mariadb: 'mysql_mariadb.sql', sqlite: 'sqlite.sql' };
 
-/** Makes the tables by statements written by hand, as captured from Sequelize 6. */
-export async function createTables(db) {
+/**
+ * Makes the tables by statements written by hand, as captured from Sequelize 6. `change` may make others of their text.
+ * @param {(text: string) => string} [change]
+ */
+export async function createTables(db, change = (text) => text) {
   const text = readFileSync(new URL(`./schema/${STATEMENTS[db.dialect]}`, import.meta.url), 'utf8');
-  for (const statement of text.split(/;\s*\n/)) {
+  for (const statement of change(text).split(/;\s*\n/)) {
     if (statement.trim()) await db.query(statement);
   }
 }

@@ -12,11 +12,12 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode, MySqlTypeInfo, MySqlValueRef};
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 
+use self::types::{Number, catalogue, number, optional_number};
 use super::errors::{self, Explained, unreadable};
 use super::once::Once;
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, SetUp, run};
-use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
+use super::tables::{DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -29,6 +30,8 @@ use crate::model::{
 };
 use crate::order::Gate;
 use crate::settings::{Secret, Settings, SslMode};
+
+mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
 
@@ -372,32 +375,6 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
     options
 }
 
-async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
-    // MySQL 8 gives the catalogue's names as binary text.
-    let columns = sqlx::query_as::<_, (Text, Text)>(
-        "
-        select cast(table_name as char), cast(column_name as char)
-        from information_schema.columns
-        where table_schema = database()
-          and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let columns = run!(session, columns, fetch_all)?
-        .into_iter()
-        .map(|(Text(table), Text(column))| (table, column))
-        .collect();
-    let indexes = sqlx::query_scalar::<_, Text>(
-        "
-        select distinct cast(index_name as char)
-        from information_schema.statistics
-        where table_schema = database()
-          and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let indexes = run!(session, indexes, fetch_all)?.into_iter().map(|Text(index)| index).collect();
-    Ok(Catalogue { columns, indexes })
-}
-
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     let query = sqlx::query(
         "
@@ -417,12 +394,12 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
 fn batch_row(row: &MySqlRow) -> sqlx::Result<BatchRow> {
     Ok(BatchRow {
         id: text(row, 0)?.to_owned(),
-        index: row.try_get(1)?,
+        index: number(row, 1)?,
         status: text(row, 2)?.to_owned(),
         worker_id: optional_text(row, 3)?.map(str::to_owned),
-        claimed_at: row.try_get(4)?,
-        processed: row.try_get(5)?,
-        failed: row.try_get(6)?,
+        claimed_at: optional_number(row, 4)?,
+        processed: number(row, 5)?,
+        failed: number(row, 6)?,
     })
 }
 
@@ -431,9 +408,9 @@ fn job_row(row: &MySqlRow) -> sqlx::Result<JobRow> {
         id: text(row, 0)?.to_owned(),
         config: text(row, 1)?.to_owned(),
         status: text(row, 2)?.to_owned(),
-        total_records: row.try_get::<i32, _>(3)?.into(),
-        started_at: row.try_get(4)?,
-        completed_at: row.try_get(5)?,
+        total_records: number(row, 3)?,
+        started_at: optional_number(row, 4)?,
+        completed_at: optional_number(row, 5)?,
         distributed: row.try_get(6)?,
     })
 }
@@ -465,7 +442,7 @@ async fn read_records(session: &mut Conn, query: Query<'_>) -> Result<RecordSlic
 
 fn push_record(records: &mut UnorderedRecords, row: &MySqlRow) -> sqlx::Result<()> {
     records.push(RecordText {
-        index: row.try_get(0)?,
+        index: number(row, 0)?,
         raw: text(row, 1)?,
         parsed: text(row, 2)?,
         status: text(row, 3)?,
@@ -720,15 +697,15 @@ fn explain_job_upsert(error: Error, job_id: &str) -> Error {
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
-    let query = sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ? and jobId = ?")
+    let query = sqlx::query_scalar::<_, Number<i32>>("select version from batchactions_batches where id = ? and jobId = ?")
         .bind(batch_id)
         .bind(job_id);
-    Ok(run!(session, query, fetch_optional)? != Some(token))
+    Ok(run!(session, query, fetch_optional)?.is_none_or(|Number(version)| version != token))
 }
 
 /// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
 async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
-    let query = sqlx::query_scalar(
+    let query = sqlx::query_scalar::<_, Number<i32>>(
         "
         select batchIndex
         from batchactions_batches
@@ -742,7 +719,7 @@ async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Op
     .bind(job_id)
     .bind(token)
     .bind(token);
-    run!(session, query, fetch_optional)
+    Ok(run!(session, query, fetch_optional)?.map(|Number(index)| index))
 }
 
 async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
@@ -794,10 +771,11 @@ impl MySql {
 #[async_trait]
 impl Backend for MySql {
     async fn initialize(&self, gate: &Gate) -> Result<()> {
-        self.server().await?.check()?;
+        let server = self.server().await?;
+        server.check()?;
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
+        if catalogue(session, server.is_mariadb).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
         }
         // Asked again and again, and not waited for in the server: a server that falls silent is noticed.
@@ -810,7 +788,7 @@ impl Backend for MySql {
             }
             wait_for_tables(gate, deadline).await?;
         }
-        let made = make_tables(session).await;
+        let made = make_tables(session, server).await;
         let unlock = sqlx::query("select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))");
         let unlocked = run!(session, unlock, execute);
         made?;
@@ -882,14 +860,18 @@ impl Backend for MySql {
 
     async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as("select count(*), max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
-        run!(&mut session, query, fetch_one)
+        let query =
+            sqlx::query_as::<_, (i64, Option<Number<i32>>)>("select count(*), max(batchIndex) from batchactions_batches where jobId = ?")
+                .bind(job_id);
+        let (count, last) = run!(&mut session, query, fetch_one)?;
+        Ok((count, last.map(|Number(last)| last)))
     }
 
     async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar("select max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
-        run!(&mut session, query, fetch_one)
+        let query =
+            sqlx::query_scalar::<_, Option<Number<i32>>>("select max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
+        Ok(run!(&mut session, query, fetch_one)?.map(|Number(last)| last))
     }
 
     async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
@@ -907,7 +889,7 @@ impl Backend for MySql {
     async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
-        let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
+        let job = sqlx::query_as::<_, (Number<i64>, Option<Number<i64>>, Option<Number<i64>>, bool, i64)>(
             "
             select totalRecords, startedAt, completedAt, distributed, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_jobs
@@ -932,13 +914,13 @@ impl Backend for MySql {
             counts.add(&status, count);
         }
         Ok(ProgressCounts {
-            job: job.map(|(total, started_at, completed_at, _, now)| JobTimes {
-                total_records: total.into(),
-                started_at,
-                completed_at,
+            distributed: job.as_ref().is_some_and(|job| job.3),
+            job: job.map(|(Number(total_records), started_at, completed_at, _, now)| JobTimes {
+                total_records,
+                started_at: started_at.map(|Number(time)| time),
+                completed_at: completed_at.map(|Number(time)| time),
                 now,
             }),
-            distributed: job.is_some_and(|job| job.3),
             records: counts,
             batches,
         })
@@ -990,7 +972,7 @@ impl Backend for MySql {
         session.begin(BEGIN).await?;
         // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
         // for a join would lock the job's row too.
-        let query = sqlx::query_as::<_, (Text, i32, i32, i32, i32, i64, Option<i32>)>(
+        let query = sqlx::query_as::<_, (Text, Number<i32>, Number<i32>, Number<i32>, Number<i32>, i64, Option<Number<i32>>)>(
             "
             select id, batchIndex, recordStartIndex, recordEndIndex, version, cast(floor(unix_timestamp(now(3)) * 1000) as signed),
                    (select max(batchIndex) from batchactions_batches where jobId = ?)
@@ -1008,8 +990,15 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(from.unwrap_or(i32::MIN))
         .bind(job_id);
-        let Some((Text(batch_id), batch_index, record_start_index, record_end_index, version, claimed_at, last)) =
-            run!(session, query, fetch_optional)?
+        let Some((
+            Text(batch_id),
+            Number(batch_index),
+            Number(record_start_index),
+            Number(record_end_index),
+            Number(version),
+            claimed_at,
+            last,
+        )) = run!(session, query, fetch_optional)?
         else {
             session.rollback().await?;
             return Ok(None);
@@ -1035,7 +1024,7 @@ impl Backend for MySql {
             record_start_index,
             record_end_index,
             token: version + 1,
-            last_batch_index: last.unwrap_or(batch_index),
+            last_batch_index: last.map_or(batch_index, |Number(last)| last),
         }))
     }
 
@@ -1328,11 +1317,11 @@ impl Backend for MySql {
         batch_ids.dedup();
         let mut leases = HashMap::new();
         for chunk in key_chunks(&batch_ids) {
-            let mut query = sqlx::query_as::<_, (Text, Text, i32)>(LEASES.text(chunk.len()));
+            let mut query = sqlx::query_as::<_, (Text, Text, Number<i32>)>(LEASES.text(chunk.len()));
             for batch_id in chunk {
                 query = query.bind(*batch_id);
             }
-            for (Text(id), Text(job_id), version) in run!(session, query, fetch_all)? {
+            for (Text(id), Text(job_id), Number(version)) in run!(session, query, fetch_all)? {
                 leases.insert(id, (job_id, version));
             }
         }
@@ -1470,9 +1459,9 @@ impl Backend for MySql {
     }
 }
 
-async fn make_tables(session: &mut Conn) -> Result<()> {
+async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
     // Another process may have made them while this one waited for the lock.
-    let found = catalogue(session).await?;
+    let found = catalogue(session, server.is_mariadb).await?;
     for statement in found.missing(MIGRATION)? {
         // Nothing takes long on tables that are new.
         if found.is_empty() {
@@ -1541,7 +1530,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
-        let query = sqlx::query_as::<_, (Text, bool, Text, Option<i64>, i64)>(
+        let query = sqlx::query_as::<_, (Text, bool, Text, Option<Number<i64>>, i64)>(
             "
             select status, distributed, batches, startedAt, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
             from batchactions_jobs
@@ -1555,7 +1544,7 @@ impl Transaction for MySqlTransaction {
             status,
             distributed,
             batches,
-            started_at,
+            started_at: started_at.map(|Number(time)| time),
             now,
         }))
     }

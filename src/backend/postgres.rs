@@ -11,12 +11,13 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
+use self::types::{ColumnTypes, Conn, KnownTypes, catalogue};
 use super::errors::{self, Explained, unreadable};
 use super::login::user_of;
 use super::once::Once;
 use super::rows::{STATEMENT_BYTES, by_bytes};
-use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, SetUp, run};
-use super::tables::{Catalogue, DDL_LIMIT, wait_for_tables};
+use super::session::{BoxFuture, Connections, Dialect, PoolRules, SetUp, run};
+use super::tables::{DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -29,6 +30,8 @@ use crate::model::{
 };
 use crate::order::Gate;
 use crate::settings::{Secret, SessionAttrs, Settings, SslMode, Switch, switches};
+
+mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.sql");
 
@@ -142,11 +145,11 @@ fn begin_text(settings: &Settings) -> String {
     text
 }
 
-type Conn = Session<sqlx::Postgres>;
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 pub struct Postgres {
     connections: Connections<sqlx::Postgres>,
+    types: Arc<KnownTypes>,
     begin: Arc<str>,
     schema: Option<String>,
     /// Jobs whose records can't be copied, because some of them are there already.
@@ -219,6 +222,7 @@ impl Postgres {
         };
         Self {
             connections: Connections::new(&settings, connect_options(&settings), rules),
+            types: Arc::default(),
             begin,
             schema: settings.schema,
             uncopied: Mutex::default(),
@@ -226,6 +230,10 @@ impl Postgres {
             compression: Arc::default(),
             encoding: Once::new(),
         }
+    }
+
+    async fn session(&self) -> Result<Conn> {
+        Conn::new(self.connections.acquire().await?, &self.types).await
     }
 }
 
@@ -354,42 +362,14 @@ fn no_schema(error: Error) -> Error {
     }
 }
 
-async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
-    let columns = sqlx::query_as(
-        r#"
-        select c.relname::text, a.attname::text
-        from pg_catalog.pg_class c
-        join pg_catalog.pg_attribute a on a.attrelid = c.oid
-        where c.relname in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-          and c.relkind in ('r', 'p')
-          and pg_catalog.pg_table_is_visible(c.oid)
-          and a.attnum > 0
-          and not a.attisdropped
-        "#,
-    );
-    let columns = run!(session, columns, fetch_all)?;
-    let indexes = sqlx::query_scalar(
-        r#"
-        select i.relname::text
-        from pg_catalog.pg_index x
-        join pg_catalog.pg_class i on i.oid = x.indexrelid
-        join pg_catalog.pg_class c on c.oid = x.indrelid
-        where c.relname in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-          and pg_catalog.pg_table_is_visible(c.oid)
-        "#,
-    );
-    let indexes = run!(session, indexes, fetch_all)?;
-    Ok(Catalogue { columns, indexes })
-}
-
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     let query = sqlx::query(
-        r#"
-        select "id", "batchIndex", "status", "workerId", "claimedAt", "processedCount", "failedCount"
+        session.sql(r#"
+        select "id"::text, "batchIndex"::int4, "status"::text, "workerId"::text, "claimedAt"::int8, "processedCount"::int4, "failedCount"::int4
         from batchactions_batches
-        where "jobId" = $1
-        order by "batchIndex"
-        "#,
+        where "jobId" = $1::"batches.jobId"
+        order by batchactions_batches."batchIndex"
+        "#),
     )
     .bind(job_id);
     run!(session, query, fetch_all)?
@@ -423,14 +403,14 @@ fn job_row(row: &PgRow) -> sqlx::Result<JobRow> {
 }
 
 async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
-    let query = sqlx::query_as::<_, (String, i64)>(
+    let query = sqlx::query_as::<_, (String, i64)>(session.sql(
         r#"
-        select "status", count(*)
+        select "status"::text, count(*)
         from batchactions_batches
-        where "jobId" = $1
+        where "jobId" = $1::"batches.jobId"
         group by "status"
         "#,
-    )
+    ))
     .bind(job_id);
     let mut counts = BatchCounts::default();
     for (status, count) in run!(session, query, fetch_all)? {
@@ -469,23 +449,23 @@ struct RecordColumns<'a> {
     batch_ids: Vec<&'a str>,
     indexes: Vec<i32>,
     statuses: Vec<&'a str>,
-    raws: Vec<&'a str>,
-    parsed: Vec<&'a str>,
-    errors: Vec<&'a str>,
+    raws: Vec<Cow<'a, str>>,
+    parsed: Vec<Cow<'a, str>>,
+    errors: Vec<Cow<'a, str>>,
     processing_errors: Vec<Option<&'a str>>,
 }
 
 impl<'a> RecordColumns<'a> {
-    fn of(writes: &[&'a RecordWrite]) -> Self {
+    fn of(types: &ColumnTypes, writes: &[&'a RecordWrite]) -> Self {
         let mut columns = Self::default();
         for write in writes {
             columns.job_ids.push(&write.job_id);
             columns.batch_ids.push(&write.batch_id);
             columns.indexes.push(write.record.index);
             columns.statuses.push(write.record.status.as_str());
-            columns.raws.push(&write.record.raw);
-            columns.parsed.push(&write.record.parsed);
-            columns.errors.push(&write.record.errors);
+            columns.raws.push(types.json("records.raw", &write.record.raw));
+            columns.parsed.push(types.json("records.parsed", &write.record.parsed));
+            columns.errors.push(types.json("records.errors", &write.record.errors));
             columns.processing_errors.push(write.record.processing_error.as_deref());
         }
         columns
@@ -498,8 +478,8 @@ impl<'a> RecordColumns<'a> {
 /// A record that another transaction inserts meanwhile is found by the insert. In `$given`, `unnest` stands in the select list, where the server makes a row at a
 /// time: in `from`, it would first write all of them to a store of its own. A single record has a statement without arrays, which take a third of its time.
 macro_rules! upsert_records {
-    ($lease:literal, $given:literal) => {
-        sqlx::query_scalar::<_, bool>(concat!(
+    ($session:ident, $lease:literal, $given:literal) => {
+        sqlx::query_scalar::<_, bool>($session.sql(concat!(
             "with lease as (",
             $lease,
             r#"
@@ -508,9 +488,9 @@ macro_rules! upsert_records {
               update batchactions_records record
               set "batchId" = given."batchId",
                   "status" = given."status",
-                  "raw" = given."raw"::json,
-                  "parsed" = given."parsed"::json,
-                  "errors" = given."errors"::json,
+                  "raw" = given."raw"::"records.raw",
+                  "parsed" = given."parsed"::"records.parsed",
+                  "errors" = given."errors"::"records.errors",
                   "processingError" = given."processingError"
               from lease, ("#,
             $given,
@@ -523,7 +503,7 @@ macro_rules! upsert_records {
               insert into batchactions_records
                 ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors", "processingError")
               select given."jobId", given."batchId", given."recordIndex", given."status",
-                     given."raw"::json, given."parsed"::json, given."errors"::json, given."processingError"
+                     given."raw"::"records.raw", given."parsed"::"records.parsed", given."errors"::"records.errors", given."processingError"
               from lease, ("#,
             $given,
             r#"
@@ -542,30 +522,33 @@ macro_rules! upsert_records {
             )
             select exists (select from lease)
             "#
-        ))
+        )))
     };
 }
 
 async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<()> {
     let written = if let [write] = writes {
         let query = upsert_records!(
+            session,
             "select 1",
             r#"
-            select $1::text as "jobId", $2::text as "batchId", $3::int4 as "recordIndex", $4::text as "status",
-                   $5::text as "raw", $6::text as "parsed", $7::text as "errors", $8::text as "processingError"
+            select $1::text::"records.jobId" as "jobId", $2::text::"records.batchId" as "batchId", $3::int4 as "recordIndex",
+                   $4::text::"records.status" as "status", $5::text as "raw", $6::text as "parsed", $7::text as "errors", $8::text as "processingError"
             "#
         );
-        run!(session, bind_record(query, write), fetch_one)
+        let query = bind_record(query, session.types(), write);
+        run!(session, query, fetch_one)
     } else {
         let query = upsert_records!(
+            session,
             "select 1",
             r#"
-            select unnest($1::text[]) as "jobId", unnest($2::text[]) as "batchId", unnest($3::int4[]) as "recordIndex",
-                   unnest($4::text[]) as "status", unnest($5::text[]) as "raw", unnest($6::text[]) as "parsed",
-                   unnest($7::text[]) as "errors", unnest($8::text[]) as "processingError"
+            select unnest($1::text[])::"records.jobId" as "jobId", unnest($2::text[])::"records.batchId" as "batchId",
+                   unnest($3::int4[]) as "recordIndex", unnest($4::text[])::"records.status" as "status",
+                   unnest($5::text[]) as "raw", unnest($6::text[]) as "parsed", unnest($7::text[]) as "errors", unnest($8::text[]) as "processingError"
             "#
         );
-        let columns = RecordColumns::of(writes);
+        let columns = RecordColumns::of(session.types(), writes);
         run!(session, bind_records(query, &columns), fetch_one)
     };
     written.map(drop).map_err(explain_upsert)
@@ -576,33 +559,36 @@ async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<(
 async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], token: i32) -> Result<bool> {
     let held = if let [write] = writes {
         let query = upsert_records!(
+            session,
             r#"
             select 1
             from batchactions_batches
-            where "id" = $2 and "jobId" = $1 and "version" = $9
+            where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId" and "version" = $9
             for share
             "#,
             r#"
-            select $1::text as "jobId", $2::text as "batchId", $3::int4 as "recordIndex", $4::text as "status",
-                   $5::text as "raw", $6::text as "parsed", $7::text as "errors", $8::text as "processingError"
+            select $1::text::"records.jobId" as "jobId", $2::text::"records.batchId" as "batchId", $3::int4 as "recordIndex",
+                   $4::text::"records.status" as "status", $5::text as "raw", $6::text as "parsed", $7::text as "errors", $8::text as "processingError"
             "#
         );
-        run!(session, bind_record(query, write).bind(token), fetch_one)
+        let query = bind_record(query, session.types(), write).bind(token);
+        run!(session, query, fetch_one)
     } else {
         let query = upsert_records!(
+            session,
             r#"
             select 1
             from batchactions_batches
-            where "id" = $2[1] and "jobId" = $1[1] and "version" = $9
+            where "id" = $2[1]::"batches.id" and "jobId" = $1[1]::"batches.jobId" and "version" = $9
             for share
             "#,
             r#"
-            select unnest($1::text[]) as "jobId", unnest($2::text[]) as "batchId", unnest($3::int4[]) as "recordIndex",
-                   unnest($4::text[]) as "status", unnest($5::text[]) as "raw", unnest($6::text[]) as "parsed",
-                   unnest($7::text[]) as "errors", unnest($8::text[]) as "processingError"
+            select unnest($1::text[])::"records.jobId" as "jobId", unnest($2::text[])::"records.batchId" as "batchId",
+                   unnest($3::int4[]) as "recordIndex", unnest($4::text[])::"records.status" as "status",
+                   unnest($5::text[]) as "raw", unnest($6::text[]) as "parsed", unnest($7::text[]) as "errors", unnest($8::text[]) as "processingError"
             "#
         );
-        let columns = RecordColumns::of(writes);
+        let columns = RecordColumns::of(session.types(), writes);
         run!(session, bind_records(query, &columns).bind(token), fetch_one)
     };
     held.map_err(explain_upsert)
@@ -659,12 +645,13 @@ async fn copy_parts(session: &mut Conn, begin: &str, parts: &[&[&RecordWrite]]) 
         _ => session.begin(begin).await.map(|()| true)?,
     };
     for part in parts {
-        run!(session, connection => copy_part(connection, part))?;
+        let types = session.types();
+        run!(session, connection => copy_part(connection, types, part))?;
     }
     session.unpin(begun, Ok(())).await
 }
 
-async fn copy_part(connection: &mut PgConnection, writes: &[&RecordWrite]) -> sqlx::Result<()> {
+async fn copy_part(connection: &mut PgConnection, types: &ColumnTypes, writes: &[&RecordWrite]) -> sqlx::Result<()> {
     let mut copy = connection
         .copy_in_raw(
             r#"
@@ -676,7 +663,7 @@ async fn copy_part(connection: &mut PgConnection, writes: &[&RecordWrite]) -> sq
         .await?;
     let mut lines = Vec::with_capacity(COPY_SLICE);
     for write in writes {
-        copy_line(&mut lines, write);
+        copy_line(&mut lines, types, write);
         if lines.len() >= COPY_SLICE {
             copy.send(&*lines).await?;
             lines.clear();
@@ -687,7 +674,7 @@ async fn copy_part(connection: &mut PgConnection, writes: &[&RecordWrite]) -> sq
 }
 
 /// A record in the text format of `copy`, in which any type of column can be written.
-fn copy_line(lines: &mut Vec<u8>, write: &RecordWrite) {
+fn copy_line(lines: &mut Vec<u8>, types: &ColumnTypes, write: &RecordWrite) {
     let record = &write.record;
     let index = record.index.to_string();
     let columns = [
@@ -695,9 +682,9 @@ fn copy_line(lines: &mut Vec<u8>, write: &RecordWrite) {
         &*write.batch_id,
         &*index,
         record.status.as_str(),
-        &*record.raw,
-        &*record.parsed,
-        &*record.errors,
+        &*types.json("records.raw", &record.raw),
+        &*types.json("records.parsed", &record.parsed),
+        &*types.json("records.errors", &record.errors),
     ];
     for column in columns {
         copy_text(lines, column);
@@ -730,16 +717,16 @@ fn copy_text(lines: &mut Vec<u8>, text: &str) {
 
 type Verdict<'q> = sqlx::query::QueryScalar<'q, sqlx::Postgres, bool, sqlx::postgres::PgArguments>;
 
-fn bind_record<'q>(query: Verdict<'q>, write: &'q RecordWrite) -> Verdict<'q> {
+fn bind_record<'q>(query: Verdict<'q>, types: &ColumnTypes, write: &'q RecordWrite) -> Verdict<'q> {
     let record = &write.record;
     query
         .bind(&write.job_id)
         .bind(&write.batch_id)
         .bind(record.index)
         .bind(record.status.as_str())
-        .bind(&*record.raw)
-        .bind(&*record.parsed)
-        .bind(&*record.errors)
+        .bind(types.json("records.raw", &record.raw))
+        .bind(types.json("records.parsed", &record.parsed))
+        .bind(types.json("records.errors", &record.errors))
         .bind(record.processing_error.as_deref())
 }
 
@@ -758,17 +745,17 @@ fn bind_records<'q>(query: Verdict<'q>, columns: &'q RecordColumns<'_>) -> Verdi
 async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job, keep_final: bool) -> Result<bool> {
     let lz4 = takes_lz4(session, compression, &job.batches).await?;
     // A row that this statement inserted has no `xmax`; one that it updated was locked by it first.
-    let query = sqlx::query_scalar(
+    let query = sqlx::query_scalar(session.sql(
         r#"
         insert into batchactions_jobs as job
           ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
-        select $1, $2, $3::text::json, $4::text::json, $5, $6,
+        select $1::"jobs.id", $2::"jobs.status", $3::"jobs.config", $4::"jobs.batches", $5, $6,
                coalesce($7, case when $10 then (extract(epoch from clock_timestamp()) * 1000)::bigint end),
                $8
         where not $9 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null
         on conflict ("id") do update
         set "status" = case
-              when $11 and job."status" in ('COMPLETED', 'ABORTED', 'FAILED') then job."status"
+              when $11 and job."status"::text in ('COMPLETED', 'ABORTED', 'FAILED') then job."status"
               else excluded."status"
             end,
             "config" = excluded."config",
@@ -776,18 +763,18 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job, ke
             "totalRecords" = excluded."totalRecords",
             "startedAt" = excluded."startedAt",
             "completedAt" = case
-              when $11 and job."status" in ('COMPLETED', 'ABORTED', 'FAILED') or $10 and $7 is null
+              when $11 and job."status"::text in ('COMPLETED', 'ABORTED', 'FAILED') or $10 and $7 is null
                 then coalesce(job."completedAt", excluded."completedAt")
               else excluded."completedAt"
             end,
             "distributed" = excluded."distributed"
         returning job.xmax = 0
         "#,
-    )
+    ))
     .bind(&job.id)
     .bind(job.status.as_str())
-    .bind(&job.config)
-    .bind(&job.batches)
+    .bind(session.types().json("jobs.config", &job.config))
+    .bind(session.types().json("jobs.batches", &job.batches))
     .bind(job.total_records)
     .bind(job.started_at)
     .bind(job.completed_at)
@@ -800,24 +787,26 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job, ke
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
 async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
-    let query = sqlx::query_scalar::<_, i32>(r#"select "version" from batchactions_batches where "id" = $1 and "jobId" = $2"#)
-        .bind(batch_id)
-        .bind(job_id);
+    let query = sqlx::query_scalar::<_, i32>(
+        session.sql(r#"select "version"::int4 from batchactions_batches where "id" = $1::"batches.id" and "jobId" = $2::"batches.jobId""#),
+    )
+    .bind(batch_id)
+    .bind(job_id);
     Ok(run!(session, query, fetch_optional)? != Some(token))
 }
 
 /// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
 async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
-    let query = sqlx::query_scalar(
+    let query = sqlx::query_scalar(session.sql(
         r#"
-        select "batchIndex"
+        select "batchIndex"::int4
         from batchactions_batches
-        where "id" = $2
-          and "jobId" = $1
+        where "id" = $2::"batches.id"
+          and "jobId" = $1::"batches.jobId"
           and ($3::int4 is null or "version" = $3)
           and "status" in ('COMPLETED', 'FAILED')
         "#,
-    )
+    ))
     .bind(job_id)
     .bind(batch_id)
     .bind(token);
@@ -834,7 +823,7 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 #[async_trait]
 impl Backend for Postgres {
     async fn initialize(&self, gate: &Gate) -> Result<()> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
@@ -872,6 +861,7 @@ impl Backend for Postgres {
             }
             .map_err(no_schema)?;
         }
+        catalogue(session).await?.check_made(MIGRATION)?;
         session.commit().await
     }
 
@@ -880,7 +870,7 @@ impl Backend for Postgres {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         session.begin(&self.begin).await?;
         Ok(Box::new(PostgresTransaction {
             session,
@@ -891,7 +881,7 @@ impl Backend for Postgres {
     async fn limits(&self) -> Result<ColumnLimits> {
         let encoding = self
             .encoding
-            .get_or_try_init(|| async { encoding(&mut self.connections.acquire().await?).await })
+            .get_or_try_init(|| async { encoding(&mut self.session().await?).await })
             .await?;
         Ok(ColumnLimits {
             nul_in_text: false,
@@ -901,13 +891,13 @@ impl Backend for Postgres {
     }
 
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query(
-            r#"
-            select "id", "config"::text, "status", "totalRecords", "startedAt", "completedAt", "distributed", "batches"::text
+            session.sql(r#"
+            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", "batches"::text
             from batchactions_jobs
-            where "id" = $1
-            "#,
+            where "id" = $1::"jobs.id"
+            "#),
         )
         .bind(job_id);
         let Some(row) = run!(&mut session, query, fetch_optional)? else {
@@ -920,64 +910,75 @@ impl Backend for Postgres {
     }
 
     async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         let inserted = upsert_job(session, &self.compression, job, keep_final).await?;
-        let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "jobId" = $1)"#).bind(&job.id);
+        let query =
+            sqlx::query_scalar(session.sql(r#"select exists (select from batchactions_batches where "jobId" = $1::"batches.jobId")"#))
+                .bind(&job.id);
         let has_rows = run!(session, query, fetch_one)?;
         Ok(SavedJob { inserted, has_rows })
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
-        batch_rows(&mut self.connections.acquire().await?, job_id).await
+        batch_rows(&mut self.session().await?, job_id).await
     }
 
     async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as(r#"select count(*), max("batchIndex") from batchactions_batches where "jobId" = $1"#).bind(job_id);
+        let mut session = self.session().await?;
+        let query = sqlx::query_as(
+            session.sql(r#"select count(*), max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
+        )
+        .bind(job_id);
         run!(&mut session, query, fetch_one)
     }
 
     async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(r#"select max("batchIndex") from batchactions_batches where "jobId" = $1"#).bind(job_id);
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(
+            session.sql(r#"select max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
+        )
+        .bind(job_id);
         run!(&mut session, query, fetch_one)
     }
 
     async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(r#"select exists (select from batchactions_batches where "id" = $2 and "jobId" = $1)"#)
-            .bind(job_id)
-            .bind(batch_id);
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(
+            session
+                .sql(r#"select exists (select from batchactions_batches where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId")"#),
+        )
+        .bind(job_id)
+        .bind(batch_id);
         run!(&mut session, query, fetch_one)
     }
 
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
-        batch_counts(&mut self.connections.acquire().await?, job_id).await
+        batch_counts(&mut self.session().await?, job_id).await
     }
 
     async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
-            r#"
-            select "totalRecords", "startedAt", "completedAt", "distributed", (extract(epoch from clock_timestamp()) * 1000)::bigint
+            session.sql(r#"
+            select "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", (extract(epoch from clock_timestamp()) * 1000)::bigint
             from batchactions_jobs
-            where "id" = $1
-            "#,
+            where "id" = $1::"jobs.id"
+            "#),
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
         // Batches before records, so that there are never fewer records than the finished batches have.
         let batches = batch_counts(session, job_id).await?;
-        let records = sqlx::query_as::<_, (String, i64)>(
+        let records = sqlx::query_as::<_, (String, i64)>(session.sql(
             r#"
-            select "status", count(*)
+            select "status"::text, count(*)
             from batchactions_records
-            where "jobId" = $1
+            where "jobId" = $1::"records.jobId"
             group by "status"
             "#,
-        )
+        ))
         .bind(job_id);
         let mut counts = RecordCounts::default();
         for (status, count) in run!(session, records, fetch_all)? {
@@ -997,22 +998,22 @@ impl Backend for Postgres {
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let after = filter.after.as_ref();
-        let query = sqlx::query(
+        let query = sqlx::query(session.sql(
             r#"
-            select "id", "config"::text, "status", "totalRecords", "startedAt", "completedAt", "distributed"
+            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed"
             from batchactions_jobs
-            where ($1::text is null or "status" = $1)
+            where ($1::text is null or "status" = $1::"jobs.status")
               and ($2::text is null
                 or case
-                  when $3::int8 is null then "startedAt" is null and "id" < $2
-                  else "startedAt" is null or "startedAt" < $3 or ("startedAt" = $3 and "id" < $2)
+                  when $3::int8 is null then "startedAt" is null and "id" < $2::"jobs.id"
+                  else "startedAt" is null or "startedAt" < $3 or ("startedAt" = $3 and "id" < $2::"jobs.id")
                 end)
-            order by "startedAt" desc nulls last, "id" desc
+            order by batchactions_jobs."startedAt" desc nulls last, batchactions_jobs."id" desc
             limit $4
             "#,
-        )
+        ))
         .bind(filter.status.map(JobStatus::as_str))
         .bind(after.map(|(_, id)| id))
         .bind(after.and_then(|(started_at, _)| *started_at))
@@ -1024,31 +1025,31 @@ impl Backend for Postgres {
     }
 
     async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
-        let mut session = self.connections.acquire().await?;
-        // `"status" || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
+        let mut session = self.session().await?;
+        // `"status"::text || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
         // sort all that are pending.
-        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32, Option<i32>)>(
+        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32, Option<i32>)>(session.sql(
             r#"
             update batchactions_batches
             set "status" = 'PROCESSING',
-                "workerId" = $2,
+                "workerId" = $2::"batches.workerId",
                 "claimedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint,
                 "version" = "version" + 1
             where "id" = (
               select "id"
               from batchactions_batches
-              where "jobId" = $1
+              where "jobId" = $1::"batches.jobId"
                 and "batchIndex" >= $3
-                and "status" || '' = 'PENDING'
-                and exists (select from batchactions_jobs where "id" = $1 and "status" = 'PROCESSING')
+                and "status"::text || '' = 'PENDING'
+                and exists (select from batchactions_jobs where "id" = $1::"jobs.id" and "status" = 'PROCESSING')
               order by "batchIndex"
               limit 1
               for update skip locked
             )
-            returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex", "version",
-                      (select max("batchIndex") from batchactions_batches where "jobId" = $1)
+            returning "id"::text, "batchIndex"::int4, "claimedAt"::int8, "recordStartIndex"::int4, "recordEndIndex"::int4, "version"::int4,
+                      (select max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId")
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(worker_id)
         .bind(from.unwrap_or(i32::MIN));
@@ -1069,17 +1070,17 @@ impl Backend for Postgres {
     }
 
     async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(
+        let mut session = self.session().await?;
+        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(session.sql(
             r#"
-            select "status",
+            select "status"::text,
                    "distributed",
-                   exists (select from batchactions_batches where "jobId" = $1),
-                   exists (select from batchactions_batches where "jobId" = $1 and "status" = 'PENDING')
+                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
+                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId" and "status" = 'PENDING')
             from batchactions_jobs
-            where "id" = $1
+            where "id" = $1::"jobs.id"
             "#,
-        )
+        ))
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
         Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
@@ -1098,18 +1099,18 @@ impl Backend for Postgres {
         token: Option<i32>,
         keep_final: bool,
     ) -> Result<BatchChange> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
             r#"
             update batchactions_batches
-            set "status" = $3, "processedCount" = $4, "failedCount" = $5
-            where "id" = $2
-              and "jobId" = $1
+            set "status" = $3::"batches.status", "processedCount" = $4, "failedCount" = $5
+            where "id" = $2::"batches.id"
+              and "jobId" = $1::"batches.jobId"
               and ($6::int4 is null or "version" = $6)
               and not ($7 and "status" in ('COMPLETED', 'FAILED'))
-            returning "batchIndex"
+            returning "batchIndex"::int4
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(state.status.as_str())
@@ -1138,32 +1139,32 @@ impl Backend for Postgres {
         text: &str,
         keep_final: bool,
     ) -> Result<BatchUpdate> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         if keep_final && let Some(index) = final_batch(&mut session, job_id, batch_id, None).await? {
             return Ok(BatchUpdate::Done(index));
         }
-        let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(
+        let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(session.sql(
             r#"
             with changed as (
               update batchactions_batches
-              set "status" = $3, "processedCount" = $4, "failedCount" = $5
-              where "id" = $2
-                and "jobId" = $1
+              set "status" = $3::"batches.status", "processedCount" = $4, "failedCount" = $5
+              where "id" = $2::"batches.id"
+                and "jobId" = $1::"batches.jobId"
                 and not ($7 and "status" in ('COMPLETED', 'FAILED'))
               returning "batchIndex"
             )
-            select changed."batchIndex", list."distributed", list."hasRows", list."hasText"
+            select changed."batchIndex"::int4, list."distributed", list."hasRows", list."hasText"
             from (select) one
               left join changed on true
               left join lateral (
                 select "distributed",
-                       exists (select from batchactions_batches where "jobId" = $1) as "hasRows",
+                       exists (select from batchactions_batches where "jobId" = $1::"batches.jobId") as "hasRows",
                        strpos("batches"::text, $6) > 0 as "hasText"
                 from batchactions_jobs
-                where "id" = $1 and not exists (select from changed)
+                where "id" = $1::"jobs.id" and not exists (select from changed)
               ) list on true
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(state.status.as_str())
@@ -1184,19 +1185,19 @@ impl Backend for Postgres {
     }
 
     async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
             r#"
             update batchactions_batches
             set "status" = 'PENDING', "workerId" = null, "claimedAt" = null, "version" = "version" + 1
-            where "id" = $2
-              and "jobId" = $1
+            where "id" = $2::"batches.id"
+              and "jobId" = $1::"batches.jobId"
               and "status" = 'PROCESSING'
-              and "workerId" = $3
+              and "workerId" = $3::"batches.workerId"
               and ($4::int4 is null or "version" = $4)
-            returning "batchIndex"
+            returning "batchIndex"::int4
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(worker_id)
@@ -1208,19 +1209,19 @@ impl Backend for Postgres {
     }
 
     async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
             r#"
             update batchactions_batches
             set "claimedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
-            where "id" = $2
-              and "jobId" = $1
+            where "id" = $2::"batches.id"
+              and "jobId" = $1::"batches.jobId"
               and ("status" = 'PROCESSING' or $5 and "status" = 'PAUSED')
-              and "workerId" = $3
+              and "workerId" = $3::"batches.workerId"
               and ($4::int4 is null or "version" = $4)
-            returning "batchIndex"
+            returning "batchIndex"::int4
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id)
         .bind(worker_id)
@@ -1233,13 +1234,13 @@ impl Backend for Postgres {
     }
 
     async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (bool, bool, bool)>(
+        let mut session = self.session().await?;
+        let query = sqlx::query_as::<_, (bool, bool, bool)>(session.sql(
             r#"
-            select exists (select from batchactions_batches where "jobId" = $1),
+            select exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
                    exists (
                      select from batchactions_batches
-                     where "jobId" = $1
+                     where "jobId" = $1::"batches.jobId"
                        and "status" = 'PROCESSING'
                        and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
                    ),
@@ -1247,13 +1248,16 @@ impl Backend for Postgres {
                      (
                        select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
                        from batchactions_batches
-                       where "jobId" = $1 and "batchIndex" = $3
+                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $3
                      ),
                      false
                    )
-                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING', 'PAUSED'))
+                   or exists (
+                     select from batchactions_batches
+                     where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                   )
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(from.unwrap_or(i32::MIN));
@@ -1266,15 +1270,15 @@ impl Backend for Postgres {
     }
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
         // its last worker.
-        let query = sqlx::query(
+        let query = sqlx::query(session.sql(
             r#"
             with stale as (
-              select "id", $3::int4 is not null and ("version" + 1) / 2 >= $3 as poisoned
+              select "id", $3::int4 is not null and ("version"::int8 + 1) / 2 >= $3 as poisoned
               from batchactions_batches
-              where "jobId" = $1
+              where "jobId" = $1::"batches.jobId"
                 and "status" = 'PROCESSING'
                 and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
               -- An expression, which no index can give: the few rows are to be sorted, not all of the job's to be looked at.
@@ -1282,14 +1286,14 @@ impl Backend for Postgres {
               for update skip locked
             )
             update batchactions_batches b
-            set "status" = case when poisoned then 'FAILED' else 'PENDING' end,
+            set "status" = (case when poisoned then 'FAILED' else 'PENDING' end)::"batches.status",
                 "workerId" = case when poisoned then "workerId" end,
                 "claimedAt" = case when poisoned then "claimedAt" end,
                 "version" = "version" + 1
             from stale
             where b."id" = stale."id"
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(max_claims);
@@ -1297,27 +1301,30 @@ impl Backend for Postgres {
     }
 
     async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar(
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
             r#"
             select coalesce(
                      (
                        select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
                        from batchactions_batches
-                       where "jobId" = $1 and "batchIndex" = $2
+                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $2
                      ),
                      false
                    )
-                   or exists (select from batchactions_batches where "jobId" = $1 and "status" in ('PENDING', 'PROCESSING', 'PAUSED'))
+                   or exists (
+                     select from batchactions_batches
+                     where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                   )
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(from.unwrap_or(i32::MIN));
         run!(&mut session, query, fetch_one)
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         let records: Vec<&RecordWrite> = records.iter().collect();
         let parts: Vec<&[&RecordWrite]> = parts(&records).collect();
@@ -1335,7 +1342,7 @@ impl Backend for Postgres {
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         if let [first, rest @ ..] = records
             && let Some(token) = first.token
@@ -1352,15 +1359,15 @@ impl Backend for Postgres {
             .filter(|write| write.token.is_some())
             .map(|write| &*write.batch_id)
             .collect();
-        let leases = sqlx::query_as::<_, (String, String, i32)>(
+        let leases = sqlx::query_as::<_, (String, String, i32)>(session.sql(
             r#"
-            select "id", "jobId", "version"
+            select "id"::text, "jobId"::text, "version"::int4
             from batchactions_batches
-            where "id" = any($1)
-            order by "jobId" || '', "batchIndex"
+            where "id" = any($1::"batches.id"[])
+            order by "jobId"::text || '', "batchIndex"
             for share
             "#,
-        )
+        ))
         .bind(&batch_ids);
         let leases = run!(session, leases, fetch_all)?;
         let leases: HashMap<&str, (&str, i32)> = leases.iter().map(|(id, job, version)| (&**id, (&**job, *version))).collect();
@@ -1386,15 +1393,15 @@ impl Backend for Postgres {
     }
 
     async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(
             r#"
-            select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
             from batchactions_records
-            where "jobId" = $1 and "status" in ($2, $3)
+            where "jobId" = $1::"records.jobId" and "status" in ($2::"records.status", $3::"records.status")
             order by "recordIndex"::int8 + 0
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(statuses[0].as_str())
         .bind(statuses[1].as_str());
@@ -1402,22 +1409,22 @@ impl Backend for Postgres {
     }
 
     async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(
             r#"
-            select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
             from batchactions_records
-            where "jobId" = $1 and "batchId" = $2
+            where "jobId" = $1::"records.jobId" and "batchId" = $2::"records.batchId"
             order by "recordIndex"::int8 + 0
             "#,
-        )
+        ))
         .bind(job_id)
         .bind(batch_id);
         read_records(&mut session, query).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let [s1, s2, s3, s4, s5] = page.status_places();
         // The lengths stand above the limit, so that no others are reckoned. What is stored in another place is fetched for its length, and again if it is on the
         // page.
@@ -1425,7 +1432,7 @@ impl Backend for Postgres {
             ($candidates:literal) => {
                 concat!(
                     r#"
-                    select "recordIndex", "raw"::text, "parsed"::text, "status", "errors"::text, "processingError"
+                    select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
                     from (
                       select *, sum("bytes") over (order by "recordIndex") as "upTo"
                       from (
@@ -1437,7 +1444,7 @@ impl Backend for Postgres {
                       ) measured
                     ) page
                     where "upTo" <= $9 or "upTo" = "bytes"
-                    order by "recordIndex"
+                    order by page."recordIndex"
                     "#
                 )
             };
@@ -1447,7 +1454,9 @@ impl Backend for Postgres {
                 r#"
                           select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
                           from batchactions_records
-                          where "jobId" = $1 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
+                          where "jobId" = $1::"records.jobId" and "recordIndex" > $2 and "status" in (
+                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
+                            )
                           order by "recordIndex"
                           limit $8
                 "#
@@ -1456,13 +1465,15 @@ impl Backend for Postgres {
                 r#"
                           select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
                           from batchactions_records
-                          where "jobId" = $1 and "batchId" = $10 and "recordIndex" > $2 and "status" in ($3, $4, $5, $6, $7)
+                          where "jobId" = $1::"records.jobId" and "batchId" = $10::"records.batchId" and "recordIndex" > $2 and "status" in (
+                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
+                            )
                           order by "recordIndex"::int8 + 0
                           limit $8
                 "#
             ),
         };
-        let mut query = sqlx::query(text)
+        let mut query = sqlx::query(session.sql(text))
             .bind(job_id)
             .bind(page.after.map_or(i64::MIN, i64::from))
             .bind(s1)
@@ -1479,12 +1490,12 @@ impl Backend for Postgres {
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query(
-            r#"
+            session.sql(r#"
             delete from batchactions_records
-            where "id" in (select "id" from batchactions_records where "jobId" = $1 order by "recordIndex" limit $2 for update)
-            "#,
+            where "id" in (select "id" from batchactions_records where "jobId" = $1::"records.jobId" order by "recordIndex" limit $2 for update)
+            "#),
         )
         .bind(job_id)
         .bind(i64::from(most));
@@ -1492,12 +1503,12 @@ impl Backend for Postgres {
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.connections.acquire().await?;
+        let mut session = self.session().await?;
         let query = sqlx::query(
-            r#"
+            session.sql(r#"
             delete from batchactions_batches
-            where "id" in (select "id" from batchactions_batches where "jobId" = $1 order by "batchIndex" limit $2 for update)
-            "#,
+            where "id" in (select "id" from batchactions_batches where "jobId" = $1::"batches.jobId" order by "batchIndex" limit $2 for update)
+            "#),
         )
         .bind(job_id)
         .bind(i64::from(most));
@@ -1505,14 +1516,16 @@ impl Backend for Postgres {
     }
 
     async fn empty_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(r#"update batchactions_jobs set "status" = 'ABORTED', "batches" = '[]' where "id" = $1"#).bind(job_id);
+        let mut session = self.session().await?;
+        let query =
+            sqlx::query(session.sql(r#"update batchactions_jobs set "status" = 'ABORTED', "batches" = '[]' where "id" = $1::"jobs.id""#))
+                .bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(r#"delete from batchactions_jobs where "id" = $1"#).bind(job_id);
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(r#"delete from batchactions_jobs where "id" = $1::"jobs.id""#)).bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 }
@@ -1536,15 +1549,16 @@ impl Transaction for PostgresTransaction {
             let processed: Vec<i32> = chunk.iter().map(|batch| batch.processed).collect();
             let failed: Vec<i32> = chunk.iter().map(|batch| batch.failed).collect();
             let query = sqlx::query(
-                r#"
+                self.session.sql(r#"
                 insert into batchactions_batches
                   ("id", "jobId", "batchIndex", "status", "workerId", "claimedAt", "recordStartIndex", "recordEndIndex", "processedCount",
                    "failedCount", "version")
-                select b.id, $1, b.batch_index, b.status, b.worker_id, b.claimed_at, b.first, b.last, b.processed, b.failed, 0
+                select b.id::"batches.id", $1::"batches.jobId", b.batch_index, b.status::"batches.status", b.worker_id::"batches.workerId", b.claimed_at,
+                       b.first, b.last, b.processed, b.failed, 0
                 from unnest($2::text[], $3::int4[], $4::text[], $5::text[], $6::int8[], $7::int4[], $8::int4[], $9::int4[], $10::int4[])
                   as b (id, batch_index, status, worker_id, claimed_at, first, last, processed, failed)
                 on conflict do nothing
-                "#,
+                "#),
             )
             .bind(job_id)
             .bind(ids)
@@ -1562,8 +1576,11 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>> {
-        let query =
-            sqlx::query_as::<_, (String, String)>(r#"select "id", "jobId" from batchactions_batches where "id" = $1"#).bind(batch_id);
+        let query = sqlx::query_as::<_, (String, String)>(
+            self.session
+                .sql(r#"select "id"::text, "jobId"::text from batchactions_batches where "id" = $1::"batches.id""#),
+        )
+        .bind(batch_id);
         let owner = run!(&mut self.session, query, fetch_optional)?;
         Ok(owner.map(|(batch_id, job_id)| BatchOwner { batch_id, job_id }))
     }
@@ -1577,14 +1594,14 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
-        let query = sqlx::query_as::<_, (String, bool, String, Option<i64>, i64)>(
+        let query = sqlx::query_as::<_, (String, bool, String, Option<i64>, i64)>(self.session.sql(
             r#"
-            select "status", "distributed", "batches"::text, "startedAt", (extract(epoch from clock_timestamp()) * 1000)::bigint
+            select "status"::text, "distributed", "batches"::text, "startedAt"::int8, (extract(epoch from clock_timestamp()) * 1000)::bigint
             from batchactions_jobs
-            where "id" = $1
+            where "id" = $1::"jobs.id"
             for update
             "#,
-        )
+        ))
         .bind(job_id);
         let row = run!(&mut self.session, query, fetch_optional)?;
         Ok(row.map(|(status, distributed, batches, started_at, now)| LockedJob {
@@ -1598,15 +1615,15 @@ impl Transaction for PostgresTransaction {
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
         let lz4 = takes_lz4(&mut self.session, &self.compression, batches).await?;
-        let query = sqlx::query(
+        let query = sqlx::query(self.session.sql(
             r#"
             update batchactions_jobs
-            set "batches" = $2::text::json
-            where "id" = $1 and (not $3 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
+            set "batches" = $2::"jobs.batches"
+            where "id" = $1::"jobs.id" and (not $3 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
             "#,
-        )
+        ))
         .bind(job_id)
-        .bind(batches)
+        .bind(self.session.types().json("jobs.batches", batches))
         .bind(lz4);
         run!(&mut self.session, query, execute)?;
         Ok(())
@@ -1615,15 +1632,15 @@ impl Transaction for PostgresTransaction {
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
         let lz4 = takes_lz4(&mut self.session, &self.compression, batches).await?;
         let query = sqlx::query(
-            r#"
+            self.session.sql(r#"
             update batchactions_jobs
-            set "status" = $2, "batches" = $3::text::json, "completedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
-            where "id" = $1 and (not $4 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
-            "#,
+            set "status" = $2::"jobs.status", "batches" = $3::"jobs.batches", "completedAt" = (extract(epoch from clock_timestamp()) * 1000)::bigint
+            where "id" = $1::"jobs.id" and (not $4 or pg_catalog.set_config('default_toast_compression', 'lz4', true) is not null)
+            "#),
         )
         .bind(job_id)
         .bind(status.as_str())
-        .bind(batches)
+        .bind(self.session.types().json("jobs.batches", batches))
         .bind(lz4);
         run!(&mut self.session, query, execute)?;
         Ok(())

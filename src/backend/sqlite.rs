@@ -12,11 +12,11 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
 
+use self::types::catalogue;
 use super::errors::{self, Explained, unreadable};
 use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
 use super::sqlite_file::{Pools, SqliteFile, Use};
-use super::tables::Catalogue;
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -29,6 +29,8 @@ use crate::model::{
 };
 use crate::order::Gate;
 use crate::settings::{Secret, Settings};
+
+mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
 
@@ -170,29 +172,6 @@ fn connect_options(settings: &Settings) -> SqliteConnectOptions {
 /// commit behind it says would be lost.
 fn returned<T>(rows: Vec<T>) -> Option<T> {
     rows.into_iter().next()
-}
-
-async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
-    let columns = sqlx::query_as(
-        "
-        select m.name, p.name
-        from sqlite_master m
-        join pragma_table_info(m.name) p
-        where m.type = 'table'
-          and m.name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let columns = run!(session, columns, fetch_all)?;
-    let indexes = sqlx::query_scalar(
-        "
-        select name
-        from sqlite_master
-        where type = 'index'
-          and tbl_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
-        ",
-    );
-    let indexes = run!(session, indexes, fetch_all)?;
-    Ok(Catalogue { columns, indexes })
 }
 
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
@@ -419,6 +398,7 @@ impl Backend for Sqlite {
         for statement in catalogue(session).await?.missing(MIGRATION)? {
             session.execute(statement).await?;
         }
+        catalogue(session).await?.check_made(MIGRATION)?;
         session.commit().await
     }
 

@@ -73,6 +73,14 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         ),
         1146 => tables_missing(message),
         1054 => tables_incompatible(message),
+        // The server says no more than that of an enum that lacks a value.
+        1265 => Error::new(
+            Code::TablesIncompatible,
+            format!("a column's type does not take a value (if it is an enum, add the value to it): {message}"),
+        ),
+        1292 => Error::invalid(format!(
+            "a column's type does not take a value (an id has to be a UUID where the column is one): {message}"
+        )),
         1044 | 1142 | 1143 | 1227 | 1370 => no_right(message),
         1153 => Error::new(Code::ValueTooLong, format!("{message}: raise the server's max_allowed_packet")),
         1406 | 3150 | 3151 => Error::new(Code::ValueTooLong, message),

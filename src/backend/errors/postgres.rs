@@ -55,13 +55,17 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
             format!("prepared statements don't stay with the connection (a pooler?): give statementCache: 0: {message}"),
         ),
         "42P01" | "3F000" => tables_missing(message),
-        "42703" | "42804" | "42846" | "42883" => tables_incompatible(message),
+        "42703" => tables_incompatible(message),
+        "42804" | "42846" | "42883" | "42704" => Error::new(
+            Code::TablesIncompatible,
+            format!("a column of the tables is of a type that this store can't use: {message}: call initialize(), which says which"),
+        ),
         "42501" => no_right(message),
         "22001" | "54000" | "54023" => Error::new(Code::ValueTooLong, message),
         "54001" => Error::invalid(format!("JSON nests too deeply for this server (max_stack_depth): {message}")),
         "42939" => Error::invalid(format!("options.schema is a name that the server keeps for itself: {message}")),
         "22021" | "22P05" => Error::invalid(format!("a value holds a character that the database can't store: {message}")),
-        "22P02" => Error::invalid(format!("a value is not one of its column's type: {message}")),
+        "22P02" => wrong_for_type(message, refusal.routine),
         "2200H" | "22003" => Error::new(Code::DatabaseError, ids_are_used_up(message)),
         _ if code.starts_with("08") => Error::new(Code::ConnectionLost, message),
         _ if code.starts_with("23") => Error::new(Code::Constraint, message),
@@ -69,6 +73,18 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         _ => refused(message),
     };
     error.into()
+}
+
+/// By the server's own function, for its words may be of any language.
+fn wrong_for_type(message: &str, routine: Option<&str>) -> Error {
+    match routine {
+        Some("enum_in") => Error::new(
+            Code::TablesIncompatible,
+            format!("the enum of a status column lacks a value: {message}: add it (alter type … add value)"),
+        ),
+        Some("string_to_uuid") => Error::invalid(format!("an id has to be a UUID, because the tables' columns are: {message}")),
+        _ => Error::invalid(format!("a value is not one of its column's type: {message}")),
+    }
 }
 
 /// The one key of a record that no upsert names: its id, which the sequence gives.
