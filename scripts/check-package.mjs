@@ -40,6 +40,10 @@ try {
 function check() {
   const { main, platform } = pack();
 
+  tool('publint', [main.tarball, '--strict']);
+  tool('attw', [main.tarball, '--no-color', '--no-emoji']);
+  say('publint and are-the-types-wrong find nothing');
+
   const user = install('user', [main.tarball, platform.tarball]);
   assert.deepEqual(installed(user), ['@batchactions/state-sqlx', platform.name], 'two packages are installed, and nothing else');
   run(user, 'job.cjs', `const { SqlxStateStore } = require('@batchactions/state-sqlx');\n${runJob}`);
@@ -127,6 +131,12 @@ function checkPlatforms(stage) {
   say(`${folders.length} platforms: ${folders.join(', ')}`);
 }
 
+/** One of the tools that look at a package as its users' tools will. */
+function tool(name, args) {
+  const { status, stdout, stderr } = spawnSync(join(bin, name), args, { cwd: work, encoding: 'utf8', env: environment() });
+  assert.equal(status, 0, `${name}:\n${stdout}${stderr}`);
+}
+
 function napi(folder, args) {
   execFileSync(join(bin, 'napi'), args, { cwd: folder, stdio: 'pipe' });
 }
@@ -179,7 +189,9 @@ function run(folder, name, source) {
 function compile(folder, name, source) {
   writeFileSync(join(folder, name), source);
   const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];
-  const { status, stdout } = spawnSync(join(bin, 'tsc'), [...flags, name], { cwd: folder, encoding: 'utf8' });
+  // Not `.bin/tsc`, which may be that of the older TypeScript beside it.
+  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, name], { cwd: folder, encoding: 'utf8' });
   assert.equal(status, 0, stdout);
 }
 
