@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::backend::{self, RecordWrite, by_bytes, chunks, size_of};
 use crate::error::{Error, Result};
 use crate::model::{
-    BatchList, BatchRow, BatchState, BatchStatus, ColumnLimits, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordSlices, RecordText,
-    token_from_json,
+    BatchList, BatchRow, BatchState, BatchStatus, ColumnLimits, Encoding, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordSlices,
+    RecordText, token_from_json,
 };
 use crate::settings::{Database, Password, Settings};
 
@@ -35,6 +35,7 @@ const LIMITS: [ColumnLimits; 4] = [
         json_depth: Some(100),
         lone_surrogates: false,
         text_bytes: Some(65_535),
+        encoding: Encoding::Utf8,
         nul_in_text: true,
     },
     ColumnLimits {
@@ -42,6 +43,7 @@ const LIMITS: [ColumnLimits; 4] = [
         lone_surrogates: false,
         // Less than the server's, so that small inputs reach it.
         text_bytes: Some(40),
+        encoding: Encoding::Utf8,
         nul_in_text: true,
     },
     ColumnLimits::NONE,
@@ -108,7 +110,7 @@ fn record(input: &str) {
     for limits in LIMITS {
         let mut fitted = record.clone();
         if checked(limits.fit_record(&mut fitted)).is_some() {
-            check_fitted(limits, &record, &fitted);
+            check_fitted(&limits, &record, &fitted);
         }
     }
 }
@@ -124,7 +126,7 @@ fn check_record(record: &Record, given: &Value) {
     assert_eq!(record.processing_error.as_deref(), given["processingError"].as_str());
 }
 
-fn check_fitted(limits: ColumnLimits, record: &Record, fitted: &Record) {
+fn check_fitted(limits: &ColumnLimits, record: &Record, fitted: &Record) {
     for (before, after) in [
         (&record.raw, &fitted.raw),
         (&record.parsed, &fitted.parsed),

@@ -139,6 +139,7 @@ fn columns_hold_what_they_can() {
         json_depth: Some(3),
         lone_surrogates: false,
         text_bytes: Some(40),
+        encoding: Encoding::Utf8,
         nul_in_text: true,
     };
     let record = |raw: &str, error: Option<&str>| Record {
@@ -149,10 +150,10 @@ fn columns_hold_what_they_can() {
         errors: "[]".into(),
         processing_error: error.map(Into::into),
     };
-    let fit = |limits: ColumnLimits, mut record: Record| limits.fit_record(&mut record).map(|()| record);
-    assert!(refused(fit(mysql, record("[[[[]]]]", None))).contains("4 levels"));
-    assert!(fit(mysql, record(r#"[[["[[[[\"[["]]]"#, None)).is_ok());
-    let fitted = fit(mysql, record(r#"["\udfff","\\ud800","\u00e9"]"#, Some(&"é".repeat(30)))).unwrap();
+    let fit = |limits: &ColumnLimits, mut record: Record| limits.fit_record(&mut record).map(|()| record);
+    assert!(refused(fit(&mysql, record("[[[[]]]]", None))).contains("4 levels"));
+    assert!(fit(&mysql, record(r#"[[["[[[[\"[["]]]"#, None)).is_ok());
+    let fitted = fit(&mysql, record(r#"["\udfff","\\ud800","\u00e9"]"#, Some(&"é".repeat(30)))).unwrap();
     assert_eq!(fitted.raw, "[\"\u{fffd}\",\"\\\\ud800\",\"\\u00e9\"]");
     let cut = fitted.processing_error.unwrap();
     assert!(cut.len() <= 40 && cut.starts_with("éé") && cut.ends_with("é… [cut]"), "{cut}");
@@ -161,9 +162,49 @@ fn columns_hold_what_they_can() {
         ..ColumnLimits::NONE
     };
     assert_eq!(
-        fit(postgres, record("0", Some("a\0"))).unwrap().processing_error.unwrap(),
+        fit(&postgres, record("0", Some("a\0"))).unwrap().processing_error.unwrap(),
         "a\u{fffd}"
     );
+}
+
+#[test]
+fn a_text_is_cut_by_the_bytes_of_its_encoding_and_loses_only_what_that_has_not() {
+    let latin = Encoding::Other(Arc::new(Repertoire {
+        characters: HashSet::from(['é']),
+        widest: 1,
+    }));
+    for (encoding, text, longest, fitted) in [
+        (Encoding::Utf8, "é😀", 6, "é😀"),
+        (Encoding::Utf8Bmp, "é😀", 99, "é\u{fffd}"),
+        (Encoding::Utf16, "é😀", 6, "é😀"),
+        (Encoding::Utf16, "é😀xyz0123456789", 19, "é… [cut]"),
+        (Encoding::Ucs2, "é😀", 4, "é\u{fffd}"),
+        (Encoding::Utf32, "é😀", 8, "é😀"),
+        (latin.clone(), "é😀", 2, "é?"),
+        (latin, "éé0123456789", 11, "éé... [cut]"),
+    ] {
+        let mut given = text.to_owned();
+        encoding.fit(&mut given, longest);
+        assert_eq!(given, fitted, "{encoding:?}");
+    }
+}
+
+#[test]
+fn a_list_grows_to_what_its_longest_states_take() {
+    let job = Job::from_json(JOB).unwrap();
+    let mut batches = BatchList::read("j", &job.batches).unwrap();
+    for place in 0..batches.len() {
+        batches.set_state(place, "PROCESSING", i32::MIN, i32::MIN);
+    }
+    assert_eq!(
+        batches.to_json().replace([' ', '\n'], "").len(),
+        job.longest_list() - spaces(&job.batches)
+    );
+}
+
+/// The white space between the batches of a text, which a list that was rewritten has not.
+fn spaces(text: &str) -> usize {
+    text.bytes().filter(u8::is_ascii_whitespace).count()
 }
 
 const JOB: &str = r#"{"id":"j","config":{"batchSize":2},"status":"PROCESSING","batches":[
