@@ -282,7 +282,7 @@ export interface SqlxStateStoreOptions {
   /** For how long an answer of the function `password` is good for new connections: 1 to 86,400,000 ms; 600,000 (10 minutes) where it is not given. */
   readonly passwordTtlMs?: number;
   readonly pool?: PoolOptions;
-  /** How long making a connection may take; 5,000 ms where it is not given. */
+  /** How long making a connection may take; 15,000 ms where it is not given. A refused connection fails at once all the same. */
   readonly connectTimeoutMs?: number;
   /** How long a statement may take before it is given up with `TIMEOUT`; 30,000 ms where it is not given. */
   readonly statementTimeoutMs?: number;
@@ -352,7 +352,8 @@ export interface SequelizeLike {
 export declare class SqlxStateStore {
   /**
    * @param connection `postgres://`, `postgresql://`, `mysql://`, `mariadb://` or `sqlite:` URL (`sqlite::memory:`, `sqlite:file.db`,
-   *   `sqlite:///absolute/file.db`); or the same in parts; or a Sequelize v6 instance.
+   *   `sqlite:///absolute/file.db`); or the same in parts; or a Sequelize v6 instance. On PostgreSQL, libpq's environment variables (`PGHOST`,
+   *   `PGPASSWORD`, `PGSSLMODE`, …) fill in what it leaves open.
    * @throws StateStoreError `INVALID_CONNECTION`, `UNSUPPORTED_DATABASE` or `INVALID_ARGUMENT`.
    */
   constructor(connection: string | ConnectionOptions | SequelizeLike, options?: SqlxStateStoreOptions);

@@ -22,7 +22,7 @@ use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
     StoredJob, Transaction,
 };
-use crate::error::{Code, Error, Repeatable, Result};
+use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, RecordCounts, RecordPage,
     RecordSlices, RecordStatus, RecordText, Reservation,
@@ -88,6 +88,7 @@ pub struct Sqlite {
     /// `None` in memory, where the database is the one connection.
     readers: Option<Connections<sqlx::Sqlite>>,
     file: Option<PathBuf>,
+    must_exist: bool,
     /// Set before the first connection.
     in_use: Once<Option<FileInUse>>,
 }
@@ -118,6 +119,7 @@ impl Sqlite {
         Self {
             writer: Connections::new(&settings, options.clone(), writer),
             readers: settings.file.is_some().then(|| Connections::new(&settings, options, readers)),
+            must_exist: settings.must_exist,
             file: settings.file.map(PathBuf::from),
             in_use: Once::new(),
         }
@@ -137,6 +139,14 @@ impl Sqlite {
         self.in_use
             .get_or_try_init(|| async {
                 match &self.file {
+                    Some(file) if self.must_exist && !file.exists() => Err(Error::new(
+                        Code::ConnectionFailed,
+                        format!(
+                            "the file {} does not exist, and mode=rw makes none: give mode=rwc",
+                            Quoted(&file.to_string_lossy())
+                        ),
+                    )
+                    .repeatable(Repeatable::Never)),
                     Some(file) => FileInUse::begin(file).await,
                     None => Ok(None),
                 }
