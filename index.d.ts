@@ -405,7 +405,8 @@ export interface UrlLike {
 export declare class SqlxStateStore {
   /**
    * @param connection `postgres://`, `postgresql://`, `mysql://`, `mariadb://` or `sqlite:` URL (`sqlite::memory:`, `sqlite:file.db`,
-   *   `sqlite:///absolute/file.db`), as text or as a `URL`; or the same in parts; or a Sequelize v6 instance.
+   *   `sqlite:///absolute/file.db`), as text or as a `URL`; or the same in parts; or a Sequelize v6 instance. On PostgreSQL, libpq's environment
+   *   variables (`PGHOST`, `PGPASSWORD`, `PGSSLMODE`, …) fill in what it leaves open.
    * @throws StateStoreError `INVALID_CONNECTION`, `UNSUPPORTED_DATABASE` or `INVALID_ARGUMENT`.
    */
   constructor(connection: string | UrlLike | ConnectionOptions | SequelizeLike, options?: SqlxStateStoreOptions);

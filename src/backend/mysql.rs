@@ -189,19 +189,21 @@ impl Server {
 struct SessionVariables {
     always: String,
     /// Those that not every server has; which this one has is asked once.
-    own: OnceLock<String>,
+    own: OnceLock<&'static str>,
 }
 
-/// Variables of one kind of server. Of the first two, which mean the same, one is set: `tx_isolation` is gone from MySQL 8, and MariaDB has had
-/// `transaction_isolation` since 11.1 only.
-const OWN_VARIABLES: [(&str, &str); 5] = [
-    ("transaction_isolation", "'READ-COMMITTED'"),
-    ("tx_isolation", "'READ-COMMITTED'"),
-    // The store gives a statement up by its own clock.
-    ("max_statement_time", "0"),
-    ("max_execution_time", "0"),
-    ("check_constraint_checks", "1"),
-];
+/// The assignments that not every server takes. `tx_isolation` is gone from MySQL 8, and MariaDB has had `transaction_isolation` since 11.1 only. The store
+/// gives a statement up by its own clock, so that the server needs none.
+fn own_variables(version: &str) -> &'static str {
+    let server = Server::parse(version, 0);
+    match (server.is_mariadb, server.version) {
+        (true, (11, 1..) | (12.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
+        (true, _) => ", tx_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
+        (false, (8.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_execution_time = 0",
+        // Too old, which `Server::check` says.
+        (false, _) => ", tx_isolation = 'READ-COMMITTED'",
+    }
+}
 
 impl SessionVariables {
     fn new(settings: &Settings) -> Self {
@@ -237,8 +239,15 @@ impl SessionVariables {
         let own = match self.own.get() {
             Some(own) => own,
             None => {
-                let own = own_variables(connection).await?;
-                self.own.get_or_init(|| own)
+                let version = match ask_version(connection).await? {
+                    Some(version) => version,
+                    // Where a server's default is to send no rows.
+                    None => {
+                        sqlx::Executor::execute(&mut *connection, &*format!("set {}", self.always)).await?;
+                        ask_version(connection).await?.ok_or(sqlx::Error::RowNotFound)?
+                    }
+                };
+                self.own.get_or_init(|| own_variables(&version))
             }
         };
         sqlx::Executor::execute(connection, &*format!("set {}{own}", self.always))
@@ -247,18 +256,10 @@ impl SessionVariables {
     }
 }
 
-async fn own_variables(connection: &mut MySqlConnection) -> sqlx::Result<String> {
-    let names = OWN_VARIABLES.map(|(name, _)| format!("'{name}'")).join(", ");
-    let question = format!("show variables where variable_name in ({names})");
-    let rows = sqlx::Executor::fetch_all(connection, sqlx::raw_sql(&question)).await?;
-    let known = rows.iter().map(|row| text(row, 0)).collect::<sqlx::Result<Vec<_>>>()?;
-    let mut assignments = String::new();
-    for (name, value) in OWN_VARIABLES {
-        if known.contains(&name) && !(name == "tx_isolation" && known.contains(&"transaction_isolation")) {
-            assignments.push_str(&format!(", {name} = {value}"));
-        }
-    }
-    Ok(assignments)
+/// Asked without any table, so that no limit of the server's on what is read applies.
+async fn ask_version(connection: &mut MySqlConnection) -> sqlx::Result<Option<String>> {
+    let row = sqlx::Executor::fetch_optional(connection, sqlx::raw_sql("select version()")).await?;
+    row.map(|row| text(&row, 0).map(str::to_owned)).transpose()
 }
 
 pub struct MySql {
@@ -1586,6 +1587,23 @@ impl Transaction for MySqlTransaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_isolation_is_set_by_the_variable_that_the_server_has() {
+        for (version, variable) in [
+            ("8.0.36", " transaction_isolation"),
+            ("9.7.4", " transaction_isolation"),
+            ("5.6.51", " tx_isolation"),
+            ("10.6.16-MariaDB", " tx_isolation"),
+            ("5.5.5-10.11.2-MariaDB-log", " tx_isolation"),
+            ("11.0.2-MariaDB", " tx_isolation"),
+            ("11.1.2-MariaDB", " transaction_isolation"),
+            ("12.0.2-MariaDB", " transaction_isolation"),
+        ] {
+            let own = super::own_variables(version);
+            assert!(own.contains(&format!("{variable} = 'READ-COMMITTED'")), "{version}: {own}");
+        }
+    }
 
     #[test]
     fn servers_are_told_apart_and_old_ones_refused() {

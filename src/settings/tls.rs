@@ -274,7 +274,10 @@ impl SslParameters {
         };
         match (self.verify, mode) {
             (Some(true), Some(SslMode::Disable)) if ssl.ca.is_none() => {}
-            (Some(true), _) => return Ok(ssl.said = Some(SslMode::VerifyFull)),
+            (Some(true), _) => {
+                ssl.said = Some(SslMode::VerifyFull);
+                return Ok(());
+            }
             (Some(false), Some(SslMode::VerifyCa | SslMode::VerifyFull)) => return Err(contradiction()),
             (Some(false), _) => {
                 ssl.no_verify = true;
