@@ -1016,10 +1016,14 @@ async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, 
     for batch in absent {
         if !by_id.contains_key(&*batch.id) {
             let owner = transaction.batch_owner(&batch.id).await?;
-            let why = match (rows.iter().find(|row| row.index == batch.index), owner) {
-                (Some(row), _) => format!("batch {} has that index", Quoted(&row.id)),
-                (None, Some(owner)) if owner.batch_id == batch.id => format!("its id belongs to job {}", Quoted(&owner.job_id)),
-                (None, Some(owner)) => format!("this database takes its id for that of batch {}", Quoted(&owner.batch_id)),
+            let why = match (owner, rows.iter().find(|row| row.index == batch.index)) {
+                (Some(owner), _) if owner.batch_id == batch.id => format!("its id belongs to job {}", Quoted(&owner.job_id)),
+                (Some(owner), _) => format!(
+                    "this database takes its id for that of batch {}, by the collation of the column: give ids that differ in more than case, accents \
+                     or spaces at the end",
+                    Quoted(&owner.batch_id)
+                ),
+                (None, Some(row)) => format!("batch {} has that index", Quoted(&row.id)),
                 // What was in the way is gone: its job was being deleted.
                 (None, None) => {
                     return Err(Error::new(

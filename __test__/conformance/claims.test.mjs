@@ -211,14 +211,14 @@ onEveryDatabase((on) => {
         waited = result.claimed === true;
         if (waited) expect(result.reservation).toMatchObject({ batchIndex: 0 });
         else
-          expect({ late, attempt, code: result.code }).toEqual({ late: true, attempt: expect.toSatisfy((n) => n < 20), code: 'TIMEOUT' });
+          expect({ late, attempt, code: result.code }).toEqual({ late: true, attempt: expect.toSatisfy((n) => n < 20), code: 'CONFLICT' });
       }
     });
 
-    rowLock('does not say NO_PENDING_BATCHES while the only PENDING batch is locked: after a second it rejects with TIMEOUT', async () => {
+    rowLock('does not say NO_PENDING_BATCHES while the only PENDING batch is locked: after a second it rejects with CONFLICT', async () => {
       const job = await saved(1);
       const holder = await locked(job);
-      const error = await rejection(on.store.claimBatch(job.id, 'w'), 'TIMEOUT');
+      const error = await rejection(on.store.claimBatch(job.id, 'w'), 'CONFLICT');
       expect(error.retryable).toBe(true);
       await holder.query('rollback');
       await claim(on.store, job.id);

@@ -154,8 +154,7 @@ const refused = (call, code) => call.error?.code === code;
 const inDoubt = (call) => call.returned === undefined || IN_DOUBT.has(call.error?.code);
 const tookSome = (call) => !answered(call) || call.value > 0;
 /** A claim may find the last batches locked by others for longer than it waits, though nothing is wrong. */
-const gaveUp = (call) =>
-  call.call === 'claimBatch' && call.error?.code === 'TIMEOUT' && call.error.message?.startsWith('nothing could be claimed');
+const gaveUp = (call) => call.call === 'claimBatch' && call.error?.code === 'CONFLICT';
 const took = (call) => (call?.returned ?? call?.invoked ?? 0) - (call?.invoked ?? 0);
 
 /** Each claim, release and reclaim of a batch adds 1 to its version. */

@@ -9,7 +9,7 @@ export async function claimPatiently(store, jobId, workerId) {
     try {
       return await store.claimBatch(jobId, workerId);
     } catch (error) {
-      if (error.code !== 'TIMEOUT' || !error.retryable || !error.message.startsWith('nothing could be claimed')) throw error;
+      if (error.code !== 'CONFLICT' || !error.retryable) throw error;
     }
   }
 }

@@ -81,7 +81,11 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         1292 => Error::invalid(format!(
             "a column's type does not take a value (an id has to be a UUID where the column is one): {message}"
         )),
-        1044 | 1142 | 1143 | 1227 | 1370 => no_right(message),
+        1044 => Error::new(
+            Code::PermissionDenied,
+            format!("the database user may not use the database, or there is no database of that name: {message}"),
+        ),
+        1142 | 1143 | 1227 | 1370 => no_right(message),
         1153 => Error::new(Code::ValueTooLong, format!("{message}: raise the server's max_allowed_packet")),
         1406 | 3150 | 3151 => Error::new(Code::ValueTooLong, message),
         1062 | 1048 | 1451 | 1452 | 3819 => Error::new(Code::Constraint, message),

@@ -1,0 +1,139 @@
+// A message says who did what to which thing, and what to do about it, whatever the database itself says.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, onTestFinished } from 'vitest';
+import { startQuietableProxy } from '../support/servers.mjs';
+import { storeOn } from '../support/store.mjs';
+import { createUser } from '../support/users.mjs';
+import { batchOf, jobOf, newId, onEveryDatabase, recordOf, rejection } from '../support/suite.mjs';
+
+onEveryDatabase((on) => {
+  const onServer = on.except(['sqlite'], 'it has no server');
+  const onPostgres = on.except(['sqlite', 'mysql', 'mariadb'], 'ids come from no sequence');
+  const onMysql = on.except(['sqlite', 'postgres'], 'text is text');
+
+  /** A database of the test's own with tables, and a store on it. */
+  const fresh = async () => {
+    const db = await on.createEmpty();
+    const store = storeOn(db.url);
+    await store.initialize();
+    return { db, store };
+  };
+
+  describe('ids of records', () => {
+    onPostgres('that a sequence gives twice: the message says how to set the sequence', async () => {
+      const { db, store } = await fresh();
+      await db.query(
+        `insert into batchactions_records ("id", "jobId", "batchId", "recordIndex", "status", "raw", "parsed")
+         select n, 'j', 'b', n, 'pending', '{}', '{}' from generate_series(1, 3) n`,
+      );
+      for (const save of [
+        () => store.saveProcessedRecord('k', 'b', recordOf(0)),
+        () => store.saveBatchRecords('k', 'b', [recordOf(0), recordOf(1)]),
+      ]) {
+        await db.query(`select setval(pg_get_serial_sequence('batchactions_records', 'id'), 1, false)`);
+        const error = await rejection(save(), 'CONSTRAINT');
+        const statement = /run (select setval\(.*\)\)): /.exec(error.message)?.[1];
+        expect(statement, error.message).toBeDefined();
+        await db.query(statement);
+        await save();
+      }
+      await store.close();
+    });
+
+    onPostgres('that are used up: the message says so', async () => {
+      const { db, store } = await fresh();
+      await db.query(`select setval(pg_get_serial_sequence('batchactions_records', 'id'), 2147483647)`);
+      const error = await rejection(store.saveProcessedRecord('k', 'b', recordOf(0)), 'DATABASE_ERROR');
+      expect(error.message).toContain('bigint');
+      await store.close();
+    });
+  });
+
+  describe('a right that the user lacks', () => {
+    onServer('is PERMISSION_DENIED, with the database and the table', async () => {
+      const { db, store } = await fresh();
+      await store.close();
+      const user = await createUser(db, { rights: 'data' });
+      onTestFinished(() => user.drop());
+      if (on.mysqlFamily) await db.query('drop table "batchactions_batches"');
+      else await db.query(`revoke all on batchactions_jobs from "${user.name}"`);
+      const limited = storeOn(user.url);
+      const call = on.mysqlFamily ? limited.initialize() : limited.getJobState('j');
+      const error = await rejection(call, 'PERMISSION_DENIED');
+      expect(error.retryable).toBe(false);
+      expect(error.message).toContain(db.name);
+      expect(error.message).toMatch(/batchactions_/);
+      await limited.close();
+    });
+  });
+
+  describe('text in a table of another character set', () => {
+    onMysql('is refused with the statement that converts the table', async () => {
+      const { db, store } = await fresh();
+      await db.query('alter table batchactions_records convert to character set latin1');
+      await db.query('alter table batchactions_records modify raw text character set latin1 not null');
+      const error = await rejection(store.saveProcessedRecord('j', 'b', recordOf(0, { raw: { text: '漢😀' } })), 'INVALID_ARGUMENT');
+      expect(error.message).toMatch(/alter table\s+batchactions_records convert to character set utf8mb4/);
+      expect(error.retryable).toBe(false);
+      await store.close();
+    });
+  });
+
+  describe('a value that can not be read', () => {
+    const broken = {
+      postgres: [`alter table batchactions_batches alter column "workerId" type bytea using null`],
+      sqlite: [],
+    };
+    const onTyped = on.mysqlFamily ? on.exempt('a blob is read as text') : on.needs('raw');
+    onTyped('is named with its table, its column and its type', async () => {
+      const { db, store } = await fresh();
+      const job = jobOf(1);
+      await store.saveJobState(job);
+      if (on.dialect === 'postgres') for (const statement of broken.postgres) await db.query(statement);
+      await db.query(`update "batchactions_batches" set "workerId" = ${on.dialect === 'postgres' ? `'\\xff00'::bytea` : `x'ff00'`}`);
+      const error = await rejection(store.getJobState(job.id), 'TABLES_INCOMPATIBLE');
+      expect(error.message).toContain('column workerId of the table batchactions_batches');
+      expect(error.message).toMatch(/of type (BYTEA|BLOB|TEXT)/);
+      expect(error.message).not.toContain('column 0');
+      await store.close();
+    });
+  });
+
+  describe('ids of batches that differ only in case', () => {
+    onMysql('are one id to the database, and the message says so', async () => {
+      const id = newId();
+      await on.store.saveJobState(jobOf(1, { id, batches: [batchOf(id, 0, { id: `${id}-a` })] }));
+      for (const index of [0, 1]) {
+        const error = await rejection(
+          on.store.saveJobState(jobOf(1, { id, batches: [batchOf(id, index, { id: `${id}-A` })] })),
+          'CONSTRAINT',
+        );
+        expect(error.message).toContain('collation');
+        expect(error.message).toContain(`${id}-a`);
+        expect(error.message).not.toContain('has that index');
+      }
+    });
+  });
+
+  describe('a connection that is lost', () => {
+    onServer('is told of in words about the server, not about a library', async () => {
+      const url = new URL(on.url);
+      const proxy = await startQuietableProxy({ host: url.hostname, port: Number(url.port) || (on.mysqlFamily ? 3306 : 5432) });
+      onTestFinished(() => proxy.close());
+      Object.assign(url, { hostname: '127.0.0.1', port: String(proxy.port) });
+      const store = storeOn(url.href, { pool: { max: 1 } });
+      onTestFinished(() => store.close());
+      const job = jobOf(4);
+      await store.saveJobState(job);
+      proxy.silence({ replies: true });
+      // Nothing comes back of it, so that it is lost in the middle.
+      const claiming = rejection(store.claimBatch(job.id, 'w'), 'CONNECTION_LOST');
+      await sleep(200);
+      proxy.cut();
+      const error = await claiming;
+      expect(error.message).toContain(on.own.name);
+      expect(error.message).not.toMatch(/https?:|docs\.rs|close_notify|rustls/);
+    });
+  });
+});
