@@ -210,10 +210,10 @@ describe.each(KINDS)('%s', (kind) => {
 
     onThisServer('and has none left is told so after `acquireTimeoutMs`', async () => {
       const { database } = await ownDatabase(kind);
+      await openOn(database.url);
       await database.createUser('few', 'pw', { further: 'with max_user_connections 3' });
       if (kind === 'postgres') await database.query('alter role "few" connection limit 3');
       const url = database.urlOf('few', 'pw');
-      await openOn(database.url);
       const others = await Promise.all([1, 2, 3].map(() => connect(kind, url)));
       const store = storeOn(url, { pool: { acquireTimeoutMs: 1_000 } });
       onTestFinished(() => store.close());

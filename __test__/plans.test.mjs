@@ -117,11 +117,11 @@ onEveryDatabase((on) => {
       return {
         postgres: {
           claim: [[job.id, 'worker', from]],
-          update_batch: [[job.id, last.batchId, 'COMPLETED', 10, 0, any]],
+          update_batch: [[job.id, last.batchId, 'COMPLETED', 10, 0, any, false]],
           // One that has no row, so that it looks on.
-          update_batch_or_look: [[job.id, 'nobody', 'COMPLETED', 10, 0, 'nobody']],
+          update_batch_or_look: [[job.id, 'missing', 'COMPLETED', 10, 0, 'missing', false]],
           release: [change],
-          renew: [change],
+          renew: [[...change, true]],
           claim_outlook: [[job.id]],
           reclaim_outlook: [[job.id, minutes, from]],
           has_open_batch: [[job.id, from]],
@@ -129,12 +129,12 @@ onEveryDatabase((on) => {
         },
         mysql: {
           claim: [
-            [job.id, from, job.id],
+            [job.id, job.id, from, job.id],
             ['worker', 1, last.batchId],
           ],
-          update_batch: [['COMPLETED', 10, 0, last.batchId, job.id, any, any]],
+          update_batch: [['COMPLETED', 10, 0, last.batchId, job.id, any, any, false]],
           release: [mysqlChange],
-          renew: [mysqlChange],
+          renew: [[last.batchId, job.id, true, 'worker', any, any]],
           claim_outlook: [[job.id, job.id, job.id]],
           reclaim_outlook: [
             [job.id, minutes, job.id, from],

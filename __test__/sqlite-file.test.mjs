@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { plainUser } from './support/discover.mjs';
+import { plainUser } from './support/postgres-package.mjs';
 import { connect } from './support/raw.mjs';
 import { INDEX } from './support/run-node.mjs';
 import { claim, complete, jobOf, newId, recordOf, rejection, SqlxStateStore } from './support/suite.mjs';

@@ -35,10 +35,6 @@ mod types;
 
 pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
 
-/// MariaDB says so itself; on MySQL a new record gets an id that another has.
-const NO_IDS_LEFT: &str = "no id is left for new records: the column id of batchactions_records is as large as its type allows, 32 bits as a rule. Nothing was stored. \
-     Make it larger: alter table batchactions_records modify id bigint auto_increment";
-
 /// A statement that waits for a lock is given up and made again so many times within the time that it may take.
 const LOCK_WAIT_SHARE: u32 = 15;
 
@@ -632,7 +628,7 @@ fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
         },
         _ if error.code == Code::Constraint && error.message.contains("'status'") => Error {
             code: Code::DatabaseError,
-            message: NO_IDS_LEFT.to_owned(),
+            message: errors::mysql::NO_IDS_LEFT.to_owned(),
             ..error
         },
         _ => error,

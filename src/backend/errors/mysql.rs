@@ -31,6 +31,10 @@ pub fn has_no_connection_left(error: &dyn DatabaseError) -> bool {
     matches!(number(error), 1040 | 1203 | USER_LIMIT)
 }
 
+/// MariaDB says so itself; on MySQL a new record gets an id that another has.
+pub const NO_IDS_LEFT: &str = "no id is left for new records: the column id of batchactions_records is as large as its type allows, 32 bits as a rule. Nothing was stored. \
+     Make it larger: alter table batchactions_records modify id bigint auto_increment";
+
 fn explain_refusal(refusal: Refusal<'_>) -> Explained {
     let Refusal { code, number, message, .. } = refusal;
     let error = match number {
@@ -92,12 +96,7 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         1267 | 1270 | 1271 | 1366 | 3854 | 3988 => Error::invalid(convert(message)),
         3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
         1021 | 1037 | 1038 | 1041 | 1114 | 1135 => no_resources(message),
-        167 | 1467 => Error::new(
-            Code::DatabaseError,
-            format!(
-                "the ids of batchactions_records are used up: run alter table batchactions_records modify id bigint not null auto_increment: {message}"
-            ),
-        ),
+        167 | 1467 => Error::new(Code::DatabaseError, NO_IDS_LEFT),
         _ if code == "40001" => conflict(message),
         _ => refused(message),
     };

@@ -66,7 +66,7 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         "42939" => Error::invalid(format!("options.schema is a name that the server keeps for itself: {message}")),
         "22021" | "22P05" => Error::invalid(format!("a value holds a character that the database can't store: {message}")),
         "22P02" => wrong_for_type(message, refusal.routine),
-        "2200H" | "22003" => Error::new(Code::DatabaseError, ids_are_used_up(message)),
+        "22003" => Error::new(Code::DatabaseError, format!("a number is larger than its column takes: {message}")),
         _ if code.starts_with("08") => Error::new(Code::ConnectionLost, message),
         _ if code.starts_with("23") => Error::new(Code::Constraint, message),
         _ if code.starts_with("53") || code.starts_with("58") => no_resources(message),
@@ -97,14 +97,6 @@ fn sequence_is_behind(message: &str) -> String {
     format!(
         "the sequence of batchactions_records.id gave an id that is taken, for it is behind the table (rows were copied into it?): run \
          select setval(pg_get_serial_sequence('batchactions_records', 'id'), (select max(id) from batchactions_records)): {message}"
-    )
-}
-
-fn ids_are_used_up(message: &str) -> String {
-    format!(
-        "the ids of batchactions_records are used up, or a number is larger than its column takes. For the ids, run \
-         alter table batchactions_records alter column id type bigint, and alter sequence … as bigint for \
-         pg_get_serial_sequence('batchactions_records', 'id'): {message}"
     )
 }
 
