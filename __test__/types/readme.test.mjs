@@ -45,6 +45,8 @@ beforeAll(() => {
       '@batchactions/distributed': stub('distributed'),
       '@batchactions/state-sqlx': [join(root, 'index.d.ts')],
       '@batchactions/state-sequelize': [join(root, 'index.d.ts')],
+      '@nestjs/common': stub('nestjs'),
+      fastify: stub('fastify'),
     },
   });
 });
