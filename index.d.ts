@@ -258,7 +258,8 @@ export declare class StateStoreError extends Error {
  */
 export interface SslOptions {
   /**
-   * `disable`: never. `prefer`: where the server offers it, whoever answers. `require`: always, whoever answers; with `ca`, as `verify-ca`.
+   * `disable`: never. `prefer`: where the server offers it, no certificate is checked. `require`: always, no certificate is checked; with `ca`, as
+   * `verify-ca`.
    * `verify-ca` and `verify-full`: always, and the certificate has not expired, is signed by a trusted authority and names the host in its
    * subjectAltName (a common name does not count). In this version the two are the same: `verify-ca` checks the name as well.
    *
@@ -275,7 +276,7 @@ export interface SslOptions {
 
 /**
  * Gives a password that is good for a while, such as a cloud's token. It is called before a connection is made where its last answer is older than
- * `passwordTtlMs`, and at once, once, where the server refuses the password. Who needs an answer at the same time shares one call; after
+ * `passwordTtlMs`, and at once, once, where the server refuses the password. Calls that need an answer at the same time share one; after
  * `connectTimeoutMs` it is no longer waited for. Where it throws or its promise is rejected, the call that needed it rejects with `CONNECTION_FAILED`
  * and what was thrown as the `cause`; where it gives something else than a string, with `INVALID_ARGUMENT`.
  *
