@@ -3,7 +3,8 @@
  *
  * Times are epoch milliseconds by the database's clock, durations are milliseconds, counts are whole numbers.
  * Every method returns a promise, and every promise rejects with a {@link StateStoreError}: nothing throws but the constructor.
- * A call either took effect or it did not; `retryable` says whether the same call can succeed when it is made again.
+ * A call either took effect or it did not; `retryable` says whether the same call can succeed when it is made again. What is transient (a server that
+ * restarts, a deadlock) is repeated before that, for as long as a statement may take.
  */
 
 /** The state of a job. `COMPLETED`, `ABORTED` and `FAILED` are final. */
@@ -67,6 +68,10 @@ export interface ProcessedRecord {
   readonly parsed: RawRecord;
   readonly status: RecordStatus;
   readonly errors: readonly ValidationError[];
+  /**
+   * Plain text. It is cut, and its characters are replaced, to what the column can hold: 65,535 bytes on MySQL and MariaDB, where a cut one ends in
+   * `… [cut]`, no U+0000 on PostgreSQL, and the characters of the column's own character set.
+   */
   readonly processingError?: string;
   /** Accepted, and not stored: there is no column for it. */
   readonly retryCount?: number;
@@ -74,7 +79,7 @@ export interface ProcessedRecord {
 
 /** One batch of a job. */
 export interface Batch {
-  /** At most 36 characters, unique in the whole database. */
+  /** At most 36 characters, unique in the whole database. A UUID where the tables' columns are `uuid`. */
   readonly id: string;
   /** A 32-bit integer, unique within the job. */
   readonly index: number;
@@ -94,7 +99,7 @@ export interface Batch {
 
 /** A job with its batches. */
 export interface JobState {
-  /** At most 36 characters. */
+  /** At most 36 characters. A UUID where the tables' columns are `uuid`. */
   readonly id: string;
   readonly config: JobConfig;
   readonly status: JobStatus;
@@ -102,7 +107,7 @@ export interface JobState {
   readonly totalRecords: number;
   /** Epoch ms. */
   readonly startedAt?: number;
-  /** Epoch ms. */
+  /** Epoch ms. In a job that is saved as final without it, the store sets it: see `saveJobState`. */
   readonly completedAt?: number;
   /** `true` where workers claim the job's batches; absent, in what the store returns, where they don't. */
   readonly distributed?: boolean;
@@ -148,7 +153,7 @@ export interface BatchReservation {
   /** Inclusive. */
   readonly recordEndIndex: number;
   /**
-   * The fencing token of this claim: it grows with each claim of the batch (and begins anew where a job was deleted). Hand it to whatever the processor writes to, so
+   * The fencing token of this claim: it grows with each claim of the batch (and starts over where the job was deleted). Hand it to whatever the processor writes to, so
    * that a late writer can be told from the present one. (The term: M. Kleppmann, "How to do distributed locking", 2016.)
    */
   readonly token: number;
@@ -205,9 +210,9 @@ export interface RecordsOptions {
 export type StateStoreErrorCode =
   /** An argument or an option is not what it must be. The message names it. */
   | 'INVALID_ARGUMENT'
-  /** The URL, the options or the Sequelize instance do not say where the database is. */
+  /** The URL, the parts, the Sequelize instance or the environment do not say where the database is, or ask for something that the store can't give. */
   | 'INVALID_CONNECTION'
-  /** A dialect that is not served, or a server that is too old. */
+  /** A dialect that is not served (`mssql`, say), or a server that is too old. */
   | 'UNSUPPORTED_DATABASE'
   /** The database could not be reached, or refused the login. */
   | 'CONNECTION_FAILED'
@@ -227,7 +232,7 @@ export type StateStoreErrorCode =
   | 'VALUE_TOO_LONG'
   /** An id or an index that is taken. */
   | 'CONSTRAINT'
-  /** The batch has been claimed anew, or given back, since this claim on it. */
+  /** The batch has been claimed again, or given back, since this claim on it: stop working on it, and claim the next one. */
   | 'LEASE_LOST'
   /** The store has been closed. */
   | 'CLOSED'
@@ -248,12 +253,13 @@ export declare class StateStoreError extends Error {
 }
 
 /**
- * How the connection is encrypted and whom it trusts. Files are read anew for each connection. A server that is not trusted is refused with
+ * How the connection is encrypted and whom it trusts. Files are read again for each connection. A server that is not trusted is refused with
  * `CONNECTION_FAILED` and the reason, a file that can't be used with `INVALID_CONNECTION` and its name; neither is `retryable`.
  */
 export interface SslOptions {
   /**
-   * `disable`: never. `prefer`: where the server offers it, whoever answers. `require`: always, whoever answers; with `ca`, as `verify-ca`.
+   * `disable`: never. `prefer`: where the server offers it, no certificate is checked. `require`: always, no certificate is checked; with `ca`, as
+   * `verify-ca`.
    * `verify-ca` and `verify-full`: always, and the certificate has not expired, is signed by a trusted authority and names the host in its
    * subjectAltName (a common name does not count). In this version the two are the same: `verify-ca` checks the name as well.
    *
@@ -270,7 +276,7 @@ export interface SslOptions {
 
 /**
  * Gives a password that is good for a while, such as a cloud's token. It is called before a connection is made where its last answer is older than
- * `passwordTtlMs`, and at once, once, where the server refuses the password. Who needs an answer at the same time shares one call; after
+ * `passwordTtlMs`, and at once, once, where the server refuses the password. Calls that need an answer at the same time share one; after
  * `connectTimeoutMs` it is no longer waited for. Where it throws or its promise is rejected, the call that needed it rejects with `CONNECTION_FAILED`
  * and what was thrown as the `cause`; where it gives something else than a string, with `INVALID_ARGUMENT`.
  *
@@ -343,7 +349,7 @@ export interface SqlxStateStoreOptions {
    * resolves when there is room. While something is queued the process stays alive; `process.exit()` loses it, as a crash does, which is safe
    * because an unfinished batch is processed again as a whole. A record that can't be stored then sticks to its batch: further saves to
    * the batch, its COMPLETED, and `close()` reject with the reason, and `saveJobState` stores the batch as FAILED even if told COMPLETED, until that
-   * record is saved again (first, then the others), or the batch is claimed anew, given back or reopened. A queued record whose claim was lost is
+   * record is saved again (first, then the others), or the batch is claimed again, given back or reopened. A queued record whose claim was lost is
    * the new holder's to store: later calls with that claim reject with `LEASE_LOST`, and `close()` does not.
    * @default 'record'
    */
@@ -413,15 +419,23 @@ export declare class SqlxStateStore {
 
   /**
    * Creates the tables and indexes that are missing. Idempotent, safe to call from many processes at once, and without any DDL where
-   * nothing is missing.
-   * Rejects with `TABLES_INCOMPATIBLE` where a table lacks a column, and with `UNSUPPORTED_DATABASE` where the server is too old
-   * (MySQL below 8.0, MariaDB below 10.6).
+   * nothing is missing. Calls that are made on this store meanwhile wait for it.
+   *
+   * Rejects with `TABLES_INCOMPATIBLE` where a table lacks a column, where a column is of a type that can't work, or where an index that is needed has
+   * other columns or is not unique; the message names it. `uuid` ids, enums, `text` and wider `varchar`, `bigint` and `unsigned` numbers, `numeric` times
+   * and `jsonb` work. Rejects with `UNSUPPORTED_DATABASE` where the server is too old (MySQL below 8.0, MariaDB below 10.6), and with `CLOSED` where the
+   * store is closed while this call waits for another process that makes the tables.
    */
   initialize(): Promise<void>;
 
   /**
    * Stores a job and the list of its batches. With `distributed: true` the batches that workers claim are stored in the same transaction;
    * those that exist already stay as they are, so that an old snapshot can't undo a claim.
+   *
+   * A final status without `completedAt` keeps the stored one, or gets the database's now; a status that is not final without one has none. A job that
+   * was not there before, after its row was deleted say, drops the tokens of this store's claims on an earlier one of the same id. A distributed job that
+   * became final while a reply was lost stays final.
+   *
    * Rejects with `CONSTRAINT` where a batch's index or id is taken.
    */
   saveJobState(job: JobState): Promise<void>;
@@ -429,7 +443,12 @@ export declare class SqlxStateStore {
   getJobState(jobId: string): Promise<JobState | null>;
   /**
    * Sets a batch's status and counts. Without effect where there is no such job or no such batch in it.
-   * Rejects with `LEASE_LOST` where this store, or `fence.token`, claimed the batch and it has been claimed or given back since.
+   *
+   * Rejects with `LEASE_LOST` where this store, or `fence.token`, claimed the batch and it has been claimed or given back since. The claim is the last one
+   * that the store had made when this was called, not when its turn came.
+   *
+   * Without a claim, an update of a batch of a distributed job to PENDING, PROCESSING or PAUSED is not repeated after a lost reply, because another worker
+   * may have claimed the batch since: it rejects with `CONNECTION_LOST`.
    */
   updateBatchState(jobId: string, batchId: string, state: BatchState, fence?: FenceOptions): Promise<void>;
 
@@ -449,8 +468,8 @@ export declare class SqlxStateStore {
   /** All records of a batch, by index. */
   getBatchRecords(jobId: string, batchId: string): Promise<readonly ProcessedRecord[]>;
   /**
-   * The records of a job by index, as a stream in bounded memory. It reads a page at a time and holds no connection between pages, so
-   * that the loop's body may save.
+   * The records of a job by index, as a stream in memory that is bounded by bytes (about 4 MB and one record), whatever the sizes of the job and of its
+   * records. It reads a page at a time and holds no connection between pages, so that the loop's body may save.
    */
   records(jobId: string, options?: RecordsOptions): AsyncIterableIterator<ProcessedRecord>;
 
@@ -458,29 +477,39 @@ export declare class SqlxStateStore {
   getProgress(jobId: string): Promise<JobProgress>;
 
   /**
-   * Claims a PENDING batch of a job that is PROCESSING, the lowest index first. No two callers ever get the same batch.
-   * `NO_PENDING_BATCHES` means that there was none; while there is one that somebody else has locked, the call tries again, for a second
-   * at most, and then rejects with `CONFLICT`.
+   * Claims a PENDING batch of a job that is PROCESSING, the lowest index first within one store. No two callers ever get the same batch.
+   *
+   * `NO_PENDING_BATCHES` means that a plain read found none. It does not mean that the job is done: a batch comes back where its worker dies. While there
+   * is one that other transactions have locked, the call tries again, for a second at most, and then rejects with `CONFLICT`, which is `retryable`. A claim
+   * whose reply is lost rejects with `CONNECTION_LOST` and may have been made; `reclaimStaleBatches` brings it back.
    * @param workerId At most 128 characters.
    */
   claimBatch(jobId: string, workerId: string): Promise<ClaimBatchResult>;
-  /** Gives a batch back: PENDING, where `workerId` holds it and this store's claim on it, if it made one, is still the last. */
+  /**
+   * Gives a batch back: PENDING, where it is PROCESSING and held by `workerId`, and this store's claim on it, if it made one, is still the last; otherwise
+   * nothing changes, and a claim that was lost rejects with `LEASE_LOST`. Without a claim of this store's it is not repeated after a lost reply.
+   */
   releaseBatch(jobId: string, batchId: string, workerId: string): Promise<void>;
   /**
-   * Moves `claimedAt` to now while `workerId` holds the batch; `false` where it does not, `LEASE_LOST` as in `updateBatchState`.
+   * Moves `claimedAt` to now while the batch is PROCESSING and held by `workerId`; `false` where it is not (a PAUSED one too), `LEASE_LOST` as in
+   * `updateBatchState`. The option `leaseRenewal` renews PAUSED batches as well, so that they are not stale when they go on.
    */
   renewBatch(jobId: string, batchId: string, workerId: string, fence?: FenceOptions): Promise<boolean>;
   /**
-   * Gives back the batches that were claimed, or renewed, longer than `timeoutMs` ago, and finalizes a job whose last worker died, or was
-   * silent for that long, before it could: nobody gets `true` from `tryFinalizeJob` then. Returns how many batches were taken from their
-   * workers. Safe to call from many workers at once.
+   * Gives back the PROCESSING batches that were claimed, or renewed, longer than `timeoutMs` ago, or that have no `claimedAt`: they become PENDING, or FAILED
+   * with `maxClaims`. Returns how many batches were taken from their workers. Safe to call from many workers at once.
+   *
+   * It also finalizes a job whose batches are all done and that is still PROCESSING, where the newest claim is older than `timeoutMs` (`startedAt` counts
+   * where no claim is recorded): its last worker died, or was silent for that long, before it could. A distributed job that lists no batches is finalized at
+   * once. No caller gets `true` from `tryFinalizeJob` for a job that was finalized so.
    */
   reclaimStaleBatches(jobId: string, timeoutMs: number): Promise<number>;
-  /** How many batches are in which state. For an unknown job: zeros. */
+  /** How many batches are in which state. For an unknown job: zeros, and not complete. */
   getDistributedStatus(jobId: string): Promise<DistributedJobStatus>;
   /**
-   * Finalizes a job that is PROCESSING and whose batches are all done: FAILED where a batch is, else COMPLETED. `true` for the one caller
-   * that did it.
+   * Finalizes a job that is PROCESSING and whose batches are all done (none PENDING, PROCESSING or PAUSED): FAILED where a batch is, else COMPLETED, with
+   * the database's now as `completedAt`. `true` for the one caller that did it. Where the reply is lost it rejects with `CONNECTION_LOST`, and the job may be
+   * final: a second call gives `false` then.
    */
   tryFinalizeJob(jobId: string): Promise<boolean>;
 
@@ -490,8 +519,8 @@ export declare class SqlxStateStore {
   deleteJob(jobId: string): Promise<boolean>;
 
   /**
-   * Ends the connections, once the calls under way are done and what is queued is written. Further calls reject with `CLOSED`; further `close` calls do
-   * as the first. With `durability: 'batch'` it rejects, after all that, where a queued record could not be stored.
+   * Ends the connections, once the calls under way are done and what is queued is written. It does not wait for an `initialize()` that waits for another
+   * process: that one rejects with `CLOSED`, as do further calls; further `close` calls do as the first. With `durability: 'batch'` it rejects, after all that, where a queued record could not be stored.
    */
   close(): Promise<void>;
 }

@@ -158,7 +158,7 @@ function storableState(state) {
   return { batchId: typed(batchId), status: typed(status), processedCount: typed(processedCount), failedCount: typed(failedCount) };
 }
 
-// What options have, at the places that src/connection.rs and src/model.rs read. `open`: what else is there does no harm.
+// What options have, at the places that src/settings/ and src/model.rs read. `open`: what else is there does no harm.
 const OPTIONS = {
   store: {
     known: [

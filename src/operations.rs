@@ -269,6 +269,8 @@ impl Operations {
     pub async fn delete_job(&self, job_id: &str) -> Result<bool> {
         self.writer.flush(job_id).await;
         // The job's row goes last, so that a deletion that was interrupted can be found and made again.
+        //
+        // Idempotent: what is deleted stays so. A job of the same id that was made since is deleted too, so a new job needs a new id.
         let mut found = self.retry.run(Repeat::Idempotent, || self.backend.empty_job(job_id)).await?;
         found |= self.delete_slices(|| self.backend.delete_batches(job_id, DELETE_SLICE)).await?;
         found |= self.delete_slices(|| self.backend.delete_records(job_id, DELETE_SLICE)).await?;
@@ -902,6 +904,7 @@ impl Operations {
                 file: None,
             });
         }
+        // Idempotent: an upsert of the same records. It is no call of a worker's: it comes before the job's row, and so before any claim.
         self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await?;
         self.writer.mend(&job_id, writes.iter().map(|write| write.record.index));
         Ok(())

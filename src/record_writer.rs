@@ -706,8 +706,9 @@ impl RecordWriter {
 
     async fn write(&self, writes: &[RecordWrite]) -> Result<Vec<Result<()>>> {
         let repeat = match self.durability {
+            // Idempotent: the token guards a record whose batch was claimed. Without a claim, one process saves the records of a batch.
             Durability::Record => Repeat::Idempotent,
-            // Who saved is gone, and can't.
+            // The caller already has its answer, and can't repeat it.
             Durability::Batch => Repeat::Alone,
         };
         if writes.iter().all(|write| write.token.is_none()) {

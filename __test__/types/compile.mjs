@@ -2,6 +2,7 @@
 //
 //   npm run types
 
+import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -54,7 +55,7 @@ function compile(version, resolution, withNode) {
 }
 
 // Sequelize's own declarations don't compile with `exactOptionalPropertyTypes`.
-const OTHERS = join(root, 'node_modules', 'sequelize');
+const OTHERS = join(realpathSync(join(root, 'node_modules')), 'sequelize');
 
 /** What a compiler says of these files, a line each. */
 export function diagnose(version, files, options) {

@@ -1,4 +1,4 @@
-/** Each snippet of the README, in TypeScript or JavaScript, compiles as a strict TypeScript user's would. */
+/** Each snippet of the README and of docs/connecting.md, in TypeScript or JavaScript, compiles as a strict TypeScript user's would. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,19 +7,22 @@ import { diagnose } from './compile.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..');
-const readme = readFileSync(join(root, 'README.md'), 'utf8');
+const PAGES = ['README.md', 'docs/connecting.md'].map((name) => [name, readFileSync(join(root, name), 'utf8')]);
 
 // Beside node_modules, where the snippets find Sequelize.
 const folder = mkdtempSync(join(root, 'node_modules', '.snippets-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const EXTENSIONS = { ts: '.mts', typescript: '.mts', js: '.mjs', mjs: '.mjs', javascript: '.mjs' };
-const snippets = [...readme.matchAll(/^ *```(\w+)[^\n]*\n(.*?)^ *```$/gms)]
-  .filter(([, language]) => language in EXTENSIONS)
-  .map(([, language, text], number) => {
-    const line = readme.slice(0, readme.indexOf(text)).split('\n').length;
-    return [`line ${line}, ${language}`, join(folder, `snippet-${number}${EXTENSIONS[language]}`), text];
-  });
+const snippets = PAGES.flatMap(([name, page]) =>
+  [...page.matchAll(/^ *```(\w+)[^\n]*\n(.*?)^ *```$/gms)]
+    .filter(([, language]) => language in EXTENSIONS)
+    .map(({ 1: language, 2: text, index }, number) => {
+      const line = page.slice(0, index).split('\n').length;
+      const file = `snippet-${name.replace(/\W/g, '-')}-${number}${EXTENSIONS[language]}`;
+      return [`${name}, line ${line}, ${language}`, join(folder, file), text];
+    }),
+);
 
 const WRONG = join(folder, 'wrong.mjs');
 const wrong = `import { SqlxStateStore } from '@batchactions/state-sqlx';\nnew SqlxStateStore(5432);\n`;
@@ -45,6 +48,8 @@ beforeAll(() => {
       '@batchactions/distributed': stub('distributed'),
       '@batchactions/state-sqlx': [join(root, 'index.d.ts')],
       '@batchactions/state-sequelize': [join(root, 'index.d.ts')],
+      '@nestjs/common': stub('nestjs'),
+      fastify: stub('fastify'),
     },
   });
 });

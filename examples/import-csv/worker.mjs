@@ -9,7 +9,7 @@ import { processOrder, validate } from './orders.mjs';
 const [jobId, workerId] = process.argv.slice(2);
 
 // A worker that has not renewed its claim for so long is taken for dead, and its batch is given to another one. It must be several times
-// the interval of renewal. (It is short here because nobody wants to wait in a demo; where it is not urgent, minutes are as good.)
+// the interval of renewal. (It is short here because this is a demo; minutes are as good where it is not urgent.)
 const staleAfterMs = 5_000;
 
 const store = new SqlxStateStore(process.env.DATABASE_URL, {
@@ -35,8 +35,9 @@ for (;;) {
     return { claimed: false, reason: 'NO_PENDING_BATCHES' };
   });
   if (!claim.claimed) {
-    // Nothing to claim does not mean that all is done: a batch that another worker holds comes back if that one dies.
-    if (claim.reason !== 'NO_PENDING_BATCHES' || (await store.getDistributedStatus(jobId)).isComplete) break;
+    // Nothing to claim does not mean that the job is done: a batch that another worker holds comes back if that one dies, and a paused job goes on.
+    if (claim.reason === 'JOB_NOT_FOUND') break;
+    if (claim.reason === 'JOB_NOT_PROCESSING' && (await isFinal(jobId))) break;
     await sleep(200);
     continue;
   }
@@ -59,6 +60,12 @@ for (;;) {
 
 await store.close();
 process.disconnect?.();
+
+/** Whether nothing is ever to be claimed of the job again. */
+async function isFinal(jobId) {
+  const job = await store.getJobState(jobId);
+  return job === null || ['COMPLETED', 'FAILED', 'ABORTED'].includes(job.status);
+}
 
 async function processBatch(batchId) {
   let failed = 0;
