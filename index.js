@@ -524,7 +524,16 @@ function hasGlibc() {
     }
   } catch {
     // There is none in some runtimes, and Deno gives it to a program with all permissions only.
-    return !existsSync(`/lib/ld-musl-${{ x64: 'x86_64', arm64: 'aarch64' }[process.arch]}.so.1`);
+    return !hasMuslLoader();
+  }
+}
+
+function hasMuslLoader() {
+  try {
+    return existsSync(`/lib/ld-musl-${{ x64: 'x86_64', arm64: 'aarch64' }[process.arch]}.so.1`);
+  } catch {
+    // Deno throws where this program may not look.
+    return false;
   }
 }
 

@@ -212,7 +212,10 @@ describe.each(KINDS)('%s', (kind) => {
       const { database } = await ownDatabase(kind);
       await openOn(database.url);
       await database.createUser('few', 'pw', { further: 'with max_user_connections 3' });
-      if (kind === 'postgres') await database.query('alter role "few" connection limit 3');
+      if (kind === 'postgres') {
+        await database.query('alter role "few" connection limit 3');
+        await database.query('grant select on all tables in schema public to "few"');
+      }
       const url = database.urlOf('few', 'pw');
       const others = await Promise.all([1, 2, 3].map(() => connect(kind, url)));
       const store = storeOn(url, { pool: { acquireTimeoutMs: 1_000 } });

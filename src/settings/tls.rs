@@ -229,14 +229,23 @@ impl SslParameters {
             object if object.starts_with('{') => {
                 let object = Fields::read(&shown, object)
                     .and_then(|object| {
-                        object.only(&["rejectUnauthorized", "verifyIdentity", "ca", "cert", "key"])?;
+                        object.only(&["rejectUnauthorized", "verifyIdentity", "ca", "cert", "key", "minVersion"])?;
                         Ok(object)
                     })
                     .map_err(|_| {
                         bad_connection(format!(
-                            "{shown} must be true, false or a JSON object of rejectUnauthorized, ca, cert and key"
+                            "{shown} must be true, false or a JSON object of rejectUnauthorized, ca, cert, key and minVersion"
                         ))
                     })?;
+                // The driver speaks TLS 1.2 and 1.3 only, so an older one that is allowed makes no difference.
+                if !matches!(
+                    object.get("minVersion"),
+                    None | Some(r#""TLSv1""# | r#""TLSv1.1""# | r#""TLSv1.2""#)
+                ) {
+                    return Err(bad_connection(format!(
+                        "minVersion in {shown} must be TLSv1.2: the driver can't be held to TLS 1.3"
+                    )));
+                }
                 set(&mut self.on, true)?;
                 set(&mut self.verify, object.get("rejectUnauthorized") != Some("false"))?;
                 ssl.take_pem(&object)

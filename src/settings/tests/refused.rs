@@ -80,6 +80,7 @@ fn what_cannot_be_given_is_refused_and_never_weakened() {
             ("mysql://h/d?tls=true", &["tls", "sslmode"]),
             ("mysql://h/d?ssl=Amazon%20RDS", &["ssl", "rejectUnauthorized"]),
             ("mysql://h/d?ssl={%22pfx%22:1}", &["ssl", "rejectUnauthorized"]),
+            ("mysql://h/d?ssl={%22minVersion%22:%22TLSv1.3%22}", &["minVersion", "TLSv1.2"]),
             ("mysql://h/d?sslidentity=x", &["sslidentity"]),
             ("mysql://h/d?schema=x", &["schema", "PostgreSQL only"]),
             ("mysql://h/d?channel_binding=require", &["channel_binding", "PostgreSQL only"]),

@@ -57,6 +57,11 @@ fn urls_of_platforms_work_as_they_are() {
             "mysql://abc:pscale_pw_x@aws.connect.psdb.cloud/db?sslaccept=strict",
             "mysql abc:pscale_pw_x@aws.connect.psdb.cloud:3306/db VerifyFull",
         ),
+        // TiDB
+        (
+            "mysql://abc.root:pw@gateway01.eu-central-1.prod.aws.tidbcloud.com:4000/test?ssl={\"minVersion\":\"TLSv1.2\",\"rejectUnauthorized\":true}",
+            "mysql abc.root:pw@gateway01.eu-central-1.prod.aws.tidbcloud.com:4000/test VerifyFull",
+        ),
         // Azure
         (
             "postgres://me%40server:p@server.postgres.database.azure.com:5432/postgres?sslmode=require",
