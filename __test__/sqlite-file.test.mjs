@@ -2,7 +2,7 @@
 
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { chmod, chown, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -146,6 +146,33 @@ describe('a file that was replaced', () => {
       { recordIndex: 0 },
       { recordIndex: 5 },
     ]);
+    await db.end();
+  });
+
+  const onLinux = process.platform === 'linux' ? test : test.skip;
+  onLinux('is not mixed with the journal of the one before by the call after one that could not remove that', async () => {
+    const folder = await newFolder();
+    const [file, other] = [join(folder, 'f.db'), join(folder, 'other.db')];
+    const [here, there] = [jobOf(2), jobOf(2)];
+    await makeFile(other, there);
+    await makeFile(file, here);
+    const store = openOn(file);
+    await claim(store, here.id);
+    // A folder stands where the journal is moved to.
+    const aside = `${file}-wal-old-${process.pid}`;
+    await mkdir(join(aside, 'full'), { recursive: true });
+    await rename(other, file);
+    for (let tries = 0; tries < 2; tries++) {
+      const error = await rejection(store.getJobState(there.id), 'CONNECTION_FAILED');
+      expect(error.message).toContain('-wal');
+    }
+    await rm(aside, { recursive: true });
+    expect(await store.getJobState(here.id)).toBeNull();
+    expect(await store.getJobState(there.id)).toStrictEqual(there);
+    await complete(store, there.id, there.batches[0].id);
+    await store.close();
+    const db = await connect('sqlite', file);
+    expect(await db.query('select id from batchactions_jobs')).toEqual([{ id: there.id }]);
     await db.end();
   });
 

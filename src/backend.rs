@@ -235,7 +235,7 @@ pub trait Backend: Send + Sync {
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64>;
     /// Makes a job ABORTED and its list of batches empty, so that nobody claims or adopts what is being deleted. Whether there was one.
     async fn empty_job(&self, job_id: &str) -> Result<bool>;
-    /// Deletes a job's row.
+    /// Deletes a job's row as `empty_job` left it: one that was stored again since stays.
     async fn delete_job(&self, job_id: &str) -> Result<bool>;
 }
 

@@ -270,7 +270,8 @@ impl Operations {
         self.writer.flush(job_id).await;
         // The job's row goes last, so that a deletion that was interrupted can be found and made again.
         //
-        // Idempotent: what is deleted stays so. A job of the same id that was made since is deleted too, so a new job needs a new id.
+        // Idempotent: what is deleted stays so. The row of a job that was stored again since stays, but not all of its batches and records, so a new job needs
+        // a new id.
         let mut found = self.retry.run(Repeat::Idempotent, || self.backend.empty_job(job_id)).await?;
         found |= self.delete_slices(|| self.backend.delete_batches(job_id, DELETE_SLICE)).await?;
         found |= self.delete_slices(|| self.backend.delete_records(job_id, DELETE_SLICE)).await?;
@@ -306,15 +307,17 @@ impl Operations {
     }
 
     async fn update_batch_now(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<()> {
+        // Whether the outcome of an attempt is not known.
+        let uncertain = AtomicBool::new(false);
         let change = match token {
-            Some(_) => self.change_batch(job_id, batch_id, state, token).await?,
+            Some(_) => self.change_batch(job_id, batch_id, state, token, &uncertain).await?,
             None => {
-                match self.update_unclaimed_batch(job_id, batch_id, state).await? {
+                match self.update_unclaimed_batch(job_id, batch_id, state, &uncertain).await? {
                     BatchUpdate::Done(index) => BatchChange::Done(index),
                     // It has one now, where another process has adopted the job since.
                     BatchUpdate::NoRow(Some(list)) if list.distributed && (!list.has_rows || list.has_text) => {
                         if list.has_rows || self.adopt(job_id).await? {
-                            self.change_batch(job_id, batch_id, state, None).await?
+                            self.change_batch(job_id, batch_id, state, None, &uncertain).await?
                         } else {
                             BatchChange::NotFound
                         }
@@ -341,6 +344,13 @@ impl Operations {
                 self.mirror_if_due(job_id, index, last).await;
                 Ok(())
             }
+            // An attempt whose reply was lost gave the batch up, and another worker has it by now: as in `release_batch`.
+            BatchChange::LeaseLost if state.status == BatchStatus::Pending && uncertain.load(Ordering::Relaxed) => {
+                self.claims.ended(job_id, batch_id, token.unwrap_or_default());
+                self.writer.forget_batch(job_id, batch_id);
+                self.mirror_or_remember(job_id).await;
+                Ok(())
+            }
             BatchChange::LeaseLost => Err(self.lease_lost(job_id, batch_id, token)),
             BatchChange::NotFound => {
                 // Idempotent: of a job without rows, one process changes the list, and each job's calls of a store take turns.
@@ -351,7 +361,14 @@ impl Operations {
         }
     }
 
-    async fn change_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<BatchChange> {
+    async fn change_batch(
+        &self,
+        job_id: &str,
+        batch_id: &str,
+        state: BatchState,
+        token: Option<i32>,
+        uncertain: &AtomicBool,
+    ) -> Result<BatchChange> {
         // With a token it is idempotent: the version guards it, and a repeat leaves a batch alone that is COMPLETED or FAILED by now. Without one, only a
         // final state may be set again: another worker may have claimed the batch since the reply was lost.
         let repeat = if token.is_some() || state.status.is_final() {
@@ -359,23 +376,21 @@ impl Operations {
         } else {
             Repeat::RolledBackOnly
         };
-        let uncertain = AtomicBool::new(false);
         let attempt = || {
             let keep_final = uncertain.load(Ordering::Relaxed);
-            noting(&uncertain, self.backend.update_batch(job_id, batch_id, state, token, keep_final))
+            noting(uncertain, self.backend.update_batch(job_id, batch_id, state, token, keep_final))
         };
         self.retry.run(repeat, attempt).await
     }
 
     /// A batch that this store never claimed.
-    async fn update_unclaimed_batch(&self, job_id: &str, batch_id: &str, state: BatchState) -> Result<BatchUpdate> {
+    async fn update_unclaimed_batch(&self, job_id: &str, batch_id: &str, state: BatchState, uncertain: &AtomicBool) -> Result<BatchUpdate> {
         let text = in_json(batch_id);
-        let uncertain = AtomicBool::new(false);
         // Idempotent where the batch has no row: it stands in the list of a job that one process works on. Where it has one, another worker may have
         // claimed it since the reply was lost, so only a final state is set again, and none over a final one.
         let attempt = || {
             let repeated = uncertain.load(Ordering::Relaxed);
-            noting(&uncertain, async move {
+            noting(uncertain, async move {
                 if repeated && !state.status.is_final() && self.backend.has_batch_row(job_id, batch_id).await? {
                     return Err(update_in_doubt(job_id, batch_id, state.status));
                 }
@@ -502,17 +517,21 @@ impl Operations {
                 let listed = batches.listed(job_id)?;
                 let mut transaction = self.backend.begin().await?;
                 insert_absent_batches(&mut *transaction, job_id, &listed).await?;
-                // A job that is being deleted has no list any more, and must get no rows.
-                let still_listed = match transaction.lock_job(job_id).await? {
-                    Some(job) => !BatchList::read(job_id, &job.batches)?.is_empty(),
-                    None => false,
-                };
-                if !still_listed {
-                    transaction.rollback().await?;
-                    return Ok(false);
+                // A job that is being deleted has no list any more, and must get no rows. One that was stored again meanwhile may list others.
+                let listed_now = transaction.lock_job(job_id).await?.map(|job| job.batches);
+                if listed_now.as_ref() == Some(&job.batches) {
+                    transaction.commit().await?;
+                    return Ok(true);
                 }
-                transaction.commit().await?;
-                Ok(true)
+                transaction.rollback().await?;
+                match listed_now {
+                    Some(batches) if !BatchList::read(job_id, &batches)?.is_empty() => Err(Error::new(
+                        Code::Conflict,
+                        format!("job {} was stored again while its batches were given rows", Quoted(job_id)),
+                    )
+                    .repeatable(Repeatable::RolledBack)),
+                    _ => Ok(false),
+                }
             })
             .await?;
         if adopted {

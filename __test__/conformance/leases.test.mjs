@@ -242,6 +242,21 @@ onEveryDatabase((on) => {
     });
   });
 
+  describe('ids that are written in another way, and that the collation takes for the same', () => {
+    const onMysql = on.mysqlFamily ? test : on.exempt('it compares ids exactly');
+    onMysql('belong to the same claim', async () => {
+      const store = await on.open();
+      const job = await saved(1, store);
+      const jobId = job.id.toUpperCase();
+      const { batchId } = await claim(store, jobId, 'w');
+      await store.saveProcessedRecord(jobId, batchId, recordOf(0));
+      await store.saveProcessedRecord(jobId, batchId.toUpperCase(), recordOf(1), { token: 1 });
+      await rejection(store.saveProcessedRecord(jobId, batchId.toUpperCase(), recordOf(2), { token: 3 }), 'LEASE_LOST');
+      await complete(store, jobId, batchId);
+      expect((await batchOfJob(store, job)).status).toBe('COMPLETED');
+    });
+  });
+
   describe('a call that waits for its turn', () => {
     on.needs('raw')('carries the claim of the moment at which it was made, not one that the store made since', async () => {
       const store = await on.open();

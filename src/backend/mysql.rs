@@ -786,10 +786,14 @@ impl Backend for MySql {
             wait_for_tables(gate, deadline).await?;
         }
         let made = make_tables(session, server).await;
-        let unlock = sqlx::query("select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))");
-        let unlocked = run!(session, unlock, execute);
-        made?;
-        unlocked.map(drop)
+        // A connection that is in doubt is dropped, and the lock with it.
+        if session.is_in_order() {
+            let unlock = sqlx::query("select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))");
+            let unlocked = run!(session, unlock, execute);
+            made?;
+            return unlocked.map(drop);
+        }
+        made
     }
 
     async fn close(&self) {
@@ -1322,13 +1326,28 @@ impl Backend for MySql {
                 leases.insert(id, (job_id, version));
             }
         }
-        let is_held = |write: &RecordWrite| {
-            let lease = leases.get(&write.batch_id);
-            write
-                .token
-                .is_none_or(|token| lease.is_some_and(|(job_id, version)| *job_id == write.job_id && *version == token))
-        };
-        let held: Vec<bool> = records.iter().map(is_held).collect();
+        let mut held = Vec::with_capacity(records.len());
+        let mut others = HashMap::new();
+        for write in records {
+            let Some(token) = write.token else {
+                held.push(true);
+                continue;
+            };
+            let lease = leases.get(&write.batch_id).filter(|(job_id, _)| *job_id == write.job_id);
+            held.push(match lease {
+                Some((_, version)) => *version == token,
+                // Ids that are written in another way may be the same to the collation, which only the server knows. The row is locked.
+                None => {
+                    let key = (&*write.job_id, &*write.batch_id, token);
+                    let lost = match others.get(&key) {
+                        Some(lost) => *lost,
+                        None => lease_is_lost(session, &write.job_id, &write.batch_id, token).await?,
+                    };
+                    others.insert(key, lost);
+                    !lost
+                }
+            });
+        }
         let kept: Vec<&RecordWrite> = records
             .iter()
             .zip(&held)
@@ -1451,7 +1470,7 @@ impl Backend for MySql {
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query("delete from batchactions_jobs where id = ?").bind(job_id);
+        let query = sqlx::query("delete from batchactions_jobs where id = ? and status = 'ABORTED'").bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 }

@@ -1140,9 +1140,6 @@ impl Backend for Postgres {
         keep_final: bool,
     ) -> Result<BatchUpdate> {
         let mut session = self.session().await?;
-        if keep_final && let Some(index) = final_batch(&mut session, job_id, batch_id, None).await? {
-            return Ok(BatchUpdate::Done(index));
-        }
         let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(session.sql(
             r#"
             with changed as (
@@ -1173,6 +1170,10 @@ impl Backend for Postgres {
         .bind(text)
         .bind(keep_final);
         let (index, distributed, has_rows, has_text) = run!(&mut session, query, fetch_one)?;
+        let index = match index {
+            None if keep_final => final_batch(&mut session, job_id, batch_id, None).await?,
+            index => index,
+        };
         Ok(match (index, distributed, has_rows, has_text) {
             (Some(index), ..) => BatchUpdate::Done(index),
             (None, Some(distributed), Some(has_rows), Some(has_text)) => BatchUpdate::NoRow(Some(ListOutlook {
@@ -1525,7 +1526,8 @@ impl Backend for Postgres {
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
         let mut session = self.session().await?;
-        let query = sqlx::query(session.sql(r#"delete from batchactions_jobs where "id" = $1::"jobs.id""#)).bind(job_id);
+        let query =
+            sqlx::query(session.sql(r#"delete from batchactions_jobs where "id" = $1::"jobs.id" and "status" = 'ABORTED'"#)).bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 }

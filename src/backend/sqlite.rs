@@ -953,7 +953,7 @@ impl Backend for Sqlite {
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
         let mut session = self.write().await?;
-        let query = sqlx::query("delete from batchactions_jobs where id = ?1").bind(job_id);
+        let query = sqlx::query("delete from batchactions_jobs where id = ?1 and status = 'ABORTED'").bind(job_id);
         Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 }

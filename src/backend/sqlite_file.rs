@@ -38,8 +38,30 @@ struct Opened {
     pools: Pools,
     /// Set before the first connection.
     in_use: Once<Option<FileInUse>>,
-    /// The file before this one. It has to be closed first, for the two may share what stands beside them (-wal, -shm).
-    before: Mutex<Option<Arc<Opened>>>,
+    before: Mutex<Option<Before>>,
+}
+
+/// The file before this one. It has to be closed, and what it left beside it removed, before this one is opened, for the two may share what stands there
+/// (-wal, -shm). It is kept until both are done, so that a call after one that failed or was given up does them again.
+struct Before {
+    opened: Arc<Opened>,
+    /// Once looked for. They are found while the old connections are open: later, nothing tells which files are theirs.
+    leftovers: Option<Option<Leftovers>>,
+}
+
+impl Before {
+    fn of(opened: Arc<Opened>) -> Self {
+        Self { opened, leftovers: None }
+    }
+
+    fn leftovers(&mut self, path: &Path) -> Option<Leftovers> {
+        let find = || {
+            // Where another store of this process was quicker, what is there now is the new file's.
+            let is_new = key_of(path).is_ok_and(FileInUse::is_used);
+            (!is_new).then(|| Leftovers::of(path))
+        };
+        self.leftovers.get_or_insert_with(find).clone()
+    }
 }
 
 /// What a session is for.
@@ -126,7 +148,7 @@ impl Opened {
             number,
             pools,
             in_use: Once::new(),
-            before: Mutex::new(before),
+            before: Mutex::new(before.map(Before::of)),
         }
     }
 
@@ -140,15 +162,15 @@ impl Opened {
 
     async fn begin_use(&self, path: &Path) -> Result<()> {
         let begin = || async {
-            let before = lock(&self.before).take();
-            if let Some(before) = before {
-                // Where another store of this process was quicker, what is there now is the new file's.
-                let is_new = key_of(path).is_ok_and(FileInUse::is_used);
-                let leftovers = if is_new { None } else { Some(Leftovers::of(path)) };
-                before.close().await;
+            let before = lock(&self.before)
+                .as_mut()
+                .map(|before| (before.opened.clone(), before.leftovers(path)));
+            if let Some((opened, leftovers)) = before {
+                opened.close().await;
                 if let Some(leftovers) = leftovers {
                     leftovers.remove(path)?;
                 }
+                drop(lock(&self.before).take());
             }
             FileInUse::begin(path).await.map_err(|error| match error {
                 Ok(error) => error,
@@ -160,9 +182,9 @@ impl Opened {
 
     async fn close(&self) {
         let mut next = lock(&self.before).take();
-        while let Some(before) = next {
-            before.end().await;
-            next = lock(&before.before).take();
+        while let Some(Before { opened, .. }) = next {
+            opened.end().await;
+            next = lock(&opened.before).take();
         }
         self.end().await;
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{Code, Error, Quoted, Result};
 
 /// What this process has open beside a file. It is found while the old connections are open, and removed after they are closed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Leftovers {
     #[cfg(target_os = "linux")]
     files: Vec<(std::path::PathBuf, (u64, u64))>,
