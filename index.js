@@ -5,6 +5,7 @@
 // of its own. So values and errors are made here, nothing of a realm is kept in the addon, and no timer is used.
 
 const { existsSync } = require('node:fs');
+const { performance } = require('node:perf_hooks');
 const { join } = require('node:path');
 const { types } = require('node:util');
 
@@ -472,13 +473,28 @@ function nativeOf(store, method) {
   throw invalid(`${method} was called on ${describe(store)} and not on a store: call it as store.${method}(…)`);
 }
 
+// Saves that are queued are answered at once, and a loop that awaits nothing else would keep timers and sockets waiting: so after as many milliseconds without
+// a turn of the event loop, a save waits for one. The addon makes it, because timers may be fake.
+const TURN_MS = 10;
+const now = performance.now.bind(performance);
+let turn;
+let turnAsked = 0;
+
+function turnIfDue(native) {
+  if (turn !== undefined) return now() - turnAsked > TURN_MS ? turn : undefined;
+  turnAsked = now();
+  turn = native._turn().then(() => (turn = undefined));
+  return undefined;
+}
+
 /** One call: `start` begins it in the addon, `read` makes a value of what that gives. */
 async function run(store, method, start, read, site = callSite) {
   let from;
   try {
-    const pending = start(nativeOf(store, method));
+    const native = nativeOf(store, method);
+    const pending = start(native);
     // What is answered already, as a save that is queued is.
-    if (pending === null) return undefined;
+    if (pending === null) return await turnIfDue(native);
     from = site();
     return await read(await pending);
   } catch (failure) {

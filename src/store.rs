@@ -112,6 +112,12 @@ impl SqlxStateStore {
         self.ignored.clone()
     }
 
+    /// For `index.js`: settles in the event loop's next turn.
+    #[napi(js_name = "_turn", catch_unwind)]
+    pub fn turn<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
+        promise(env, async { Ok(Reply::Nothing) })
+    }
+
     /// A call that may begin unless the store is closed, that waits for an `initialize` under way, and that `close` waits for. What refuses it at once is
     /// thrown, so that `index.js` makes the error while its caller is on the stack.
     fn call<'env, F>(&self, env: &'env Env, prepare: impl FnOnce(Arc<Operations>) -> Prepared<'env, F>) -> napi::Result<Promise<'env>>

@@ -192,6 +192,37 @@ onEveryDatabase((on) => {
     });
   });
 
+  // What was not committed was rolled back with the connection, so even these are repeated.
+  test.each([
+    ['begins', /^.{0,5}(start transaction|begin isolation)/s],
+    ['locks the job', /from batchactions_jobs\s+where .*\s+for update/s],
+  ])('tryFinalizeJob is repeated where the connection ends as it %s', async (_, to) => {
+    const { store, proxy } = await openLossy();
+    const job = await saved();
+    for (const { id } of job.batches) await complete(on.store, job.id, id);
+    await store.getDistributedStatus(job.id);
+    expect(
+      await losing(
+        { proxy, to },
+        () => store.tryFinalizeJob(job.id),
+        () => {},
+      ),
+    ).toEqual({ value: true });
+    expect((await on.store.getJobState(job.id)).status).toBe('COMPLETED');
+  });
+
+  const inSteps = on.mysqlFamily ? test : on.exempt('a claim is one statement');
+  inSteps('claimBatch is repeated where the connection ends before it is committed', async () => {
+    for (const to of [/start transaction/, /for update skip locked/]) {
+      const { store, proxy } = await openLossy();
+      const job = await saved();
+      await store.getDistributedStatus(job.id);
+      const claiming = () => store.claimBatch(job.id, 'w');
+      const outcome = await losing({ proxy, to }, claiming, () => {});
+      expect(outcome).toMatchObject({ value: { claimed: true, reservation: { token: 1 } } });
+    }
+  });
+
   test('tryFinalizeJob whose reply is lost rejects with CONNECTION_LOST, and the job is final', async () => {
     const { store, proxy } = await openLossy();
     const job = await saved();

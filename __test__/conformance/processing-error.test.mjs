@@ -96,7 +96,9 @@ onEveryDatabase((on) => {
           const { serverUrl } = on.database;
           const name = `${on.own.name}_${encoding.toLowerCase()}`;
           const server = await connect('postgres', serverUrl);
-          await server.query(`create database ${quote('postgres', name)} template template0 encoding '${encoding}' locale 'C'`);
+          await server.query(
+            `create database ${quote('postgres', name)} template template0 encoding '${encoding}' lc_collate 'C' lc_ctype 'C'`,
+          );
           const url = new URL(serverUrl);
           url.pathname = `/${name}`;
           const stores = [openStore({ url: url.href }), openStore({ url: url.href }, { statementCache: 0 })];

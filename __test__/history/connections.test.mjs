@@ -65,8 +65,7 @@ onEveryDatabase((on) => {
           spared = new Set((await list[protocol](killer)).map(({ id }) => id));
           return observe({ ...targetOf(on), fault, options: { statementTimeoutMs: 5_000 } });
         },
-        // PostgreSQL says that it ends the connection in place of an answer, so the store knows what did not happen, and repeats even a claim.
-        (facts) => facts.inUse >= 10 && (on.dialect === 'postgres' || facts.failed > 0),
+        (facts) => facts.inUse >= 10,
       );
     });
   });

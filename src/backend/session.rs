@@ -311,6 +311,7 @@ impl<DB: Dialect> Connections<DB> {
             generation,
             in_doubt: false,
             in_transaction: false,
+            committing: false,
             keep_in_doubt: self.rules.keep_in_doubt,
             limit: self.settings.statement_timeout,
             persistent: prepares && self.settings.statement_cache > 0,
@@ -549,6 +550,8 @@ pub struct Session<DB: Dialect> {
     /// A statement is under way, or it was given up: an answer may still come.
     in_doubt: bool,
     in_transaction: bool,
+    /// The commit has been sent, so whether the transaction took effect shows by the answer only.
+    committing: bool,
     keep_in_doubt: bool,
     pub(super) limit: Duration,
     /// Whether statements are kept prepared. A driver that is told to keep none would still leave each on the server.
@@ -600,7 +603,17 @@ impl<DB: Dialect> Session<DB> {
         }
     }
 
+    /// A connection that ends before the commit is sent takes its transaction with it.
     fn failed(&mut self, error: sqlx::Error, text: &str) -> Error {
+        let is_rolled_back = self.in_transaction && !self.committing;
+        let error = self.explained(error, text, is_rolled_back);
+        if error.code == Code::ConnectionLost && is_rolled_back {
+            return error.repeatable(Repeatable::RolledBack);
+        }
+        error
+    }
+
+    fn explained(&mut self, error: sqlx::Error, text: &str, is_rolled_back: bool) -> Error {
         match &error {
             sqlx::Error::Database(database) => {
                 let Explained { mut error, fate } = DB::explain(&**database);
@@ -625,10 +638,15 @@ impl<DB: Dialect> Session<DB> {
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
                 lock(&self.shelf.idle).lost = Some(Instant::now());
                 let reason = plain(&error);
+                let outcome = if is_rolled_back {
+                    "did not take effect"
+                } else {
+                    "may or may not have taken effect"
+                };
                 Error::new(
                     Code::ConnectionLost,
                     format!(
-                        "the connection to {} ended in the middle of a call, which may or may not have taken effect: {reason}",
+                        "the connection to {} ended in the middle of a call, which {outcome}: {reason}",
                         self.place
                     ),
                 )
@@ -678,7 +696,10 @@ impl<DB: Dialect> Session<DB> {
     }
 
     pub async fn commit(&mut self) -> Result<()> {
-        self.execute("commit").await?;
+        self.committing = true;
+        let committed = self.execute("commit").await;
+        self.committing = false;
+        committed?;
         self.in_transaction = false;
         Ok(())
     }
