@@ -244,13 +244,19 @@ const DIALECT_OPTIONS = [
   'target_session_attrs',
 ];
 
+// A demand for protection is read too, so that one that can't be met is refused.
+const PROTECTION = /^(ssl|tls|gss|use_?ssl|require_?(ssl|peer|auth)|verify_?server_?certificate)/i;
+
 function dialectOptions(options) {
   if (!isObject(options)) return options;
-  const read = Object.fromEntries(DIALECT_OPTIONS.map((name) => [name, options[name]]));
+  const demands = listed(options).filter((name) => name !== 'ssl' && PROTECTION.test(name));
+  const read = Object.fromEntries([...DIALECT_OPTIONS, ...demands].map((name) => [name, options[name]]));
   const { ssl } = options;
   if (!isObject(ssl)) return { ...read, ssl };
+  // All of it, so that what can't be given is refused.
+  const all = Object.fromEntries(listed(ssl).map((name) => [name, ssl[name]]));
   const { rejectUnauthorized, verifyIdentity, ca, cert, key } = ssl;
-  return { ...read, ssl: { rejectUnauthorized, verifyIdentity, ca: pem(ca), cert: pem(cert), key: pem(key) } };
+  return { ...read, ssl: { ...all, rejectUnauthorized, verifyIdentity, ca: pem(ca), cert: pem(cert), key: pem(key) } };
 }
 
 /** What is read of a Sequelize instance. It is known by its shape, not its class: the user's copy of Sequelize is not ours. */

@@ -157,7 +157,11 @@ impl Place {
         if !elsewhere {
             self.host = own.host;
             self.socket = own.socket;
-            self.address = self.address.take().or(own.address);
+        }
+        // libpq connects to the address, and keeps the host for its name. An instance names its own server.
+        match own.address {
+            Some(_) if self.is_instance => self.ignored.push("PGHOSTADDR".to_owned()),
+            address => self.address = self.address.take().or(address),
         }
         self.port = self.port.or(own.port);
         self.user = self.user.take().or(own.user);

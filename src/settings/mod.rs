@@ -136,6 +136,8 @@ struct Place {
     password: Option<Password>,
     file: Option<String>,
     must_exist: bool,
+    /// It was read of a Sequelize instance.
+    is_instance: bool,
     application_name: Option<String>,
     session_options: Option<String>,
     target: Option<Target>,
@@ -214,7 +216,7 @@ impl Database {
 
 impl Settings {
     /// The place, with a default for what was left open.
-    fn at(database: Database, place: Place) -> Result<Self> {
+    fn at(database: Database, place: Place) -> Self {
         let mut ssl = place.ssl;
         ssl.channel_binding = place.channel_binding == Some(true);
         let mut settings = Self {
@@ -252,10 +254,7 @@ impl Settings {
         if let Some(timeout) = settings.session_options.as_deref().and_then(session_options::statement_timeout) {
             settings.statement_timeout = timeout;
         }
-        if let Some(address) = place.address {
-            settings.connect_to(address)?;
-        }
-        Ok(settings)
+        settings
     }
 
     /// `source` is what the JavaScript side of the boundary found: `{url}`, `{parts}` or `{sequelize}`, each with the `environment`.
@@ -276,8 +275,13 @@ impl Settings {
         if database == Database::Postgres {
             environment.fill(&mut place)?;
         }
-        let mut settings = Self::at(database, place)?;
+        let address = place.address.take();
+        let mut settings = Self::at(database, place);
         settings.apply_options(options)?;
+        // The options may say another mode of encryption, which decides whether an address can be used.
+        if let Some(address) = address.filter(|_| settings.socket.is_none()) {
+            settings.connect_to(address)?;
+        }
         settings.ssl.system_file = environment.certificate_file();
         let settings = settings.check()?;
         if database == Database::Postgres {

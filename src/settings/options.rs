@@ -2,7 +2,7 @@
 
 use super::{Durability, LeaseRenewal, Password, Settings};
 use crate::error::{Code, Error, Quoted, Result};
-use crate::fields::Fields;
+use crate::fields::{Fields, shown};
 
 /// What PostgreSQL keeps of a name (`NAMEDATALEN`, less one).
 const SCHEMA_BYTES: usize = 63;
@@ -114,7 +114,7 @@ impl Settings {
             Some(other) => {
                 return Err(Error::invalid(format!(
                     "options.durability must be \"record\" or \"batch\", not {}",
-                    Quoted(other)
+                    shown(&Quoted(other).to_string())
                 )));
             }
         }

@@ -40,6 +40,11 @@ impl Parameters {
     pub fn take_named(&mut self, place: &mut Place, name: &str, key: &str, value: &str) -> Result<()> {
         let name = name.to_ascii_lowercase().replace(['-', '_'], "");
         let shown = format!("{}{key}", self.place);
+        // To mysql2 and the driver of MariaDB this spelling counts milliseconds, and not the seconds of libpq.
+        if key == "connectTimeout" {
+            place.connect_timeout = Some(milliseconds(&shown, value)?);
+            return Ok(());
+        }
         if self.ssl.take(&mut place.ssl, &name, &shown, value)?
             || self.take_place(place, &name, &shown, value)?
             || take_limits(place, &name, &shown, value)?
@@ -163,6 +168,17 @@ fn seconds(shown: &str, value: &str) -> Result<Duration> {
         Ok(seconds) => Ok(Duration::from_secs(seconds.unsigned_abs()).min(NO_LIMIT)),
         Err(_) => Err(bad_connection(format!(
             "{shown} must be a whole number of seconds, not {}",
+            Quoted(value)
+        ))),
+    }
+}
+
+fn milliseconds(shown: &str, value: &str) -> Result<Duration> {
+    match value.trim().parse::<u64>() {
+        Ok(0) => Ok(NO_LIMIT),
+        Ok(count) => Ok(Duration::from_millis(count).min(NO_LIMIT)),
+        Err(_) => Err(bad_connection(format!(
+            "{shown} must be a whole number of milliseconds, not {}",
             Quoted(value)
         ))),
     }

@@ -1,7 +1,7 @@
 //! What `index.js` reads of a Sequelize instance.
 
 use super::parameters::Parameters;
-use super::{DEFAULT_POOL, Database, Password, Place, Secret, bad_connection, scheme, sqlite, url};
+use super::{DEFAULT_POOL, Database, Password, Place, Secret, Ssl, bad_connection, scheme, sqlite, unknown, url};
 use crate::error::{Quoted, Result};
 use crate::fields::Fields;
 
@@ -22,9 +22,7 @@ pub fn read(json: &str) -> Result<(Database, Place)> {
     )?;
     let write = replication.get("write").unwrap_or("{}");
     if let Ok(text) = serde_json::from_str::<String>(write) {
-        let (database, at) = url::read(&text)?;
-        let schema = place.schema.take().or(at.schema);
-        return Ok((database, Place { schema, ..at }));
+        return from_url(&text, place.schema.take(), &dialect, &config, &options);
     }
     let write = Fields::read(&"sequelize.options.replication.write", write)?;
     take_pool(&mut place, &config)?;
@@ -37,16 +35,63 @@ pub fn read(json: &str) -> Result<(Database, Place)> {
         return Ok((database, place));
     }
     servers.take(&mut place, database)?;
-    let dialect_options = match write.get("dialectOptions").or(options.get("dialectOptions")) {
-        Some(given) => Fields::read(&"sequelize.options.dialectOptions", given)?,
-        None => Fields::read(&"sequelize.options.dialectOptions", "{}")?,
-    };
+    let dialect_options = write.get("dialectOptions").or(options.get("dialectOptions")).unwrap_or("{}");
+    let dialect_options = Fields::read(&"sequelize.options.dialectOptions", dialect_options)?;
     take_dialect_options(&mut place, &dialect, database, &dialect_options)?;
+    take_defaults(&mut place, database);
+    Ok((database, place))
+}
+
+/// What the instance leaves open is its own default and not the environment's.
+fn take_defaults(place: &mut Place, database: Database) {
     if place.socket.is_none() {
-        // What the instance leaves open is its own default and not the environment's.
         place.host.get_or_insert_with(|| "127.0.0.1".to_owned());
     }
     place.port.get_or_insert(database.default_port());
+    place.is_instance = true;
+}
+
+/// The server that is written to, given as a URL. Its parameters go before what the instance says for all its servers.
+fn from_url(
+    text: &str,
+    schema: Option<String>,
+    dialect: &str,
+    config: &Fields<'_, '_>,
+    options: &Fields<'_, '_>,
+) -> Result<(Database, Place)> {
+    let (database, at) = url::read(text)?;
+    let mut place = Place::default();
+    take_pool(&mut place, config)?;
+    if database == Database::Sqlite {
+        return Ok((database, at));
+    }
+    let given = Fields::read(&"sequelize.options.dialectOptions", options.get("dialectOptions").unwrap_or("{}"))?;
+    take_dialect_options(&mut place, dialect, database, &given)?;
+    let ssl = if at.ssl.is_said() || at.ssl.no_verify {
+        at.ssl
+    } else {
+        Ssl {
+            cert: at.ssl.cert.or(place.ssl.cert),
+            key: at.ssl.key.or(place.ssl.key),
+            ..place.ssl
+        }
+    };
+    let mut ignored = at.ignored;
+    ignored.append(&mut place.ignored);
+    let mut place = Place {
+        schema: schema.or(at.schema),
+        pool_max: at.pool_max.or(place.pool_max),
+        pool_min: at.pool_min.or(place.pool_min),
+        application_name: at.application_name.or(place.application_name),
+        session_options: at.session_options.or(place.session_options),
+        target: at.target.or(place.target),
+        channel_binding: at.channel_binding.or(place.channel_binding),
+        socket: at.socket.or(place.socket),
+        ssl,
+        ignored,
+        ..at
+    };
+    take_defaults(&mut place, database);
     Ok((database, place))
 }
 
@@ -151,6 +196,14 @@ fn take_dialect_options(place: &mut Place, dialect: &str, database: Database, gi
             parameters.take(place, name, &value)?;
         }
     }
+    for (key, value) in &given.entries {
+        let name = key.to_ascii_lowercase().replace(['-', '_'], "");
+        if value.get() == "null" || matches!(&*name, "ssl" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslaccept") {
+            continue;
+        }
+        let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
+        unknown::asks_for_nothing(&name, &format!("sequelize.options.dialectOptions.{key}"), &text)?;
+    }
     if let Some(ssl) = given.get("ssl") {
         take_ssl(&mut parameters, place, dialect, ssl)?;
     }
@@ -175,8 +228,30 @@ fn take_ssl(parameters: &mut Parameters, place: &mut Place, dialect: &str, ssl: 
         }
     };
     let fields = Fields::read(&"sequelize.options.dialectOptions.ssl", object)?;
+    check_ssl(&fields)?;
     let verify = fields.get("rejectUnauthorized") != Some("false");
     let by_name = dialect != "mysql" || fields.get("verifyIdentity") == Some("true");
     place.ssl.take_pem(&fields)?;
     parameters.take_node(verify, by_name)
+}
+
+/// Refuses what asks for more than the driver can give. `require` asks for nothing: an instance with `ssl` never connects without.
+fn check_ssl(fields: &Fields<'_, '_>) -> Result<()> {
+    for (key, value) in &fields.entries {
+        let can_be = match &**key {
+            "rejectUnauthorized" | "verifyIdentity" | "ca" | "cert" | "key" | "require" => true,
+            // The driver speaks TLS 1.2 and 1.3 only, so an older one that is allowed makes no difference.
+            "minVersion" => matches!(value.get(), "null" | r#""TLSv1""# | r#""TLSv1.1""# | r#""TLSv1.2""#),
+            "maxVersion" => matches!(value.get(), "null" | r#""TLSv1.3""#),
+            _ => matches!(value.get(), "null" | "false" | "\"\""),
+        };
+        if !can_be {
+            return Err(bad_connection(format!(
+                "sequelize.options.dialectOptions.ssl.{} asks for something that this store can't give, and without it the connection would be weaker \
+                 than asked for: leave it out, or pass a URL or connection options",
+                Quoted(key)
+            )));
+        }
+    }
+    Ok(())
 }

@@ -120,7 +120,7 @@ impl Ssl {
                 Error::invalid(format!(
                     "options.ssl.mode must be one of {}, not {}",
                     SslMode::names(),
-                    Quoted(&mode)
+                    crate::fields::shown(&Quoted(&mode).to_string())
                 ))
             })?),
         };

@@ -42,7 +42,8 @@ pub fn read(text: &str) -> Result<(Database, Place)> {
     place.name = Some(name).filter(|name| !name.is_empty());
     let mut parameters = Parameters::of_url(database);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // What follows an unescaped & may be the rest of a password, and a name that is ignored is shown.
+        let (key, value) = pair.split_once('=').ok_or_else(|| named.unescaped())?;
         let key = decoded("parameter", key)?;
         // It may be a part of a password.
         if key.is_empty() || key.len() > 64 || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
@@ -64,8 +65,8 @@ fn value_of(key: &str, value: &str) -> Result<String> {
 impl Named<'_> {
     fn unescaped(&self) -> Error {
         bad_connection(format!(
-            "the {} URL can't be read: an unescaped /, ?, # or @ stands in the user, the password or a parameter, where it ends the part. \
-             percent-encode it: / is %2F, ? is %3F, # is %23, @ is %40 (encodeURIComponent)",
+            "the {} URL can't be read: an unescaped /, ?, #, @ or & stands in the user, the password or a parameter, where it ends the part. \
+             percent-encode it: / is %2F, ? is %3F, # is %23, @ is %40, & is %26 (encodeURIComponent)",
             self.scheme
         ))
     }
@@ -119,7 +120,9 @@ impl Named<'_> {
             _ => {
                 let given = text
                     .parse::<u32>()
-                    .map_or_else(|_| "something else".to_owned(), |port| port.to_string());
+                    .ok()
+                    .filter(|port| *port < 100_000)
+                    .map_or_else(|| "something else".to_owned(), |port| port.to_string());
                 Err(bad_connection(format!(
                     "the {} URL's port must be from 1 to 65535, not {given} (an unescaped / in the password looks like that too: write it as %2F)",
                     self.scheme

@@ -29,7 +29,7 @@ fn the_environment_fills_in_what_the_url_leaves_open() {
                 ("PGDATABASE", "d"),
                 ("PGPASSWORD", "p"),
             ],
-            "pg a:b@i:1/e Prefer",
+            "pg a:b@10.0.0.1:1/e Prefer",
         ),
         ("postgres://h/d", &[("PGPORT", "6000")], "pg @h:6000/d Prefer"),
         ("postgres:///d", &[("PGHOST", "/run")], "pg @/run#5432/d Disable"),
@@ -213,6 +213,18 @@ fn parts_and_instances_leave_open_what_the_environment_fills_in() {
         instance(serde_json::json!({ "host": "i", "port": 1, "username": "v", "password": "q" })),
         "pg v:q@i:1/d Require"
     );
+    let source = serde_json::json!({ "sequelize": { "dialect": "postgres", "config": { "host": "i", "database": "d" } } });
+    assert_eq!(
+        outcome(source, &[("PGHOSTADDR", "10.0.0.1")], "{}"),
+        "pg @i:5432/d Prefer ignored=PGHOSTADDR"
+    );
+    let source = serde_json::json!({ "sequelize": { "dialect": "postgres", "config": { "pool": { "max": 3 } }, "options": {
+        "replication": { "write": "postgres://u:p@/d" }, "dialectOptions": { "ssl": { "ca": "c" } },
+    } } });
+    assert_eq!(
+        outcome(source, &[("PGHOST", "x"), ("PGPORT", "1")], "{}"),
+        "pg u:p@127.0.0.1:5432/d VerifyFull ca=c pool=3"
+    );
 }
 
 #[test]
@@ -241,6 +253,23 @@ fn options_go_before_everything() {
             ssl(serde_json::json!({ "mode": "require" }))
         ),
         "pg @h:5432/d Require"
+    );
+    // The mode that the options say decides whether an address can be used.
+    assert_eq!(
+        with(
+            "postgres://h/d?hostaddr=10.0.0.1&sslmode=verify-full",
+            &[],
+            ssl(serde_json::json!({ "mode": "require" }))
+        ),
+        "pg @10.0.0.1:5432/d Require"
+    );
+    assert!(
+        with(
+            "postgres://h/d?hostaddr=10.0.0.1",
+            &[],
+            ssl(serde_json::json!({ "mode": "verify-full" }))
+        )
+        .contains("hostaddr")
     );
     // An authority asks for a check, whatever the environment says.
     assert_eq!(

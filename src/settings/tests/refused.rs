@@ -127,6 +127,9 @@ fn a_value_that_is_none_is_named() {
             ("mysql://h/d?sslaccept=maybe", &["sslaccept", "\"maybe\""]),
             ("postgres://h:0/d", &["port", "not 0"]),
             ("postgres://h:99999/d", &["port", "99999"]),
+            ("postgres://me:12345678/d", &["port", "something else"]),
+            ("mysql://h/d?connectTimeout=soon", &["connectTimeout", "milliseconds"]),
+            ("postgres://u@h/d?password=abc&hunter2", &["percent-encode", "%26"]),
         ],
     );
 }

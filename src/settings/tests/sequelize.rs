@@ -43,6 +43,13 @@ fn what_an_instance_says_counts() {
             dialect_options(json!({ "ssl": { "ca": "c" } })),
             "pg u:12345@h:6000/d VerifyFull ca=c",
         ),
+        (
+            "postgres",
+            dialect_options(
+                json!({ "gssencmode": "disable", "ssl": { "require": true, "rejectUnauthorized": false, "minVersion": "TLSv1.2" } }),
+            ),
+            "pg u:12345@h:6000/d Require",
+        ),
         // As Sequelize takes a URL apart.
         (
             "postgres",
@@ -101,6 +108,11 @@ fn what_an_instance_asks_for_and_cannot_have_is_refused() {
         (json!({ "ssl": "Amazon RDS" }), "dialectOptions.ssl"),
         (json!({ "channel_binding": "require", "sslmode": "disable" }), "channel_binding"),
         (json!({ "target_session_attrs": "standby" }), "target_session_attrs"),
+        (json!({ "sslcrl": "/x" }), "sslcrl"),
+        (json!({ "gssencmode": "require" }), "gssencmode"),
+        (json!({ "ssl": { "minVersion": "TLSv1.3" } }), "minVersion"),
+        (json!({ "ssl": { "crl": "x" } }), "crl"),
+        (json!({ "ssl": { "servername": "x" } }), "servername"),
     ] {
         let refused = instance(
             "postgres",

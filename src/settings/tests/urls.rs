@@ -156,6 +156,8 @@ fn a_session_begins_as_the_url_says() {
         ("postgres://h/d?target_session_attrs=read-write", "pg @h:5432/d Prefer read-write"),
         ("postgres://h/d?target_session_attrs=primary", "pg @h:5432/d Prefer primary"),
         ("postgres://h/d?connection_limit=5000", "pg @h:5432/d Prefer pool=1000"),
+        ("mysql://h/d?connectTimeout=10000", "mysql @h:3306/d Prefer connect=10"),
+        ("mysql://h/d?connect_timeout=10", "mysql @h:3306/d Prefer connect=10"),
         ("postgres://h/d?pgbouncer=false", "pg @h:5432/d Prefer"),
     ]);
 }
