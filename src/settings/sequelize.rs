@@ -67,15 +67,7 @@ fn from_url(
     }
     let given = Fields::read(&"sequelize.options.dialectOptions", options.get("dialectOptions").unwrap_or("{}"))?;
     take_dialect_options(&mut place, dialect, database, &given)?;
-    let ssl = if at.ssl.is_said() || at.ssl.no_verify {
-        at.ssl
-    } else {
-        Ssl {
-            cert: at.ssl.cert.or(place.ssl.cert),
-            key: at.ssl.key.or(place.ssl.key),
-            ..place.ssl
-        }
-    };
+    let ssl = stricter(at.ssl, place.ssl);
     let mut ignored = at.ignored;
     ignored.append(&mut place.ignored);
     let mut place = Place {
@@ -91,8 +83,23 @@ fn from_url(
         ignored,
         ..at
     };
+    if let (Some(min), Some(max)) = (place.pool_min, place.pool_max) {
+        place.pool_min = Some(min.min(max));
+    }
     take_defaults(&mut place, database);
     Ok((database, place))
+}
+
+/// What the URL of one server and the instance ask for together: never less than either of them.
+fn stricter(url: Ssl, instance: Ssl) -> Ssl {
+    let url_counts = (url.is_said() || url.no_verify) && url.mode() >= instance.mode();
+    let (kept, other) = if url_counts { (url, instance) } else { (instance, url) };
+    Ssl {
+        ca: if kept.no_verify { kept.ca } else { kept.ca.or(other.ca) },
+        cert: kept.cert.or(other.cert),
+        key: kept.key.or(other.key),
+        ..kept
+    }
 }
 
 fn schema_of(dialect: &str, database: Database, options: &Fields<'_, '_>) -> Result<Option<String>> {
@@ -191,17 +198,21 @@ fn take_dialect_options(place: &mut Place, dialect: &str, database: Database, gi
     if database == Database::Postgres {
         names.extend(["options", "channel_binding", "target_session_attrs"]);
     }
-    for name in names {
+    for name in &names {
         if let Some(value) = given.optional_string(name)? {
             parameters.take(place, name, &value)?;
         }
     }
     for (key, value) in &given.entries {
-        let name = key.to_ascii_lowercase().replace(['-', '_'], "");
-        if value.get() == "null" || matches!(&*name, "ssl" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslaccept") {
+        if value.get() == "null" || key == "ssl" || names.contains(&&**key) {
             continue;
         }
+        let name = key.to_ascii_lowercase().replace(['-', '_'], "");
         let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
+        if matches!(&*name, "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslaccept") {
+            parameters.take(place, key, &text)?;
+            continue;
+        }
         unknown::asks_for_nothing(&name, &format!("sequelize.options.dialectOptions.{key}"), &text)?;
     }
     if let Some(ssl) = given.get("ssl") {

@@ -41,6 +41,7 @@ pub fn read(text: &str) -> Result<(Database, Place)> {
     let name = decoded("database", path.trim_start_matches('/'))?;
     place.name = Some(name).filter(|name| !name.is_empty());
     let mut parameters = Parameters::of_url(database);
+    let mut has_password = false;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         // What follows an unescaped & may be the rest of a password, and a name that is ignored is shown.
         let (key, value) = pair.split_once('=').ok_or_else(|| named.unescaped())?;
@@ -49,7 +50,14 @@ pub fn read(text: &str) -> Result<(Database, Place)> {
         if key.is_empty() || key.len() > 64 || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
             return Err(named.unescaped());
         }
+        let known = place.ignored.len();
         parameters.take(&mut place, &key, &value_of(&key, value)?)?;
+        if has_password && place.ignored.len() > known {
+            // An unescaped & in the password looks like that too.
+            place.ignored.truncate(known);
+            place.ignored.push("behind the password".to_owned());
+        }
+        has_password |= key.eq_ignore_ascii_case("password");
     }
     parameters.end(&mut place)?;
     Ok((database, place))

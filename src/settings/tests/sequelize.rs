@@ -94,6 +94,31 @@ fn what_an_instance_says_counts() {
 }
 
 #[test]
+fn the_url_of_the_server_that_is_written_to_never_asks_for_less_than_the_instance() {
+    for (write, ssl, expected) in [
+        ("postgres://u:p@h/d", json!(true), "VerifyFull"),
+        ("postgres://u:p@h/d?sslmode=require", json!({ "ca": "c" }), "VerifyFull ca=c"),
+        ("postgres://u:p@h/d?sslmode=disable", json!(true), "VerifyFull"),
+        (
+            "postgres://u:p@h/d?sslmode=verify-full",
+            json!({ "rejectUnauthorized": false }),
+            "VerifyFull",
+        ),
+        ("postgres://u:p@h/d?sslmode=no-verify", json!(false), "Require"),
+    ] {
+        let options = json!({ "replication": { "write": write }, "dialectOptions": { "ssl": ssl } });
+        assert_eq!(
+            instance("postgres", json!({}), options),
+            format!("pg u:p@h:5432/d {expected}"),
+            "{write} {ssl}"
+        );
+    }
+    let spelled = json!({ "dialectOptions": { "sslMode": "verify-full" } });
+    let refused = instance("postgres", json!({ "host": "h", "database": "d" }), spelled);
+    assert_eq!(refused, "pg @h:5432/d VerifyFull");
+}
+
+#[test]
 fn sql_server_is_refused_with_the_reason() {
     let refused = instance("mssql", json!({ "host": "h", "password": "hunter2" }), json!({}));
     assert!(

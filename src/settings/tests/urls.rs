@@ -213,6 +213,10 @@ fn a_parameter_that_is_unknown_and_harmless_is_named() {
             "mysql @h:3306/d Prefer ignored=charset,options",
         ),
         ("sqlite:f.db?connection_limit=1", "f.db ignored=connection_limit"),
+        (
+            "postgres://u@h/d?password=ab&part=c",
+            "pg u:ab@h:5432/d Prefer ignored=behind the password",
+        ),
     ]);
 }
 
