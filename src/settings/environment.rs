@@ -158,9 +158,9 @@ impl Place {
             self.host = own.host;
             self.socket = own.socket;
         }
-        // libpq connects to the address, and keeps the host for its name. An instance names its own server.
+        // Another server than the one that was named: it is told that it does not count.
         match own.address {
-            Some(_) if self.is_instance => self.ignored.push("PGHOSTADDR".to_owned()),
+            Some(_) if elsewhere && self.address.is_none() => self.ignored.push("PGHOSTADDR".to_owned()),
             address => self.address = self.address.take().or(address),
         }
         self.port = self.port.or(own.port);

@@ -136,8 +136,6 @@ struct Place {
     password: Option<Password>,
     file: Option<String>,
     must_exist: bool,
-    /// It was read of a Sequelize instance.
-    is_instance: bool,
     application_name: Option<String>,
     session_options: Option<String>,
     target: Option<Target>,

@@ -48,7 +48,6 @@ fn take_defaults(place: &mut Place, database: Database) {
         place.host.get_or_insert_with(|| "127.0.0.1".to_owned());
     }
     place.port.get_or_insert(database.default_port());
-    place.is_instance = true;
 }
 
 /// The server that is written to, given as a URL. Its parameters go before what the instance says for all its servers.

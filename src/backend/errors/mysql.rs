@@ -96,7 +96,7 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         1267 | 1270 | 1271 | 1366 | 3854 | 3988 => Error::invalid(convert(message)),
         3140 | 3141 | 3157 | 4025 => Error::invalid(format!("the database can't store a value: {message}")),
         1021 | 1037 | 1038 | 1041 | 1114 | 1135 => no_resources(message),
-        167 | 1467 => Error::new(Code::DatabaseError, format!("{NO_IDS_LEFT}: {message}")),
+        167 | 1467 => Error::new(Code::DatabaseError, format!("{message}: {NO_IDS_LEFT}")),
         _ if code == "40001" => conflict(message),
         _ => refused(message),
     };

@@ -29,7 +29,7 @@ fn the_environment_fills_in_what_the_url_leaves_open() {
                 ("PGDATABASE", "d"),
                 ("PGPASSWORD", "p"),
             ],
-            "pg a:b@10.0.0.1:1/e Prefer",
+            "pg a:b@i:1/e Prefer ignored=PGHOSTADDR",
         ),
         ("postgres://h/d", &[("PGPORT", "6000")], "pg @h:6000/d Prefer"),
         ("postgres:///d", &[("PGHOST", "/run")], "pg @/run#5432/d Disable"),
