@@ -77,7 +77,7 @@ describe('the environment of PostgreSQL', () => {
     expect(await open(login(port), { dialect: 'postgres' })).toBe('connected');
     // What the URL says goes before it.
     const url = `postgres://${USER}:${encodeURIComponent(PASSWORD)}@127.0.0.1:${port}/${DATABASE}`;
-    const wrong = { PGHOST: 'no.such.host.invalid', PGPORT: '1', PGUSER: 'x', PGDATABASE: 'x', PGPASSWORD: 'x', PGHOSTADDR: '192.0.2.1' };
+    const wrong = { PGHOST: 'no.such.host.invalid', PGPORT: '1', PGUSER: 'x', PGDATABASE: 'x', PGPASSWORD: 'x' };
     expect(await open(wrong, url)).toBe('connected');
     expect(await open({ ...login(port), PGPASSWORD: 'wrong' })).toMatch(/^CONNECTION_FAILED: .*password authentication failed/);
   });
