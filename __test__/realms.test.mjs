@@ -1,5 +1,5 @@
 /**
- * A test runner runs each of its files in a realm of its own, with an `Error`, an `Array` and timers of its own, and loads `index.js` there anew, while
+ * A test runner runs each of its files in a realm of its own, with an `Error`, an `Array` and timers of its own, and loads `index.js` there again, while
  * there is one addon in the process. What a store gives is of the realm that made it.
  */
 import { execFile } from 'node:child_process';

@@ -38,7 +38,7 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug)]
 pub struct BatchCount {
     pub count: i64,
-    /// Their highest index, which shows whether another process has made the job anew since.
+    /// Their highest index, which shows whether another process has made the job again since.
     last: Option<i32>,
     counted: Instant,
 }
@@ -270,7 +270,7 @@ impl Claims {
         lock(&self.jobs).remove(job_id);
     }
 
-    /// The job was made anew since so many claims had been made through the store: those say nothing about it.
+    /// The job was made again after this number of claims had been made through the store: those say nothing about it.
     pub fn forget_made_before(&self, job_id: &str, made: u64) {
         let forget = |job: &mut HeldJob| {
             job.claims.retain(|_, held| held.number > made);

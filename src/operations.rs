@@ -438,7 +438,7 @@ impl Operations {
     /// The change itself is committed, so a failure here is not the call's: it would tell a worker that it has no claim which it has. The rows are the
     /// truth; the list is made up with the next change, and the job can't become final without it, which is where a lasting failure comes to light.
     ///
-    /// `last`: the highest index of the job's batches, where it was seen. It tells whether another process has made the job anew, with another number of
+    /// `last`: the highest index of the job's batches, where it was seen. It tells whether another process has made the job again, with another number of
     /// batches.
     async fn mirror_if_due(&self, job_id: &str, index: i32, last: Option<i32>) {
         let due = self.claims.list_is_behind(job_id) || self.count_of_batches(job_id, last).await.is_none_or(|count| mirrors(index, count));

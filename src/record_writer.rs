@@ -208,7 +208,7 @@ impl Queues {
         self.by_job.entry(job_id.to_owned()).or_default()
     }
 
-    /// Counts a job's queue anew after saves came or went, and drops it where nothing of it is of concern. Whether no queue is busy any more.
+    /// Counts a job's queue again after saves came or went, and drops it where nothing of it is of concern. Whether no queue is busy any more.
     fn settle(&mut self, job_id: &str) -> bool {
         if let Some(queue) = self.by_job.get_mut(job_id) {
             let is_busy = !queue.is_idle();

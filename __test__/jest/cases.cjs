@@ -38,7 +38,7 @@ test('with fake timers, as Jest makes them: nextTick and queueMicrotask too', as
   expect(jest.getTimerCount()).toBe(0);
 });
 
-test('loaded anew, after the fake timers', async () => {
+test('loaded again, after the fake timers', async () => {
   jest.useFakeTimers();
   jest.resetModules();
   const again = require('../../index.js');

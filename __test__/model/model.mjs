@@ -74,7 +74,7 @@ export class Model {
     // Core's engine says that a job is done, and not when.
     const completedAt = job.completedAt ?? (isFinal(job.status) ? (before?.completedAt ?? FRESH) : undefined);
     this.jobs.set(job.id, { ...job, completedAt, batches });
-    // A job made anew: the store's claims on the one before it say nothing about it.
+    // A job that is made again: the store's claims on the one before it say nothing about it.
     if (!before) this.dropTokens(store, job.id);
     if (isFinal(job.status)) this.jobIsFinal(store, job.id);
   }

@@ -132,7 +132,7 @@ async function createOnServer(dialect, serverUrl, name) {
   return { url: url.href, target: url.href, remove: () => onServer((server) => drop(server, dialect, name)) };
 }
 
-/** Drops a database, with whoever is connected to it. */
+/** Drops a database, and ends the sessions in it first. */
 export async function drop(server, dialect, name) {
   for (let tries = 1; ; tries++) {
     try {

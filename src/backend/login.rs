@@ -85,7 +85,7 @@ impl InFile {
     }
 }
 
-/// Who logs in: as libpq has it, the user of the operating system where nobody was named.
+/// Who logs in: as libpq has it, the user of the operating system where no user is named.
 pub fn user_of(settings: &Settings) -> String {
     match (&settings.user, settings.database) {
         (Some(user), _) => user.clone(),

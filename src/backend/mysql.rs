@@ -350,7 +350,7 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
         .no_engine_substitution(false)
         .timezone(None)
         .set_names(false)
-        // A login by IAM, PAM or LDAP gets the password itself, so nobody else may read it.
+        // A login by IAM, PAM or LDAP gets the password itself, so no one else may read it.
         .enable_cleartext_plugin(settings.ssl.mode() >= SslMode::Require)
         .ssl_mode(match settings.ssl.mode() {
             SslMode::Disable => MySqlSslMode::Disabled,
