@@ -1,7 +1,7 @@
 'use strict';
 
 // Loads the addon of this platform and is the JavaScript half of the boundary: what crosses is one JSON text a call, written and read here, by the
-// user's own engine (see src/json.rs). A test runner may load this file in many realms of one thread, and each has an `Error`, an `Array` and timers
+// user's own engine (see src/js/boundary.rs). A test runner may load this file in many realms of one thread, and each has an `Error`, an `Array` and timers
 // of its own. So values and errors are made here, nothing of a realm is kept in the addon, and no timer is used.
 
 const { existsSync } = require('node:fs');
@@ -159,7 +159,7 @@ function storableState(state) {
   return { batchId: typed(batchId), status: typed(status), processedCount: typed(processedCount), failedCount: typed(failedCount) };
 }
 
-// What options have, at the places that src/settings/ and src/model.rs read. `open`: what else is there does no harm.
+// What options have, at the places that src/settings/ and src/model/ read. `open`: what else is there does no harm.
 const OPTIONS = {
   store: {
     known: [

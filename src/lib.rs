@@ -26,21 +26,19 @@
 //! - A call took effect or it did not; what is repeated inside is idempotent or known to have rolled back.
 
 mod backend;
-mod claims;
-
 mod error;
 mod fields;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod json;
+mod held_claims;
+mod js;
 mod model;
 mod operations;
 mod order;
 mod panics;
 mod record_writer;
 mod settings;
-mod store;
 
 /// One worker of the asynchronous runtime for every four cores: a call mostly waits for a server, and while a second worker is idle, each call
 /// wakes it for nothing, which costs a tenth of the call. `TOKIO_WORKER_THREADS` overrides it, as for any program on tokio.

@@ -64,7 +64,7 @@ impl Turns {
     fn take(&self, job_id: &str, part: Option<&str>) -> Turn {
         let (sender, done) = watch::channel(());
         let mut queues = lock(&self.queues);
-        panics::due("turns, locked");
+        panics::fail_point("turns, locked");
         queues.number += 1;
         let number = queues.number;
         let calls = queues.jobs.entry(job_id.to_owned()).or_default();

@@ -65,10 +65,10 @@ impl<T> Future for Caught<T> {
 /// Panics where a test asked for it. In the released package it is nothing.
 #[cfg(not(feature = "panic-for-tests"))]
 #[inline(always)]
-pub fn due(_place: &str) {}
+pub fn fail_point(_place: &str) {}
 
 #[cfg(feature = "panic-for-tests")]
-pub use for_tests::due;
+pub use for_tests::fail_point;
 
 #[cfg(feature = "panic-for-tests")]
 mod for_tests {
@@ -94,7 +94,7 @@ mod for_tests {
 
     #[track_caller]
     #[allow(clippy::panic, reason = "that is what it is for")]
-    pub fn due(place: &str) {
+    pub fn fail_point(place: &str) {
         let message = {
             let mut asked = lock(&ASKED);
             asked.iter().position(|(at, _)| at == place).map(|found| asked.remove(found).1)

@@ -6,10 +6,6 @@ use sqlx::{Column, Row, TypeInfo};
 
 use crate::error::{Code, Error, Repeatable};
 
-pub mod mysql;
-pub mod postgres;
-pub mod sqlite;
-
 /// An error as the database gave it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refusal<'a> {
@@ -55,27 +51,27 @@ impl From<Error> for Explained {
 }
 
 impl Error {
-    fn and(self, fate: Fate) -> Explained {
+    pub fn and(self, fate: Fate) -> Explained {
         Explained { error: self, fate }
     }
 }
 
-fn conflict(message: &str) -> Error {
+pub fn conflict(message: &str) -> Error {
     Error::new(Code::Conflict, format!("another transaction was in the way: {message}"))
 }
 
-fn lost(message: &str) -> Error {
+pub fn lost(message: &str) -> Error {
     // An answer of this kind stands in place of success.
     Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")).repeatable(Repeatable::RolledBack)
 }
 
-fn cancelled(message: &str) -> Error {
+pub fn cancelled(message: &str) -> Error {
     // The statement took no effect; whether to wait for it again is the caller's to say.
     Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller)
 }
 
 /// The next connection may reach the server that took this one's place.
-fn read_only_server(message: &str) -> Explained {
+pub fn read_only_server(message: &str) -> Explained {
     Error::new(
         Code::PermissionDenied,
         format!("the server accepts no writes (a replica, or a failover that is under way?): {message}"),
@@ -84,25 +80,25 @@ fn read_only_server(message: &str) -> Explained {
     .and(Fate::AllDropped)
 }
 
-fn no_right(message: &str) -> Error {
+pub fn no_right(message: &str) -> Error {
     Error::new(
         Code::PermissionDenied,
         format!("the database user lacks a right, which its administrator has to grant: {message}"),
     )
 }
 
-fn tables_missing(message: &str) -> Error {
+pub fn tables_missing(message: &str) -> Error {
     Error::new(Code::TablesMissing, format!("{message}: call initialize() first"))
 }
 
-fn index_missing(message: &str) -> Error {
+pub fn index_missing(message: &str) -> Error {
     Error::new(
         Code::TablesMissing,
         format!("an index of the tables is missing: {message}: call initialize() first"),
     )
 }
 
-fn tables_incompatible(message: &str) -> Error {
+pub fn tables_incompatible(message: &str) -> Error {
     Error::new(
         Code::TablesIncompatible,
         format!("the tables are not the ones that this store knows: {message}"),
@@ -110,15 +106,15 @@ fn tables_incompatible(message: &str) -> Error {
 }
 
 /// Another process makes the tables at the same time.
-fn made_by_another(message: &str) -> Error {
+pub fn made_by_another(message: &str) -> Error {
     Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack)
 }
 
-fn no_resources(message: &str) -> Error {
+pub fn no_resources(message: &str) -> Error {
     Error::new(Code::DatabaseError, format!("the server is out of resources: {message}")).repeatable(Repeatable::ByCaller)
 }
 
-fn refused(message: &str) -> Error {
+pub fn refused(message: &str) -> Error {
     Error::new(Code::DatabaseError, format!("the server refused a statement: {message}"))
 }
 

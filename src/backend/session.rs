@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 use tokio::time::{timeout, timeout_at};
 
+use super::credentials::{self, Login, Logins};
 use super::errors::{Explained, Fate, unreadable_by};
-use super::login::{self, Login, Logins};
 use super::tls::{self, Certificates};
 use crate::error::{Code, Error, Repeatable, Result, jittered, lock};
 use crate::panics;
@@ -416,7 +416,7 @@ impl<DB: Dialect> Connections<DB> {
     }
 
     fn connection_failed(&self, error: sqlx::Error) -> Error {
-        if let Some(reason) = tls::refusal(&error, &self.settings.ssl).or_else(|| login::impossible(&error)) {
+        if let Some(reason) = tls::refusal(&error, &self.settings.ssl).or_else(|| credentials::impossible(&error)) {
             return Error::new(Code::ConnectionFailed, format!("could not connect to {}: {reason}", self.place))
                 .repeatable(Repeatable::Never)
                 .caused_by(error.to_string(), None);
@@ -494,7 +494,7 @@ impl<DB: Dialect> Shelf<DB> {
             return;
         }
         idle.connections.push((connection, Instant::now()));
-        panics::due("connections, locked");
+        panics::fail_point("connections, locked");
         let Some(idle_timeout) = self.idle_timeout else { return };
         if idle.connections.len() > self.min && !self.reaping.swap(true, Ordering::AcqRel) {
             tokio::spawn(reap(Arc::downgrade(self), idle_timeout));

@@ -4,8 +4,8 @@ use sqlx::error::BoxDynError;
 use sqlx::mysql::{MySqlRow, MySqlTypeInfo, MySqlValueRef};
 use sqlx::{Row, TypeInfo, ValueRef};
 
+use super::super::schema::{Catalogue, Column, Holds, Index, IndexColumn};
 use super::super::session::run;
-use super::super::tables::{Catalogue, Column, Holds, Index, IndexColumn};
 use super::{Conn, Text};
 use crate::error::Result;
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, LazyLock, Mutex, RwLock};
 
 use tokio::time::error::Elapsed;
 
+use super::super::schema::{Catalogue, Column, Holds, Index, IndexColumn};
 use super::super::session::{Session, run};
-use super::super::tables::{Catalogue, Column, Holds, Index, IndexColumn};
 use crate::error::{Error, Repeatable, Result, lock};
 use crate::fields::replace_surrogates_and_nul;
 

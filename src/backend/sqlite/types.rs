@@ -1,7 +1,7 @@
 //! The tables as SQLite's catalogue has them.
 
+use super::super::schema::{Catalogue, Column, Holds, Index, IndexColumn};
 use super::super::session::run;
-use super::super::tables::{Catalogue, Column, Holds, Index, IndexColumn};
 use super::Conn;
 use crate::error::Result;
 

@@ -13,11 +13,11 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode, MySqlTypeInfo, My
 use sqlx::{ConnectOptions, MySqlConnection, Row};
 
 use self::types::{Number, catalogue, number, optional_number};
-use super::errors::{self, Explained, unreadable};
+use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
+use super::errors::{Explained, unreadable};
 use super::once::Once;
-use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chunks, size_of};
+use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, SetUp, run};
-use super::tables::{DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -31,20 +31,21 @@ use crate::model::{
 use crate::order::Gate;
 use crate::settings::{Secret, Settings, SslMode};
 
+mod errors;
 mod types;
 
-pub const MIGRATION: &str = include_str!("../../migrations/mysql/0001_tables.sql");
+pub const MIGRATION: &str = include_str!("../../../migrations/mysql/0001_tables.sql");
 
 /// A statement that waits for a lock is given up and made again so many times within the time that it may take.
 const LOCK_WAIT_SHARE: u32 = 15;
 
 impl Dialect for sqlx::MySql {
     fn explain(error: &dyn DatabaseError) -> Explained {
-        errors::mysql::explain(error)
+        errors::explain(error)
     }
 
     fn has_no_connection_left(error: &dyn DatabaseError) -> bool {
-        errors::mysql::has_no_connection_left(error)
+        errors::has_no_connection_left(error)
     }
 
     fn log_in(mut options: MySqlConnectOptions, password: Option<&Secret>, certificates: &Certificates) -> MySqlConnectOptions {
@@ -628,7 +629,7 @@ fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
         },
         _ if error.code == Code::Constraint && error.message.contains("'status'") => Error {
             code: Code::DatabaseError,
-            message: errors::mysql::NO_IDS_LEFT.to_owned(),
+            message: errors::NO_IDS_LEFT.to_owned(),
             ..error
         },
         _ => error,

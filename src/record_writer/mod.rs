@@ -324,7 +324,7 @@ impl RecordWriter {
     pub fn enqueue(&self, write: RecordWrite) -> Result<SavePlace> {
         let job_id = write.job_id.clone();
         let mut queues = lock(&self.queues);
-        panics::due("queues, locked");
+        panics::fail_point("queues, locked");
         let queue = queues.of_job(&job_id);
         if let Err(error) = queue.check_save(&write) {
             queues.settle(&job_id);
@@ -644,7 +644,7 @@ impl RecordWriter {
             Ok(limits) => limits,
             Err(error) => return group.fail(&error),
         };
-        panics::due("writer");
+        panics::fail_point("writer");
         group.fit(&limits);
         let writes = &group.writes;
         if writes.is_empty() {

@@ -10,8 +10,8 @@ use tokio::sync::OnceCell;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backend::{self, Backend, BatchChange, BatchUpdate, LockedJob, RecordWrite, StoredJob, Transaction};
-use crate::claims::{BatchCount, Claims, Lease, Start};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
+use crate::held_claims::{BatchCount, Claims, Lease, Start};
 use crate::model::{
     BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, ListedBatch, Progress, Record, RecordPage,
     RecordSlices, RecordStatus, Reservation, final_status, mirror_step, mirrors,
@@ -163,7 +163,7 @@ impl Operations {
         self.closing
             .get_or_init(|| async {
                 self.gate.wait_until_empty().await;
-                panics::due("close");
+                panics::fail_point("close");
                 self.writer.flush_all().await;
                 self.backend.close().await;
             })
@@ -227,7 +227,7 @@ impl Operations {
             Ok(inserted) => inserted,
             Err(error) => return Err(refuse(transaction, error).await?),
         };
-        panics::due("transaction");
+        panics::fail_point("transaction");
         // The job is locked now, so a new statement sees every batch that was changed before.
         let rows = transaction.batch_rows(&job.id).await?;
         let mut batches = BatchList::read(&job.id, &job.batches)?;
@@ -708,7 +708,7 @@ impl Operations {
         if self.gate.is_closed() {
             return false;
         }
-        panics::due("renewal");
+        panics::fail_point("renewal");
         if leases.is_empty() {
             self.renewing.store(false, Ordering::Release);
             // A claim may have been made between the look and the flag.

@@ -12,12 +12,12 @@ use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, Row};
 
 use self::types::{ColumnTypes, Conn, KnownTypes, catalogue};
-use super::errors::{self, Explained, unreadable};
-use super::login::user_of;
+use super::bulk::{STATEMENT_BYTES, by_bytes};
+use super::credentials::user_of;
+use super::errors::{Explained, unreadable};
 use super::once::Once;
-use super::rows::{STATEMENT_BYTES, by_bytes};
+use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, SetUp, run};
-use super::tables::{DDL_LIMIT, wait_for_tables};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -31,9 +31,10 @@ use crate::model::{
 use crate::order::Gate;
 use crate::settings::{Secret, SessionAttrs, Settings, SslMode, Switch, switches};
 
+mod errors;
 mod types;
 
-pub const MIGRATION: &str = include_str!("../../migrations/postgres/0001_tables.sql");
+pub const MIGRATION: &str = include_str!("../../../migrations/postgres/0001_tables.sql");
 
 /// The key of the advisory lock under which tables are made: an arbitrary number of our own.
 const INITIALIZE_LOCK: i64 = 0x6261_7463_6861_6374;
@@ -55,11 +56,11 @@ const COPY_SLICE: usize = 64 << 10;
 
 impl Dialect for sqlx::Postgres {
     fn explain(error: &dyn DatabaseError) -> Explained {
-        errors::postgres::explain(error)
+        errors::explain(error)
     }
 
     fn hint(error: &dyn DatabaseError) -> Option<&'static str> {
-        errors::postgres::hint(error)
+        errors::hint(error)
     }
 
     /// The server keeps a SCRAM password in the form of RFC 4013, where it has one, and libpq sends it so; the driver does not.

@@ -16,23 +16,20 @@ use crate::model::{
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
 
+mod bulk;
+mod credentials;
 mod errors;
-mod file_in_use;
-mod login;
 mod mysql;
 mod once;
 mod postgres;
-mod rows;
+mod schema;
 mod session;
 mod sqlite;
-mod sqlite_file;
-mod sqlite_leftovers;
-mod tables;
 mod tls;
 
-pub use rows::size_of;
+pub use bulk::size_of;
 #[cfg(any(test, fuzzing))]
-pub use rows::{by_bytes, chunks};
+pub use bulk::{by_bytes, chunks};
 
 /// Opens nothing: the first operation connects.
 pub fn open(settings: Settings) -> Box<dyn Backend> {

@@ -12,11 +12,11 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
 
+use self::file::{Pools, SqliteFile, Use};
 use self::types::catalogue;
-use super::errors::{self, Explained, unreadable};
-use super::rows::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
+use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
+use super::errors::{Explained, unreadable};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
-use super::sqlite_file::{Pools, SqliteFile, Use};
 use super::tls::Certificates;
 use super::{
     Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
@@ -30,9 +30,13 @@ use crate::model::{
 use crate::order::Gate;
 use crate::settings::{Secret, Settings};
 
+mod errors;
+mod file;
+mod file_in_use;
+mod leftovers;
 mod types;
 
-pub const MIGRATION: &str = include_str!("../../migrations/sqlite/0001_tables.sql");
+pub const MIGRATION: &str = include_str!("../../../migrations/sqlite/0001_tables.sql");
 
 /// Connections that read, at most: more would only wait for the disk.
 const READERS: u32 = 4;
@@ -42,7 +46,7 @@ const BUSY_SHARE: u32 = 15;
 
 impl Dialect for sqlx::Sqlite {
     fn explain(error: &dyn DatabaseError) -> Explained {
-        errors::sqlite::explain(error)
+        errors::explain(error)
     }
 
     fn log_in(options: SqliteConnectOptions, _: Option<&Secret>, _: &Certificates) -> SqliteConnectOptions {

@@ -14,7 +14,7 @@ use napi_derive::napi;
 use tokio::sync::watch::Receiver;
 
 use crate::error::{Error, Result};
-use crate::json::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, promise, string, text};
+use crate::js::boundary::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, promise, string, text};
 use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
 use crate::operations::Operations;
 use crate::order::{Initialization, Pass};
@@ -90,7 +90,7 @@ impl SqlxStateStore {
         password: Option<Function<'_, PasswordRequest, UnknownReturnValue>>,
     ) -> napi::Result<Self> {
         let made = caught(|| -> Prepared<'_, Self> {
-            panics::due("constructor");
+            panics::fail_point("constructor");
             let source = text(connection)?;
             let settings = Settings::from_json(&source, &options(store_options)?)?;
             let function = match &password {
@@ -139,10 +139,10 @@ impl SqlxStateStore {
     {
         let call = caught(|| -> Prepared<'env, _> {
             let pass = self.operations.gate.enter()?;
-            panics::due("arguments");
+            panics::fail_point("arguments");
             let future = prepare(self.operations.clone())?;
             Ok(async move {
-                panics::due("call");
+                panics::fail_point("call");
                 Initialization::wait(initialization).await;
                 let outcome = future.await;
                 drop(pass);
@@ -222,7 +222,7 @@ impl SqlxStateStore {
     ) -> napi::Result<Option<Promise<'env>>> {
         let saved = caught(|| -> Prepared<'env, _> {
             let pass = self.operations.gate.enter()?;
-            panics::due("arguments");
+            panics::fail_point("arguments");
             let job_id = id("jobId", job_id, ID_LENGTH)?;
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let record = Record::from_json(&"record", &text(record)?)?;

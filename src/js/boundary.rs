@@ -120,7 +120,7 @@ impl RecordReader {
     #[napi(catch_unwind, skip_typescript)]
     pub fn next<'env>(&mut self, env: &'env Env) -> napi::Result<PromiseRaw<'env, Outcome>> {
         let slice = caught(|| -> Result<_> {
-            panics::due("reader");
+            panics::fail_point("reader");
             Ok(self.texts.next())
         });
         promise(env, async move { Ok(slice?.map_or(Reply::Nothing, Reply::Json)) })
@@ -157,7 +157,7 @@ impl ToNapiValue for Outcome {
         let env = Env::from_raw(raw_env);
         // A panic that crossed into Node would end the process.
         let value = caught(|| -> std::result::Result<sys::napi_value, Refusal<'_>> {
-            panics::due("result");
+            panics::fail_point("result");
             Ok(match outcome.0? {
                 Reply::Nothing => convert(&env, ())?,
                 Reply::Null => convert(&env, napi::bindgen_prelude::Null)?,

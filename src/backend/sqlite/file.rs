@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::file_in_use::{FileInUse, FileKey, key_of};
-use super::once::Once;
-use super::session::{Connections, Session};
-use super::sqlite_leftovers::Leftovers;
+use super::leftovers::Leftovers;
+use crate::backend::once::Once;
+use crate::backend::session::{Connections, Session};
 use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
 
 type Pool = Connections<sqlx::Sqlite>;

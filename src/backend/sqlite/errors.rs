@@ -2,7 +2,7 @@
 
 use sqlx::error::DatabaseError;
 
-use super::{Explained, Fate, Refusal, cancelled, conflict, index_missing, refused, tables_incompatible, tables_missing};
+use crate::backend::errors::{Explained, Fate, Refusal, cancelled, conflict, index_missing, refused, tables_incompatible, tables_missing};
 use crate::error::{Code, Error, Repeatable};
 
 /// The file has been renamed or removed.

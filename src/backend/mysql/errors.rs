@@ -3,7 +3,7 @@
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 
-use super::{
+use crate::backend::errors::{
     Explained, Fate, Refusal, cancelled, conflict, index_missing, lost, made_by_another, no_resources, no_right, read_only_server, refused,
     tables_incompatible, tables_missing,
 };

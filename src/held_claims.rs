@@ -178,7 +178,7 @@ impl Claims {
     /// through this store while this one was under way: then that one stays, and this one is lost.
     pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) -> bool {
         let mut jobs = lock(&self.jobs);
-        panics::due("claims, locked");
+        panics::fail_point("claims, locked");
         jobs.insert(&claim.job_id);
         let until = renew_for.and_then(|duration| Instant::now().checked_add(duration));
         let remember = |job: &mut HeldJob| {

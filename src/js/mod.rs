@@ -1,0 +1,4 @@
+//! Everything that knows Node-API, and nothing else does.
+
+pub mod boundary;
+pub mod store;
