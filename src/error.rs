@@ -6,6 +6,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::model::{BatchKey, Token};
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The kinds of failure, as users match on them. The names are stable.
@@ -132,14 +134,14 @@ impl Error {
         Self::new(Code::Closed, "the store is closed: make a new one")
     }
 
-    pub fn lease_lost(job_id: &str, batch_id: &str, token: i32) -> Self {
+    pub fn lease_lost(key: &BatchKey, token: Token) -> Self {
         Self::new(
             Code::LeaseLost,
             format!(
                 "the claim on batch {} of job {} with token {token} is no longer the last one: the batch was claimed anew or given back, \
                  so stop working on it",
-                Quoted(batch_id),
-                Quoted(job_id),
+                Quoted(&key.batch_id),
+                Quoted(&key.job_id),
             ),
         )
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::lock;
-use crate::model::{BatchRow, Reservation};
+use crate::model::{BatchIndex, BatchKey, BatchRow, Reservation, Token, WorkerId};
 use crate::panics;
 
 /// Jobs and claims kept of jobs that this store has no batch of under way: others may have finished them, which this store is not told.
@@ -19,7 +19,7 @@ const COUNT_LIFETIME: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Every batch below was seen claimed, or was locked by a claim under way.
-    pub from: Option<i32>,
+    pub from: Option<BatchIndex>,
     epoch: u64,
     /// How many claims had been made through the store.
     made: u64,
@@ -28,10 +28,9 @@ pub struct Start {
 /// A claim whose lease is to be renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
-    pub job_id: String,
-    pub batch_id: String,
-    pub worker_id: Arc<str>,
-    pub token: i32,
+    pub key: BatchKey,
+    pub worker_id: Arc<WorkerId>,
+    pub token: Token,
 }
 
 /// How many batches a job has.
@@ -39,12 +38,12 @@ pub struct Lease {
 pub struct BatchCount {
     pub count: i64,
     /// Their highest index, which shows whether another process has made the job again since.
-    last: Option<i32>,
+    last: Option<BatchIndex>,
     counted: Instant,
 }
 
 impl BatchCount {
-    pub fn new(count: i64, last: Option<i32>) -> Self {
+    pub fn new(count: i64, last: Option<BatchIndex>) -> Self {
         Self {
             count,
             last,
@@ -54,22 +53,22 @@ impl BatchCount {
 
     /// `rows`: by index.
     pub fn of(rows: &[BatchRow]) -> Self {
-        Self::new(rows.len() as i64, rows.last().map(|row| row.index))
+        Self::new(rows.len() as i64, rows.last().map(|row| BatchIndex(row.index)))
     }
 
     /// Whether it holds for a job whose highest index is `last` now, where that was seen.
-    pub fn holds(&self, last: Option<i32>) -> bool {
+    pub fn holds(&self, last: Option<BatchIndex>) -> bool {
         (last.is_none() || last == self.last) && self.counted.elapsed() < COUNT_LIFETIME
     }
 }
 
 struct Renewal {
-    worker_id: Arc<str>,
+    worker_id: Arc<WorkerId>,
     until: Instant,
 }
 
 struct Held {
-    token: i32,
+    token: Token,
     /// The number of this claim among all that were made through the store.
     number: u64,
     /// Not finished, given back or found lost, as far as this store knows.
@@ -79,7 +78,7 @@ struct Held {
 
 #[derive(Default)]
 struct HeldJob {
-    from: Option<i32>,
+    from: Option<BatchIndex>,
     /// Counts reopened batches, so that a claim that was under way meanwhile does not hide them again.
     epoch: u64,
     batches: Option<BatchCount>,
@@ -183,7 +182,7 @@ impl Claims {
         let until = renew_for.and_then(|duration| Instant::now().checked_add(duration));
         let remember = |job: &mut HeldJob| {
             if job.epoch == start.epoch {
-                job.from = claim.batch_index.checked_add(1);
+                job.from = claim.batch_index.next();
             }
             // Where the other was known before this claim was begun, its lower token is that of a new job of the same id.
             let is_late = |held: &Held| claim.token < held.token && held.number > start.made;
@@ -197,7 +196,7 @@ impl Claims {
                 number,
                 under_way: true,
                 renewal: until.map(|until| Renewal {
-                    worker_id: claim.worker_id.as_str().into(),
+                    worker_id: Arc::new(claim.worker_id.clone()),
                     until,
                 }),
             };
@@ -218,8 +217,8 @@ impl Claims {
 
     /// The token of the last claim on a batch. It stays after the claim is lost or the batch is done, so that a late call can't hit the batch's next
     /// holder.
-    pub fn token(&self, job_id: &str, batch_id: &str) -> Option<i32> {
-        lock(&self.jobs).get(job_id)?.claims.get(batch_id).map(|held| held.token)
+    pub fn token(&self, key: &BatchKey) -> Option<Token> {
+        lock(&self.jobs).get(&key.job_id)?.claims.get(&key.batch_id).map(|held| held.token)
     }
 
     /// Batches below the last claim may be pending again.
@@ -253,16 +252,16 @@ impl Claims {
     }
 
     /// The batch is finished or given back, or the claim was lost: it is not renewed any more. A later claim on the same batch goes on.
-    pub fn ended(&self, job_id: &str, batch_id: &str, token: i32) {
+    pub fn ended(&self, key: &BatchKey, token: Token) {
         let end = |job: &mut HeldJob| {
-            if let Some(held) = job.claims.get_mut(batch_id).filter(|held| held.token == token) {
+            if let Some(held) = job.claims.get_mut(&key.batch_id).filter(|held| held.token == token) {
                 held.renewal = None;
                 if std::mem::take(&mut held.under_way) {
                     job.under_way -= 1;
                 }
             }
         };
-        lock(&self.jobs).change(job_id, end);
+        lock(&self.jobs).change(&key.job_id, end);
     }
 
     /// The job is final: nothing of it is held any more.
@@ -294,8 +293,7 @@ impl Claims {
             .filter_map(|(job_id, batch_id, held)| {
                 let renewal = held.renewal.as_ref().filter(|renewal| now < renewal.until)?;
                 Some(Lease {
-                    job_id: job_id.clone(),
-                    batch_id: batch_id.clone(),
+                    key: BatchKey::new(job_id, batch_id),
                     worker_id: renewal.worker_id.clone(),
                     token: held.token,
                 })
@@ -312,13 +310,13 @@ mod tests {
         Reservation {
             job_id: "job".into(),
             batch_id: format!("batch {index}"),
-            batch_index: index,
-            worker_id: "worker".into(),
+            batch_index: BatchIndex(index),
+            worker_id: WorkerId("worker".into()),
             claimed_at: 0,
             record_start_index: 0,
             record_end_index: 0,
-            token,
-            last_batch_index: index,
+            token: Token(token),
+            last_batch_index: BatchIndex(index),
         }
     }
 
@@ -327,7 +325,7 @@ mod tests {
         let claims = Claims::default();
         assert_eq!(claims.start("job").from, None);
         claims.made(&claim(7, 1), claims.start("job"), None);
-        assert_eq!(claims.start("job").from, Some(8));
+        assert_eq!(claims.start("job").from, Some(BatchIndex(8)));
     }
 
     #[test]
@@ -346,7 +344,7 @@ mod tests {
         let hour = Some(Duration::from_secs(3600));
         claims.made(&claim(0, 1), claims.start("job"), hour);
         claims.made(&claim(0, 3), claims.start("job"), hour);
-        claims.ended("job", "batch 0", 1);
+        claims.ended(&BatchKey::new("job", "batch 0"), Token(1));
         assert_eq!(claims.leases(Instant::now()).len(), 1);
     }
 
@@ -355,10 +353,10 @@ mod tests {
         let claims = Claims::default();
         claims.made(&claim(0, 1), claims.start("job"), None);
         claims.made(&claim(0, 3), claims.start("job"), None);
-        claims.ended("job", "batch 0", 3);
-        assert_eq!(claims.token("job", "batch 0"), Some(3));
+        claims.ended(&BatchKey::new("job", "batch 0"), Token(3));
+        assert_eq!(claims.token(&BatchKey::new("job", "batch 0")), Some(Token(3)));
         claims.forget("job");
-        assert_eq!(claims.token("job", "batch 0"), None);
+        assert_eq!(claims.token(&BatchKey::new("job", "batch 0")), None);
     }
 
     #[test]
@@ -368,10 +366,10 @@ mod tests {
         let older = claims.start("job");
         assert!(claims.made(&claim(0, 3), claims.start("job"), hour));
         assert!(!claims.made(&claim(0, 1), older, hour));
-        assert_eq!(claims.token("job", "batch 0"), Some(3));
+        assert_eq!(claims.token(&BatchKey::new("job", "batch 0")), Some(Token(3)));
         assert_eq!(
             claims.leases(Instant::now()).iter().map(|lease| lease.token).collect::<Vec<_>>(),
-            [3]
+            [Token(3)]
         );
     }
 
@@ -380,7 +378,7 @@ mod tests {
         let claims = Claims::default();
         assert!(claims.made(&claim(0, 3), claims.start("job"), None));
         assert!(claims.made(&claim(0, 1), claims.start("job"), None));
-        assert_eq!(claims.token("job", "batch 0"), Some(1));
+        assert_eq!(claims.token(&BatchKey::new("job", "batch 0")), Some(Token(1)));
     }
 
     #[test]
@@ -390,10 +388,10 @@ mod tests {
         claims.made(&claim(0, 1), claims.start("job"), Some(hour));
         claims.made(&claim(1, 1), claims.start("job"), Some(hour));
         claims.made(&claim(2, 1), claims.start("job"), None);
-        claims.ended("job", "batch 1", 1);
+        claims.ended(&BatchKey::new("job", "batch 1"), Token(1));
         let now = Instant::now();
         assert_eq!(
-            claims.leases(now).iter().map(|lease| &*lease.batch_id).collect::<Vec<_>>(),
+            claims.leases(now).iter().map(|lease| &*lease.key.batch_id).collect::<Vec<_>>(),
             ["batch 0"]
         );
         assert!(claims.leases(now + hour).is_empty());
@@ -410,7 +408,7 @@ mod tests {
         for job in 1..3 * MOST_IDLE {
             let claim = of_job(job, 0);
             claims.made(&claim, claims.start(&claim.job_id), None);
-            claims.ended(&claim.job_id, &claim.batch_id, claim.token);
+            claims.ended(&claim.key(), claim.token);
         }
         let jobs = lock(&claims.jobs);
         assert!(jobs.by_id.len() <= MOST_IDLE, "{} jobs", jobs.by_id.len());
@@ -427,15 +425,15 @@ mod tests {
         let before = claims.made_so_far();
         claims.made(&claim(1, 1), claims.start("job"), None);
         claims.forget_made_before("job", before);
-        assert_eq!(claims.token("job", "batch 0"), None);
-        assert_eq!(claims.token("job", "batch 1"), Some(1));
+        assert_eq!(claims.token(&BatchKey::new("job", "batch 0")), None);
+        assert_eq!(claims.token(&BatchKey::new("job", "batch 1")), Some(Token(1)));
         assert_eq!(claims.start("job").from, None);
     }
 
     #[test]
     fn a_count_of_batches_holds_while_the_highest_index_is_the_same() {
-        let count = BatchCount::new(200, Some(199));
-        assert!(count.holds(Some(199)) && count.holds(None));
-        assert!(!count.holds(Some(99)));
+        let count = BatchCount::new(200, Some(BatchIndex(199)));
+        assert!(count.holds(Some(BatchIndex(199))) && count.holds(None));
+        assert!(!count.holds(Some(BatchIndex(99))));
     }
 }

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, Record, RecordCounts,
-    RecordPage, RecordSlices, RecordStatus, Reservation,
+    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch,
+    MaxClaims, Record, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
@@ -44,7 +44,7 @@ pub fn open(settings: Settings) -> Box<dyn Backend> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchChange {
     /// Changed; the index of the batch.
-    Done(i32),
+    Done(BatchIndex),
     /// The batch's version is not the token's, or the batch is gone.
     LeaseLost,
     /// No row that the change applies to.
@@ -53,40 +53,57 @@ pub enum BatchChange {
 
 /// Why there was nothing to claim, as a plain read sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimOutlook {
+pub struct ClaimSnapshot {
     pub job_status: String,
     pub distributed: bool,
     pub has_rows: bool,
     pub has_pending: bool,
 }
 
-/// Where a batch without a row may be, as a plain read sees it.
+/// Where a batch stands that this store never claimed, and so whether its row was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListOutlook {
-    pub distributed: bool,
-    pub has_rows: bool,
-    /// The job's list holds the text that was looked for.
-    pub has_text: bool,
+pub enum BatchPlace {
+    /// It has a row, which has this index and was changed.
+    Row(BatchIndex),
+    /// Its job is distributed and has no rows yet, because another adapter prepared it.
+    NotAdopted,
+    /// The job's list may have it, and it has no row.
+    List { job_has_rows: bool },
+    /// There is no such job, or no such batch in it.
+    Nowhere,
 }
 
-/// What became of a batch whose state was to be set.
+/// What a plain read sees of the job of a batch that has no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchUpdate {
-    /// Its row, which has this index, was changed.
-    Done(i32),
-    /// It has no row. `None` where there is no such job.
-    NoRow(Option<ListOutlook>),
+pub struct ListSnapshot {
+    pub distributed: bool,
+    pub has_rows: bool,
+    /// The text of the job's list holds the batch's id, so the list may have the batch.
+    pub has_id: bool,
+}
+
+impl BatchPlace {
+    pub fn of(row: Option<BatchIndex>, job: Option<ListSnapshot>) -> Self {
+        match (row, job) {
+            (Some(index), _) => Self::Row(index),
+            (None, Some(job)) if job.distributed && !job.has_rows => Self::NotAdopted,
+            (None, Some(job)) if job.has_id => Self::List {
+                job_has_rows: job.has_rows,
+            },
+            _ => Self::Nowhere,
+        }
+    }
 }
 
 /// What a reclaim may find to do, as a plain read sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReclaimOutlook {
+pub struct ReclaimSnapshot {
     pub has_rows: bool,
     pub has_stale: bool,
     pub has_open: bool,
 }
 
-/// Whose a batch is.
+/// The job that a batch belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchOwner {
     pub batch_id: String,
@@ -120,15 +137,6 @@ pub struct StoredJob {
     pub batches: String,
 }
 
-/// What progress is made of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProgressCounts {
-    pub job: Option<JobTimes>,
-    pub distributed: bool,
-    pub records: RecordCounts,
-    pub batches: BatchCounts,
-}
-
 /// One record of a group of saves.
 #[derive(Clone, Debug)]
 pub struct RecordWrite {
@@ -136,7 +144,7 @@ pub struct RecordWrite {
     pub batch_id: String,
     pub record: Record,
     /// The token that the batch must still have.
-    pub token: Option<i32>,
+    pub token: Option<Token>,
     /// `Backend::file` when the record was queued; it is not written into another file. `None`: into any.
     pub file: Option<u64>,
 }
@@ -170,49 +178,36 @@ pub trait Backend: Send + Sync {
     async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob>;
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
     /// How many batch rows the job has, and their highest index.
-    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)>;
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)>;
     /// The highest index of the job's batch rows.
-    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>>;
-    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool>;
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>>;
+    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool>;
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts>;
-    async fn progress(&self, job_id: &str) -> Result<ProgressCounts>;
+    /// `None` where there is no such job.
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>>;
+    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts>;
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
 
     /// Claims the PENDING batch with the lowest index from `from` on that nobody has locked, if the job is PROCESSING.
-    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>>;
+    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>>;
     /// `None` where there is no such job.
-    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>>;
+    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>>;
     /// Sets a batch row's state, where `token`, if given, is its version. With `keep_final`, a batch that is COMPLETED or FAILED stays as it is, and that
     /// counts as done.
-    async fn update_batch(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        token: Option<i32>,
-        keep_final: bool,
-    ) -> Result<BatchChange>;
-    /// As `update_batch` without a token; where the batch has no row, what a plain read then sees of its job. `text` is looked for in the job's list; an
-    /// empty one is found in any.
-    async fn update_batch_or_look(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        text: &str,
-        keep_final: bool,
-    ) -> Result<BatchUpdate>;
+    async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange>;
+    /// As `set_batch_state` without a token; where the batch has no row, where else it may be, as a plain read sees it.
+    async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace>;
     /// PROCESSING and held by this worker: back to PENDING.
-    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange>;
+    async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange>;
     /// PROCESSING, or with `also_paused` PAUSED, and held by this worker: `claimedAt` becomes now.
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange>;
+    async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange>;
     /// `from`: the index of a batch that is likely open, the next one to claim. Looking at that one first costs the same however many there are.
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook>;
+    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot>;
     /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
     /// left alone, for they are just being changed. How many were taken.
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32>;
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32>;
     /// Whether a batch is PENDING, PROCESSING or PAUSED, looked for at `from` first.
-    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool>;
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool>;
 
     /// Upserts the records, all or none. No two of them have the same job and index.
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()>;
@@ -222,7 +217,7 @@ pub trait Backend: Send + Sync {
     /// Records of these two statuses, by index.
     async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices>;
     /// A batch's records, by index.
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices>;
+    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices>;
     /// One page of records, by index.
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices>;
 

@@ -15,7 +15,10 @@ use tokio::sync::watch::Receiver;
 
 use crate::error::{Error, Result};
 use crate::js::boundary::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, promise, string, text};
-use crate::model::{BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, WORKER_ID_LENGTH, check_id, token_from_json};
+use crate::model::{
+    BatchKey, BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, Token, WORKER_ID_LENGTH, WorkerId, check_id,
+    token_from_json,
+};
 use crate::operations::Operations;
 use crate::order::{Initialization, Pass};
 use crate::panics::{self, caught, caught_in};
@@ -29,7 +32,7 @@ type Prepared<'env, T> = std::result::Result<T, Refusal<'env>>;
 #[napi]
 pub struct SqlxStateStore {
     operations: Arc<Operations>,
-    /// Parameters of the connection that have no effect, and that nobody was told of before.
+    /// Parameters of the connection that have no effect and were not warned of before.
     ignored: Vec<String>,
 }
 
@@ -40,6 +43,10 @@ fn id<'env>(what: &str, value: Unknown<'env>, longest: usize) -> Prepared<'env, 
     };
     check_id(&what, &id, longest)?;
     Ok(id)
+}
+
+fn batch_key<'env>(job_id: Unknown<'env>, batch_id: Unknown<'env>) -> Prepared<'env, BatchKey> {
+    Ok(BatchKey::new(id("jobId", job_id, ID_LENGTH)?, id("batchId", batch_id, ID_LENGTH)?))
 }
 
 fn kind_name(kind: ValueType) -> String {
@@ -67,7 +74,7 @@ fn is_absent(value: &Unknown<'_>) -> napi::Result<bool> {
     Ok(value.get_type()? == ValueType::Undefined)
 }
 
-fn token(fence: Unknown<'_>) -> Prepared<'_, Option<i32>> {
+fn token(fence: Unknown<'_>) -> Prepared<'_, Option<Token>> {
     if is_absent(&fence)? {
         Ok(None)
     } else {
@@ -198,15 +205,14 @@ impl SqlxStateStore {
         fence: Unknown<'env>,
     ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
-            let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let state = BatchState::from_json(&batch_id, &text(state)?)?;
+            let key = batch_key(job_id, batch_id)?;
+            let state = BatchState::from_json(&key.batch_id, &text(state)?)?;
             // The claim that the caller has now: the store may have claimed the batch again by the time that the turn comes.
-            let token = store.token(&job_id, &batch_id, token(fence)?);
-            let mut turn = store.turns.of_batch(&job_id, &batch_id);
+            let token = store.token(&key, token(fence)?);
+            let mut turn = store.turns.of_batch(&key.job_id, &key.batch_id);
             Ok(async move {
                 turn.wait().await;
-                store.update_batch(&job_id, &batch_id, state, token).await.map(|()| Reply::Nothing)
+                store.update_batch(&key, state, token).await.map(|()| Reply::Nothing)
             })
         })
     }
@@ -312,9 +318,8 @@ impl SqlxStateStore {
     #[napi(catch_unwind)]
     pub fn get_batch_records<'env>(&self, env: &'env Env, job_id: Unknown<'env>, batch_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
-            let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            Ok(async move { store.records_of_batch(&job_id, &batch_id).await.map(Reply::Records) })
+            let key = batch_key(job_id, batch_id)?;
+            Ok(async move { store.records_of_batch(&key).await.map(Reply::Records) })
         })
     }
 
@@ -351,7 +356,7 @@ impl SqlxStateStore {
     pub fn claim_batch<'env>(&self, env: &'env Env, job_id: Unknown<'env>, worker_id: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
             let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let worker_id = id("workerId", worker_id, WORKER_ID_LENGTH)?;
+            let worker_id = WorkerId(id("workerId", worker_id, WORKER_ID_LENGTH)?);
             Ok(async move { store.claim_batch(&job_id, &worker_id).await.map(Reply::Json) })
         })
     }
@@ -365,16 +370,10 @@ impl SqlxStateStore {
         worker_id: Unknown<'env>,
     ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
-            let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let worker_id = id("workerId", worker_id, WORKER_ID_LENGTH)?;
-            let token = store.token(&job_id, &batch_id, None);
-            Ok(async move {
-                store
-                    .release_batch(&job_id, &batch_id, &worker_id, token)
-                    .await
-                    .map(|()| Reply::Nothing)
-            })
+            let key = batch_key(job_id, batch_id)?;
+            let worker_id = WorkerId(id("workerId", worker_id, WORKER_ID_LENGTH)?);
+            let token = store.token(&key, None);
+            Ok(async move { store.release_batch(&key, &worker_id, token).await.map(|()| Reply::Nothing) })
         })
     }
 
@@ -388,11 +387,10 @@ impl SqlxStateStore {
         fence: Unknown<'env>,
     ) -> napi::Result<Promise<'env>> {
         self.call(env, |store| {
-            let job_id = id("jobId", job_id, ID_LENGTH)?;
-            let batch_id = id("batchId", batch_id, ID_LENGTH)?;
-            let worker_id = id("workerId", worker_id, WORKER_ID_LENGTH)?;
-            let token = store.token(&job_id, &batch_id, token(fence)?);
-            Ok(async move { store.renew_batch(&job_id, &batch_id, &worker_id, token).await.map(Reply::Boolean) })
+            let key = batch_key(job_id, batch_id)?;
+            let worker_id = WorkerId(id("workerId", worker_id, WORKER_ID_LENGTH)?);
+            let token = store.token(&key, token(fence)?);
+            Ok(async move { store.renew_batch(&key, &worker_id, token).await.map(Reply::Boolean) })
         })
     }
 

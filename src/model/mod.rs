@@ -11,6 +11,10 @@ use serde_json::value::RawValue;
 use crate::error::{Code, Error, Quoted, Result};
 use crate::fields::{Fields, each_object, replace_surrogates};
 
+mod ids;
+
+pub use ids::{BatchIndex, BatchKey, MaxClaims, Token, WorkerId};
+
 /// Characters in a job's and a batch's id.
 pub const ID_LENGTH: usize = 36;
 /// Characters in a worker's id.
@@ -443,10 +447,10 @@ impl BatchState {
 }
 
 /// `{ token }`, the optional last argument of a fenced call.
-pub fn token_from_json(json: &str) -> Result<Option<i32>> {
+pub fn token_from_json(json: &str) -> Result<Option<Token>> {
     let fields = Fields::read(&"fence", json)?;
     fields.only(&["token"])?;
-    fields.optional_int("token")
+    Ok(fields.optional_int("token")?.map(Token))
 }
 
 /// What `listJobs` looks for.
@@ -880,8 +884,8 @@ pub fn mirror_step(batches: i64) -> i64 {
     (batches.max(1) + 99) / 100
 }
 
-pub fn mirrors(index: i32, batches: i64) -> bool {
-    i64::from(index) % mirror_step(batches) == 0
+pub fn mirrors(index: BatchIndex, batches: i64) -> bool {
+    i64::from(index.0) % mirror_step(batches) == 0
 }
 
 /// Counts of a job's batch rows.
@@ -946,6 +950,7 @@ pub struct JobTimes {
     pub total_records: i64,
     pub started_at: Option<i64>,
     pub completed_at: Option<i64>,
+    pub distributed: bool,
     /// The database's clock.
     pub now: i64,
 }
@@ -1040,15 +1045,21 @@ impl JobRow {
 pub struct Reservation {
     pub job_id: String,
     pub batch_id: String,
-    pub batch_index: i32,
-    pub worker_id: String,
+    pub batch_index: BatchIndex,
+    pub worker_id: WorkerId,
     pub claimed_at: i64,
     pub record_start_index: i32,
     pub record_end_index: i32,
-    pub token: i32,
+    pub token: Token,
     /// The highest index of the job's batches at that time.
     #[serde(skip)]
-    pub last_batch_index: i32,
+    pub last_batch_index: BatchIndex,
+}
+
+impl Reservation {
+    pub fn key(&self) -> BatchKey {
+        BatchKey::new(&*self.job_id, &*self.batch_id)
+    }
 }
 
 /// Counts as `getDistributedStatus` gives them.
@@ -1077,6 +1088,12 @@ impl<'a> DistributedStatus<'a> {
             is_complete: counts.is_complete() || lists_none,
         }
     }
+}
+
+/// What of an id is found in a JSON text that holds it: the id itself, unless it has characters that may be escaped there, and then anything.
+pub fn in_json(id: &str) -> &str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if id.bytes().all(plain) { id } else { "" }
 }
 
 #[cfg(test)]

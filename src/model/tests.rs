@@ -284,10 +284,10 @@ fn the_list_follows_the_rows_and_keeps_everything_else() {
 #[test]
 fn the_copy_is_brought_up_to_date_once_in_a_hundred_batches() {
     for batches in [0, 1, 99, 100] {
-        assert!((0..100).all(|index| mirrors(index, batches)), "{batches}");
+        assert!((0..100).all(|index| mirrors(BatchIndex(index), batches)), "{batches}");
     }
     for batches in [101, 250, 4_000, 100_000] {
-        let due = (0..batches as i32).filter(|index| mirrors(*index, batches)).count();
+        let due = (0..batches as i32).filter(|index| mirrors(BatchIndex(*index), batches)).count();
         assert!((50..=100).contains(&due), "{due} of {batches}");
     }
 }
@@ -307,6 +307,7 @@ fn a_job_ends_when_no_batch_is_open_and_fails_with_any_of_them() {
 #[test]
 fn progress_adds_up() {
     let job = JobTimes {
+        distributed: false,
         total_records: 200,
         started_at: Some(1_000),
         completed_at: None,

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::backend::{self, Backend, BatchChange, BatchUpdate, LockedJob, RecordWrite, StoredJob, Transaction};
+use crate::backend::{self, Backend, BatchChange, BatchPlace, LockedJob, RecordWrite, StoredJob, Transaction};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
 use crate::held_claims::{BatchCount, Claims, Lease, Start};
 use crate::model::{
-    BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, ListedBatch, Progress, Record, RecordPage,
-    RecordSlices, RecordStatus, Reservation, final_status, mirror_step, mirrors,
+    BatchIndex, BatchKey, BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, JobTimes,
+    ListedBatch, MaxClaims, Progress, Record, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId, final_status,
+    mirror_step, mirrors,
 };
 use crate::order::{Gate, Initialization, Turns};
 use crate::panics::{self, caught};
@@ -75,7 +76,7 @@ pub struct Operations {
     lease_renewal: Option<LeaseRenewal>,
     connect_timeout: Duration,
     renewing: AtomicBool,
-    max_claims: Option<i32>,
+    max_claims: Option<MaxClaims>,
     /// The order of `saveJobState` and `updateBatchState`, by job.
     pub turns: Turns,
     pub gate: Gate,
@@ -152,8 +153,8 @@ impl Operations {
     }
 
     /// The token that a call made now has to show: the one that it was given, or that of this store's last claim on the batch.
-    pub fn token(&self, job_id: &str, batch_id: &str, given: Option<i32>) -> Option<i32> {
-        given.or_else(|| self.claims.token(job_id, batch_id))
+    pub fn token(&self, key: &BatchKey, given: Option<Token>) -> Option<Token> {
+        given.or_else(|| self.claims.token(key))
     }
 
     /// Lets the calls under way finish and what is queued be written, then ends the connections. Rejects where something that was queued could not be
@@ -293,46 +294,40 @@ impl Operations {
     // -----------------------------------------------------------------------------------------------------------------------------
     // Batches
 
-    pub async fn update_batch(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<()> {
-        self.writer.flush(job_id).await;
+    pub async fn update_batch(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+        self.writer.flush(&key.job_id).await;
         if state.status == BatchStatus::Completed {
-            self.writer.check(job_id, batch_id)?;
+            self.writer.check(key)?;
         }
-        let outcome = self.update_batch_now(job_id, batch_id, state, token).await;
+        let outcome = self.update_batch_now(key, state, token).await;
         if state.status == BatchStatus::Pending {
             // Also where the outcome is not known.
-            self.claims.reopened(job_id);
+            self.claims.reopened(&key.job_id);
         }
         outcome
     }
 
-    async fn update_batch_now(&self, job_id: &str, batch_id: &str, state: BatchState, token: Option<i32>) -> Result<()> {
+    async fn update_batch_now(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+        let job_id = &*key.job_id;
         // Whether the outcome of an attempt is not known.
         let uncertain = AtomicBool::new(false);
         let change = match token {
-            Some(_) => self.change_batch(job_id, batch_id, state, token, &uncertain).await?,
-            None => {
-                match self.update_unclaimed_batch(job_id, batch_id, state, &uncertain).await? {
-                    BatchUpdate::Done(index) => BatchChange::Done(index),
-                    // It has one now, where another process has adopted the job since.
-                    BatchUpdate::NoRow(Some(list)) if list.distributed && (!list.has_rows || list.has_text) => {
-                        if list.has_rows || self.adopt(job_id).await? {
-                            self.change_batch(job_id, batch_id, state, None, &uncertain).await?
-                        } else {
-                            BatchChange::NotFound
-                        }
-                    }
-                    BatchUpdate::NoRow(Some(list)) if list.has_text => BatchChange::NotFound,
-                    // No such job, or no such batch in it: the engine says that a batch begins and ends before it stores the job with it.
-                    BatchUpdate::NoRow(_) => return Ok(()),
-                }
-            }
+            Some(_) => self.change_batch(key, state, token, &uncertain).await?,
+            None => match self.update_unclaimed_batch(key, state, &uncertain).await? {
+                BatchPlace::Row(index) => BatchChange::Done(index),
+                BatchPlace::NotAdopted if !self.adopt(job_id).await? => BatchChange::NotFound,
+                // It has a row now: of this adoption, or of another process's since the look.
+                BatchPlace::NotAdopted | BatchPlace::List { job_has_rows: true } => self.change_batch(key, state, None, &uncertain).await?,
+                BatchPlace::List { job_has_rows: false } => BatchChange::NotFound,
+                // The engine says that a batch begins and ends before it stores the job with it.
+                BatchPlace::Nowhere => return Ok(()),
+            },
         };
         match change {
             BatchChange::Done(index) => {
                 match (state.status, token) {
-                    (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.claims.ended(job_id, batch_id, token),
-                    (BatchStatus::Pending, _) => self.writer.forget_batch(job_id, batch_id),
+                    (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.claims.ended(key, token),
+                    (BatchStatus::Pending, _) => self.writer.forget_batch(key),
                     _ => {}
                 }
                 // A batch with a token was claimed through this store, which looked at the number of batches then.
@@ -346,29 +341,22 @@ impl Operations {
             }
             // An attempt whose reply was lost gave the batch up, and another worker has it by now: as in `release_batch`.
             BatchChange::LeaseLost if state.status == BatchStatus::Pending && uncertain.load(Ordering::Relaxed) => {
-                self.claims.ended(job_id, batch_id, token.unwrap_or_default());
-                self.writer.forget_batch(job_id, batch_id);
+                if let Some(token) = token {
+                    self.claims.ended(key, token);
+                }
+                self.writer.forget_batch(key);
                 self.mirror_or_remember(job_id).await;
                 Ok(())
             }
-            BatchChange::LeaseLost => Err(self.lease_lost(job_id, batch_id, token)),
+            BatchChange::LeaseLost => Err(self.lease_lost(key, token)),
             BatchChange::NotFound => {
                 // Idempotent: of a job without rows, one process changes the list, and each job's calls of a store take turns.
-                self.retry
-                    .run(Repeat::Idempotent, || self.update_listed_batch(job_id, batch_id, state))
-                    .await
+                self.retry.run(Repeat::Idempotent, || self.update_listed_batch(key, state)).await
             }
         }
     }
 
-    async fn change_batch(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        token: Option<i32>,
-        uncertain: &AtomicBool,
-    ) -> Result<BatchChange> {
+    async fn change_batch(&self, key: &BatchKey, state: BatchState, token: Option<Token>, uncertain: &AtomicBool) -> Result<BatchChange> {
         // With a token it is idempotent: the version guards it, and a repeat leaves a batch alone that is COMPLETED or FAILED by now. Without one, only a
         // final state may be set again: another worker may have claimed the batch since the reply was lost.
         let repeat = if token.is_some() || state.status.is_final() {
@@ -378,30 +366,29 @@ impl Operations {
         };
         let attempt = || {
             let keep_final = uncertain.load(Ordering::Relaxed);
-            noting(uncertain, self.backend.update_batch(job_id, batch_id, state, token, keep_final))
+            noting(uncertain, self.backend.set_batch_state(key, state, token, keep_final))
         };
         self.retry.run(repeat, attempt).await
     }
 
     /// A batch that this store never claimed.
-    async fn update_unclaimed_batch(&self, job_id: &str, batch_id: &str, state: BatchState, uncertain: &AtomicBool) -> Result<BatchUpdate> {
-        let text = in_json(batch_id);
+    async fn update_unclaimed_batch(&self, key: &BatchKey, state: BatchState, uncertain: &AtomicBool) -> Result<BatchPlace> {
         // Idempotent where the batch has no row: it stands in the list of a job that one process works on. Where it has one, another worker may have
         // claimed it since the reply was lost, so only a final state is set again, and none over a final one.
         let attempt = || {
             let repeated = uncertain.load(Ordering::Relaxed);
             noting(uncertain, async move {
-                if repeated && !state.status.is_final() && self.backend.has_batch_row(job_id, batch_id).await? {
-                    return Err(update_in_doubt(job_id, batch_id, state.status));
+                if repeated && !state.status.is_final() && self.backend.has_batch_row(key).await? {
+                    return Err(update_in_doubt(key, state.status));
                 }
-                self.backend.update_batch_or_look(job_id, batch_id, state, text, repeated).await
+                self.backend.set_unclaimed_batch_state(key, state, repeated).await
             })
         };
         self.retry.run(Repeat::Idempotent, attempt).await
     }
 
     /// `None` where it is of no use, or can't be had.
-    async fn last_batch_index(&self, job_id: &str) -> Option<i32> {
+    async fn last_batch_index(&self, job_id: &str) -> Option<BatchIndex> {
         // The list of so few batches is always brought up to date.
         if self.claims.batches(job_id).is_none_or(|batches| mirror_step(batches.count) == 1) {
             return None;
@@ -412,7 +399,8 @@ impl Operations {
     }
 
     /// A batch without a row stands in the job's list only.
-    async fn update_listed_batch(&self, job_id: &str, batch_id: &str, state: BatchState) -> Result<()> {
+    async fn update_listed_batch(&self, key: &BatchKey, state: BatchState) -> Result<()> {
+        let BatchKey { job_id, batch_id } = key;
         let mut transaction = self.backend.begin().await?;
         let Some(job) = transaction.lock_job(job_id).await? else {
             return transaction.rollback().await;
@@ -427,10 +415,13 @@ impl Operations {
         }
     }
 
-    fn lease_lost(&self, job_id: &str, batch_id: &str, token: Option<i32>) -> Error {
-        let token = token.unwrap_or_default();
-        self.claims.ended(job_id, batch_id, token);
-        Error::lease_lost(job_id, batch_id, token)
+    /// A call without a token can't lose a lease, so there always is one.
+    fn lease_lost(&self, key: &BatchKey, token: Option<Token>) -> Error {
+        let Some(token) = token else {
+            return Error::internal("a call without a token lost a lease");
+        };
+        self.claims.ended(key, token);
+        Error::lease_lost(key, token)
     }
 
     /// Brings the job's list up to date where the change of this batch calls for it, or where an earlier one did and failed.
@@ -440,7 +431,7 @@ impl Operations {
     ///
     /// `last`: the highest index of the job's batches, where it was seen. It tells whether another process has made the job again, with another number of
     /// batches.
-    async fn mirror_if_due(&self, job_id: &str, index: i32, last: Option<i32>) {
+    async fn mirror_if_due(&self, job_id: &str, index: BatchIndex, last: Option<BatchIndex>) {
         let due = self.claims.list_is_behind(job_id) || self.count_of_batches(job_id, last).await.is_none_or(|count| mirrors(index, count));
         if due {
             self.mirror_or_remember(job_id).await;
@@ -452,7 +443,7 @@ impl Operations {
         self.claims.set_list_is_behind(job_id, behind);
     }
 
-    async fn count_of_batches(&self, job_id: &str, last: Option<i32>) -> Option<i64> {
+    async fn count_of_batches(&self, job_id: &str, last: Option<BatchIndex>) -> Option<i64> {
         if let Some(batches) = self.claims.batches(job_id).filter(|batches| batches.holds(last)) {
             return Some(batches.count);
         }
@@ -492,9 +483,9 @@ impl Operations {
     /// Gives a distributed job that another adapter prepared the rows of its batches.
     async fn adopt_if_needed(&self, job_id: &str) -> Result<Adoption> {
         // Idempotent: a read.
-        let outlook = self.retry.run(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
-        match outlook {
-            Some(outlook) if outlook.distributed && !outlook.has_rows => Ok(match self.adopt(job_id).await? {
+        let snapshot = self.retry.run(Repeat::Idempotent, || self.backend.claim_snapshot(job_id)).await?;
+        match snapshot {
+            Some(snapshot) if snapshot.distributed && !snapshot.has_rows => Ok(match self.adopt(job_id).await? {
                 true => Adoption::Adopted,
                 false => Adoption::NoBatches,
             }),
@@ -560,7 +551,7 @@ impl Operations {
     // Claims
 
     /// `ClaimBatchResult` as JSON.
-    pub async fn claim_batch(self: &Arc<Self>, job_id: &str, worker_id: &str) -> Result<String> {
+    pub async fn claim_batch(self: &Arc<Self>, job_id: &str, worker_id: &WorkerId) -> Result<String> {
         self.writer.flush(job_id).await;
         Ok(match self.try_claim(job_id, worker_id).await? {
             Ok(reservation) => format!("{{\"claimed\":true,\"reservation\":{}}}", to_json(&reservation)?),
@@ -568,7 +559,7 @@ impl Operations {
         })
     }
 
-    async fn try_claim(self: &Arc<Self>, job_id: &str, worker_id: &str) -> Result<std::result::Result<Reservation, NoClaim>> {
+    async fn try_claim(self: &Arc<Self>, job_id: &str, worker_id: &WorkerId) -> Result<std::result::Result<Reservation, NoClaim>> {
         let mut found_locked: Option<Instant> = None;
         loop {
             let start = self.claims.start(job_id);
@@ -581,19 +572,19 @@ impl Operations {
             {
                 return Ok(Ok(claim));
             }
-            let outlook = self.retry.run(Repeat::Idempotent, || self.backend.claim_outlook(job_id)).await?;
-            let Some(outlook) = outlook else {
+            let snapshot = self.retry.run(Repeat::Idempotent, || self.backend.claim_snapshot(job_id)).await?;
+            let Some(snapshot) = snapshot else {
                 self.forget_claims(job_id);
                 return Ok(Err(NoClaim::JobNotFound));
             };
-            if outlook.job_status != JobStatus::Processing.as_str() {
-                self.forget_if_final(job_id, &outlook.job_status);
+            if snapshot.job_status != JobStatus::Processing.as_str() {
+                self.forget_if_final(job_id, &snapshot.job_status);
                 return Ok(Err(NoClaim::JobNotProcessing));
             }
-            if outlook.distributed && !outlook.has_rows && self.adopt(job_id).await? {
+            if snapshot.distributed && !snapshot.has_rows && self.adopt(job_id).await? {
                 continue;
             }
-            if !outlook.has_pending {
+            if !snapshot.has_pending {
                 return Ok(Err(NoClaim::NoPendingBatches));
             }
             // Counted from the first look that met it: before, the call may have waited for a connection.
@@ -612,7 +603,13 @@ impl Operations {
         }
     }
 
-    async fn claim_from(self: &Arc<Self>, job_id: &str, worker_id: &str, start: Start, from: Option<i32>) -> Result<Option<Reservation>> {
+    async fn claim_from(
+        self: &Arc<Self>,
+        job_id: &str,
+        worker_id: &WorkerId,
+        start: Start,
+        from: Option<BatchIndex>,
+    ) -> Result<Option<Reservation>> {
         // A claim whose reply is lost may have been made, so it is not repeated: `reclaimStaleBatches` brings it back.
         let claim = self
             .retry
@@ -623,13 +620,14 @@ impl Operations {
         if !self.claims.made(&claim, start, renew_for) {
             return Ok(None);
         }
-        self.writer.forget_batch(job_id, &claim.batch_id);
+        self.writer.forget_batch(&claim.key());
         self.renew_leases();
         self.mirror_if_due(job_id, claim.batch_index, Some(claim.last_batch_index)).await;
         Ok(Some(claim))
     }
 
-    pub async fn release_batch(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<()> {
+    pub async fn release_batch(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<()> {
+        let job_id = &*key.job_id;
         self.writer.flush(job_id).await;
         let uncertain = AtomicBool::new(false);
         // With a token it is idempotent: the version guards it. Without one, a worker of the same name may have claimed the batch since the reply was lost.
@@ -640,41 +638,40 @@ impl Operations {
         };
         let change = self
             .retry
-            .run(repeat, || {
-                noting(&uncertain, self.backend.release(job_id, batch_id, worker_id, token))
-            })
+            .run(repeat, || noting(&uncertain, self.backend.release(key, worker_id, token)))
             .await;
         if change.is_err() {
             // It may be given back all the same.
             self.claims.reopened(job_id);
         }
         match change? {
-            BatchChange::LeaseLost if !uncertain.into_inner() => Err(self.lease_lost(job_id, batch_id, token)),
+            BatchChange::LeaseLost if !uncertain.into_inner() => Err(self.lease_lost(key, token)),
             BatchChange::NotFound => Ok(()),
             // After an attempt whose reply was lost, a batch that is not held any more is what that attempt left.
             BatchChange::Done(_) | BatchChange::LeaseLost => {
                 if let Some(token) = token {
-                    self.claims.ended(job_id, batch_id, token);
+                    self.claims.ended(key, token);
                 }
                 self.claims.reopened(job_id);
-                self.writer.forget_batch(job_id, batch_id);
+                self.writer.forget_batch(key);
                 self.mirror_or_remember(job_id).await;
                 Ok(())
             }
         }
     }
 
-    pub async fn renew_batch(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<bool> {
+    pub async fn renew_batch(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<bool> {
+        let job_id = &*key.job_id;
         self.writer.flush(job_id).await;
         // Idempotent: while the worker holds the batch, its time of claim is now.
         match self
             .retry
-            .run(Repeat::Idempotent, || self.backend.renew(job_id, batch_id, worker_id, token, false))
+            .run(Repeat::Idempotent, || self.backend.renew(key, worker_id, token, false))
             .await?
         {
             BatchChange::Done(_) => Ok(true),
             BatchChange::NotFound => Ok(false),
-            BatchChange::LeaseLost => Err(self.lease_lost(job_id, batch_id, token)),
+            BatchChange::LeaseLost => Err(self.lease_lost(key, token)),
         }
     }
 
@@ -728,11 +725,11 @@ impl Operations {
             let limit = renewal_limit(every, self.connect_timeout);
             renewals.begin(lease.clone(), async move {
                 // A batch that is PAUSED is renewed too, so that it is not stale by the time that it goes on.
-                let renewed = backend.renew(&lease.job_id, &lease.batch_id, &lease.worker_id, Some(lease.token), true);
+                let renewed = backend.renew(&lease.key, &lease.worker_id, Some(lease.token), true);
                 match tokio::time::timeout(limit, renewed).await {
                     Ok(Ok(BatchChange::LeaseLost | BatchChange::NotFound)) => {
                         if let Some(store) = store.upgrade() {
-                            store.claims.ended(&lease.job_id, &lease.batch_id, lease.token);
+                            store.claims.ended(&lease.key, lease.token);
                         }
                     }
                     Ok(Ok(BatchChange::Done(_))) => {}
@@ -750,10 +747,10 @@ impl Operations {
         // Idempotent: a read.
         let look = || {
             self.retry
-                .run(Repeat::Idempotent, || self.backend.reclaim_outlook(job_id, older_than, from))
+                .run(Repeat::Idempotent, || self.backend.reclaim_snapshot(job_id, older_than, from))
         };
-        let mut outlook = look().await?;
-        if !outlook.has_rows {
+        let mut snapshot = look().await?;
+        if !snapshot.has_rows {
             match self.adopt_if_needed(job_id).await? {
                 Adoption::NotNeeded => return Ok(0),
                 // Nothing will ever be claimed, so this is the last call on the job.
@@ -761,11 +758,11 @@ impl Operations {
                     self.finalize_unattended(job_id, None).await?;
                     return Ok(0);
                 }
-                Adoption::Adopted => outlook = look().await?,
+                Adoption::Adopted => snapshot = look().await?,
             }
         }
         let mut reclaimed = 0;
-        if outlook.has_stale {
+        if snapshot.has_stale {
             let uncertain = AtomicBool::new(false);
             // Idempotent: each attempt takes what is stale then.
             let attempt = || noting(&uncertain, self.backend.reclaim(job_id, older_than, self.max_claims));
@@ -778,7 +775,7 @@ impl Operations {
             }
             reclaimed = taken?;
         }
-        let open = outlook.has_open
+        let open = snapshot.has_open
             && (reclaimed == 0
                 || self
                     .retry
@@ -871,8 +868,8 @@ impl Operations {
 
     /// Takes the record's place among the saves, on the caller's thread, and rejects where its batch can't take it. Where the place is not the answer
     /// already, `saved` waits for that.
-    pub fn save_record(&self, job_id: String, batch_id: String, record: Record, token: Option<i32>) -> Result<SavePlace> {
-        let token = self.token(&job_id, &batch_id, token);
+    pub fn save_record(&self, job_id: String, batch_id: String, record: Record, token: Option<Token>) -> Result<SavePlace> {
+        let token = self.token(&BatchKey::new(&*job_id, &*batch_id), token);
         self.writer.enqueue(RecordWrite {
             job_id,
             batch_id,
@@ -936,11 +933,9 @@ impl Operations {
             .await
     }
 
-    pub async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
-        self.writer.flush(job_id).await;
-        self.retry
-            .run(Repeat::Idempotent, || self.backend.records_of_batch(job_id, batch_id))
-            .await
+    pub async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
+        self.writer.flush(&key.job_id).await;
+        self.retry.run(Repeat::Idempotent, || self.backend.records_of_batch(key)).await
     }
 
     pub async fn record_page(&self, job_id: &str, page: RecordPage) -> Result<RecordSlices> {
@@ -950,9 +945,20 @@ impl Operations {
 
     pub async fn progress(&self, job_id: &str) -> Result<String> {
         self.writer.flush(job_id).await;
-        let counts = self.retry.run(Repeat::Idempotent, || self.backend.progress(job_id)).await?;
-        let (mut completed, mut total) = (counts.batches.completed, counts.batches.total);
-        if counts.job.is_some() && !(counts.distributed && total > 0) {
+        let (job, batches, records) = self
+            .retry
+            .run(Repeat::Idempotent, || async {
+                let job = self.backend.job_times(job_id).await?;
+                // Batches before records, so that there are never fewer records than the finished batches have.
+                let batches = self.backend.batch_counts(job_id).await?;
+                Ok((job, batches, self.backend.record_counts(job_id).await?))
+            })
+            .await?;
+        let Some(job) = job else {
+            return to_json(&Progress::of(JobTimes::default(), records, 0, 0));
+        };
+        let (mut completed, mut total) = (batches.completed, batches.total);
+        if !(job.distributed && total > 0) {
             // The list says which batches there are, unless workers claim them from the rows.
             let stored = self.retry.run(Repeat::Idempotent, || self.backend.job(job_id)).await?;
             let rows = if total > 0 {
@@ -965,17 +971,8 @@ impl Operations {
             batches.follow(&rows);
             (completed, total) = (batches.completed() as i64, batches.len() as i64);
         }
-        if counts.job.is_none() {
-            (completed, total) = (0, 0);
-        }
-        to_json(&Progress::of(counts.job.unwrap_or_default(), counts.records, completed, total))
+        to_json(&Progress::of(job, records, completed, total))
     }
-}
-
-/// What of an id is found in a JSON text that holds it: the id itself, unless it has characters that may be escaped there, and then anything.
-fn in_json(id: &str) -> &str {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if id.bytes().all(plain) { id } else { "" }
 }
 
 /// Remembers whether an attempt ended without its outcome being known.
@@ -995,14 +992,14 @@ fn is_abandoned(rows: &[BatchRow], job: &LockedJob, age: Duration) -> bool {
 }
 
 /// A reply that was lost leaves open whether the batch was changed, and another worker may have claimed it since.
-fn update_in_doubt(job_id: &str, batch_id: &str, status: BatchStatus) -> Error {
+fn update_in_doubt(key: &BatchKey, status: BatchStatus) -> Error {
     Error::new(
         Code::ConnectionLost,
         format!(
             "the connection ended while batch {} of job {} was set to {}, which may or may not have taken effect. It is not repeated, because another \
              worker may have claimed the batch since: read its state, and make the call again if it is still needed",
-            Quoted(batch_id),
-            Quoted(job_id),
+            Quoted(&key.batch_id),
+            Quoted(&key.job_id),
             status.as_str()
         ),
     )

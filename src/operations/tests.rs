@@ -41,7 +41,7 @@ fn unique() -> String {
 /// A claim may find the last batches locked by others for longer than it waits, and has claimed nothing then.
 async fn claim_patiently(store: &Arc<Operations>, worker: &str) -> Option<Reservation> {
     loop {
-        match store.try_claim("job", worker).await {
+        match store.try_claim("job", &WorkerId(worker.to_owned())).await {
             Err(error) if error.code == Code::Conflict && error.message.contains("could be claimed") => {}
             claim => return claim.unwrap().ok(),
         }
@@ -153,9 +153,9 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
                 tokio::spawn(async move {
                     let (mut claimed, mut finalized) = (Vec::new(), 0);
                     while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
-                        store.update_batch("job", &claim.batch_id, DONE, None).await.unwrap();
+                        store.update_batch(&claim.key(), DONE, None).await.unwrap();
                         finalized += u32::from(store.try_finalize_job("job").await.unwrap());
-                        claimed.push(claim.batch_index);
+                        claimed.push(claim.batch_index.0);
                     }
                     if !shared {
                         store.close().await.unwrap();
@@ -195,7 +195,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         late.initialize().await.unwrap();
         late.save_job(job("job", 1)).await.unwrap();
         save(&late, record(0)).await.unwrap();
-        late.try_claim("job", "late").await.unwrap().unwrap();
+        late.try_claim("job", &WorkerId("late".to_owned())).await.unwrap().unwrap();
 
         // Somebody holds the record's lock, so that the save of the late worker must wait, with its claim still good.
         let held = hold_record(&database.url).await;
@@ -215,7 +215,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
             async move {
                 loop {
                     present.reclaim_stale_batches("job", Duration::ZERO).await.unwrap();
-                    if let Ok(claim) = present.try_claim("job", "present").await.unwrap() {
+                    if let Ok(claim) = present.try_claim("job", &WorkerId("present".to_owned())).await.unwrap() {
                         return claim;
                     }
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -227,9 +227,9 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         held.release().await;
         let saved = saving.await.unwrap();
         let claim = taking.await.unwrap();
-        assert_eq!(claim.token, 3);
+        assert_eq!(claim.token, Token(3));
         // Either the save kept the batch from being claimed until it was written, or it lost.
-        let raw = late.records_of_batch("job", "job 0").await.unwrap().into_text();
+        let raw = late.records_of_batch(&BatchKey::new("job", "job 0")).await.unwrap().into_text();
         assert_eq!(saved.is_ok(), raw.contains("late"), "{}: {saved:?}", database.name);
         assert!(
             !(taken_before_the_write && saved.is_ok()),
@@ -290,7 +290,7 @@ async fn the_copy_agrees_after_every_call_of_sixteen_callers_at_once() {
             let store = store.clone();
             tokio::spawn(async move {
                 while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
-                    store.update_batch("job", &claim.batch_id, DONE, None).await.unwrap();
+                    store.update_batch(&claim.key(), DONE, None).await.unwrap();
                 }
             })
         });

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::backend::{Backend, RecordWrite, size_of};
 use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, lock};
-use crate::model::{ColumnLimits, Record};
+use crate::model::{BatchKey, ColumnLimits, Record, Token};
 use crate::order::Initialization;
 use crate::panics;
 use crate::settings::Durability;
@@ -89,7 +89,7 @@ struct Queue {
     failures: HashMap<String, Failures>,
     /// Of each batch, the last token whose queued saves were refused because the claim was lost. They are not the present holder's concern, so
     /// they are no failures.
-    lost: HashMap<String, i32>,
+    lost: HashMap<String, Token>,
 }
 
 impl Queue {
@@ -173,7 +173,7 @@ impl Queue {
         if let Some(token) = write.token
             && self.lost.get(&write.batch_id) == Some(&token)
         {
-            return Err(Error::lease_lost(&write.job_id, &write.batch_id, token));
+            return Err(Error::lease_lost(&BatchKey::new(&*write.job_id, &*write.batch_id), token));
         }
         let Some(failures) = self.failures.get_mut(&write.batch_id) else {
             return Ok(());
@@ -447,7 +447,7 @@ impl RecordWriter {
     }
 
     /// Rejects where records of the batch were queued and could not be stored.
-    pub fn check(&self, job_id: &str, batch_id: &str) -> Result<()> {
+    pub fn check(&self, BatchKey { job_id, batch_id }: &BatchKey) -> Result<()> {
         match lock(&self.queues).get(job_id).and_then(|queue| queue.failures.get(batch_id)) {
             Some(failures) => Err(not_stored(batch_id, failures)),
             None => Ok(()),
@@ -472,7 +472,7 @@ impl RecordWriter {
     }
 
     /// The batch begins anew, here or elsewhere.
-    pub fn forget_batch(&self, job_id: &str, batch_id: &str) {
+    pub fn forget_batch(&self, BatchKey { job_id, batch_id }: &BatchKey) {
         let mut queues = lock(&self.queues);
         if let Some(queue) = queues.get_mut(job_id) {
             queue.failures.remove(batch_id);
@@ -720,7 +720,7 @@ impl RecordWriter {
             .iter()
             .zip(held)
             .map(|(write, held)| match (held, write.token) {
-                (false, Some(token)) => Err(Error::lease_lost(&write.job_id, &write.batch_id, token)),
+                (false, Some(token)) => Err(Error::lease_lost(&BatchKey::new(&*write.job_id, &*write.batch_id), token)),
                 _ => Ok(()),
             })
             .collect())

@@ -191,7 +191,7 @@ pub struct Settings {
     pub statement_cache: usize,
     pub durability: Durability,
     pub lease_renewal: Option<LeaseRenewal>,
-    pub max_claims: Option<i32>,
+    pub max_claims: Option<crate::model::MaxClaims>,
     /// Parameters that were given and have no effect.
     pub ignored: Vec<String>,
 }

@@ -130,7 +130,7 @@ impl Settings {
             self.lease_renewal = Some(LeaseRenewal { every, for_at_most });
         }
         if let Some(most) = options.count("maxClaims", 1, i32::MAX as u32 / 2)? {
-            self.max_claims = i32::try_from(most).ok();
+            self.max_claims = i32::try_from(most).ok().map(crate::model::MaxClaims);
         }
         Ok(())
     }

@@ -164,7 +164,10 @@ fn options_are_taken_or_refused_by_name() {
         r#"{"pool":{"max":4,"min":2},"statementTimeoutMs":5,"leaseRenewal":{"everyMs":1,"forMs":2},"maxClaims":3,"schema":"s","tablePrefix":"p"}"#,
     )
     .unwrap();
-    assert_eq!((settings.pool_max, settings.pool_min, settings.max_claims), (4, 2, Some(3)));
+    assert_eq!(
+        (settings.pool_max, settings.pool_min, settings.max_claims),
+        (4, 2, Some(crate::model::MaxClaims(3)))
+    );
     assert_eq!(settings.lease_renewal.unwrap().for_at_most, Duration::from_millis(2));
     for (options, named) in [
         (r#"{"x":1}"#, "options.x"),

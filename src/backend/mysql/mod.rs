@@ -20,13 +20,14 @@ use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, SetUp, run};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
-    SavedJob, StoredJob, Transaction,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, RecordWrite, SavedJob,
+    StoredJob, Transaction,
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, PAGE_BYTES,
-    RecordCounts, RecordPage, RecordSlices, RecordStatus, RecordText, Repertoire, Reservation, UnorderedRecords,
+    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
+    ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, RecordText, Repertoire, Reservation, Token,
+    UnorderedRecords, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::{Secret, Settings, SslMode};
@@ -694,15 +695,15 @@ fn explain_job_upsert(error: Error, job_id: &str) -> Error {
 }
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
-async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
+async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: Token) -> Result<bool> {
     let query = sqlx::query_scalar::<_, Number<i32>>("select version from batchactions_batches where id = ? and jobId = ?")
         .bind(batch_id)
         .bind(job_id);
-    Ok(run!(session, query, fetch_optional)?.is_none_or(|Number(version)| version != token))
+    Ok(run!(session, query, fetch_optional)?.is_none_or(|Number(version)| version != token.0))
 }
 
 /// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
-async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
+async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<Token>) -> Result<Option<i32>> {
     let query = sqlx::query_scalar::<_, Number<i32>>(
         "
         select batchIndex
@@ -715,12 +716,12 @@ async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Op
     )
     .bind(batch_id)
     .bind(job_id)
-    .bind(token)
-    .bind(token);
+    .bind(token.map(|token| token.0))
+    .bind(token.map(|token| token.0));
     Ok(run!(session, query, fetch_optional)?.map(|Number(index)| index))
 }
 
-async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
+async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<Token>) -> Result<BatchChange> {
     match token {
         Some(token) if lease_is_lost(session, job_id, batch_id, token).await? => Ok(BatchChange::LeaseLost),
         _ => Ok(BatchChange::NotFound),
@@ -742,7 +743,7 @@ impl MySql {
         Ok(server)
     }
 
-    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
+    async fn list_snapshot(&self, job_id: &str, text: &str) -> Result<Option<ListSnapshot>> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_as::<_, (bool, i64, i64)>(
             "
@@ -758,10 +759,10 @@ impl MySql {
         .bind(text)
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
+        Ok(row.map(|(distributed, has_rows, has_id)| ListSnapshot {
             distributed,
             has_rows: has_rows != 0,
-            has_text: has_text != 0,
+            has_id: has_id != 0,
         }))
     }
 }
@@ -860,23 +861,24 @@ impl Backend for MySql {
         batch_rows(&mut self.connections.acquire().await?, job_id).await
     }
 
-    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
         let mut session = self.connections.acquire().await?;
         let query =
             sqlx::query_as::<_, (i64, Option<Number<i32>>)>("select count(*), max(batchIndex) from batchactions_batches where jobId = ?")
                 .bind(job_id);
         let (count, last) = run!(&mut session, query, fetch_one)?;
-        Ok((count, last.map(|Number(last)| last)))
+        Ok((count, last.map(|Number(last)| BatchIndex(last))))
     }
 
-    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
         let mut session = self.connections.acquire().await?;
         let query =
             sqlx::query_scalar::<_, Option<Number<i32>>>("select max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
-        Ok(run!(&mut session, query, fetch_one)?.map(|Number(last)| last))
+        Ok(run!(&mut session, query, fetch_one)?.map(|Number(last)| BatchIndex(last)))
     }
 
-    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
+    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where id = ? and jobId = ?)")
             .bind(batch_id)
@@ -888,7 +890,7 @@ impl Backend for MySql {
         batch_counts(&mut self.connections.acquire().await?, job_id).await
     }
 
-    async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         let job = sqlx::query_as::<_, (Number<i64>, Option<Number<i64>>, Option<Number<i64>>, bool, i64)>(
@@ -900,8 +902,20 @@ impl Backend for MySql {
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
-        // Batches before records, so that there are never fewer records than the finished batches have.
-        let batches = batch_counts(session, job_id).await?;
+        Ok(
+            job.map(|(Number(total_records), started_at, completed_at, distributed, now)| JobTimes {
+                total_records,
+                started_at: started_at.map(|Number(time)| time),
+                completed_at: completed_at.map(|Number(time)| time),
+                distributed,
+                now,
+            }),
+        )
+    }
+
+    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
         let records = sqlx::query_as::<_, (Text, i64)>(
             "
             select status, count(*)
@@ -915,17 +929,7 @@ impl Backend for MySql {
         for (Text(status), count) in run!(session, records, fetch_all)? {
             counts.add(&status, count);
         }
-        Ok(ProgressCounts {
-            distributed: job.as_ref().is_some_and(|job| job.3),
-            job: job.map(|(Number(total_records), started_at, completed_at, _, now)| JobTimes {
-                total_records,
-                started_at: started_at.map(|Number(time)| time),
-                completed_at: completed_at.map(|Number(time)| time),
-                now,
-            }),
-            records: counts,
-            batches,
-        })
+        Ok(counts)
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
@@ -968,7 +972,7 @@ impl Backend for MySql {
             .collect()
     }
 
-    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
+    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         session.begin(BEGIN).await?;
@@ -990,7 +994,7 @@ impl Backend for MySql {
         )
         .bind(job_id)
         .bind(job_id)
-        .bind(from.unwrap_or(i32::MIN))
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0)
         .bind(job_id);
         let Some((
             Text(batch_id),
@@ -1012,7 +1016,7 @@ impl Backend for MySql {
             where id = ?
             ",
         )
-        .bind(worker_id)
+        .bind(&worker_id.0)
         .bind(claimed_at)
         .bind(&batch_id);
         run!(session, query, execute)?;
@@ -1020,17 +1024,17 @@ impl Backend for MySql {
         Ok(Some(Reservation {
             job_id: job_id.to_owned(),
             batch_id,
-            batch_index,
-            worker_id: worker_id.to_owned(),
+            batch_index: BatchIndex(batch_index),
+            worker_id: worker_id.clone(),
             claimed_at,
             record_start_index,
             record_end_index,
-            token: version + 1,
-            last_batch_index: last.map_or(batch_index, |Number(last)| last),
+            token: Token(version + 1),
+            last_batch_index: BatchIndex(last.map_or(batch_index, |Number(last)| last)),
         }))
     }
 
-    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
+    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_as::<_, (Text, bool, i64, i64)>(
             "
@@ -1049,7 +1053,7 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(Text(job_status), distributed, has_rows, has_pending)| ClaimOutlook {
+        Ok(row.map(|(Text(job_status), distributed, has_rows, has_pending)| ClaimSnapshot {
             job_status,
             distributed,
             has_rows: has_rows != 0,
@@ -1057,14 +1061,8 @@ impl Backend for MySql {
         }))
     }
 
-    async fn update_batch(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        token: Option<i32>,
-        keep_final: bool,
-    ) -> Result<BatchChange> {
+    async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
@@ -1081,8 +1079,8 @@ impl Backend for MySql {
         .bind(state.failed)
         .bind(batch_id)
         .bind(job_id)
-        .bind(token)
-        .bind(token)
+        .bind(token.map(|token| token.0))
+        .bind(token.map(|token| token.0))
         .bind(keep_final);
         let result = run!(&mut session, query, execute)?;
         let done = match result.rows_affected() {
@@ -1091,27 +1089,22 @@ impl Backend for MySql {
             _ => Some(result.last_insert_id() as i32),
         };
         Ok(match (done, token) {
-            (Some(index), _) => BatchChange::Done(index),
+            (Some(index), _) => BatchChange::Done(BatchIndex(index)),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
         })
     }
 
-    async fn update_batch_or_look(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        text: &str,
-        keep_final: bool,
-    ) -> Result<BatchUpdate> {
-        Ok(match self.update_batch(job_id, batch_id, state, None, keep_final).await? {
-            BatchChange::Done(index) => BatchUpdate::Done(index),
-            BatchChange::NotFound | BatchChange::LeaseLost => BatchUpdate::NoRow(self.list_outlook(job_id, text).await?),
+    async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace> {
+        let BatchKey { job_id, batch_id } = key;
+        Ok(match self.set_batch_state(key, state, None, keep_final).await? {
+            BatchChange::Done(index) => BatchPlace::Row(index),
+            BatchChange::NotFound | BatchChange::LeaseLost => BatchPlace::of(None, self.list_snapshot(job_id, in_json(batch_id)).await?),
         })
     }
 
-    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.connections.acquire().await?;
         // Worker ids are compared byte for byte: the columns' collations ignore case, accents or spaces at the end.
         let query = sqlx::query(
@@ -1127,17 +1120,18 @@ impl Backend for MySql {
         )
         .bind(batch_id)
         .bind(job_id)
-        .bind(worker_id)
-        .bind(token)
-        .bind(token);
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0))
+        .bind(token.map(|token| token.0));
         let result = run!(&mut session, query, execute)?;
         match result.rows_affected() {
             0 => not_held(&mut session, job_id, batch_id, token).await,
-            _ => Ok(BatchChange::Done(result.last_insert_id() as i32)),
+            _ => Ok(BatchChange::Done(BatchIndex(result.last_insert_id() as i32))),
         }
     }
 
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange> {
+    async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "
@@ -1153,17 +1147,17 @@ impl Backend for MySql {
         .bind(batch_id)
         .bind(job_id)
         .bind(also_paused)
-        .bind(worker_id)
-        .bind(token)
-        .bind(token);
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0))
+        .bind(token.map(|token| token.0));
         let result = run!(&mut session, query, execute)?;
         match result.rows_affected() {
             0 => not_held(&mut session, job_id, batch_id, token).await,
-            _ => Ok(BatchChange::Done(result.last_insert_id() as i32)),
+            _ => Ok(BatchChange::Done(BatchIndex(result.last_insert_id() as i32))),
         }
     }
 
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
+    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
         let mut session = self.connections.acquire().await?;
         let session = &mut session;
         let query = sqlx::query_as::<_, (i64, Option<i64>)>(
@@ -1180,11 +1174,11 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
         .bind(job_id)
-        .bind(from.unwrap_or(i32::MIN));
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
         let (has_stale, next_is_open) = run!(session, query, fetch_one)?;
         let has_stale = has_stale != 0;
         if next_is_open == Some(1) {
-            return Ok(ReclaimOutlook {
+            return Ok(ReclaimSnapshot {
                 has_rows: true,
                 has_stale,
                 has_open: true,
@@ -1203,14 +1197,14 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(job_id);
         let (has_rows, has_open) = run!(session, query, fetch_one)?;
-        Ok(ReclaimOutlook {
+        Ok(ReclaimSnapshot {
             has_rows: has_rows != 0,
             has_stale,
             has_open: has_open != 0,
         })
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         static RECLAIM: MultiRow = MultiRow::new(
             // The assignments see each other's results from left to right, so `version` comes last. A claim, a release and a reclaim each add 1 to it, so
             // (version + 1) div 2 claims were made. A batch that is given up keeps the name of its last worker.
@@ -1241,7 +1235,7 @@ impl Backend for MySql {
         .bind(job_id)
         .bind(older_than.as_millis() as i64);
         let stale = run!(session, query, fetch_all)?;
-        let most = max_claims.unwrap_or(i32::MAX);
+        let most = max_claims.map_or(i32::MAX, |most| most.0);
         for chunk in key_chunks(&stale) {
             let mut query = sqlx::query(RECLAIM.text(chunk.len())).bind(most).bind(most).bind(most);
             for Text(batch_id) in chunk {
@@ -1253,7 +1247,7 @@ impl Backend for MySql {
         Ok(stale.len() as u32)
     }
 
-    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query_scalar::<_, i64>(
             "
@@ -1272,7 +1266,7 @@ impl Backend for MySql {
             ",
         )
         .bind(job_id)
-        .bind(from.unwrap_or(i32::MIN))
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0)
         .bind(job_id);
         Ok(run!(&mut session, query, fetch_one)? != 0)
     }
@@ -1336,7 +1330,7 @@ impl Backend for MySql {
             };
             let lease = leases.get(&write.batch_id).filter(|(job_id, _)| *job_id == write.job_id);
             held.push(match lease {
-                Some((_, version)) => *version == token,
+                Some((_, version)) => *version == token.0,
                 // Ids that are written in another way may be the same to the collation, which only the server knows. The row is locked.
                 None => {
                     let key = (&*write.job_id, &*write.batch_id, token);
@@ -1375,7 +1369,8 @@ impl Backend for MySql {
         read_records(&mut session, query).await
     }
 
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
+    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.connections.acquire().await?;
         let query = sqlx::query(
             "

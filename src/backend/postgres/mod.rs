@@ -20,13 +20,14 @@ use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, SetUp, run};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
-    SavedJob, StoredJob, Transaction,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, RecordWrite, SavedJob,
+    StoredJob, Transaction,
 };
 use crate::error::{Code, Error, Result, lock};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, PAGE_BYTES,
-    RecordCounts, RecordPage, RecordSlices, RecordStatus, RecordText, Repertoire, Reservation,
+    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
+    ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, RecordText, Repertoire, Reservation, Token,
+    WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::{Secret, SessionAttrs, Settings, SslMode, Switch, switches};
@@ -557,7 +558,7 @@ async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<(
 
 /// Records of one claim: the lease is locked and the rows are written in one statement. `for share` waits for a claim that is under way and
 /// then looks at the version again, which `exists` would not.
-async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], token: i32) -> Result<bool> {
+async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], token: Token) -> Result<bool> {
     let held = if let [write] = writes {
         let query = upsert_records!(
             session,
@@ -572,7 +573,7 @@ async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], toke
                    $4::text::"records.status" as "status", $5::text as "raw", $6::text as "parsed", $7::text as "errors", $8::text as "processingError"
             "#
         );
-        let query = bind_record(query, session.types(), write).bind(token);
+        let query = bind_record(query, session.types(), write).bind(token.0);
         run!(session, query, fetch_one)
     } else {
         let query = upsert_records!(
@@ -590,7 +591,7 @@ async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], toke
             "#
         );
         let columns = RecordColumns::of(session.types(), writes);
-        run!(session, bind_records(query, &columns).bind(token), fetch_one)
+        run!(session, bind_records(query, &columns).bind(token.0), fetch_one)
     };
     held.map_err(explain_upsert)
 }
@@ -787,17 +788,17 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job, ke
 }
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
-async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
+async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: Token) -> Result<bool> {
     let query = sqlx::query_scalar::<_, i32>(
         session.sql(r#"select "version"::int4 from batchactions_batches where "id" = $1::"batches.id" and "jobId" = $2::"batches.jobId""#),
     )
     .bind(batch_id)
     .bind(job_id);
-    Ok(run!(session, query, fetch_optional)? != Some(token))
+    Ok(run!(session, query, fetch_optional)? != Some(token.0))
 }
 
 /// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
-async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
+async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<Token>) -> Result<Option<i32>> {
     let query = sqlx::query_scalar(session.sql(
         r#"
         select "batchIndex"::int4
@@ -810,11 +811,11 @@ async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Op
     ))
     .bind(job_id)
     .bind(batch_id)
-    .bind(token);
+    .bind(token.map(|token| token.0));
     run!(session, query, fetch_optional)
 }
 
-async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
+async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<Token>) -> Result<BatchChange> {
     match token {
         Some(token) if lease_is_lost(session, job_id, batch_id, token).await? => Ok(BatchChange::LeaseLost),
         _ => Ok(BatchChange::NotFound),
@@ -925,25 +926,28 @@ impl Backend for Postgres {
         batch_rows(&mut self.session().await?, job_id).await
     }
 
-    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
         let mut session = self.session().await?;
         let query = sqlx::query_as(
             session.sql(r#"select count(*), max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
         )
         .bind(job_id);
-        run!(&mut session, query, fetch_one)
+        let (count, last): (i64, Option<i32>) = run!(&mut session, query, fetch_one)?;
+        Ok((count, last.map(BatchIndex)))
     }
 
-    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
         let mut session = self.session().await?;
         let query = sqlx::query_scalar(
             session.sql(r#"select max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
         )
         .bind(job_id);
-        run!(&mut session, query, fetch_one)
+        let last: Option<i32> = run!(&mut session, query, fetch_one)?;
+        Ok(last.map(BatchIndex))
     }
 
-    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
+    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.session().await?;
         let query = sqlx::query_scalar(
             session
@@ -958,7 +962,7 @@ impl Backend for Postgres {
         batch_counts(&mut self.session().await?, job_id).await
     }
 
-    async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
         let mut session = self.session().await?;
         let session = &mut session;
         let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
@@ -970,8 +974,18 @@ impl Backend for Postgres {
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
-        // Batches before records, so that there are never fewer records than the finished batches have.
-        let batches = batch_counts(session, job_id).await?;
+        Ok(job.map(|(total, started_at, completed_at, distributed, now)| JobTimes {
+            total_records: total.into(),
+            started_at,
+            completed_at,
+            distributed,
+            now,
+        }))
+    }
+
+    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
+        let mut session = self.session().await?;
+        let session = &mut session;
         let records = sqlx::query_as::<_, (String, i64)>(session.sql(
             r#"
             select "status"::text, count(*)
@@ -985,17 +999,7 @@ impl Backend for Postgres {
         for (status, count) in run!(session, records, fetch_all)? {
             counts.add(&status, count);
         }
-        Ok(ProgressCounts {
-            job: job.map(|(total, started_at, completed_at, _, now)| JobTimes {
-                total_records: total.into(),
-                started_at,
-                completed_at,
-                now,
-            }),
-            distributed: job.is_some_and(|job| job.3),
-            records: counts,
-            batches,
-        })
+        Ok(counts)
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
@@ -1025,7 +1029,7 @@ impl Backend for Postgres {
             .collect()
     }
 
-    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
+    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
         let mut session = self.session().await?;
         // `"status"::text || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
         // sort all that are pending.
@@ -1052,25 +1056,25 @@ impl Backend for Postgres {
             "#,
         ))
         .bind(job_id)
-        .bind(worker_id)
-        .bind(from.unwrap_or(i32::MIN));
+        .bind(&worker_id.0)
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
         let row = run!(&mut session, query, fetch_optional)?;
         Ok(row.map(
             |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token, last)| Reservation {
                 job_id: job_id.to_owned(),
                 batch_id,
-                batch_index,
-                worker_id: worker_id.to_owned(),
+                batch_index: BatchIndex(batch_index),
+                worker_id: worker_id.clone(),
                 claimed_at,
                 record_start_index,
                 record_end_index,
-                token,
-                last_batch_index: last.unwrap_or(batch_index),
+                token: Token(token),
+                last_batch_index: BatchIndex(last.unwrap_or(batch_index)),
             },
         ))
     }
 
-    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
+    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
         let mut session = self.session().await?;
         let query = sqlx::query_as::<_, (String, bool, bool, bool)>(session.sql(
             r#"
@@ -1084,7 +1088,7 @@ impl Backend for Postgres {
         ))
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimSnapshot {
             job_status,
             distributed,
             has_rows,
@@ -1092,14 +1096,8 @@ impl Backend for Postgres {
         }))
     }
 
-    async fn update_batch(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        token: Option<i32>,
-        keep_final: bool,
-    ) -> Result<BatchChange> {
+    async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.session().await?;
         let query = sqlx::query_scalar(session.sql(
             r#"
@@ -1117,7 +1115,7 @@ impl Backend for Postgres {
         .bind(state.status.as_str())
         .bind(state.processed)
         .bind(state.failed)
-        .bind(token)
+        .bind(token.map(|token| token.0))
         .bind(keep_final);
         let changed = run!(&mut session, query, fetch_optional)?;
         let done = match changed {
@@ -1125,21 +1123,15 @@ impl Backend for Postgres {
             changed => changed,
         };
         Ok(match (done, token) {
-            (Some(index), _) => BatchChange::Done(index),
+            (Some(index), _) => BatchChange::Done(BatchIndex(index)),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
         })
     }
 
     /// One round trip: an import that is not distributed has no rows, and asks this twice for each batch.
-    async fn update_batch_or_look(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        text: &str,
-        keep_final: bool,
-    ) -> Result<BatchUpdate> {
+    async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.session().await?;
         let query = sqlx::query_as::<_, (Option<i32>, Option<bool>, Option<bool>, Option<bool>)>(session.sql(
             r#"
@@ -1151,13 +1143,13 @@ impl Backend for Postgres {
                 and not ($7 and "status" in ('COMPLETED', 'FAILED'))
               returning "batchIndex"
             )
-            select changed."batchIndex"::int4, list."distributed", list."hasRows", list."hasText"
+            select changed."batchIndex"::int4, list."distributed", list."hasRows", list."hasId"
             from (select) one
               left join changed on true
               left join lateral (
                 select "distributed",
                        exists (select from batchactions_batches where "jobId" = $1::"batches.jobId") as "hasRows",
-                       strpos("batches"::text, $6) > 0 as "hasText"
+                       strpos("batches"::text, $6) > 0 as "hasId"
                 from batchactions_jobs
                 where "id" = $1::"jobs.id" and not exists (select from changed)
               ) list on true
@@ -1168,25 +1160,26 @@ impl Backend for Postgres {
         .bind(state.status.as_str())
         .bind(state.processed)
         .bind(state.failed)
-        .bind(text)
+        .bind(in_json(batch_id))
         .bind(keep_final);
-        let (index, distributed, has_rows, has_text) = run!(&mut session, query, fetch_one)?;
+        let (index, distributed, has_rows, has_id) = run!(&mut session, query, fetch_one)?;
         let index = match index {
             None if keep_final => final_batch(&mut session, job_id, batch_id, None).await?,
             index => index,
         };
-        Ok(match (index, distributed, has_rows, has_text) {
-            (Some(index), ..) => BatchUpdate::Done(index),
-            (None, Some(distributed), Some(has_rows), Some(has_text)) => BatchUpdate::NoRow(Some(ListOutlook {
+        let job = match (distributed, has_rows, has_id) {
+            (Some(distributed), Some(has_rows), Some(has_id)) => Some(ListSnapshot {
                 distributed,
                 has_rows,
-                has_text,
-            })),
-            _ => BatchUpdate::NoRow(None),
-        })
+                has_id,
+            }),
+            _ => None,
+        };
+        Ok(BatchPlace::of(index.map(BatchIndex), job))
     }
 
-    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.session().await?;
         let query = sqlx::query_scalar(session.sql(
             r#"
@@ -1202,15 +1195,16 @@ impl Backend for Postgres {
         ))
         .bind(job_id)
         .bind(batch_id)
-        .bind(worker_id)
-        .bind(token);
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0));
         match run!(&mut session, query, fetch_optional)? {
-            Some(index) => Ok(BatchChange::Done(index)),
+            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
             None => not_held(&mut session, job_id, batch_id, token).await,
         }
     }
 
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange> {
+    async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.session().await?;
         let query = sqlx::query_scalar(session.sql(
             r#"
@@ -1226,16 +1220,16 @@ impl Backend for Postgres {
         ))
         .bind(job_id)
         .bind(batch_id)
-        .bind(worker_id)
-        .bind(token)
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0))
         .bind(also_paused);
         match run!(&mut session, query, fetch_optional)? {
-            Some(index) => Ok(BatchChange::Done(index)),
+            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
             None => not_held(&mut session, job_id, batch_id, token).await,
         }
     }
 
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
+    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
         let mut session = self.session().await?;
         let query = sqlx::query_as::<_, (bool, bool, bool)>(session.sql(
             r#"
@@ -1262,16 +1256,16 @@ impl Backend for Postgres {
         ))
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
-        .bind(from.unwrap_or(i32::MIN));
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
-        Ok(ReclaimOutlook {
+        Ok(ReclaimSnapshot {
             has_rows,
             has_stale,
             has_open,
         })
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         let mut session = self.session().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
         // its last worker.
@@ -1298,11 +1292,11 @@ impl Backend for Postgres {
         ))
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
-        .bind(max_claims);
+        .bind(max_claims.map(|most| most.0));
         Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
     }
 
-    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
         let mut session = self.session().await?;
         let query = sqlx::query_scalar(session.sql(
             r#"
@@ -1321,7 +1315,7 @@ impl Backend for Postgres {
             "#,
         ))
         .bind(job_id)
-        .bind(from.unwrap_or(i32::MIN));
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
         run!(&mut session, query, fetch_one)
     }
 
@@ -1378,7 +1372,7 @@ impl Backend for Postgres {
             .map(|write| {
                 write
                     .token
-                    .is_none_or(|token| leases.get(&*write.batch_id) == Some(&(&*write.job_id, token)))
+                    .is_none_or(|token| leases.get(&*write.batch_id) == Some(&(&*write.job_id, token.0)))
             })
             .collect();
         let kept: Vec<&RecordWrite> = records
@@ -1410,7 +1404,8 @@ impl Backend for Postgres {
         read_records(&mut session, query).await
     }
 
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
+    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.session().await?;
         let query = sqlx::query(session.sql(
             r#"

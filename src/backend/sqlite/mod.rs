@@ -19,13 +19,13 @@ use super::errors::{Explained, unreadable};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, BatchUpdate, ClaimOutlook, ListOutlook, LockedJob, ProgressCounts, ReclaimOutlook, RecordWrite,
-    SavedJob, StoredJob, Transaction,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, RecordWrite, SavedJob,
+    StoredJob, Transaction,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch, PAGE_BYTES, RecordCounts,
-    RecordPage, RecordSlices, RecordStatus, RecordText, Reservation,
+    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch,
+    MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, RecordText, Reservation, Token, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::{Secret, Settings};
@@ -100,7 +100,7 @@ impl Sqlite {
         Err(Error::new(Code::ConnectionLost, "the records were queued for two files, of which one is gone").repeatable(Repeatable::Never))
     }
 
-    async fn list_outlook(&self, job_id: &str, text: &str) -> Result<Option<ListOutlook>> {
+    async fn list_snapshot(&self, job_id: &str, text: &str) -> Result<Option<ListSnapshot>> {
         let mut session = self.read().await?;
         let query = sqlx::query_as::<_, (bool, bool, bool)>(
             "
@@ -114,10 +114,10 @@ impl Sqlite {
         .bind(job_id)
         .bind(text);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(distributed, has_rows, has_text)| ListOutlook {
+        Ok(row.map(|(distributed, has_rows, has_id)| ListSnapshot {
             distributed,
             has_rows,
-            has_text,
+            has_id,
         }))
     }
 }
@@ -357,15 +357,15 @@ async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<b
 }
 
 /// Whether a batch has another version than the token's: tells a lost lease from a batch that is not held.
-async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: i32) -> Result<bool> {
+async fn lease_is_lost(session: &mut Conn, job_id: &str, batch_id: &str, token: Token) -> Result<bool> {
     let query = sqlx::query_scalar::<_, i32>("select version from batchactions_batches where id = ?1 and jobId = ?2")
         .bind(batch_id)
         .bind(job_id);
-    Ok(run!(session, query, fetch_optional)? != Some(token))
+    Ok(run!(session, query, fetch_optional)? != Some(token.0))
 }
 
 /// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
-async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<Option<i32>> {
+async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<Token>) -> Result<Option<i32>> {
     let query = sqlx::query_scalar(
         "
         select batchIndex
@@ -378,11 +378,11 @@ async fn final_batch(session: &mut Conn, job_id: &str, batch_id: &str, token: Op
     )
     .bind(job_id)
     .bind(batch_id)
-    .bind(token);
+    .bind(token.map(|token| token.0));
     run!(session, query, fetch_optional)
 }
 
-async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<i32>) -> Result<BatchChange> {
+async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Option<Token>) -> Result<BatchChange> {
     match token {
         Some(token) if lease_is_lost(session, job_id, batch_id, token).await? => Ok(BatchChange::LeaseLost),
         _ => Ok(BatchChange::NotFound),
@@ -456,19 +456,22 @@ impl Backend for Sqlite {
         batch_rows(&mut self.read().await?, job_id).await
     }
 
-    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<i32>)> {
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
         let mut session = self.read().await?;
         let query = sqlx::query_as("select count(*), max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
-        run!(&mut session, query, fetch_one)
+        let (count, last): (i64, Option<i32>) = run!(&mut session, query, fetch_one)?;
+        Ok((count, last.map(BatchIndex)))
     }
 
-    async fn last_batch_index(&self, job_id: &str) -> Result<Option<i32>> {
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
         let mut session = self.read().await?;
         let query = sqlx::query_scalar("select max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
-        run!(&mut session, query, fetch_one)
+        let last: Option<i32> = run!(&mut session, query, fetch_one)?;
+        Ok(last.map(BatchIndex))
     }
 
-    async fn has_batch_row(&self, job_id: &str, batch_id: &str) -> Result<bool> {
+    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.read().await?;
         let query = sqlx::query_scalar("select exists (select 1 from batchactions_batches where id = ?2 and jobId = ?1)")
             .bind(job_id)
@@ -480,7 +483,7 @@ impl Backend for Sqlite {
         batch_counts(&mut self.read().await?, job_id).await
     }
 
-    async fn progress(&self, job_id: &str) -> Result<ProgressCounts> {
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
         let mut session = self.read().await?;
         let session = &mut session;
         let job = sqlx::query_as::<_, (i64, Option<i64>, Option<i64>, bool, i64)>(
@@ -492,8 +495,18 @@ impl Backend for Sqlite {
         )
         .bind(job_id);
         let job = run!(session, job, fetch_optional)?;
-        // Batches before records, so that there are never fewer records than the finished batches have.
-        let batches = batch_counts(session, job_id).await?;
+        Ok(job.map(|(total_records, started_at, completed_at, distributed, now)| JobTimes {
+            total_records,
+            started_at,
+            completed_at,
+            distributed,
+            now,
+        }))
+    }
+
+    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
+        let mut session = self.read().await?;
+        let session = &mut session;
         let records = sqlx::query_as::<_, (String, i64)>(
             "
             select status, count(*)
@@ -507,17 +520,7 @@ impl Backend for Sqlite {
         for (status, count) in run!(session, records, fetch_all)? {
             counts.add(&status, count);
         }
-        Ok(ProgressCounts {
-            job: job.map(|(total_records, started_at, completed_at, _, now)| JobTimes {
-                total_records,
-                started_at,
-                completed_at,
-                now,
-            }),
-            distributed: job.is_some_and(|job| job.3),
-            records: counts,
-            batches,
-        })
+        Ok(counts)
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
@@ -547,7 +550,7 @@ impl Backend for Sqlite {
             .collect()
     }
 
-    async fn claim(&self, job_id: &str, worker_id: &str, from: Option<i32>) -> Result<Option<Reservation>> {
+    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
         let mut session = self.write().await?;
         // `+status` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it sort all that
         // are pending.
@@ -573,25 +576,25 @@ impl Backend for Sqlite {
             ",
         )
         .bind(job_id)
-        .bind(worker_id)
-        .bind(from.unwrap_or(i32::MIN));
+        .bind(&worker_id.0)
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
         let row = returned(run!(&mut session, query, fetch_all)?);
         Ok(row.map(
             |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token, last)| Reservation {
                 job_id: job_id.to_owned(),
                 batch_id,
-                batch_index,
-                worker_id: worker_id.to_owned(),
+                batch_index: BatchIndex(batch_index),
+                worker_id: worker_id.clone(),
                 claimed_at,
                 record_start_index,
                 record_end_index,
-                token,
-                last_batch_index: last.unwrap_or(batch_index),
+                token: Token(token),
+                last_batch_index: BatchIndex(last.unwrap_or(batch_index)),
             },
         ))
     }
 
-    async fn claim_outlook(&self, job_id: &str) -> Result<Option<ClaimOutlook>> {
+    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
         let mut session = self.read().await?;
         let query = sqlx::query_as::<_, (String, bool, bool, bool)>(
             "
@@ -605,7 +608,7 @@ impl Backend for Sqlite {
         )
         .bind(job_id);
         let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimOutlook {
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimSnapshot {
             job_status,
             distributed,
             has_rows,
@@ -613,14 +616,8 @@ impl Backend for Sqlite {
         }))
     }
 
-    async fn update_batch(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        token: Option<i32>,
-        keep_final: bool,
-    ) -> Result<BatchChange> {
+    async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
@@ -638,34 +635,29 @@ impl Backend for Sqlite {
         .bind(state.status.as_str())
         .bind(state.processed)
         .bind(state.failed)
-        .bind(token)
+        .bind(token.map(|token| token.0))
         .bind(keep_final);
         let done = match returned(run!(&mut session, query, fetch_all)?) {
             None if keep_final => final_batch(&mut session, job_id, batch_id, token).await?,
             changed => changed,
         };
         Ok(match (done, token) {
-            (Some(index), _) => BatchChange::Done(index),
+            (Some(index), _) => BatchChange::Done(BatchIndex(index)),
             (None, Some(_)) => BatchChange::LeaseLost,
             (None, None) => BatchChange::NotFound,
         })
     }
 
-    async fn update_batch_or_look(
-        &self,
-        job_id: &str,
-        batch_id: &str,
-        state: BatchState,
-        text: &str,
-        keep_final: bool,
-    ) -> Result<BatchUpdate> {
-        Ok(match self.update_batch(job_id, batch_id, state, None, keep_final).await? {
-            BatchChange::Done(index) => BatchUpdate::Done(index),
-            BatchChange::NotFound | BatchChange::LeaseLost => BatchUpdate::NoRow(self.list_outlook(job_id, text).await?),
+    async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace> {
+        let BatchKey { job_id, batch_id } = key;
+        Ok(match self.set_batch_state(key, state, None, keep_final).await? {
+            BatchChange::Done(index) => BatchPlace::Row(index),
+            BatchChange::NotFound | BatchChange::LeaseLost => BatchPlace::of(None, self.list_snapshot(job_id, in_json(batch_id)).await?),
         })
     }
 
-    async fn release(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>) -> Result<BatchChange> {
+    async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
@@ -681,15 +673,16 @@ impl Backend for Sqlite {
         )
         .bind(job_id)
         .bind(batch_id)
-        .bind(worker_id)
-        .bind(token);
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0));
         match returned(run!(&mut session, query, fetch_all)?) {
-            Some(index) => Ok(BatchChange::Done(index)),
+            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
             None => not_held(&mut session, job_id, batch_id, token).await,
         }
     }
 
-    async fn renew(&self, job_id: &str, batch_id: &str, worker_id: &str, token: Option<i32>, also_paused: bool) -> Result<BatchChange> {
+    async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.write().await?;
         let query = sqlx::query_scalar(
             "
@@ -705,16 +698,16 @@ impl Backend for Sqlite {
         )
         .bind(job_id)
         .bind(batch_id)
-        .bind(worker_id)
-        .bind(token)
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0))
         .bind(also_paused);
         match returned(run!(&mut session, query, fetch_all)?) {
-            Some(index) => Ok(BatchChange::Done(index)),
+            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
             None => not_held(&mut session, job_id, batch_id, token).await,
         }
     }
 
-    async fn reclaim_outlook(&self, job_id: &str, older_than: Duration, from: Option<i32>) -> Result<ReclaimOutlook> {
+    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
         let mut session = self.read().await?;
         let query = sqlx::query_as::<_, (bool, bool, bool)>(
             "
@@ -738,16 +731,16 @@ impl Backend for Sqlite {
         )
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
-        .bind(from.unwrap_or(i32::MIN));
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
         let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
-        Ok(ReclaimOutlook {
+        Ok(ReclaimSnapshot {
             has_rows,
             has_stale,
             has_open,
         })
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<i32>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         let mut session = self.write().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
         // its last worker.
@@ -765,11 +758,11 @@ impl Backend for Sqlite {
         )
         .bind(job_id)
         .bind(older_than.as_millis() as i64)
-        .bind(max_claims);
+        .bind(max_claims.map(|most| most.0));
         Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
     }
 
-    async fn has_open_batch(&self, job_id: &str, from: Option<i32>) -> Result<bool> {
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
         let mut session = self.read().await?;
         let query = sqlx::query_scalar(
             "
@@ -785,7 +778,7 @@ impl Backend for Sqlite {
             ",
         )
         .bind(job_id)
-        .bind(from.unwrap_or(i32::MIN));
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
         run!(&mut session, query, fetch_one)
     }
 
@@ -848,7 +841,8 @@ impl Backend for Sqlite {
         read_records(&mut session, query).await
     }
 
-    async fn records_of_batch(&self, job_id: &str, batch_id: &str) -> Result<RecordSlices> {
+    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
+        let BatchKey { job_id, batch_id } = key;
         let mut session = self.read().await?;
         let query = sqlx::query(
             "
