@@ -149,49 +149,58 @@ pub struct RecordWrite {
     pub file: Option<u64>,
 }
 
-/// Operations that are one transaction each.
+/// What is stored, each as one statement sees it: plain reads, which may be repeated at will.
 #[async_trait]
-pub trait Backend: Send + Sync {
-    /// Creates what is missing; safe in many processes at once; no DDL where nothing is missing.
-    ///
-    /// While it waits for another process that creates them, it looks at `gate`, and ends with `CLOSED` once that is shut.
-    async fn initialize(&self, gate: &Gate) -> Result<()>;
-
-    /// Ends the connections once the operations under way are done.
-    async fn close(&self);
-
-    /// Which file the database is in, where its path may come to hold another: a number that changes then. What was queued before belongs to the file
-    /// of that time.
-    fn file(&self) -> Option<u64> {
-        None
-    }
-
-    /// Begins a transaction. Dropped without `commit`, it is rolled back.
-    async fn begin(&self) -> Result<Box<dyn Transaction>>;
-
+pub trait Reads: Send + Sync {
     /// What the columns of this database can't hold.
     async fn limits(&self) -> Result<ColumnLimits>;
-
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>>;
-    /// Inserts or replaces the job's row. A final status without a time of completion gets the one that the row has, or else now.
-    /// With `keep_final`, a final status that the row has stays.
-    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob>;
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
+    /// `None` where there is no such job.
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>>;
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
     /// How many batch rows the job has, and their highest index.
     async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)>;
     /// The highest index of the job's batch rows.
     async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>>;
     async fn has_batch_row(&self, key: &BatchKey) -> Result<bool>;
+    /// Whether a batch is PENDING, PROCESSING or PAUSED, looked for at `from` first.
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool>;
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts>;
-    /// `None` where there is no such job.
-    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>>;
     async fn record_counts(&self, job_id: &str) -> Result<RecordCounts>;
-    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
-
-    /// Claims the PENDING batch with the lowest index from `from` on that nobody has locked, if the job is PROCESSING.
-    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>>;
     /// `None` where there is no such job.
     async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>>;
+    /// `from`: the index of a batch that is likely open, the next one to claim. Looking at that one first costs the same however many there are.
+    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot>;
+    /// Records of these two statuses, by index.
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices>;
+    /// A batch's records, by index.
+    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices>;
+    /// One page of records, by index.
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices>;
+}
+
+/// Operations that are one transaction each.
+#[async_trait]
+pub trait Backend: Reads {
+    /// Creates what is missing; safe in many processes at once; no DDL where nothing is missing.
+    ///
+    /// While it waits for another process that creates them, it looks at `gate`, and ends with `CLOSED` once that is shut.
+    async fn initialize(&self, gate: &Gate) -> Result<()>;
+    /// Ends the connections once the operations under way are done.
+    async fn close(&self);
+    /// Which file the database is in, where its path may come to hold another: a number that changes then. What was queued before belongs to the file
+    /// of that time.
+    fn file(&self) -> Option<u64> {
+        None
+    }
+    /// Begins a transaction. Dropped without `commit`, it is rolled back.
+    async fn begin(&self) -> Result<Box<dyn Transaction>>;
+    /// Inserts or replaces the job's row. A final status without a time of completion gets the one that the row has, or else now.
+    /// With `keep_final`, a final status that the row has stays.
+    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob>;
+    /// Claims the PENDING batch with the lowest index from `from` on that nobody has locked, if the job is PROCESSING.
+    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>>;
     /// Sets a batch row's state, where `token`, if given, is its version. With `keep_final`, a batch that is COMPLETED or FAILED stays as it is, and that
     /// counts as done.
     async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange>;
@@ -201,32 +210,20 @@ pub trait Backend: Send + Sync {
     async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange>;
     /// PROCESSING, or with `also_paused` PAUSED, and held by this worker: `claimedAt` becomes now.
     async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange>;
-    /// `from`: the index of a batch that is likely open, the next one to claim. Looking at that one first costs the same however many there are.
-    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot>;
     /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
     /// left alone, for they are just being changed. How many were taken.
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32>;
-    /// Whether a batch is PENDING, PROCESSING or PAUSED, looked for at `from` first.
-    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool>;
-
     /// Upserts the records, all or none. No two of them have the same job and index.
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()>;
     /// As `save_records`, but only those whose batch still has their token: the batch rows are locked against a new claim until the records are
     /// committed. The result says of each record whether it was written.
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>>;
-    /// Records of these two statuses, by index.
-    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices>;
-    /// A batch's records, by index.
-    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices>;
-    /// One page of records, by index.
-    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices>;
-
-    /// Deletes up to `most` of a job's records; how many.
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;
-    /// Deletes up to `most` of a job's batch rows; how many.
-    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64>;
     /// Makes a job ABORTED and its list of batches empty, so that nobody claims or adopts what is being deleted. Whether there was one.
     async fn empty_job(&self, job_id: &str) -> Result<bool>;
+    /// Deletes up to `most` of a job's batch rows; how many.
+    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64>;
+    /// Deletes up to `most` of a job's records; how many.
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;
     /// Deletes a job's row as `empty_job` left it: one that was stored again since stays.
     async fn delete_job(&self, job_id: &str) -> Result<bool>;
 }

@@ -20,7 +20,7 @@ use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, SetUp, run};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, RecordWrite, SavedJob,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
     StoredJob, Transaction,
 };
 use crate::error::{Code, Error, Quoted, Result};
@@ -768,6 +768,348 @@ impl MySql {
 }
 
 #[async_trait]
+impl Reads for MySql {
+    async fn limits(&self) -> Result<ColumnLimits> {
+        let deepest = if self.server().await?.is_mariadb { 31 } else { 100 };
+        let (text_bytes, encoding) = match self.text_column.get() {
+            Some(known) => known.clone(),
+            None => match text_column(&mut self.connections.acquire().await?).await? {
+                Some(found) => self.text_column.get_or_init(|| found).clone(),
+                // There is no table, which the statement that comes next says.
+                None => (65_535, Encoding::Utf8),
+            },
+        };
+        Ok(ColumnLimits {
+            json_depth: Some(deepest),
+            lone_surrogates: false,
+            text_bytes: Some(text_bytes),
+            encoding,
+            nul_in_text: true,
+        })
+    }
+
+    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            select id, config, status, totalRecords, startedAt, completedAt, distributed, batches
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id);
+        let Some(row) = run!(&mut session, query, fetch_optional)? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredJob {
+            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
+            batches: text(&row, 7).map_err(unreadable("batchactions_jobs", &row))?.to_owned(),
+        }))
+    }
+
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
+        let mut session = self.connections.acquire().await?;
+        let status = filter.status.map(JobStatus::as_str);
+        let after_id = filter.after.as_ref().map(|(_, id)| &**id);
+        let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
+        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `read_records`.
+        let query = sqlx::query(
+            "
+            select j.id, j.config, j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
+            from (
+              select id, startedAt
+              from batchactions_jobs
+              where (? is null or status = ?)
+                and (? is null
+                  or case
+                    when ? is null then startedAt is null and id < ?
+                    else startedAt is null or startedAt < ? or (startedAt = ? and id < ?)
+                  end)
+              order by startedAt desc, id desc
+              limit ?
+            ) page
+            straight_join batchactions_jobs j on j.id = page.id
+            order by page.startedAt desc, page.id desc
+            ",
+        )
+        .bind(status)
+        .bind(status)
+        .bind(after_id)
+        .bind(after_time)
+        .bind(after_id)
+        .bind(after_time)
+        .bind(after_time)
+        .bind(after_id)
+        .bind(filter.limit);
+        run!(&mut session, query, fetch_all)?
+            .iter()
+            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
+            .collect()
+    }
+
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        let job = sqlx::query_as::<_, (Number<i64>, Option<Number<i64>>, Option<Number<i64>>, bool, i64)>(
+            "
+            select totalRecords, startedAt, completedAt, distributed, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id);
+        let job = run!(session, job, fetch_optional)?;
+        Ok(
+            job.map(|(Number(total_records), started_at, completed_at, distributed, now)| JobTimes {
+                total_records,
+                started_at: started_at.map(|Number(time)| time),
+                completed_at: completed_at.map(|Number(time)| time),
+                distributed,
+                now,
+            }),
+        )
+    }
+
+    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.connections.acquire().await?, job_id).await
+    }
+
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
+        let mut session = self.connections.acquire().await?;
+        let query =
+            sqlx::query_as::<_, (i64, Option<Number<i32>>)>("select count(*), max(batchIndex) from batchactions_batches where jobId = ?")
+                .bind(job_id);
+        let (count, last) = run!(&mut session, query, fetch_one)?;
+        Ok((count, last.map(|Number(last)| BatchIndex(last))))
+    }
+
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
+        let mut session = self.connections.acquire().await?;
+        let query =
+            sqlx::query_scalar::<_, Option<Number<i32>>>("select max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
+        Ok(run!(&mut session, query, fetch_one)?.map(|Number(last)| BatchIndex(last)))
+    }
+
+    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where id = ? and jobId = ?)")
+            .bind(batch_id)
+            .bind(job_id);
+        Ok(run!(&mut session, query, fetch_one)? != 0)
+    }
+
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_scalar::<_, i64>(
+            "
+            select coalesce(
+                     (
+                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
+                       from batchactions_batches
+                       where jobId = ? and batchIndex = ?
+                     ),
+                     0
+                   )
+                   or exists (
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                     where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
+                   )
+            ",
+        )
+        .bind(job_id)
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0)
+        .bind(job_id);
+        Ok(run!(&mut session, query, fetch_one)? != 0)
+    }
+
+    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
+        batch_counts(&mut self.connections.acquire().await?, job_id).await
+    }
+
+    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        let records = sqlx::query_as::<_, (Text, i64)>(
+            "
+            select status, count(*)
+            from batchactions_records
+            where jobId = ?
+            group by status
+            ",
+        )
+        .bind(job_id);
+        let mut counts = RecordCounts::default();
+        for (Text(status), count) in run!(session, records, fetch_all)? {
+            counts.add(&status, count);
+        }
+        Ok(counts)
+    }
+
+    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query_as::<_, (Text, bool, i64, i64)>(
+            "
+            select status,
+                   distributed,
+                   exists (select 1 from batchactions_batches where jobId = ?),
+                   exists (
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                     where jobId = ? and status = 'PENDING'
+                   )
+            from batchactions_jobs
+            where id = ?
+            ",
+        )
+        .bind(job_id)
+        .bind(job_id)
+        .bind(job_id);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(Text(job_status), distributed, has_rows, has_pending)| ClaimSnapshot {
+            job_status,
+            distributed,
+            has_rows: has_rows != 0,
+            has_pending: has_pending != 0,
+        }))
+    }
+
+    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
+        let mut session = self.connections.acquire().await?;
+        let session = &mut session;
+        let query = sqlx::query_as::<_, (i64, Option<i64>)>(
+            "
+            select exists (
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                     where jobId = ?
+                       and status = 'PROCESSING'
+                       and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
+                   ),
+                   (select status in ('PENDING', 'PROCESSING', 'PAUSED') from batchactions_batches where jobId = ? and batchIndex = ?)
+            ",
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64)
+        .bind(job_id)
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
+        let (has_stale, next_is_open) = run!(session, query, fetch_one)?;
+        let has_stale = has_stale != 0;
+        if next_is_open == Some(1) {
+            return Ok(ReclaimSnapshot {
+                has_rows: true,
+                has_stale,
+                has_open: true,
+            });
+        }
+        // A statement of its own: these servers plan each part of one, needed or not, and what that costs grows with the job.
+        let query = sqlx::query_as::<_, (i64, i64)>(
+            "
+            select exists (select 1 from batchactions_batches where jobId = ?),
+                   exists (
+                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                     where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
+                   )
+            ",
+        )
+        .bind(job_id)
+        .bind(job_id);
+        let (has_rows, has_open) = run!(session, query, fetch_one)?;
+        Ok(ReclaimSnapshot {
+            has_rows: has_rows != 0,
+            has_stale,
+            has_open: has_open != 0,
+        })
+    }
+
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            select recordIndex, raw, parsed, status, errors, processingError
+            from batchactions_records
+            where jobId = ? and status in (?, ?)
+            ",
+        )
+        .bind(job_id)
+        .bind(statuses[0].as_str())
+        .bind(statuses[1].as_str());
+        read_records(&mut session, query).await
+    }
+
+    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.connections.acquire().await?;
+        let query = sqlx::query(
+            "
+            select recordIndex, raw, parsed, status, errors, processingError
+            from batchactions_records
+            where jobId = ? and batchId = ?
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id);
+        read_records(&mut session, query).await
+    }
+
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
+        let mut session = self.connections.acquire().await?;
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let after = page.after.map_or(i64::MIN, i64::from);
+        // Only keys and lengths are sorted: see `read_records`. A length that the server does not tell counts as one that fills a page.
+        macro_rules! page {
+            ($candidates:literal) => {
+                concat!(
+                    "
+                    select r.recordIndex, r.raw, r.parsed, r.status, r.errors, r.processingError
+                    from (
+                      select id, bytes, sum(bytes) over (order by recordIndex) as upTo
+                      from (
+                        select r.id, r.recordIndex, coalesce(
+                          100 + length(r.raw) + length(r.parsed) + length(r.errors) + coalesce(length(r.processingError), 0),
+                          1073741824
+                        ) as bytes
+                        from (",
+                    $candidates,
+                    ") candidates
+                        straight_join batchactions_records r on r.id = candidates.id
+                      ) measured
+                    ) page
+                    straight_join batchactions_records r on r.id = page.id
+                    where page.upTo <= ? or page.upTo = page.bytes
+                    "
+                )
+            };
+        }
+        let query = match &page.batch_id {
+            None => sqlx::query(page!(
+                "
+                          select id
+                          from batchactions_records force index (batchactions_records_job_id_record_index)
+                          where jobId = ? and recordIndex > ? and status in (?, ?, ?, ?, ?)
+                          order by recordIndex
+                          limit ?
+                "
+            ))
+            .bind(job_id)
+            .bind(after),
+            Some(batch_id) => sqlx::query(page!(
+                "
+                          select id
+                          from batchactions_records force index (batchactions_records_job_id_batch_id)
+                          where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
+                          order by recordIndex
+                          limit ?
+                "
+            ))
+            .bind(job_id)
+            .bind(after)
+            .bind(&**batch_id),
+        };
+        let query = query.bind(s1).bind(s2).bind(s3).bind(s4).bind(s5).bind(page.limit).bind(PAGE_BYTES);
+        read_records(&mut session, query).await
+    }
+}
+
+#[async_trait]
 impl Backend for MySql {
     async fn initialize(&self, gate: &Gate) -> Result<()> {
         let server = self.server().await?;
@@ -809,44 +1151,6 @@ impl Backend for MySql {
         Ok(Box::new(MySqlTransaction { session, server }))
     }
 
-    async fn limits(&self) -> Result<ColumnLimits> {
-        let deepest = if self.server().await?.is_mariadb { 31 } else { 100 };
-        let (text_bytes, encoding) = match self.text_column.get() {
-            Some(known) => known.clone(),
-            None => match text_column(&mut self.connections.acquire().await?).await? {
-                Some(found) => self.text_column.get_or_init(|| found).clone(),
-                // There is no table, which the statement that comes next says.
-                None => (65_535, Encoding::Utf8),
-            },
-        };
-        Ok(ColumnLimits {
-            json_depth: Some(deepest),
-            lone_surrogates: false,
-            text_bytes: Some(text_bytes),
-            encoding,
-            nul_in_text: true,
-        })
-    }
-
-    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(
-            "
-            select id, config, status, totalRecords, startedAt, completedAt, distributed, batches
-            from batchactions_jobs
-            where id = ?
-            ",
-        )
-        .bind(job_id);
-        let Some(row) = run!(&mut session, query, fetch_optional)? else {
-            return Ok(None);
-        };
-        Ok(Some(StoredJob {
-            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
-            batches: text(&row, 7).map_err(unreadable("batchactions_jobs", &row))?.to_owned(),
-        }))
-    }
-
     async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
         self.server().await?.check_job(job)?;
         let mut session = self.connections.acquire().await?;
@@ -855,121 +1159,6 @@ impl Backend for MySql {
         let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where jobId = ?)").bind(&*job.id);
         let has_rows = run!(session, query, fetch_one)? != 0;
         Ok(SavedJob { inserted, has_rows })
-    }
-
-    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
-        batch_rows(&mut self.connections.acquire().await?, job_id).await
-    }
-
-    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
-        let mut session = self.connections.acquire().await?;
-        let query =
-            sqlx::query_as::<_, (i64, Option<Number<i32>>)>("select count(*), max(batchIndex) from batchactions_batches where jobId = ?")
-                .bind(job_id);
-        let (count, last) = run!(&mut session, query, fetch_one)?;
-        Ok((count, last.map(|Number(last)| BatchIndex(last))))
-    }
-
-    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
-        let mut session = self.connections.acquire().await?;
-        let query =
-            sqlx::query_scalar::<_, Option<Number<i32>>>("select max(batchIndex) from batchactions_batches where jobId = ?").bind(job_id);
-        Ok(run!(&mut session, query, fetch_one)?.map(|Number(last)| BatchIndex(last)))
-    }
-
-    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar::<_, i64>("select exists (select 1 from batchactions_batches where id = ? and jobId = ?)")
-            .bind(batch_id)
-            .bind(job_id);
-        Ok(run!(&mut session, query, fetch_one)? != 0)
-    }
-
-    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
-        batch_counts(&mut self.connections.acquire().await?, job_id).await
-    }
-
-    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
-        let mut session = self.connections.acquire().await?;
-        let session = &mut session;
-        let job = sqlx::query_as::<_, (Number<i64>, Option<Number<i64>>, Option<Number<i64>>, bool, i64)>(
-            "
-            select totalRecords, startedAt, completedAt, distributed, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
-            from batchactions_jobs
-            where id = ?
-            ",
-        )
-        .bind(job_id);
-        let job = run!(session, job, fetch_optional)?;
-        Ok(
-            job.map(|(Number(total_records), started_at, completed_at, distributed, now)| JobTimes {
-                total_records,
-                started_at: started_at.map(|Number(time)| time),
-                completed_at: completed_at.map(|Number(time)| time),
-                distributed,
-                now,
-            }),
-        )
-    }
-
-    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
-        let mut session = self.connections.acquire().await?;
-        let session = &mut session;
-        let records = sqlx::query_as::<_, (Text, i64)>(
-            "
-            select status, count(*)
-            from batchactions_records
-            where jobId = ?
-            group by status
-            ",
-        )
-        .bind(job_id);
-        let mut counts = RecordCounts::default();
-        for (Text(status), count) in run!(session, records, fetch_all)? {
-            counts.add(&status, count);
-        }
-        Ok(counts)
-    }
-
-    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
-        let mut session = self.connections.acquire().await?;
-        let status = filter.status.map(JobStatus::as_str);
-        let after_id = filter.after.as_ref().map(|(_, id)| &**id);
-        let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
-        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `read_records`.
-        let query = sqlx::query(
-            "
-            select j.id, j.config, j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
-            from (
-              select id, startedAt
-              from batchactions_jobs
-              where (? is null or status = ?)
-                and (? is null
-                  or case
-                    when ? is null then startedAt is null and id < ?
-                    else startedAt is null or startedAt < ? or (startedAt = ? and id < ?)
-                  end)
-              order by startedAt desc, id desc
-              limit ?
-            ) page
-            straight_join batchactions_jobs j on j.id = page.id
-            order by page.startedAt desc, page.id desc
-            ",
-        )
-        .bind(status)
-        .bind(status)
-        .bind(after_id)
-        .bind(after_time)
-        .bind(after_id)
-        .bind(after_time)
-        .bind(after_time)
-        .bind(after_id)
-        .bind(filter.limit);
-        run!(&mut session, query, fetch_all)?
-            .iter()
-            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
-            .collect()
     }
 
     async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
@@ -1031,33 +1220,6 @@ impl Backend for MySql {
             record_end_index,
             token: Token(version + 1),
             last_batch_index: BatchIndex(last.map_or(batch_index, |Number(last)| last)),
-        }))
-    }
-
-    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_as::<_, (Text, bool, i64, i64)>(
-            "
-            select status,
-                   distributed,
-                   exists (select 1 from batchactions_batches where jobId = ?),
-                   exists (
-                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
-                     where jobId = ? and status = 'PENDING'
-                   )
-            from batchactions_jobs
-            where id = ?
-            ",
-        )
-        .bind(job_id)
-        .bind(job_id)
-        .bind(job_id);
-        let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(Text(job_status), distributed, has_rows, has_pending)| ClaimSnapshot {
-            job_status,
-            distributed,
-            has_rows: has_rows != 0,
-            has_pending: has_pending != 0,
         }))
     }
 
@@ -1157,53 +1319,6 @@ impl Backend for MySql {
         }
     }
 
-    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
-        let mut session = self.connections.acquire().await?;
-        let session = &mut session;
-        let query = sqlx::query_as::<_, (i64, Option<i64>)>(
-            "
-            select exists (
-                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
-                     where jobId = ?
-                       and status = 'PROCESSING'
-                       and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
-                   ),
-                   (select status in ('PENDING', 'PROCESSING', 'PAUSED') from batchactions_batches where jobId = ? and batchIndex = ?)
-            ",
-        )
-        .bind(job_id)
-        .bind(older_than.as_millis() as i64)
-        .bind(job_id)
-        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
-        let (has_stale, next_is_open) = run!(session, query, fetch_one)?;
-        let has_stale = has_stale != 0;
-        if next_is_open == Some(1) {
-            return Ok(ReclaimSnapshot {
-                has_rows: true,
-                has_stale,
-                has_open: true,
-            });
-        }
-        // A statement of its own: these servers plan each part of one, needed or not, and what that costs grows with the job.
-        let query = sqlx::query_as::<_, (i64, i64)>(
-            "
-            select exists (select 1 from batchactions_batches where jobId = ?),
-                   exists (
-                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
-                     where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
-                   )
-            ",
-        )
-        .bind(job_id)
-        .bind(job_id);
-        let (has_rows, has_open) = run!(session, query, fetch_one)?;
-        Ok(ReclaimSnapshot {
-            has_rows: has_rows != 0,
-            has_stale,
-            has_open: has_open != 0,
-        })
-    }
-
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         static RECLAIM: MultiRow = MultiRow::new(
             // The assignments see each other's results from left to right, so `version` comes last. A claim, a release and a reclaim each add 1 to it, so
@@ -1245,30 +1360,6 @@ impl Backend for MySql {
         }
         session.commit().await?;
         Ok(stale.len() as u32)
-    }
-
-    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query_scalar::<_, i64>(
-            "
-            select coalesce(
-                     (
-                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
-                       from batchactions_batches
-                       where jobId = ? and batchIndex = ?
-                     ),
-                     0
-                   )
-                   or exists (
-                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
-                     where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
-                   )
-            ",
-        )
-        .bind(job_id)
-        .bind(from.unwrap_or(BatchIndex::LOWEST).0)
-        .bind(job_id);
-        Ok(run!(&mut session, query, fetch_one)? != 0)
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
@@ -1354,100 +1445,10 @@ impl Backend for MySql {
         Ok(held)
     }
 
-    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
+    async fn empty_job(&self, job_id: &str) -> Result<bool> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(
-            "
-            select recordIndex, raw, parsed, status, errors, processingError
-            from batchactions_records
-            where jobId = ? and status in (?, ?)
-            ",
-        )
-        .bind(job_id)
-        .bind(statuses[0].as_str())
-        .bind(statuses[1].as_str());
-        read_records(&mut session, query).await
-    }
-
-    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query(
-            "
-            select recordIndex, raw, parsed, status, errors, processingError
-            from batchactions_records
-            where jobId = ? and batchId = ?
-            ",
-        )
-        .bind(job_id)
-        .bind(batch_id);
-        read_records(&mut session, query).await
-    }
-
-    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
-        let mut session = self.connections.acquire().await?;
-        let [s1, s2, s3, s4, s5] = page.status_places();
-        let after = page.after.map_or(i64::MIN, i64::from);
-        // Only keys and lengths are sorted: see `read_records`. A length that the server does not tell counts as one that fills a page.
-        macro_rules! page {
-            ($candidates:literal) => {
-                concat!(
-                    "
-                    select r.recordIndex, r.raw, r.parsed, r.status, r.errors, r.processingError
-                    from (
-                      select id, bytes, sum(bytes) over (order by recordIndex) as upTo
-                      from (
-                        select r.id, r.recordIndex, coalesce(
-                          100 + length(r.raw) + length(r.parsed) + length(r.errors) + coalesce(length(r.processingError), 0),
-                          1073741824
-                        ) as bytes
-                        from (",
-                    $candidates,
-                    ") candidates
-                        straight_join batchactions_records r on r.id = candidates.id
-                      ) measured
-                    ) page
-                    straight_join batchactions_records r on r.id = page.id
-                    where page.upTo <= ? or page.upTo = page.bytes
-                    "
-                )
-            };
-        }
-        let query = match &page.batch_id {
-            None => sqlx::query(page!(
-                "
-                          select id
-                          from batchactions_records force index (batchactions_records_job_id_record_index)
-                          where jobId = ? and recordIndex > ? and status in (?, ?, ?, ?, ?)
-                          order by recordIndex
-                          limit ?
-                "
-            ))
-            .bind(job_id)
-            .bind(after),
-            Some(batch_id) => sqlx::query(page!(
-                "
-                          select id
-                          from batchactions_records force index (batchactions_records_job_id_batch_id)
-                          where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
-                          order by recordIndex
-                          limit ?
-                "
-            ))
-            .bind(job_id)
-            .bind(after)
-            .bind(&**batch_id),
-        };
-        let query = query.bind(s1).bind(s2).bind(s3).bind(s4).bind(s5).bind(page.limit).bind(PAGE_BYTES);
-        read_records(&mut session, query).await
-    }
-
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.connections.acquire().await?;
-        let query = sqlx::query("delete from batchactions_records where jobId = ? order by recordIndex limit ?")
-            .bind(job_id)
-            .bind(most);
-        Ok(run!(&mut session, query, execute)?.rows_affected())
+        let query = sqlx::query("update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?").bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
@@ -1458,10 +1459,12 @@ impl Backend for MySql {
         Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
-    async fn empty_job(&self, job_id: &str) -> Result<bool> {
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.connections.acquire().await?;
-        let query = sqlx::query("update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?").bind(job_id);
-        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+        let query = sqlx::query("delete from batchactions_records where jobId = ? order by recordIndex limit ?")
+            .bind(job_id)
+            .bind(most);
+        Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {

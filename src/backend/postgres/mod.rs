@@ -20,7 +20,7 @@ use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, SetUp, run};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, RecordWrite, SavedJob,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
     StoredJob, Transaction,
 };
 use crate::error::{Code, Error, Result, lock};
@@ -823,6 +823,326 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 }
 
 #[async_trait]
+impl Reads for Postgres {
+    async fn limits(&self) -> Result<ColumnLimits> {
+        let encoding = self
+            .encoding
+            .get_or_try_init(|| async { encoding(&mut self.session().await?).await })
+            .await?;
+        Ok(ColumnLimits {
+            nul_in_text: false,
+            encoding: encoding.clone(),
+            ..ColumnLimits::NONE
+        })
+    }
+
+    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
+        let mut session = self.session().await?;
+        let query = sqlx::query(
+            session.sql(r#"
+            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", "batches"::text
+            from batchactions_jobs
+            where "id" = $1::"jobs.id"
+            "#),
+        )
+        .bind(job_id);
+        let Some(row) = run!(&mut session, query, fetch_optional)? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredJob {
+            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
+            batches: row.try_get(7).map_err(unreadable("batchactions_jobs", &row))?,
+        }))
+    }
+
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
+        let mut session = self.session().await?;
+        let after = filter.after.as_ref();
+        let query = sqlx::query(session.sql(
+            r#"
+            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed"
+            from batchactions_jobs
+            where ($1::text is null or "status" = $1::"jobs.status")
+              and ($2::text is null
+                or case
+                  when $3::int8 is null then "startedAt" is null and "id" < $2::"jobs.id"
+                  else "startedAt" is null or "startedAt" < $3 or ("startedAt" = $3 and "id" < $2::"jobs.id")
+                end)
+            order by batchactions_jobs."startedAt" desc nulls last, batchactions_jobs."id" desc
+            limit $4
+            "#,
+        ))
+        .bind(filter.status.map(JobStatus::as_str))
+        .bind(after.map(|(_, id)| id))
+        .bind(after.and_then(|(started_at, _)| *started_at))
+        .bind(i64::from(filter.limit));
+        run!(&mut session, query, fetch_all)?
+            .iter()
+            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
+            .collect()
+    }
+
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
+        let mut session = self.session().await?;
+        let session = &mut session;
+        let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
+            session.sql(r#"
+            select "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", (extract(epoch from clock_timestamp()) * 1000)::bigint
+            from batchactions_jobs
+            where "id" = $1::"jobs.id"
+            "#),
+        )
+        .bind(job_id);
+        let job = run!(session, job, fetch_optional)?;
+        Ok(job.map(|(total, started_at, completed_at, distributed, now)| JobTimes {
+            total_records: total.into(),
+            started_at,
+            completed_at,
+            distributed,
+            now,
+        }))
+    }
+
+    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.session().await?, job_id).await
+    }
+
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
+        let mut session = self.session().await?;
+        let query = sqlx::query_as(
+            session.sql(r#"select count(*), max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
+        )
+        .bind(job_id);
+        let (count, last): (i64, Option<i32>) = run!(&mut session, query, fetch_one)?;
+        Ok((count, last.map(BatchIndex)))
+    }
+
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(
+            session.sql(r#"select max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
+        )
+        .bind(job_id);
+        let last: Option<i32> = run!(&mut session, query, fetch_one)?;
+        Ok(last.map(BatchIndex))
+    }
+
+    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(
+            session
+                .sql(r#"select exists (select from batchactions_batches where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId")"#),
+        )
+        .bind(job_id)
+        .bind(batch_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
+        let mut session = self.session().await?;
+        let query = sqlx::query_scalar(session.sql(
+            r#"
+            select coalesce(
+                     (
+                       select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                       from batchactions_batches
+                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $2
+                     ),
+                     false
+                   )
+                   or exists (
+                     select from batchactions_batches
+                     where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                   )
+            "#,
+        ))
+        .bind(job_id)
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
+        batch_counts(&mut self.session().await?, job_id).await
+    }
+
+    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
+        let mut session = self.session().await?;
+        let session = &mut session;
+        let records = sqlx::query_as::<_, (String, i64)>(session.sql(
+            r#"
+            select "status"::text, count(*)
+            from batchactions_records
+            where "jobId" = $1::"records.jobId"
+            group by "status"
+            "#,
+        ))
+        .bind(job_id);
+        let mut counts = RecordCounts::default();
+        for (status, count) in run!(session, records, fetch_all)? {
+            counts.add(&status, count);
+        }
+        Ok(counts)
+    }
+
+    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
+        let mut session = self.session().await?;
+        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(session.sql(
+            r#"
+            select "status"::text,
+                   "distributed",
+                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
+                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId" and "status" = 'PENDING')
+            from batchactions_jobs
+            where "id" = $1::"jobs.id"
+            "#,
+        ))
+        .bind(job_id);
+        let row = run!(&mut session, query, fetch_optional)?;
+        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimSnapshot {
+            job_status,
+            distributed,
+            has_rows,
+            has_pending,
+        }))
+    }
+
+    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
+        let mut session = self.session().await?;
+        let query = sqlx::query_as::<_, (bool, bool, bool)>(session.sql(
+            r#"
+            select exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
+                   exists (
+                     select from batchactions_batches
+                     where "jobId" = $1::"batches.jobId"
+                       and "status" = 'PROCESSING'
+                       and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
+                   ),
+                   coalesce(
+                     (
+                       select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                       from batchactions_batches
+                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $3
+                     ),
+                     false
+                   )
+                   or exists (
+                     select from batchactions_batches
+                     where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                   )
+            "#,
+        ))
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64)
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
+        let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
+        Ok(ReclaimSnapshot {
+            has_rows,
+            has_stale,
+            has_open,
+        })
+    }
+
+    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(
+            r#"
+            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
+            from batchactions_records
+            where "jobId" = $1::"records.jobId" and "status" in ($2::"records.status", $3::"records.status")
+            order by "recordIndex"::int8 + 0
+            "#,
+        ))
+        .bind(job_id)
+        .bind(statuses[0].as_str())
+        .bind(statuses[1].as_str());
+        read_records(&mut session, query).await
+    }
+
+    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.session().await?;
+        let query = sqlx::query(session.sql(
+            r#"
+            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
+            from batchactions_records
+            where "jobId" = $1::"records.jobId" and "batchId" = $2::"records.batchId"
+            order by "recordIndex"::int8 + 0
+            "#,
+        ))
+        .bind(job_id)
+        .bind(batch_id);
+        read_records(&mut session, query).await
+    }
+
+    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
+        let mut session = self.session().await?;
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        // The lengths stand above the limit, so that no others are reckoned. What is stored in another place is fetched for its length, and again if it is on the
+        // page.
+        macro_rules! page {
+            ($candidates:literal) => {
+                concat!(
+                    r#"
+                    select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
+                    from (
+                      select *, sum("bytes") over (order by "recordIndex") as "upTo"
+                      from (
+                        select *, 100 + octet_length("raw"::text)::int8 + octet_length("parsed"::text) + octet_length("errors"::text)
+                          + coalesce(octet_length("processingError"), 0) as "bytes"
+                        from ("#,
+                    $candidates,
+                    r#") candidates
+                      ) measured
+                    ) page
+                    where "upTo" <= $9 or "upTo" = "bytes"
+                    order by page."recordIndex"
+                    "#
+                )
+            };
+        }
+        let text = match &page.batch_id {
+            None => page!(
+                r#"
+                          select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
+                          from batchactions_records
+                          where "jobId" = $1::"records.jobId" and "recordIndex" > $2 and "status" in (
+                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
+                            )
+                          order by "recordIndex"
+                          limit $8
+                "#
+            ),
+            Some(_) => page!(
+                r#"
+                          select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
+                          from batchactions_records
+                          where "jobId" = $1::"records.jobId" and "batchId" = $10::"records.batchId" and "recordIndex" > $2 and "status" in (
+                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
+                            )
+                          order by "recordIndex"::int8 + 0
+                          limit $8
+                "#
+            ),
+        };
+        let mut query = sqlx::query(session.sql(text))
+            .bind(job_id)
+            .bind(page.after.map_or(i64::MIN, i64::from))
+            .bind(s1)
+            .bind(s2)
+            .bind(s3)
+            .bind(s4)
+            .bind(s5)
+            .bind(i64::from(page.limit))
+            .bind(PAGE_BYTES);
+        if let Some(batch_id) = &page.batch_id {
+            query = query.bind(batch_id);
+        }
+        read_records(&mut session, query).await
+    }
+}
+
+#[async_trait]
 impl Backend for Postgres {
     async fn initialize(&self, gate: &Gate) -> Result<()> {
         let mut session = self.session().await?;
@@ -880,37 +1200,6 @@ impl Backend for Postgres {
         }))
     }
 
-    async fn limits(&self) -> Result<ColumnLimits> {
-        let encoding = self
-            .encoding
-            .get_or_try_init(|| async { encoding(&mut self.session().await?).await })
-            .await?;
-        Ok(ColumnLimits {
-            nul_in_text: false,
-            encoding: encoding.clone(),
-            ..ColumnLimits::NONE
-        })
-    }
-
-    async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
-        let mut session = self.session().await?;
-        let query = sqlx::query(
-            session.sql(r#"
-            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", "batches"::text
-            from batchactions_jobs
-            where "id" = $1::"jobs.id"
-            "#),
-        )
-        .bind(job_id);
-        let Some(row) = run!(&mut session, query, fetch_optional)? else {
-            return Ok(None);
-        };
-        Ok(Some(StoredJob {
-            row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
-            batches: row.try_get(7).map_err(unreadable("batchactions_jobs", &row))?,
-        }))
-    }
-
     async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
         let mut session = self.session().await?;
         let session = &mut session;
@@ -920,113 +1209,6 @@ impl Backend for Postgres {
                 .bind(&job.id);
         let has_rows = run!(session, query, fetch_one)?;
         Ok(SavedJob { inserted, has_rows })
-    }
-
-    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
-        batch_rows(&mut self.session().await?, job_id).await
-    }
-
-    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
-        let mut session = self.session().await?;
-        let query = sqlx::query_as(
-            session.sql(r#"select count(*), max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
-        )
-        .bind(job_id);
-        let (count, last): (i64, Option<i32>) = run!(&mut session, query, fetch_one)?;
-        Ok((count, last.map(BatchIndex)))
-    }
-
-    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
-        let mut session = self.session().await?;
-        let query = sqlx::query_scalar(
-            session.sql(r#"select max("batchIndex")::int4 from batchactions_batches where "jobId" = $1::"batches.jobId""#),
-        )
-        .bind(job_id);
-        let last: Option<i32> = run!(&mut session, query, fetch_one)?;
-        Ok(last.map(BatchIndex))
-    }
-
-    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.session().await?;
-        let query = sqlx::query_scalar(
-            session
-                .sql(r#"select exists (select from batchactions_batches where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId")"#),
-        )
-        .bind(job_id)
-        .bind(batch_id);
-        run!(&mut session, query, fetch_one)
-    }
-
-    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
-        batch_counts(&mut self.session().await?, job_id).await
-    }
-
-    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
-        let mut session = self.session().await?;
-        let session = &mut session;
-        let job = sqlx::query_as::<_, (i32, Option<i64>, Option<i64>, bool, i64)>(
-            session.sql(r#"
-            select "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed", (extract(epoch from clock_timestamp()) * 1000)::bigint
-            from batchactions_jobs
-            where "id" = $1::"jobs.id"
-            "#),
-        )
-        .bind(job_id);
-        let job = run!(session, job, fetch_optional)?;
-        Ok(job.map(|(total, started_at, completed_at, distributed, now)| JobTimes {
-            total_records: total.into(),
-            started_at,
-            completed_at,
-            distributed,
-            now,
-        }))
-    }
-
-    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
-        let mut session = self.session().await?;
-        let session = &mut session;
-        let records = sqlx::query_as::<_, (String, i64)>(session.sql(
-            r#"
-            select "status"::text, count(*)
-            from batchactions_records
-            where "jobId" = $1::"records.jobId"
-            group by "status"
-            "#,
-        ))
-        .bind(job_id);
-        let mut counts = RecordCounts::default();
-        for (status, count) in run!(session, records, fetch_all)? {
-            counts.add(&status, count);
-        }
-        Ok(counts)
-    }
-
-    async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
-        let mut session = self.session().await?;
-        let after = filter.after.as_ref();
-        let query = sqlx::query(session.sql(
-            r#"
-            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed"
-            from batchactions_jobs
-            where ($1::text is null or "status" = $1::"jobs.status")
-              and ($2::text is null
-                or case
-                  when $3::int8 is null then "startedAt" is null and "id" < $2::"jobs.id"
-                  else "startedAt" is null or "startedAt" < $3 or ("startedAt" = $3 and "id" < $2::"jobs.id")
-                end)
-            order by batchactions_jobs."startedAt" desc nulls last, batchactions_jobs."id" desc
-            limit $4
-            "#,
-        ))
-        .bind(filter.status.map(JobStatus::as_str))
-        .bind(after.map(|(_, id)| id))
-        .bind(after.and_then(|(started_at, _)| *started_at))
-        .bind(i64::from(filter.limit));
-        run!(&mut session, query, fetch_all)?
-            .iter()
-            .map(|row| job_row(row).map_err(unreadable("batchactions_jobs", row)))
-            .collect()
     }
 
     async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
@@ -1072,28 +1254,6 @@ impl Backend for Postgres {
                 last_batch_index: BatchIndex(last.unwrap_or(batch_index)),
             },
         ))
-    }
-
-    async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
-        let mut session = self.session().await?;
-        let query = sqlx::query_as::<_, (String, bool, bool, bool)>(session.sql(
-            r#"
-            select "status"::text,
-                   "distributed",
-                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
-                   exists (select from batchactions_batches where "jobId" = $1::"batches.jobId" and "status" = 'PENDING')
-            from batchactions_jobs
-            where "id" = $1::"jobs.id"
-            "#,
-        ))
-        .bind(job_id);
-        let row = run!(&mut session, query, fetch_optional)?;
-        Ok(row.map(|(job_status, distributed, has_rows, has_pending)| ClaimSnapshot {
-            job_status,
-            distributed,
-            has_rows,
-            has_pending,
-        }))
     }
 
     async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange> {
@@ -1229,42 +1389,6 @@ impl Backend for Postgres {
         }
     }
 
-    async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
-        let mut session = self.session().await?;
-        let query = sqlx::query_as::<_, (bool, bool, bool)>(session.sql(
-            r#"
-            select exists (select from batchactions_batches where "jobId" = $1::"batches.jobId"),
-                   exists (
-                     select from batchactions_batches
-                     where "jobId" = $1::"batches.jobId"
-                       and "status" = 'PROCESSING'
-                       and ("claimedAt" is null or "claimedAt" < (extract(epoch from clock_timestamp()) * 1000)::bigint - $2)
-                   ),
-                   coalesce(
-                     (
-                       select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
-                       from batchactions_batches
-                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $3
-                     ),
-                     false
-                   )
-                   or exists (
-                     select from batchactions_batches
-                     where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
-                   )
-            "#,
-        ))
-        .bind(job_id)
-        .bind(older_than.as_millis() as i64)
-        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
-        let (has_rows, has_stale, has_open) = run!(&mut session, query, fetch_one)?;
-        Ok(ReclaimSnapshot {
-            has_rows,
-            has_stale,
-            has_open,
-        })
-    }
-
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         let mut session = self.session().await?;
         // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
@@ -1294,29 +1418,6 @@ impl Backend for Postgres {
         .bind(older_than.as_millis() as i64)
         .bind(max_claims.map(|most| most.0));
         Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
-    }
-
-    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
-        let mut session = self.session().await?;
-        let query = sqlx::query_scalar(session.sql(
-            r#"
-            select coalesce(
-                     (
-                       select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
-                       from batchactions_batches
-                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $2
-                     ),
-                     false
-                   )
-                   or exists (
-                     select from batchactions_batches
-                     where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
-                   )
-            "#,
-        ))
-        .bind(job_id)
-        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
-        run!(&mut session, query, fetch_one)
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
@@ -1388,115 +1489,12 @@ impl Backend for Postgres {
         Ok(held)
     }
 
-    async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
+    async fn empty_job(&self, job_id: &str) -> Result<bool> {
         let mut session = self.session().await?;
-        let query = sqlx::query(session.sql(
-            r#"
-            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
-            from batchactions_records
-            where "jobId" = $1::"records.jobId" and "status" in ($2::"records.status", $3::"records.status")
-            order by "recordIndex"::int8 + 0
-            "#,
-        ))
-        .bind(job_id)
-        .bind(statuses[0].as_str())
-        .bind(statuses[1].as_str());
-        read_records(&mut session, query).await
-    }
-
-    async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.session().await?;
-        let query = sqlx::query(session.sql(
-            r#"
-            select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
-            from batchactions_records
-            where "jobId" = $1::"records.jobId" and "batchId" = $2::"records.batchId"
-            order by "recordIndex"::int8 + 0
-            "#,
-        ))
-        .bind(job_id)
-        .bind(batch_id);
-        read_records(&mut session, query).await
-    }
-
-    async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
-        let mut session = self.session().await?;
-        let [s1, s2, s3, s4, s5] = page.status_places();
-        // The lengths stand above the limit, so that no others are reckoned. What is stored in another place is fetched for its length, and again if it is on the
-        // page.
-        macro_rules! page {
-            ($candidates:literal) => {
-                concat!(
-                    r#"
-                    select "recordIndex"::int4, "raw"::text, "parsed"::text, "status"::text, "errors"::text, "processingError"::text
-                    from (
-                      select *, sum("bytes") over (order by "recordIndex") as "upTo"
-                      from (
-                        select *, 100 + octet_length("raw"::text)::int8 + octet_length("parsed"::text) + octet_length("errors"::text)
-                          + coalesce(octet_length("processingError"), 0) as "bytes"
-                        from ("#,
-                    $candidates,
-                    r#") candidates
-                      ) measured
-                    ) page
-                    where "upTo" <= $9 or "upTo" = "bytes"
-                    order by page."recordIndex"
-                    "#
-                )
-            };
-        }
-        let text = match &page.batch_id {
-            None => page!(
-                r#"
-                          select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
-                          from batchactions_records
-                          where "jobId" = $1::"records.jobId" and "recordIndex" > $2 and "status" in (
-                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
-                            )
-                          order by "recordIndex"
-                          limit $8
-                "#
-            ),
-            Some(_) => page!(
-                r#"
-                          select "recordIndex", "raw", "parsed", "status", "errors", "processingError"
-                          from batchactions_records
-                          where "jobId" = $1::"records.jobId" and "batchId" = $10::"records.batchId" and "recordIndex" > $2 and "status" in (
-                              $3::"records.status", $4::"records.status", $5::"records.status", $6::"records.status", $7::"records.status"
-                            )
-                          order by "recordIndex"::int8 + 0
-                          limit $8
-                "#
-            ),
-        };
-        let mut query = sqlx::query(session.sql(text))
-            .bind(job_id)
-            .bind(page.after.map_or(i64::MIN, i64::from))
-            .bind(s1)
-            .bind(s2)
-            .bind(s3)
-            .bind(s4)
-            .bind(s5)
-            .bind(i64::from(page.limit))
-            .bind(PAGE_BYTES);
-        if let Some(batch_id) = &page.batch_id {
-            query = query.bind(batch_id);
-        }
-        read_records(&mut session, query).await
-    }
-
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.session().await?;
-        let query = sqlx::query(
-            session.sql(r#"
-            delete from batchactions_records
-            where "id" in (select "id" from batchactions_records where "jobId" = $1::"records.jobId" order by "recordIndex" limit $2 for update)
-            "#),
-        )
-        .bind(job_id)
-        .bind(i64::from(most));
-        Ok(run!(&mut session, query, execute)?.rows_affected())
+        let query =
+            sqlx::query(session.sql(r#"update batchactions_jobs set "status" = 'ABORTED', "batches" = '[]' where "id" = $1::"jobs.id""#))
+                .bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
@@ -1512,12 +1510,17 @@ impl Backend for Postgres {
         Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
-    async fn empty_job(&self, job_id: &str) -> Result<bool> {
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.session().await?;
-        let query =
-            sqlx::query(session.sql(r#"update batchactions_jobs set "status" = 'ABORTED', "batches" = '[]' where "id" = $1::"jobs.id""#))
-                .bind(job_id);
-        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+        let query = sqlx::query(
+            session.sql(r#"
+            delete from batchactions_records
+            where "id" in (select "id" from batchactions_records where "jobId" = $1::"records.jobId" order by "recordIndex" limit $2 for update)
+            "#),
+        )
+        .bind(job_id)
+        .bind(i64::from(most));
+        Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {

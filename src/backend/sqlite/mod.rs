@@ -19,7 +19,7 @@ use super::errors::{Explained, unreadable};
 use super::session::{BoxFuture, Connections, Dialect, PoolRules, Session, run};
 use super::tls::Certificates;
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, RecordWrite, SavedJob,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
     StoredJob, Transaction,
 };
 use crate::error::{Code, Error, Repeatable, Result};
@@ -390,36 +390,7 @@ async fn not_held(session: &mut Conn, job_id: &str, batch_id: &str, token: Optio
 }
 
 #[async_trait]
-impl Backend for Sqlite {
-    async fn initialize(&self, _: &Gate) -> Result<()> {
-        let mut session = self.file.acquire(Use::Make).await?;
-        let session = &mut session;
-        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
-            return Ok(());
-        }
-        session.begin(BEGIN).await?;
-        // Another process may have made them while this one waited for the lock.
-        for statement in catalogue(session).await?.missing(MIGRATION)? {
-            session.execute(statement).await?;
-        }
-        catalogue(session).await?.check_made(MIGRATION)?;
-        session.commit().await
-    }
-
-    async fn close(&self) {
-        self.file.close().await;
-    }
-
-    fn file(&self) -> Option<u64> {
-        self.file.number()
-    }
-
-    async fn begin(&self) -> Result<Box<dyn Transaction>> {
-        let mut session = self.write().await?;
-        session.begin(BEGIN).await?;
-        Ok(Box::new(SqliteTransaction { session }))
-    }
-
+impl Reads for Sqlite {
     async fn limits(&self) -> Result<ColumnLimits> {
         Ok(ColumnLimits::NONE)
     }
@@ -441,86 +412,6 @@ impl Backend for Sqlite {
             row: job_row(&row).map_err(unreadable("batchactions_jobs", &row))?,
             batches: json_text(&row, 7).map_err(unreadable("batchactions_jobs", &row))?,
         }))
-    }
-
-    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
-        let mut session = self.write().await?;
-        let session = &mut session;
-        let inserted = upsert_job(session, job, keep_final).await?;
-        let query = sqlx::query_scalar("select exists (select 1 from batchactions_batches where jobId = ?1)").bind(&*job.id);
-        let has_rows = run!(session, query, fetch_one)?;
-        Ok(SavedJob { inserted, has_rows })
-    }
-
-    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
-        batch_rows(&mut self.read().await?, job_id).await
-    }
-
-    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
-        let mut session = self.read().await?;
-        let query = sqlx::query_as("select count(*), max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
-        let (count, last): (i64, Option<i32>) = run!(&mut session, query, fetch_one)?;
-        Ok((count, last.map(BatchIndex)))
-    }
-
-    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
-        let mut session = self.read().await?;
-        let query = sqlx::query_scalar("select max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
-        let last: Option<i32> = run!(&mut session, query, fetch_one)?;
-        Ok(last.map(BatchIndex))
-    }
-
-    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.read().await?;
-        let query = sqlx::query_scalar("select exists (select 1 from batchactions_batches where id = ?2 and jobId = ?1)")
-            .bind(job_id)
-            .bind(batch_id);
-        run!(&mut session, query, fetch_one)
-    }
-
-    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
-        batch_counts(&mut self.read().await?, job_id).await
-    }
-
-    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
-        let mut session = self.read().await?;
-        let session = &mut session;
-        let job = sqlx::query_as::<_, (i64, Option<i64>, Option<i64>, bool, i64)>(
-            "
-            select totalRecords, startedAt, completedAt, distributed, cast(unixepoch('subsec') * 1000 as integer)
-            from batchactions_jobs
-            where id = ?1
-            ",
-        )
-        .bind(job_id);
-        let job = run!(session, job, fetch_optional)?;
-        Ok(job.map(|(total_records, started_at, completed_at, distributed, now)| JobTimes {
-            total_records,
-            started_at,
-            completed_at,
-            distributed,
-            now,
-        }))
-    }
-
-    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
-        let mut session = self.read().await?;
-        let session = &mut session;
-        let records = sqlx::query_as::<_, (String, i64)>(
-            "
-            select status, count(*)
-            from batchactions_records
-            where jobId = ?1
-            group by status
-            ",
-        )
-        .bind(job_id);
-        let mut counts = RecordCounts::default();
-        for (status, count) in run!(session, records, fetch_all)? {
-            counts.add(&status, count);
-        }
-        Ok(counts)
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
@@ -550,48 +441,95 @@ impl Backend for Sqlite {
             .collect()
     }
 
-    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
-        let mut session = self.write().await?;
-        // `+status` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it sort all that
-        // are pending.
-        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32, Option<i32>)>(
+    async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
+        let mut session = self.read().await?;
+        let session = &mut session;
+        let job = sqlx::query_as::<_, (i64, Option<i64>, Option<i64>, bool, i64)>(
             "
-            update batchactions_batches
-            set status = 'PROCESSING',
-                workerId = ?2,
-                claimedAt = cast(unixepoch('subsec') * 1000 as integer),
-                version = version + 1
-            where id = (
-              select id
-              from batchactions_batches
-              where jobId = ?1
-                and batchIndex >= ?3
-                and +status = 'PENDING'
-                and exists (select 1 from batchactions_jobs where id = ?1 and status = 'PROCESSING')
-              order by batchIndex
-              limit 1
-            )
-            returning id, batchIndex, claimedAt, recordStartIndex, recordEndIndex, version,
-                      (select max(batchIndex) from batchactions_batches where jobId = ?1)
+            select totalRecords, startedAt, completedAt, distributed, cast(unixepoch('subsec') * 1000 as integer)
+            from batchactions_jobs
+            where id = ?1
+            ",
+        )
+        .bind(job_id);
+        let job = run!(session, job, fetch_optional)?;
+        Ok(job.map(|(total_records, started_at, completed_at, distributed, now)| JobTimes {
+            total_records,
+            started_at,
+            completed_at,
+            distributed,
+            now,
+        }))
+    }
+
+    async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
+        batch_rows(&mut self.read().await?, job_id).await
+    }
+
+    async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_as("select count(*), max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
+        let (count, last): (i64, Option<i32>) = run!(&mut session, query, fetch_one)?;
+        Ok((count, last.map(BatchIndex)))
+    }
+
+    async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_scalar("select max(batchIndex) from batchactions_batches where jobId = ?1").bind(job_id);
+        let last: Option<i32> = run!(&mut session, query, fetch_one)?;
+        Ok(last.map(BatchIndex))
+    }
+
+    async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.read().await?;
+        let query = sqlx::query_scalar("select exists (select 1 from batchactions_batches where id = ?2 and jobId = ?1)")
+            .bind(job_id)
+            .bind(batch_id);
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
+        let mut session = self.read().await?;
+        let query = sqlx::query_scalar(
+            "
+            select coalesce(
+                     (
+                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
+                       from batchactions_batches
+                       where jobId = ?1 and batchIndex = ?2
+                     ),
+                     false
+                   )
+                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING', 'PAUSED'))
             ",
         )
         .bind(job_id)
-        .bind(&worker_id.0)
         .bind(from.unwrap_or(BatchIndex::LOWEST).0);
-        let row = returned(run!(&mut session, query, fetch_all)?);
-        Ok(row.map(
-            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token, last)| Reservation {
-                job_id: job_id.to_owned(),
-                batch_id,
-                batch_index: BatchIndex(batch_index),
-                worker_id: worker_id.clone(),
-                claimed_at,
-                record_start_index,
-                record_end_index,
-                token: Token(token),
-                last_batch_index: BatchIndex(last.unwrap_or(batch_index)),
-            },
-        ))
+        run!(&mut session, query, fetch_one)
+    }
+
+    async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
+        batch_counts(&mut self.read().await?, job_id).await
+    }
+
+    async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
+        let mut session = self.read().await?;
+        let session = &mut session;
+        let records = sqlx::query_as::<_, (String, i64)>(
+            "
+            select status, count(*)
+            from batchactions_records
+            where jobId = ?1
+            group by status
+            ",
+        )
+        .bind(job_id);
+        let mut counts = RecordCounts::default();
+        for (status, count) in run!(session, records, fetch_all)? {
+            counts.add(&status, count);
+        }
+        Ok(counts)
     }
 
     async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
@@ -614,97 +552,6 @@ impl Backend for Sqlite {
             has_rows,
             has_pending,
         }))
-    }
-
-    async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.write().await?;
-        let query = sqlx::query_scalar(
-            "
-            update batchactions_batches
-            set status = ?3, processedCount = ?4, failedCount = ?5
-            where id = ?2
-              and jobId = ?1
-              and (?6 is null or version = ?6)
-              and not (?7 and status in ('COMPLETED', 'FAILED'))
-            returning batchIndex
-            ",
-        )
-        .bind(job_id)
-        .bind(batch_id)
-        .bind(state.status.as_str())
-        .bind(state.processed)
-        .bind(state.failed)
-        .bind(token.map(|token| token.0))
-        .bind(keep_final);
-        let done = match returned(run!(&mut session, query, fetch_all)?) {
-            None if keep_final => final_batch(&mut session, job_id, batch_id, token).await?,
-            changed => changed,
-        };
-        Ok(match (done, token) {
-            (Some(index), _) => BatchChange::Done(BatchIndex(index)),
-            (None, Some(_)) => BatchChange::LeaseLost,
-            (None, None) => BatchChange::NotFound,
-        })
-    }
-
-    async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace> {
-        let BatchKey { job_id, batch_id } = key;
-        Ok(match self.set_batch_state(key, state, None, keep_final).await? {
-            BatchChange::Done(index) => BatchPlace::Row(index),
-            BatchChange::NotFound | BatchChange::LeaseLost => BatchPlace::of(None, self.list_snapshot(job_id, in_json(batch_id)).await?),
-        })
-    }
-
-    async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.write().await?;
-        let query = sqlx::query_scalar(
-            "
-            update batchactions_batches
-            set status = 'PENDING', workerId = null, claimedAt = null, version = version + 1
-            where id = ?2
-              and jobId = ?1
-              and status = 'PROCESSING'
-              and workerId = ?3
-              and (?4 is null or version = ?4)
-            returning batchIndex
-            ",
-        )
-        .bind(job_id)
-        .bind(batch_id)
-        .bind(&worker_id.0)
-        .bind(token.map(|token| token.0));
-        match returned(run!(&mut session, query, fetch_all)?) {
-            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
-            None => not_held(&mut session, job_id, batch_id, token).await,
-        }
-    }
-
-    async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.write().await?;
-        let query = sqlx::query_scalar(
-            "
-            update batchactions_batches
-            set claimedAt = cast(unixepoch('subsec') * 1000 as integer)
-            where id = ?2
-              and jobId = ?1
-              and (status = 'PROCESSING' or ?5 and status = 'PAUSED')
-              and workerId = ?3
-              and (?4 is null or version = ?4)
-            returning batchIndex
-            ",
-        )
-        .bind(job_id)
-        .bind(batch_id)
-        .bind(&worker_id.0)
-        .bind(token.map(|token| token.0))
-        .bind(also_paused);
-        match returned(run!(&mut session, query, fetch_all)?) {
-            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
-            None => not_held(&mut session, job_id, batch_id, token).await,
-        }
     }
 
     async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
@@ -738,91 +585,6 @@ impl Backend for Sqlite {
             has_stale,
             has_open,
         })
-    }
-
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
-        let mut session = self.write().await?;
-        // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
-        // its last worker.
-        let query = sqlx::query(
-            "
-            update batchactions_batches
-            set status = case when ?3 is not null and (version + 1) / 2 >= ?3 then 'FAILED' else 'PENDING' end,
-                workerId = case when ?3 is not null and (version + 1) / 2 >= ?3 then workerId end,
-                claimedAt = case when ?3 is not null and (version + 1) / 2 >= ?3 then claimedAt end,
-                version = version + 1
-            where jobId = ?1
-              and status = 'PROCESSING'
-              and (claimedAt is null or claimedAt < cast(unixepoch('subsec') * 1000 as integer) - ?2)
-            ",
-        )
-        .bind(job_id)
-        .bind(older_than.as_millis() as i64)
-        .bind(max_claims.map(|most| most.0));
-        Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
-    }
-
-    async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
-        let mut session = self.read().await?;
-        let query = sqlx::query_scalar(
-            "
-            select coalesce(
-                     (
-                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
-                       from batchactions_batches
-                       where jobId = ?1 and batchIndex = ?2
-                     ),
-                     false
-                   )
-                   or exists (select 1 from batchactions_batches where jobId = ?1 and status in ('PENDING', 'PROCESSING', 'PAUSED'))
-            ",
-        )
-        .bind(job_id)
-        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
-        run!(&mut session, query, fetch_one)
-    }
-
-    async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
-        let mut session = self.write_queued(records).await?;
-        let session = &mut session;
-        let records: Vec<&RecordWrite> = records.iter().collect();
-        if let [all] = *record_statements(&records).collect::<Vec<_>>() {
-            return upsert_records(session, all).await;
-        }
-        session.begin(BEGIN).await?;
-        upsert_records(session, &records).await?;
-        session.commit().await
-    }
-
-    async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
-        let mut session = self.write_queued(records).await?;
-        let session = &mut session;
-        // Nobody else writes until the commit, so a version that was read holds.
-        session.begin(BEGIN).await?;
-        let mut leases = std::collections::HashMap::new();
-        let mut held = Vec::with_capacity(records.len());
-        for write in records {
-            let Some(token) = write.token else {
-                held.push(true);
-                continue;
-            };
-            let key = (&*write.job_id, &*write.batch_id, token);
-            let lost = match leases.get(&key) {
-                Some(lost) => *lost,
-                None => lease_is_lost(session, &write.job_id, &write.batch_id, token).await?,
-            };
-            leases.insert(key, lost);
-            held.push(!lost);
-        }
-        let kept: Vec<&RecordWrite> = records
-            .iter()
-            .zip(&held)
-            .filter(|(_, held)| **held)
-            .map(|(write, _)| write)
-            .collect();
-        upsert_records(session, &kept).await?;
-        session.commit().await?;
-        Ok(held)
     }
 
     async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
@@ -916,18 +678,252 @@ impl Backend for Sqlite {
         }
         read_records(&mut session, query).await
     }
+}
 
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
+#[async_trait]
+impl Backend for Sqlite {
+    async fn initialize(&self, _: &Gate) -> Result<()> {
+        let mut session = self.file.acquire(Use::Make).await?;
+        let session = &mut session;
+        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
+            return Ok(());
+        }
+        session.begin(BEGIN).await?;
+        // Another process may have made them while this one waited for the lock.
+        for statement in catalogue(session).await?.missing(MIGRATION)? {
+            session.execute(statement).await?;
+        }
+        catalogue(session).await?.check_made(MIGRATION)?;
+        session.commit().await
+    }
+
+    async fn close(&self) {
+        self.file.close().await;
+    }
+
+    fn file(&self) -> Option<u64> {
+        self.file.number()
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Transaction>> {
         let mut session = self.write().await?;
-        let query = sqlx::query(
+        session.begin(BEGIN).await?;
+        Ok(Box::new(SqliteTransaction { session }))
+    }
+
+    async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
+        let mut session = self.write().await?;
+        let session = &mut session;
+        let inserted = upsert_job(session, job, keep_final).await?;
+        let query = sqlx::query_scalar("select exists (select 1 from batchactions_batches where jobId = ?1)").bind(&*job.id);
+        let has_rows = run!(session, query, fetch_one)?;
+        Ok(SavedJob { inserted, has_rows })
+    }
+
+    async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
+        let mut session = self.write().await?;
+        // `+status` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it sort all that
+        // are pending.
+        let query = sqlx::query_as::<_, (String, i32, i64, i32, i32, i32, Option<i32>)>(
             "
-            delete from batchactions_records
-            where id in (select id from batchactions_records where jobId = ?1 limit ?2)
+            update batchactions_batches
+            set status = 'PROCESSING',
+                workerId = ?2,
+                claimedAt = cast(unixepoch('subsec') * 1000 as integer),
+                version = version + 1
+            where id = (
+              select id
+              from batchactions_batches
+              where jobId = ?1
+                and batchIndex >= ?3
+                and +status = 'PENDING'
+                and exists (select 1 from batchactions_jobs where id = ?1 and status = 'PROCESSING')
+              order by batchIndex
+              limit 1
+            )
+            returning id, batchIndex, claimedAt, recordStartIndex, recordEndIndex, version,
+                      (select max(batchIndex) from batchactions_batches where jobId = ?1)
             ",
         )
         .bind(job_id)
-        .bind(most);
-        Ok(run!(&mut session, query, execute)?.rows_affected())
+        .bind(&worker_id.0)
+        .bind(from.unwrap_or(BatchIndex::LOWEST).0);
+        let row = returned(run!(&mut session, query, fetch_all)?);
+        Ok(row.map(
+            |(batch_id, batch_index, claimed_at, record_start_index, record_end_index, token, last)| Reservation {
+                job_id: job_id.to_owned(),
+                batch_id,
+                batch_index: BatchIndex(batch_index),
+                worker_id: worker_id.clone(),
+                claimed_at,
+                record_start_index,
+                record_end_index,
+                token: Token(token),
+                last_batch_index: BatchIndex(last.unwrap_or(batch_index)),
+            },
+        ))
+    }
+
+    async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.write().await?;
+        let query = sqlx::query_scalar(
+            "
+            update batchactions_batches
+            set status = ?3, processedCount = ?4, failedCount = ?5
+            where id = ?2
+              and jobId = ?1
+              and (?6 is null or version = ?6)
+              and not (?7 and status in ('COMPLETED', 'FAILED'))
+            returning batchIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(state.status.as_str())
+        .bind(state.processed)
+        .bind(state.failed)
+        .bind(token.map(|token| token.0))
+        .bind(keep_final);
+        let done = match returned(run!(&mut session, query, fetch_all)?) {
+            None if keep_final => final_batch(&mut session, job_id, batch_id, token).await?,
+            changed => changed,
+        };
+        Ok(match (done, token) {
+            (Some(index), _) => BatchChange::Done(BatchIndex(index)),
+            (None, Some(_)) => BatchChange::LeaseLost,
+            (None, None) => BatchChange::NotFound,
+        })
+    }
+
+    async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace> {
+        let BatchKey { job_id, batch_id } = key;
+        Ok(match self.set_batch_state(key, state, None, keep_final).await? {
+            BatchChange::Done(index) => BatchPlace::Row(index),
+            BatchChange::NotFound | BatchChange::LeaseLost => BatchPlace::of(None, self.list_snapshot(job_id, in_json(batch_id)).await?),
+        })
+    }
+
+    async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.write().await?;
+        let query = sqlx::query_scalar(
+            "
+            update batchactions_batches
+            set status = 'PENDING', workerId = null, claimedAt = null, version = version + 1
+            where id = ?2
+              and jobId = ?1
+              and status = 'PROCESSING'
+              and workerId = ?3
+              and (?4 is null or version = ?4)
+            returning batchIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0));
+        match returned(run!(&mut session, query, fetch_all)?) {
+            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
+            None => not_held(&mut session, job_id, batch_id, token).await,
+        }
+    }
+
+    async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange> {
+        let BatchKey { job_id, batch_id } = key;
+        let mut session = self.write().await?;
+        let query = sqlx::query_scalar(
+            "
+            update batchactions_batches
+            set claimedAt = cast(unixepoch('subsec') * 1000 as integer)
+            where id = ?2
+              and jobId = ?1
+              and (status = 'PROCESSING' or ?5 and status = 'PAUSED')
+              and workerId = ?3
+              and (?4 is null or version = ?4)
+            returning batchIndex
+            ",
+        )
+        .bind(job_id)
+        .bind(batch_id)
+        .bind(&worker_id.0)
+        .bind(token.map(|token| token.0))
+        .bind(also_paused);
+        match returned(run!(&mut session, query, fetch_all)?) {
+            Some(index) => Ok(BatchChange::Done(BatchIndex(index))),
+            None => not_held(&mut session, job_id, batch_id, token).await,
+        }
+    }
+
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
+        let mut session = self.write().await?;
+        // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
+        // its last worker.
+        let query = sqlx::query(
+            "
+            update batchactions_batches
+            set status = case when ?3 is not null and (version + 1) / 2 >= ?3 then 'FAILED' else 'PENDING' end,
+                workerId = case when ?3 is not null and (version + 1) / 2 >= ?3 then workerId end,
+                claimedAt = case when ?3 is not null and (version + 1) / 2 >= ?3 then claimedAt end,
+                version = version + 1
+            where jobId = ?1
+              and status = 'PROCESSING'
+              and (claimedAt is null or claimedAt < cast(unixepoch('subsec') * 1000 as integer) - ?2)
+            ",
+        )
+        .bind(job_id)
+        .bind(older_than.as_millis() as i64)
+        .bind(max_claims.map(|most| most.0));
+        Ok(run!(&mut session, query, execute)?.rows_affected() as u32)
+    }
+
+    async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
+        let mut session = self.write_queued(records).await?;
+        let session = &mut session;
+        let records: Vec<&RecordWrite> = records.iter().collect();
+        if let [all] = *record_statements(&records).collect::<Vec<_>>() {
+            return upsert_records(session, all).await;
+        }
+        session.begin(BEGIN).await?;
+        upsert_records(session, &records).await?;
+        session.commit().await
+    }
+
+    async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
+        let mut session = self.write_queued(records).await?;
+        let session = &mut session;
+        // Nobody else writes until the commit, so a version that was read holds.
+        session.begin(BEGIN).await?;
+        let mut leases = std::collections::HashMap::new();
+        let mut held = Vec::with_capacity(records.len());
+        for write in records {
+            let Some(token) = write.token else {
+                held.push(true);
+                continue;
+            };
+            let key = (&*write.job_id, &*write.batch_id, token);
+            let lost = match leases.get(&key) {
+                Some(lost) => *lost,
+                None => lease_is_lost(session, &write.job_id, &write.batch_id, token).await?,
+            };
+            leases.insert(key, lost);
+            held.push(!lost);
+        }
+        let kept: Vec<&RecordWrite> = records
+            .iter()
+            .zip(&held)
+            .filter(|(_, held)| **held)
+            .map(|(write, _)| write)
+            .collect();
+        upsert_records(session, &kept).await?;
+        session.commit().await?;
+        Ok(held)
+    }
+
+    async fn empty_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.write().await?;
+        let query = sqlx::query("update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?1").bind(job_id);
+        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
@@ -943,10 +939,17 @@ impl Backend for Sqlite {
         Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
-    async fn empty_job(&self, job_id: &str) -> Result<bool> {
+    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.write().await?;
-        let query = sqlx::query("update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?1").bind(job_id);
-        Ok(run!(&mut session, query, execute)?.rows_affected() > 0)
+        let query = sqlx::query(
+            "
+            delete from batchactions_records
+            where id in (select id from batchactions_records where jobId = ?1 limit ?2)
+            ",
+        )
+        .bind(job_id)
+        .bind(most);
+        Ok(run!(&mut session, query, execute)?.rows_affected())
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
