@@ -8,7 +8,6 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::model::{ID_LENGTH, check_id};
 
 /// The keys of a JSON object with their values as text: reads once, copies nothing.
 pub struct Fields<'w, 'a> {
@@ -180,12 +179,6 @@ impl<'w, 'a> Fields<'w, 'a> {
             false => Err(error),
         });
         text.map(Some).map_err(|_| self.wrong(key, value, "a string"))
-    }
-
-    pub fn id(&self, key: &str) -> Result<String> {
-        let id = self.must(key, self.optional_string(key)?, "a string")?;
-        check_id(&format_args!("{}.{key}", self.what), &id, ID_LENGTH)?;
-        Ok(id)
     }
 
     pub fn optional_int(&self, key: &str) -> Result<Option<i32>> {
