@@ -1,6 +1,7 @@
 //! The column `batches` of a job's row: a JSON copy of the batches, which follows the states in the batches' own rows.
 //!
-//! `@batchactions/state-sequelize` reads the copy, so it is kept up to date and in its own form: order of keys, and keys that are unknown here.
+//! Programs that use `@batchactions/state-sequelize` on the same tables read the copy, so it stays in the form that they wrote: the order of the keys, and keys
+//! that are unknown here.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

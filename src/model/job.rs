@@ -89,8 +89,7 @@ impl Job {
     }
 }
 
-/// Adds the claims that the caller saw. They come beside the list and not in it, because the list is stored as it comes and claims are stored in the rows of
-/// the batches only.
+/// Adds the claims that the caller saw. `index.js` takes them out of the list, which is stored as text, because claims belong in the batches' rows only.
 fn read_holders(listed: &mut [ListedBatch], json: &str) -> Result<()> {
     let holders: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Error::invalid("job.batches must be an array"))?;
     for (place, (batch, holder)) in listed.iter_mut().zip(holders).enumerate() {

@@ -29,23 +29,7 @@ impl RecordPage {
         fields.only(&["status", "batchId", "from"])?;
         let from = fields.optional_int("from")?;
         let batch_id = fields.get("batchId").map(|_| fields.id("batchId")).transpose()?;
-        let statuses = match fields.get("status") {
-            None => RecordStatus::ALL.to_vec(),
-            Some(list) if list.starts_with('[') => {
-                let items: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| fields.wrong("status", list, "an array"))?;
-                let mut statuses = Vec::with_capacity(items.len());
-                for item in items {
-                    let text: Option<Cow<'_, str>> = serde_json::from_str(item.get()).ok();
-                    let status = text.and_then(|text| RecordStatus::from_text(&text));
-                    statuses.push(status.ok_or_else(|| fields.wrong("status", item.get(), format!("one of {}", RecordStatus::names())))?);
-                }
-                if statuses.is_empty() {
-                    return Err(fields.wrong("status", list, "a status, or an array of at least one"));
-                }
-                statuses
-            }
-            Some(_) => vec![fields.status("status", RecordStatus::from_text, RecordStatus::names)?],
-        };
+        let statuses = read_statuses(&fields)?;
         let from = from.and_then(|from| from.checked_sub(1));
         Ok(Self {
             statuses,
@@ -59,4 +43,24 @@ impl RecordPage {
     pub fn status_places(&self) -> [&'static str; 5] {
         std::array::from_fn(|place| self.statuses[place.min(self.statuses.len() - 1)].as_str())
     }
+}
+
+/// The option `status`: one status, an array of at least one, or all of them where it is absent.
+fn read_statuses(fields: &Fields<'_, '_>) -> Result<Vec<RecordStatus>> {
+    let Some(list) = fields.get("status") else {
+        return Ok(RecordStatus::ALL.to_vec());
+    };
+    if !list.starts_with('[') {
+        return Ok(vec![fields.status("status", RecordStatus::from_text, RecordStatus::names)?]);
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| fields.wrong("status", list, "an array"))?;
+    if items.is_empty() {
+        return Err(fields.wrong("status", list, "a status, or an array of at least one"));
+    }
+    let read = |item: &RawValue| {
+        let text: Option<Cow<'_, str>> = serde_json::from_str(item.get()).ok();
+        text.and_then(|text| RecordStatus::from_text(&text))
+            .ok_or_else(|| fields.wrong("status", item.get(), format!("one of {}", RecordStatus::names())))
+    };
+    items.into_iter().map(read).collect()
 }

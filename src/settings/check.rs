@@ -18,7 +18,7 @@ pub fn check(database: Database, partial: &PartialSettings) -> Result<()> {
         check_host(partial.host.as_deref().unwrap_or_default())?;
         if partial.socket.is_some() && partial.ssl.channel_binding {
             return Err(invalid_connection(
-                "channel_binding=require needs TLS, which a Unix socket has none of: leave it out",
+                "channel_binding=require needs TLS, which a connection over a Unix socket does not use: leave it out",
             ));
         }
         check_pooler(partial)?;
@@ -59,7 +59,7 @@ fn check_host(host: &str) -> Result<()> {
     // Messages show the host, and so would show a login in front of it or a path behind it.
     if host.contains(['@', '/']) || host.contains(char::is_whitespace) {
         return Err(invalid_connection(
-            "the host must be a name or an address and nothing else: user, password, port and database have places of their own",
+            "the host must be a name or an address and nothing else: give user, password, port and database each on their own",
         ));
     }
     Ok(())
@@ -72,7 +72,8 @@ fn check_pooler(partial: &PartialSettings) -> Result<()> {
     let is_refused = |switch: &Switch| matches!(switch, Switch::Other(text) if !text.contains('='));
     if has_pooler && switches(options).iter().any(is_refused) {
         return Err(invalid_connection(
-            "options holds more than settings (-c name=value), which a pooler in front of the server (statementCache: 0, pgbouncer=true) takes no part of",
+            "options holds other switches than settings (-c name=value), and a pooler in front of the server (statementCache: 0, pgbouncer=true) does not pass \
+             them on: leave them out",
         ));
     }
     Ok(())

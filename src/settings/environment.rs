@@ -197,7 +197,8 @@ pub fn check_driver(partial: &PartialSettings) -> Result<()> {
     });
     match certificate.or(options.map(|_| "PGOPTIONS")) {
         Some(name) => Err(invalid_connection(format!(
-            "{name} is set in the environment of the process, and not (or to nothing) for this store: unset it there, or set it here too"
+            "{name} is set in the environment of the process, and missing or empty in the environment of this store (a worker thread may have its own): unset \
+             it there, or set it here too"
         ))),
         None => Ok(()),
     }

@@ -60,7 +60,7 @@ fn apply_password(options: &Fields<'_, '_>, partial: &mut PartialSettings) -> Re
     if let Some(ttl) = options.milliseconds("passwordTtlMs")? {
         if partial.password != Some(Password::Asked) {
             return Err(Error::invalid(
-                "options.passwordTtlMs says how long an answer of the function password is good for, and password is no function",
+                "options.passwordTtlMs says how long an answer of a password function is used, and password is no function: leave it out",
             ));
         }
         partial.password_ttl = Some(ttl);

@@ -142,7 +142,7 @@ fn take_limits(partial: &mut PartialSettings, name: &str, shown: &str, value: &s
             Ok(limit) if limit > 0 => partial.pool_max = Some(limit.min(1_000)),
             _ => {
                 return Err(invalid_connection(format!(
-                    "{shown} must be a number of connections from 1 on, not {}",
+                    "{shown} must be a number of connections, at least 1, not {}",
                     Quoted(value)
                 )));
             }

@@ -82,7 +82,7 @@ impl PartialSettings {
             .is_some_and(|host| *host != address && host.parse::<IpAddr>().is_err());
         if is_other_name && self.ssl.mode() >= SslMode::VerifyCa {
             return Err(invalid_connection(
-                "hostaddr (PGHOSTADDR) can't go with a certificate that is checked for another host: leave it out, and let host be looked up",
+                "hostaddr (PGHOSTADDR) can't be used with a certificate that is verified for another host: leave it out, so that host is looked up",
             ));
         }
         self.host = Some(address);

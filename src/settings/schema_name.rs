@@ -7,8 +7,8 @@ const SCHEMA_BYTES: usize = 63;
 pub fn check_schema(what: &str, schema: &str) -> std::result::Result<(), String> {
     if schema.is_empty() || schema.contains('\0') || schema == "$user" || schema.len() > SCHEMA_BYTES {
         return Err(format!(
-            "{what} must be the name of a schema, of at most {SCHEMA_BYTES} bytes, for the server cuts off the rest; \"$user\" is \
-             none to the server, which puts the user's name in its place"
+            "{what} must be the name of a schema, of at most {SCHEMA_BYTES} bytes (the server cuts off the rest), and not \"$user\", which the \
+             server replaces by the user's name"
         ));
     }
     Ok(())

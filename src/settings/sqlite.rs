@@ -44,10 +44,10 @@ fn take_parameter(partial: &mut PartialSettings, key: &str, value: &str) -> Resu
         ("mode", "memory") => Ok(true),
         ("mode", "ro") | ("immutable", _) => refuse("asks for a database that is not written to, and this store writes: give mode=rwc"),
         ("mode", _) => refuse("must be rwc, rw or memory"),
-        ("cache", _) => refuse("asks for a cache that connections share, which this store has none of: leave it out"),
-        ("nolock" | "vfs", _) => refuse("asks for other ways to the file than SQLite's own: leave it out"),
+        ("cache", _) => refuse("asks for a cache that connections share, which this store does not use: leave it out"),
+        ("nolock" | "vfs", _) => refuse("asks for other access to the file than SQLite's default: leave it out"),
         ("key" | "hexkey" | "cipher", _) => {
-            refuse("asks for encryption, which this store's SQLite has none of: a sqlite URL takes no parameters but mode")
+            refuse("asks for encryption, which this store's SQLite does not support: a sqlite URL takes no parameters but mode")
         }
         _ if !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
             partial.ignored.push(key.to_owned());

@@ -20,7 +20,7 @@ pub struct SslParameters {
 }
 
 fn contradiction() -> Error {
-    invalid_connection("the URL says by two parameters whether to use TLS, and not the same: leave one")
+    invalid_connection("two parameters contradict each other about TLS: leave one of them out")
 }
 
 fn set(place: &mut Option<bool>, value: bool) -> Result<()> {
@@ -89,7 +89,7 @@ impl SslParameters {
         let min_version = object.get("minVersion");
         if !matches!(min_version, None | Some(r#""TLSv1""# | r#""TLSv1.1""# | r#""TLSv1.2""#)) {
             return Err(invalid_connection(format!(
-                "minVersion in {shown} must be TLSv1.2: the driver can't be held to TLS 1.3"
+                "minVersion in {shown} must be TLSv1.2: the driver can't be limited to TLS 1.3"
             )));
         }
         set(&mut self.on, true)?;

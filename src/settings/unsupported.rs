@@ -20,7 +20,7 @@ const PROTECTION: [&str; 8] = [
 pub fn is_met_anyway(name: &str, shown: &str, value: &str) -> Result<bool> {
     if name == "service" && !value.is_empty() {
         return Err(invalid_connection(format!(
-            "{shown} names a section of a service file, which this store doesn't read: give host, port and the rest themselves"
+            "{shown} names a section of a service file, which this store doesn't read: give host, port and the other values directly"
         )));
     }
     if !PROTECTION.iter().any(|beginning| name.starts_with(beginning)) {
@@ -59,6 +59,6 @@ fn instead(name: &str) -> &'static str {
         "sslpassword" => "decrypt the key and give that as sslkey",
         "sslidentity" => "give certificate and key as PEM, by sslcert and sslkey",
         _ if name.starts_with("tls") => "say sslmode, sslrootcert, sslcert and sslkey",
-        _ => "leave it out, or have it checked by something in front of the server",
+        _ => "leave it out, or let a proxy in front of the server enforce it",
     }
 }
