@@ -22,7 +22,8 @@ pub fn checked<T>(outcome: Result<T>) -> Option<T> {
     outcome.inspect_err(check_message).ok()
 }
 
-/// The value that `JSON.parse` returns; `None` for what serde_json refuses and JavaScript does not (lone surrogates, numbers beyond a double, deep nesting).
+/// The value that `JSON.parse` returns; `None` for what serde_json refuses and JavaScript does not (lone surrogates, numbers beyond a double, deep
+/// nesting).
 pub fn value(json: &str) -> Option<Value> {
     serde_json::from_str(json).ok()
 }

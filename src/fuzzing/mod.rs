@@ -1,5 +1,5 @@
-//! Properties of the code that reads what users and other programs wrote, for any input. The fuzz targets in `fuzz/` call these functions with inputs of
-//! their own, and the tests call them with the inputs in `fuzz/seeds/`. No other build has this module.
+//! Properties of the code that reads what users and other programs wrote, for any input. The fuzz targets in `fuzz/` call these functions with inputs
+//! of their own, and the tests call them with the inputs in `fuzz/seeds/`. No other build has this module.
 
 #![allow(
     clippy::panic,

@@ -1,7 +1,7 @@
 //! The column `batches` of a job's row: a JSON copy of the batches, which follows the states in the batches' own rows.
 //!
-//! Programs that use `@batchactions/state-sequelize` on the same tables read the copy, so it stays in the form that they wrote: the order of the keys, and keys
-//! that are unknown here.
+//! Programs that use `@batchactions/state-sequelize` on the same tables read the copy, so it stays in the form that they wrote: the order of the
+//! keys, and keys that are unknown here.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -63,8 +63,8 @@ impl<'a> BatchList<'a> {
     }
 
     /// Sets a key of one batch to a JSON value, or removes it; whether that changed anything.
-    fn set(&mut self, place: usize, key: &'static str, value: Option<String>) -> bool {
-        let batch = &mut self.batches[place];
+    fn set(&mut self, position: usize, key: &'static str, value: Option<String>) -> bool {
+        let batch = &mut self.batches[position];
         let Some(at) = batch.iter().position(|(name, _)| name == key) else {
             let is_new = value.is_some();
             batch.extend(value.map(|value| (Cow::Borrowed(key), Cow::Owned(value))));
@@ -91,42 +91,42 @@ impl<'a> BatchList<'a> {
     }
 
     /// Sets one batch's status and counts; whether that changed anything.
-    pub fn set_state(&mut self, place: usize, status: &str, processed: i32, failed: i32) -> bool {
-        let status = self.set(place, "status", Some(serde_json::Value::from(status).to_string()));
-        let processed = self.set(place, "processedCount", Some(processed.to_string()));
-        let failed = self.set(place, "failedCount", Some(failed.to_string()));
+    pub fn set_state(&mut self, position: usize, status: &str, processed: i32, failed: i32) -> bool {
+        let status = self.set(position, "status", Some(serde_json::Value::from(status).to_string()));
+        let processed = self.set(position, "processedCount", Some(processed.to_string()));
+        let failed = self.set(position, "failedCount", Some(failed.to_string()));
         status | processed | failed
     }
 
     /// Copies status and counts of every batch from its row; whether that changed anything. Claims are removed: only the rows hold them.
     pub fn follow(&mut self, rows: &[BatchRow]) -> bool {
-        self.follow_each(rows, |list, place, row| {
-            let worker = list.set(place, "workerId", None);
-            let claimed = list.set(place, "claimedAt", None);
-            list.set_state(place, &row.status, row.processed, row.failed) | worker | claimed
+        self.follow_each(rows, |list, position, row| {
+            let worker = list.set(position, "workerId", None);
+            let claimed = list.set(position, "claimedAt", None);
+            list.set_state(position, &row.status, row.processed, row.failed) | worker | claimed
         })
     }
 
     /// Copies status, counts and claims of every batch from its row: the form in which `getJobState` returns the list.
     pub fn follow_with_claims(&mut self, rows: &[BatchRow]) {
-        for place in 0..self.batches.len() {
+        for position in 0..self.batches.len() {
             // No program stores records there. If one did, `getBatchRecords` has the current ones.
-            self.set(place, "records", Some("[]".to_owned()));
+            self.set(position, "records", Some("[]".to_owned()));
             for key in ["workerId", "claimedAt", "recordStartIndex", "recordEndIndex"] {
-                let absent = self.batches[place].iter().any(|(name, value)| name == key && value == "null");
+                let absent = self.batches[position].iter().any(|(name, value)| name == key && value == "null");
                 if absent {
-                    self.set(place, key, None);
+                    self.set(position, key, None);
                 }
             }
         }
-        self.follow_each(rows, |list, place, row| {
+        self.follow_each(rows, |list, position, row| {
             list.set(
-                place,
+                position,
                 "workerId",
                 row.worker_id.as_deref().map(|id| serde_json::Value::from(id).to_string()),
             );
-            list.set(place, "claimedAt", row.claimed_at.map(|time| time.to_string()));
-            list.set_state(place, &row.status, row.processed, row.failed)
+            list.set(position, "claimedAt", row.claimed_at.map(|time| time.to_string()));
+            list.set_state(position, &row.status, row.processed, row.failed)
         });
     }
 
@@ -137,9 +137,9 @@ impl<'a> BatchList<'a> {
         }
         let by_id: HashMap<&str, &BatchRow> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
         let mut changed = false;
-        for place in 0..self.ids.len() {
-            if let Some(row) = by_id.get(self.ids[place].as_str()) {
-                changed |= take(self, place, row);
+        for position in 0..self.ids.len() {
+            if let Some(row) = by_id.get(self.ids[position].as_str()) {
+                changed |= take(self, position, row);
             }
         }
         changed
@@ -162,8 +162,8 @@ impl<'a> BatchList<'a> {
     pub fn to_json(&self) -> String {
         let mut out = String::with_capacity(self.batches.len() * 160 + 2);
         out.push('[');
-        for (place, batch) in self.batches.iter().enumerate() {
-            out.push_str(if place == 0 { "{" } else { ",{" });
+        for (position, batch) in self.batches.iter().enumerate() {
+            out.push_str(if position == 0 { "{" } else { ",{" });
             for (at, (key, value)) in batch.iter().enumerate() {
                 if at > 0 {
                     out.push(',');
@@ -179,8 +179,8 @@ impl<'a> BatchList<'a> {
     }
 }
 
-/// A change of a batch's state updates the JSON copy where the batch's index is a multiple of this step: always in a job of up to 100 batches, for about 100
-/// batches of a larger one, so that the cost of a call does not grow with the job.
+/// A change of a batch's state updates the JSON copy where the batch's index is a multiple of this step: always in a job of up to 100 batches, for
+/// about 100 batches of a larger one, so that the cost of a call does not grow with the job.
 pub fn mirror_step(batches: i64) -> i64 {
     (batches.max(1) + 99) / 100
 }

@@ -76,10 +76,10 @@ impl Job {
     pub fn fail_completed(&mut self, batch_ids: &HashSet<String>) -> Result<()> {
         let mut batches = BatchList::read(&self.id, &self.batches)?;
         let mut changed = false;
-        for (place, listed) in self.listed.iter_mut().enumerate() {
+        for (position, listed) in self.listed.iter_mut().enumerate() {
             if batch_ids.contains(&listed.id) && listed.status == BatchStatus::Completed.as_str() {
                 listed.status = BatchStatus::Failed.as_str().to_owned();
-                changed |= batches.set_state(place, &listed.status, listed.processed, listed.failed);
+                changed |= batches.set_state(position, &listed.status, listed.processed, listed.failed);
             }
         }
         if changed {
@@ -89,11 +89,12 @@ impl Job {
     }
 }
 
-/// Adds the claims that the caller saw. `index.js` takes them out of the list, which is stored as text, because claims belong in the batches' rows only.
+/// Adds the claims that the caller saw. `index.js` takes them out of the list, which is stored as text, because claims belong in the batches' rows
+/// only.
 fn read_holders(listed: &mut [ListedBatch], json: &str) -> Result<()> {
     let holders: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Error::invalid("job.batches must be an array"))?;
-    for (place, (batch, holder)) in listed.iter_mut().zip(holders).enumerate() {
-        let what = format_args!("job.batches[{place}]").to_string();
+    for (position, (batch, holder)) in listed.iter_mut().zip(holders).enumerate() {
+        let what = format_args!("job.batches[{position}]").to_string();
         let holder = Fields::read(&what, holder.get())?;
         batch.worker_id = holder.optional_string("workerId")?;
         if let Some(worker_id) = &batch.worker_id {

@@ -49,14 +49,14 @@ impl Record {
 /// Keeps the last item of each key, and the order of the items that remain.
 fn keep_last_by<T, K: Hash + Eq>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
     let mut last = HashMap::with_capacity(items.len());
-    for (place, item) in items.iter().enumerate() {
-        last.insert(key(item), place);
+    for (position, item) in items.iter().enumerate() {
+        last.insert(key(item), position);
     }
     if last.len() < items.len() {
-        let mut place = 0;
+        let mut position = 0;
         items.retain(|item| {
-            let keep = last[&key(item)] == place;
-            place += 1;
+            let keep = last[&key(item)] == position;
+            position += 1;
             keep
         });
     }

@@ -9,7 +9,8 @@ use super::status::RecordStatus;
 use crate::error::Result;
 use crate::fields::Fields;
 
-/// About how many bytes one page of `records` holds, unless it is a single record. The servers apply it: only they know how large the next records are.
+/// About how many bytes one page of `records` holds, unless it is a single record. The servers apply it: only they know how large the next records
+/// are.
 pub const PAGE_BYTES: i64 = SLICE_BYTES as i64;
 
 /// One page of the records that the options ask for.
@@ -41,7 +42,7 @@ impl RecordPage {
 
     /// The statuses as exactly five parameters, the last one repeated, so that one prepared statement serves any choice.
     pub fn status_places(&self) -> [&'static str; 5] {
-        std::array::from_fn(|place| self.statuses[place.min(self.statuses.len() - 1)].as_str())
+        std::array::from_fn(|position| self.statuses[position.min(self.statuses.len() - 1)].as_str())
     }
 }
 

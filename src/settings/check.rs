@@ -72,8 +72,8 @@ fn check_pooler(partial: &PartialSettings) -> Result<()> {
     let is_refused = |switch: &Switch| matches!(switch, Switch::Other(text) if !text.contains('='));
     if has_pooler && switches(options).iter().any(is_refused) {
         return Err(invalid_connection(
-            "options holds other switches than settings (-c name=value), and a pooler in front of the server (statementCache: 0, pgbouncer=true) does not pass \
-             them on: leave them out",
+            "options holds other switches than settings (-c name=value), and a pooler in front of the server (statementCache: 0, pgbouncer=true) does not \
+             pass them on: leave them out",
         ));
     }
     Ok(())

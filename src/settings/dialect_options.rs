@@ -2,11 +2,15 @@
 
 use super::database::Database;
 use super::errors::invalid_connection;
+use super::parameter::Parameter;
 use super::parameters::Parameters;
 use super::partial::PartialSettings;
 use super::unsupported;
 use crate::error::{Quoted, Result};
 use crate::fields::Fields;
+
+/// Where these options stand, for messages.
+const PREFIX: &str = "sequelize.options.dialectOptions.";
 
 /// Parameters that are read under these names first, before any other spelling of theirs.
 const NAMED: [&str; 6] = ["sslmode", "ssl-mode", "sslrootcert", "sslcert", "sslkey", "sslaccept"];
@@ -17,7 +21,7 @@ pub fn take(partial: &mut PartialSettings, dialect: &str, database: Database, gi
     if let Some(socket) = given.part("socketPath")? {
         partial.take_socket(database, socket);
     }
-    let mut parameters = Parameters::of("sequelize.options.dialectOptions.", database);
+    let mut parameters = Parameters::of(PREFIX, database);
     let of_postgres = if database == Database::Postgres { &NAMED_POSTGRES[..] } else { &[] };
     let names = [&NAMED[..], of_postgres].concat();
     for name in &names {
@@ -29,13 +33,14 @@ pub fn take(partial: &mut PartialSettings, dialect: &str, database: Database, gi
         if value.get() == "null" || key == "ssl" || names.contains(&&**key) {
             continue;
         }
-        let name = key.to_ascii_lowercase().replace(['-', '_'], "");
         let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
-        if matches!(&*name, "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslaccept") {
+        let parameter = Parameter::new(key, format!("{PREFIX}{key}"), &text);
+        if matches!(&*parameter.name, "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslaccept") {
             parameters.take(partial, key, &text)?;
-            continue;
+        } else {
+            // The rest is for the instance's own driver. What this store can't do matters only where it is about protection.
+            unsupported::is_met_anyway(&parameter)?;
         }
-        unsupported::is_met_anyway(&name, &format!("sequelize.options.dialectOptions.{key}"), &text)?;
     }
     if let Some(ssl) = given.get("ssl") {
         take_ssl(&mut parameters, partial, dialect, ssl)?;
@@ -43,8 +48,8 @@ pub fn take(partial: &mut PartialSettings, dialect: &str, database: Database, gi
     parameters.end(partial)
 }
 
-/// `dialectOptions.ssl`, as Sequelize's driver for the dialect understands it: Node's TLS verifies the certificate unless `rejectUnauthorized` is false, and
-/// `mysql2` verifies the host's name only with `verifyIdentity`.
+/// `dialectOptions.ssl`, as Sequelize's driver for the dialect understands it: Node's TLS verifies the certificate unless `rejectUnauthorized` is
+/// false, and `mysql2` verifies the host's name only with `verifyIdentity`.
 fn take_ssl(parameters: &mut Parameters, partial: &mut PartialSettings, dialect: &str, ssl: &str) -> Result<()> {
     // It is a string if the instance was made from a URL with `?ssl=`.
     let text = serde_json::from_str::<String>(ssl);

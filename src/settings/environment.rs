@@ -184,8 +184,8 @@ impl PartialSettings {
     }
 }
 
-/// Refuses what the driver would read from the environment of the process beside the settings, which can't be turned off. It differs from the store's own
-/// environment in a worker thread with an environment of its own, and where a variable is set to an empty text.
+/// Refuses what the driver would read from the environment of the process beside the settings, which can't be turned off. It differs from the store's
+/// own environment in a worker thread with an environment of its own, and where a variable is set to an empty text.
 pub fn check_driver(partial: &PartialSettings) -> Result<()> {
     let ssl = &partial.ssl;
     let certificate = ["PGSSLCERT", "PGSSLKEY"]
@@ -197,8 +197,8 @@ pub fn check_driver(partial: &PartialSettings) -> Result<()> {
     });
     match certificate.or(options.map(|_| "PGOPTIONS")) {
         Some(name) => Err(invalid_connection(format!(
-            "{name} is set in the environment of the process, and missing or empty in the environment of this store (a worker thread may have its own): unset \
-             it there, or set it here too"
+            "{name} is set in the environment of the process, and missing or empty in the environment of this store (a worker thread may have its own): \
+             unset it there, or set it here too"
         ))),
         None => Ok(()),
     }

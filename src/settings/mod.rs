@@ -1,8 +1,9 @@
-//! Where the database is and how to talk to it: a URL, connection options or a Sequelize instance, the environment and the options of the store become
-//! one [`Settings`].
+//! Where the database is and how to talk to it: a URL, connection options or a Sequelize instance, the environment and the options of the store
+//! become one [`Settings`].
 //!
-//! [`Settings::from_json`] has the order. One source (`url`, `connection_options` or `sequelize`) is read into [`PartialSettings`]: what it says, without any
-//! default. For PostgreSQL, `environment` fills in what that leaves open, as libpq does. The `options` overrule both. What is still open then gets its default.
+//! [`Settings::from_json`] has the order. One source (`url`, `connection_options` or `sequelize`) is read into [`PartialSettings`]: what it says,
+//! without any default. For PostgreSQL, `environment` fills in what that leaves open, as libpq does. The `options` overrule both. What is still open
+//! then gets its default.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ mod field_types;
 mod ignored;
 mod lease_renewal;
 mod options;
+mod parameter;
 mod parameters;
 mod partial;
 mod passfile;
@@ -95,8 +97,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `source` is what `index.js` makes of the constructor's first argument: `{url}`, `{parts}` or `{sequelize}`, each with the `environment`. `options` is the
-    /// second argument.
+    /// `source` is what `index.js` makes of the constructor's first argument: `{url}`, `{parts}` or `{sequelize}`, each with the `environment`.
+    /// `options` is the second argument.
     pub fn from_json(source: &str, options: &str) -> Result<Self> {
         let source = Fields::read(&"connection", source).map_err(|_| unreadable())?;
         let (database, mut partial) = read_source(&source)?;

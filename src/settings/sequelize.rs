@@ -201,7 +201,8 @@ fn password(fields: &Fields<'_, '_>) -> Result<Option<Password>> {
 fn sqlite_file(servers: &Servers<'_, '_, '_>, options: &Fields<'_, '_>) -> Result<Option<String>> {
     let storage = match options.part("storage")? {
         Some(storage) => storage,
-        // An instance that was made from a URL has the file's name as its host, or no host for `sqlite::memory:`. One made from options has the default host.
+        // An instance that was made from a URL has the file's name as its host, or no host for `sqlite::memory:`. One made from options has the
+        // default host.
         None => servers
             .text("host")?
             .filter(|host| !host.is_empty() && host != "localhost")

@@ -1,7 +1,8 @@
 //! PostgreSQL's `target_session_attrs`: at which of several servers behind one name a connection may end.
 
 use super::errors::invalid_connection;
-use crate::error::{Quoted, Result};
+use super::parameter::Parameter;
+use crate::error::Result;
 
 /// What the server must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,19 +21,16 @@ pub enum Target {
 }
 
 impl Target {
-    /// `shown` is how messages call the parameter.
-    pub fn from_text(shown: &str, value: &str) -> Result<Self> {
-        match value {
+    pub fn of(parameter: &Parameter<'_>) -> Result<Self> {
+        match parameter.value {
             "any" => Ok(Target::Any),
             "read-write" => Ok(Target::Only(SessionAttrs::ReadWrite)),
             "primary" => Ok(Target::Only(SessionAttrs::Primary)),
             "read-only" | "standby" | "prefer-standby" => Err(invalid_connection(format!(
-                "{shown} asks for a server that takes no writes, and this store writes: say read-write, primary or any"
+                "{} asks for a server that takes no writes, and this store writes: say read-write, primary or any",
+                parameter.shown
             ))),
-            other => Err(invalid_connection(format!(
-                "{shown} must be any, read-write or primary, not {}",
-                Quoted(other)
-            ))),
+            _ => Err(parameter.wrong("any, read-write or primary")),
         }
     }
 

@@ -52,16 +52,16 @@ pub struct Ssl {
     pub system_roots: bool,
     /// The file that `SSL_CERT_FILE` names in place of the operating system's.
     pub system_file: Option<String>,
-    /// `channel_binding=require`: the server must prove during the login that it is the other end of the encrypted connection. The driver can't check that, so
-    /// the certificate is verified instead.
+    /// `channel_binding=require`: the server must prove during the login that it is the other end of the encrypted connection. The driver can't check
+    /// that, so the certificate is verified instead.
     pub channel_binding: bool,
     /// `sslmode=no-verify`: no certificate is checked, even if an authority is given.
     pub(super) no_verify: bool,
 }
 
 impl Ssl {
-    /// The mode of the connection. An authority means that the certificate must be checked, so without a mode it means `verify-full`, and with `require`
-    /// `verify-ca` (as with libpq).
+    /// The mode of the connection. An authority means that the certificate must be checked, so without a mode it means `verify-full`, and with
+    /// `require` `verify-ca` (as with libpq).
     pub fn mode(&self) -> SslMode {
         if self.explicit_mode == Some(SslMode::Disable) {
             return SslMode::Disable;

@@ -1,10 +1,11 @@
-//! The parameters of a URL, of `dialectOptions` or of the environment about TLS. Several may say how to use it, so what they mean is known once all are
-//! read.
+//! The parameters of a URL, of `dialectOptions` or of the environment about TLS. Several may say how to use it, so what they mean is known once all
+//! are read.
 
 use super::errors::invalid_connection;
+use super::parameter::Parameter;
 use super::secret::Secret;
 use super::tls::{Ssl, SslMode};
-use crate::error::{Error, Quoted, Result};
+use crate::error::{Error, Result};
 use crate::fields::Fields;
 
 /// The parameters so far.
@@ -23,31 +24,32 @@ fn contradiction() -> Error {
     invalid_connection("two parameters contradict each other about TLS: leave one of them out")
 }
 
-fn set(place: &mut Option<bool>, value: bool) -> Result<()> {
-    match place.replace(value) {
+fn set(answer: &mut Option<bool>, value: bool) -> Result<()> {
+    match answer.replace(value) {
         Some(other) if other != value => Err(contradiction()),
         _ => Ok(()),
     }
 }
 
 impl SslParameters {
-    /// Takes one parameter; `false` if it is not about TLS. `name` is in lower case without `-` and `_`; `shown` is how messages call it.
-    pub fn take(&mut self, ssl: &mut Ssl, name: &str, shown: &str, value: &str) -> Result<bool> {
-        match name {
+    /// Takes one parameter; `false` if it is not about TLS.
+    pub fn take(&mut self, ssl: &mut Ssl, parameter: &Parameter<'_>) -> Result<bool> {
+        let value = parameter.value;
+        match &*parameter.name {
             "sslmode" if value.eq_ignore_ascii_case("no-verify") => {
                 set(&mut self.on, true)?;
                 set(&mut self.verify, false)?;
             }
             "sslmode" => {
-                let mode = mode(shown, value)?;
+                let mode = mode(parameter)?;
                 if self.mode.replace(mode).is_some_and(|other| other != mode) {
                     return Err(contradiction());
                 }
             }
-            "ssl" => self.take_ssl(ssl, shown, value)?,
+            "ssl" => self.take_ssl(ssl, parameter)?,
             "sslaccept" => {
                 self.is_prisma = true;
-                set(&mut self.verify, is_strict(shown, value)?)?;
+                set(&mut self.verify, is_strict(parameter)?)?;
             }
             "sslrootcert" | "sslca" => ssl.trust(value.to_owned()),
             "sslcert" => ssl.cert = given(value).or(ssl.cert.take()),
@@ -58,19 +60,16 @@ impl SslParameters {
     }
 
     /// `ssl=true`, or the object that `mysql2` and `pg` take.
-    fn take_ssl(&mut self, ssl: &mut Ssl, shown: &str, value: &str) -> Result<()> {
-        match value {
+    fn take_ssl(&mut self, ssl: &mut Ssl, parameter: &Parameter<'_>) -> Result<()> {
+        match parameter.value {
             "true" | "1" => set(&mut self.on, true),
             "false" | "0" => set(&mut self.on, false),
             "no-verify" => {
                 set(&mut self.on, true)?;
                 set(&mut self.verify, false)
             }
-            object if object.starts_with('{') => self.take_object(ssl, shown, object),
-            other => Err(invalid_connection(format!(
-                "{shown} must be true or false, or a JSON object with rejectUnauthorized, not {}",
-                Quoted(other)
-            ))),
+            object if object.starts_with('{') => self.take_object(ssl, &parameter.shown, object),
+            _ => Err(parameter.wrong("true or false, or a JSON object with rejectUnauthorized")),
         }
     }
 
@@ -149,24 +148,15 @@ fn given(value: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-fn mode(shown: &str, value: &str) -> Result<SslMode> {
-    SslMode::from_text(value).ok_or_else(|| {
-        invalid_connection(format!(
-            "{shown} must be one of {}, no-verify, not {}",
-            SslMode::names(),
-            Quoted(value)
-        ))
-    })
+fn mode(parameter: &Parameter<'_>) -> Result<SslMode> {
+    SslMode::from_text(parameter.value).ok_or_else(|| parameter.wrong(&format!("one of {}, no-verify", SslMode::names())))
 }
 
 /// Prisma's `sslaccept`.
-fn is_strict(shown: &str, value: &str) -> Result<bool> {
-    match value {
+fn is_strict(parameter: &Parameter<'_>) -> Result<bool> {
+    match parameter.value {
         "strict" => Ok(true),
         "accept_invalid_certs" => Ok(false),
-        _ => Err(invalid_connection(format!(
-            "{shown} must be strict or accept_invalid_certs, not {}",
-            Quoted(value)
-        ))),
+        _ => Err(parameter.wrong("strict or accept_invalid_certs")),
     }
 }

@@ -1,6 +1,7 @@
 //! Parameters that this store does not support. One that asks for protection is refused, unless the store gives that protection anyway.
 
 use super::errors::invalid_connection;
+use super::parameter::Parameter;
 use crate::error::Result;
 
 /// How the names of parameters about protection begin, in lower case without `-` and `_`.
@@ -15,9 +16,10 @@ const PROTECTION: [&str; 8] = [
     "verifyservercertificate",
 ];
 
-/// Whether the parameter asks for protection that the store gives anyway; `false` if it is not about protection, so that ignoring it does no harm. Any other is
-/// refused. `name` is in lower case without `-` and `_`; `shown` is how messages call it.
-pub fn is_met_anyway(name: &str, shown: &str, value: &str) -> Result<bool> {
+/// Whether the parameter asks for protection that the store gives anyway; `false` if it is not about protection, so that ignoring it does no harm.
+/// Any other is refused.
+pub fn is_met_anyway(parameter: &Parameter<'_>) -> Result<bool> {
+    let Parameter { name, shown, value } = parameter;
     if name == "service" && !value.is_empty() {
         return Err(invalid_connection(format!(
             "{shown} names a section of a service file, which this store doesn't read: give host, port and the other values directly"
