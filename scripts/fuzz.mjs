@@ -2,7 +2,7 @@
 //
 //   node scripts/fuzz.mjs [--seconds 60] [target…]
 //
-// The properties are in src/fuzzing.rs, the first inputs in fuzz/seeds. What a run finds on its way is kept in fuzz/corpus, and an input that breaks a
+// The properties are in src/fuzzing/, the first inputs in fuzz/seeds. What a run finds on its way is kept in fuzz/corpus, and an input that breaks a
 // property in fuzz/artifacts: once it is mended, put the input into fuzz/seeds, which `cargo test` replays.
 
 import { spawnSync } from 'node:child_process';

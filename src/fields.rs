@@ -1,4 +1,4 @@
-//! Reading an object that the user gave: what is missing or wrong is refused with the name of the place and the value.
+//! Reads the JSON objects that callers give: a field that is missing or wrong is refused, with its name and its value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,17 +8,17 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::model::{ID_LENGTH, check_id};
 
-/// The keys of a JSON object with their values as text: reads once, copies nothing.
+/// The fields of one JSON object. The values stay JSON text and are not copied.
 pub struct Fields<'w, 'a> {
+    /// What messages call the object.
     pub what: &'w dyn fmt::Display,
     pub entries: Entries<'a>,
 }
 
 pub type Entries<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
-/// Reads the keys and values of one object into entries that serve many.
+/// Reads one object into entries that are allocated once for many objects.
 struct Object<'e, 'de>(&'e mut Entries<'de>);
 
 impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
@@ -48,7 +48,7 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
     }
 }
 
-/// Hands on one object of an array after another, up to the first that is refused.
+/// Calls the function with each object of an array, up to the first that it refuses.
 struct Objects<F>(F);
 
 impl<'de, F: FnMut(&mut Entries<'de>) -> Result<()>> Visitor<'de> for Objects<F> {
@@ -64,13 +64,13 @@ impl<'de, F: FnMut(&mut Entries<'de>) -> Result<()>> Visitor<'de> for Objects<F>
         while outcome.is_ok() && items.next_element_seed(Object(&mut entries))?.is_some() {
             outcome = (self.0)(&mut entries);
         }
-        // A visitor has to come to the end.
+        // serde wants the whole array read.
         while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(outcome)
     }
 }
 
-/// Reads an array of objects in one pass, without holding more than one of them; `None` where it is something else.
+/// Reads an array of objects in one pass, one object at a time; `None` if the text is anything else.
 pub fn each_object<'a>(json: &'a str, each: impl FnMut(&mut Entries<'a>) -> Result<()>) -> Option<Result<()>> {
     let mut text = serde_json::Deserializer::from_str(json);
     let outcome = text.deserialize_seq(Objects(each)).ok()?;
@@ -78,9 +78,9 @@ pub fn each_object<'a>(json: &'a str, each: impl FnMut(&mut Entries<'a>) -> Resu
     Some(outcome)
 }
 
-/// A JSON value in a message: cut where it is long, and without what may hold a password.
+/// A JSON value as messages show it: cut if it is long, and only its kind if it may hold a password.
 pub fn shown(json: &str) -> String {
-    // What JSON has no word for, as index.js marks it.
+    // A value that JSON can't express, which index.js marks like this.
     if let Some(marked) = json.strip_prefix("{\"").and_then(|rest| rest.strip_suffix("\":\"not JSON\"}")) {
         return marked.to_owned();
     }
@@ -106,8 +106,8 @@ impl<'w, 'a> Fields<'w, 'a> {
         }
     }
 
-    /// Reads from entries that are used again.
-    fn lent<T>(what: &dyn fmt::Display, entries: &mut Entries<'_>, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<T> {
+    /// Reads from the entries of one object, and leaves their allocation to the next.
+    fn read_entries<T>(what: &dyn fmt::Display, entries: &mut Entries<'_>, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<T> {
         let fields = Fields {
             what,
             entries: mem::take(entries),
@@ -117,18 +117,18 @@ impl<'w, 'a> Fields<'w, 'a> {
         Ok(item)
     }
 
-    /// Reads an array of objects, in one pass where each item is one.
+    /// Reads an array of objects, in one pass if each item is one.
     pub fn read_list<T>(what: &dyn fmt::Display, json: &str, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<Vec<T>> {
         let mut list = Vec::new();
         let outcome = each_object(json, |entries| {
-            let item = Fields::lent(&format_args!("{what}[{}]", list.len()), entries, &read)?;
+            let item = Fields::read_entries(&format_args!("{what}[{}]", list.len()), entries, &read)?;
             list.push(item);
             Ok(())
         });
         if let Some(outcome) = outcome {
             return outcome.map(|()| list);
         }
-        // Some item is no object: it is looked for one by one.
+        // An item is no object. Reading them one by one finds it for the message.
         let items: Vec<&RawValue> =
             serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array, not {}", shown(json))))?;
         items
@@ -138,6 +138,7 @@ impl<'w, 'a> Fields<'w, 'a> {
             .collect()
     }
 
+    /// The value of a key, `null` included. Of a key that is there twice the last value counts, as in JavaScript.
     fn present(&self, key: &str) -> Option<&'a str> {
         self.entries
             .iter()
@@ -164,10 +165,12 @@ impl<'w, 'a> Fields<'w, 'a> {
         }
     }
 
+    /// The value, or the error that the key is missing.
     pub fn must<T>(&self, key: &str, value: Option<T>, expected: &str) -> Result<T> {
         value.ok_or_else(|| Error::invalid(format!("{}.{key} is missing: it must be {expected}", self.what)))
     }
 
+    /// The error that the value of a key is of the wrong type or out of range.
     pub fn wrong(&self, key: &str, value: &str, expected: impl fmt::Display) -> Error {
         Error::invalid(format!("{}.{key} must be {expected}, not {}", self.what, shown(value)))
     }
@@ -175,17 +178,11 @@ impl<'w, 'a> Fields<'w, 'a> {
     pub fn optional_string(&self, key: &str) -> Result<Option<String>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let text = serde_json::from_str(value).or_else(|error| match value.contains("\\ud") {
-            // UTF-8 has no lone surrogates, so none of our databases' text columns has.
+            // UTF-8 can't encode a lone surrogate, so no text column could hold it.
             true => serde_json::from_str(&replace_surrogates(value)),
             false => Err(error),
         });
         text.map(Some).map_err(|_| self.wrong(key, value, "a string"))
-    }
-
-    pub fn id(&self, key: &str) -> Result<String> {
-        let id = self.must(key, self.optional_string(key)?, "a string")?;
-        check_id(&format_args!("{}.{key}", self.what), &id, ID_LENGTH)?;
-        Ok(id)
     }
 
     pub fn optional_int(&self, key: &str) -> Result<Option<i32>> {
@@ -217,7 +214,7 @@ impl<'w, 'a> Fields<'w, 'a> {
             .ok_or_else(|| self.wrong(key, value, expected()))
     }
 
-    /// Any JSON value, `null` included, as it stands in the text.
+    /// Any JSON value, `null` included, as text.
     pub fn json(&self, key: &str) -> Result<String> {
         self.must(key, self.present(key).map(str::to_owned), "a value that JSON can hold")
     }
@@ -230,12 +227,12 @@ impl<'w, 'a> Fields<'w, 'a> {
     }
 }
 
-/// `JSON.stringify` writes a surrogate as an escape only where it stands alone, so each such escape becomes U+FFFD.
+/// Replaces lone surrogates by U+FFFD. `JSON.stringify` escapes a surrogate only if it is a lone one, so every such escape is replaced.
 pub fn replace_surrogates(json: &str) -> String {
     replace_escapes(json, is_surrogate)
 }
 
-/// As `replace_surrogates`, and U+0000 too.
+/// Replaces lone surrogates and U+0000 by U+FFFD.
 pub fn replace_surrogates_and_nul(json: &str) -> String {
     replace_escapes(json, |escape| is_surrogate(escape) || escape == b"\\u0000")
 }

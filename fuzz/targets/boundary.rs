@@ -1,4 +1,4 @@
-//! See `boundary` in `src/fuzzing.rs`.
+//! See `boundary` in `src/fuzzing/`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

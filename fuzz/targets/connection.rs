@@ -1,4 +1,4 @@
-//! See `connection` in `src/fuzzing.rs`.
+//! See `connection` in `src/fuzzing/`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

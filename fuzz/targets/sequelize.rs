@@ -1,4 +1,4 @@
-//! See `sequelize` in `src/fuzzing.rs`.
+//! See `sequelize` in `src/fuzzing/`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

@@ -1,11 +1,17 @@
-//! libpq's environment variables. `index.js` reads them, for a worker thread may have an environment of its own that a native library can't see.
+//! libpq's environment variables. `index.js` reads them, because a worker thread may have an environment of its own that native code can't see.
 
+use super::database::Database;
+use super::errors::invalid_connection;
 use super::parameters::Parameters;
-use super::{Database, Passfile, Password, Place, Secret, Settings, Ssl, SslMode, bad_connection};
+use super::partial::PartialSettings;
+use super::passfile::Passfile;
+use super::password::Password;
+use super::secret::Secret;
+use super::tls::{Ssl, SslMode};
 use crate::error::Result;
 use crate::fields::Fields;
 
-/// The parameters that variables stand for; the rest is read below.
+/// Variables that stand for a parameter of a URL. `Environment` reads the others one by one.
 const PARAMETERS: [(&str, &str); 25] = [
     ("PGOPTIONS", "options"),
     ("PGAPPNAME", "application_name"),
@@ -34,10 +40,10 @@ const PARAMETERS: [(&str, &str); 25] = [
     ("PGSSLKEY", "sslkey"),
 ];
 
-/// Variables that libpq knows and that have no effect here.
+/// Variables of libpq that have no effect here.
 const WITHOUT_EFFECT: [&str; 4] = ["PGDATESTYLE", "PGTZ", "PGGEQO", "PGCLIENTENCODING"];
 
-/// What only matters where no socket is used.
+/// Variables that don't matter for a connection over a Unix socket.
 const OVER_TCP: [&str; 9] = [
     "PGHOSTADDR",
     "PGSSLCERT",
@@ -50,7 +56,7 @@ const OVER_TCP: [&str; 9] = [
     "PGSSLMAXPROTOCOLVERSION",
 ];
 
-#[derive(Default)]
+/// The variables that are set, with their values.
 pub struct Environment(Vec<(String, String)>);
 
 impl Environment {
@@ -58,11 +64,11 @@ impl Environment {
         let fields = Fields::read(&"environment", json)?;
         let mut all = Vec::new();
         for (name, _) in &fields.entries {
-            // An empty one is one that is not set, as to libpq.
+            // As for libpq, an empty variable is not set.
             let value = fields.optional_string(name).ok().flatten().filter(|value| !value.is_empty());
             if let Some(value) = value {
                 if value.contains('\0') {
-                    return Err(bad_connection(format!("{name} holds the character U+0000")));
+                    return Err(invalid_connection(format!("{name} holds the character U+0000")));
                 }
                 all.push((name.to_string(), value));
             }
@@ -74,23 +80,23 @@ impl Environment {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// OpenSSL's variable for the authorities to trust in place of the operating system's.
+    /// `SSL_CERT_FILE`, which OpenSSL reads: a file of authorities to trust in place of the operating system's.
     pub fn certificate_file(&self) -> Option<String> {
         self.get("SSL_CERT_FILE").map(str::to_owned)
     }
 
-    /// Fills in what the place leaves open.
-    pub fn fill(&self, place: &mut Place) -> Result<()> {
-        let mut own = Place::default();
+    /// Fills in what the source leaves open.
+    pub fn fill(&self, partial: &mut PartialSettings) -> Result<()> {
+        let mut own = PartialSettings::default();
         let mut parameters = Parameters::of("the environment variable ", Database::Postgres);
-        // The host decides whether a socket is used, and so what else counts.
-        if place.host.is_none()
-            && place.socket.is_none()
+        // First, because the host decides whether a socket is used and so which variables count.
+        if partial.host.is_none()
+            && partial.socket.is_none()
             && let Some(host) = self.get("PGHOST")
         {
             parameters.take_named(&mut own, "host", "PGHOST", host)?;
         }
-        let by_socket = place.socket.is_some() || own.socket.is_some();
+        let by_socket = partial.socket.is_some() || own.socket.is_some();
         for (variable, name) in PARAMETERS {
             match self.get(variable) {
                 Some(_) if by_socket && OVER_TCP.contains(&variable) => {}
@@ -98,47 +104,47 @@ impl Environment {
                 None => {}
             }
         }
-        self.fill_ssl(place, &mut own, by_socket)?;
-        place.fill(own);
-        place.ignored.extend(
+        self.fill_ssl(partial, &mut own, by_socket)?;
+        partial.fill(own);
+        partial.ignored.extend(
             WITHOUT_EFFECT
                 .iter()
                 .filter(|name| self.get(name).is_some())
                 .map(|name| (*name).to_owned()),
         );
-        if place.password.is_none() {
-            place.password = self.password();
+        if partial.password.is_none() {
+            partial.password = self.password();
         }
         Ok(())
     }
 
-    fn fill_ssl(&self, place: &mut Place, own: &mut Place, by_socket: bool) -> Result<()> {
-        // To libpq a socket is never encrypted, whatever was asked for.
+    fn fill_ssl(&self, partial: &mut PartialSettings, own: &mut PartialSettings, by_socket: bool) -> Result<()> {
+        // As with libpq, a connection over a socket is never encrypted, even if a source asks for it.
         if by_socket {
-            let identity = (place.ssl.cert.take(), place.ssl.key.take());
-            place.ssl = Ssl {
-                said: Some(SslMode::Disable),
+            let identity = (partial.ssl.cert.take(), partial.ssl.key.take());
+            partial.ssl = Ssl {
+                explicit_mode: Some(SslMode::Disable),
                 ..Ssl::default()
             };
-            (place.ssl.cert, place.ssl.key) = identity;
+            (partial.ssl.cert, partial.ssl.key) = identity;
             return Ok(());
         }
-        if let Some(mode) = self.get("PGSSLMODE").filter(|_| !place.ssl.is_said()) {
+        if let Some(mode) = self.get("PGSSLMODE").filter(|_| !partial.ssl.is_explicit()) {
             let mut parameters = Parameters::of("the environment variable ", Database::Postgres);
             parameters.take_named(own, "sslmode", "PGSSLMODE", mode)?;
             parameters.end(own)?;
-            place.ssl.said = own.ssl.said;
-            place.ssl.no_verify = own.ssl.no_verify;
+            partial.ssl.explicit_mode = own.ssl.explicit_mode;
+            partial.ssl.no_verify = own.ssl.no_verify;
         }
-        if place.ssl.ca.is_none()
-            && !place.ssl.system_roots
-            && !place.ssl.no_verify
+        if partial.ssl.ca.is_none()
+            && !partial.ssl.system_roots
+            && !partial.ssl.no_verify
             && let Some(root) = self.get("PGSSLROOTCERT")
         {
-            place.ssl.trust(root.to_owned());
+            partial.ssl.trust(root.to_owned());
         }
-        place.ssl.cert = place.ssl.cert.take().or(own.ssl.cert.take());
-        place.ssl.key = place.ssl.key.take().or(own.ssl.key.take());
+        partial.ssl.cert = partial.ssl.cert.take().or(own.ssl.cert.take());
+        partial.ssl.key = partial.ssl.key.take().or(own.ssl.key.take());
         Ok(())
     }
 
@@ -150,15 +156,15 @@ impl Environment {
     }
 }
 
-impl Place {
-    /// What the environment says counts where nothing else was said.
-    fn fill(&mut self, own: Place) {
+impl PartialSettings {
+    /// Fills in from the environment what the source leaves open.
+    fn fill(&mut self, own: PartialSettings) {
         let elsewhere = self.host.is_some() || self.socket.is_some();
         if !elsewhere {
             self.host = own.host;
             self.socket = own.socket;
         }
-        // Another server than the one that was named: it is told that it does not count.
+        // The address is one of the server in PGHOST. If the source names another host, it is ignored, with a warning.
         match own.address {
             Some(_) if elsewhere && self.address.is_none() => self.ignored.push("PGHOSTADDR".to_owned()),
             address => self.address = self.address.take().or(address),
@@ -170,7 +176,7 @@ impl Place {
         self.connect_timeout = self.connect_timeout.or(own.connect_timeout);
         self.target = self.target.or(own.target);
         self.channel_binding = self.channel_binding.or(own.channel_binding);
-        // Both are sent, and where both set the same, the later one counts.
+        // The server applies both. If both set the same, the later one counts.
         self.session_options = match (own.session_options, self.session_options.take()) {
             (Some(first), Some(second)) => Some(format!("{first} {second}")),
             (first, second) => first.or(second),
@@ -178,20 +184,21 @@ impl Place {
     }
 }
 
-/// Refuses what the driver would take from the process's own environment by itself and beside the settings: it can't be told otherwise. That is so where a
-/// worker thread has another environment than its process, and where a variable is set to nothing.
-pub fn check_driver(settings: &Settings) -> Result<()> {
-    let ssl = &settings.ssl;
+/// Refuses what the driver would read from the environment of the process beside the settings, which can't be turned off. It differs from the store's
+/// own environment in a worker thread with an environment of its own, and where a variable is set to an empty text.
+pub fn check_driver(partial: &PartialSettings) -> Result<()> {
+    let ssl = &partial.ssl;
     let certificate = ["PGSSLCERT", "PGSSLKEY"]
         .into_iter()
         .find(|name| ssl.mode() != SslMode::Disable && ssl.cert.is_none() && std::env::var_os(name).is_some());
     let options = std::env::var("PGOPTIONS").ok().filter(|options| {
-        let given = settings.session_options.as_deref().unwrap_or_default();
+        let given = partial.session_options.as_deref().unwrap_or_default();
         !options.is_empty() && !given.contains(options.as_str())
     });
     match certificate.or(options.map(|_| "PGOPTIONS")) {
-        Some(name) => Err(bad_connection(format!(
-            "{name} is set in the environment of the process, and not (or to nothing) for this store: unset it there, or set it here too"
+        Some(name) => Err(invalid_connection(format!(
+            "{name} is set in the environment of the process, and missing or empty in the environment of this store (a worker thread may have its own): \
+             unset it there, or set it here too"
         ))),
         None => Ok(()),
     }

@@ -1,22 +1,22 @@
-//! Parameters that have no effect are told of once a process.
+//! Parameters without effect: each name is reported once per process, however many stores are made.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use crate::error::lock;
 
-/// More names than any application has; what comes after them is not told of.
-const KEPT: usize = 1_000;
+/// More names than any application has; further ones are not reported.
+const MAX_NAMES: usize = 1_000;
 
-/// Those of the names that were not asked for before in this process.
+/// The names that this process has not reported yet. From now on they count as reported.
 pub fn newly_ignored(names: &[String]) -> Vec<String> {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut told = lock(&TOLD);
+    static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut reported = lock(&REPORTED);
     let new = names
         .iter()
-        .filter(|name| told.len() < KEPT && told.insert((*name).clone()))
+        .filter(|name| reported.len() < MAX_NAMES && reported.insert((*name).clone()))
         .cloned()
         .collect();
-    drop(told);
+    drop(reported);
     new
 }

@@ -1,137 +1,104 @@
-//! The second argument of the constructor. It goes before everything else.
+//! The options of the store, the second argument of its constructor. They overrule every other source.
 
-use super::{Durability, LeaseRenewal, Password, Settings};
-use crate::error::{Code, Error, Quoted, Result};
-use crate::fields::{Fields, shown};
+use super::durability::Durability;
+use super::lease_renewal::LeaseRenewal;
+use super::partial::{DEFAULT_POOL_MAX, PartialSettings};
+use super::password::Password;
+use super::schema_name::check_schema;
+use crate::error::{Code, Error, Result};
+use crate::fields::Fields;
+use crate::model::MaxClaims;
 
-/// What PostgreSQL keeps of a name (`NAMEDATALEN`, less one).
-const SCHEMA_BYTES: usize = 63;
+const KNOWN: [&str; 12] = [
+    "schema",
+    "password",
+    "passwordTtlMs",
+    "pool",
+    "connectTimeoutMs",
+    "statementTimeoutMs",
+    "ssl",
+    "statementCache",
+    "durability",
+    "leaseRenewal",
+    "maxClaims",
+    "tablePrefix",
+];
 
-/// A schema's name; `what` says where it stands.
-pub fn check_schema(what: &str, schema: &str) -> std::result::Result<(), String> {
-    if schema.is_empty() || schema.contains('\0') || schema == "$user" || schema.len() > SCHEMA_BYTES {
-        return Err(format!(
-            "{what} must be the name of a schema, of at most {SCHEMA_BYTES} bytes, for the server cuts off the rest; \"$user\" is \
-             none to the server, which puts the user's name in its place"
-        ));
+pub fn apply(json: &str, partial: &mut PartialSettings) -> Result<()> {
+    let options = Fields::read(&"options", json)?;
+    options.only(&KNOWN)?;
+    options.no_nulls()?;
+    apply_password(&options, partial)?;
+    apply_schema(&options, partial)?;
+    // Without effect: `@batchactions/state-sequelize` takes it, and does not use it either.
+    options.optional_string("tablePrefix")?;
+    if let Some(pool) = options.get("pool") {
+        apply_pool(pool, partial)?;
+    }
+    apply_statements(&options, partial)?;
+    if let Some(durability) = options.optional_string("durability")? {
+        partial.durability = Some(Durability::from_text(&durability)?);
+    }
+    if let Some(renewal) = options.get("leaseRenewal") {
+        partial.lease_renewal = Some(LeaseRenewal::from_json(renewal)?);
+    }
+    if let Some(most) = options.count("maxClaims", 1, i32::MAX as u32 / 2)? {
+        partial.max_claims = i32::try_from(most).ok().map(MaxClaims);
+    }
+    if let Some(ssl) = options.get("ssl") {
+        partial.ssl.apply_option(ssl)?;
     }
     Ok(())
 }
 
-impl Settings {
-    pub(super) fn apply_options(&mut self, json: &str) -> Result<()> {
-        let options = Fields::read(&"options", json)?;
-        options.only(&[
-            "schema",
-            "password",
-            "passwordTtlMs",
-            "pool",
-            "connectTimeoutMs",
-            "statementTimeoutMs",
-            "ssl",
-            "statementCache",
-            "durability",
-            "leaseRenewal",
-            "maxClaims",
-            "tablePrefix",
-        ])?;
-        options.no_nulls()?;
-        self.apply_password(&options)?;
-        self.apply_schema(&options)?;
-        options.optional_string("tablePrefix")?;
-        self.apply_pool(&options)?;
-        self.apply_limits(&options)?;
-        self.apply_leases(&options)?;
-        if let Some(ssl) = options.get("ssl") {
-            self.ssl.apply_option(ssl)?;
-        }
-        Ok(())
+fn apply_password(options: &Fields<'_, '_>, partial: &mut PartialSettings) -> Result<()> {
+    if let Some(password) = options.password("password").map_err(|error| Error {
+        code: Code::InvalidArgument,
+        ..error
+    })? {
+        partial.password = Some(password);
     }
+    if let Some(ttl) = options.milliseconds("passwordTtlMs")? {
+        if partial.password != Some(Password::Asked) {
+            return Err(Error::invalid(
+                "options.passwordTtlMs says how long an answer of a password function is used, and password is no function: leave it out",
+            ));
+        }
+        partial.password_ttl = Some(ttl);
+    }
+    Ok(())
+}
 
-    fn apply_password(&mut self, options: &Fields<'_, '_>) -> Result<()> {
-        if let Some(password) = options.password("password").map_err(|error| Error {
-            code: Code::InvalidArgument,
-            ..error
-        })? {
-            self.password = Some(password);
-        }
-        if let Some(ms) = options.milliseconds("passwordTtlMs")? {
-            if self.password != Some(Password::Asked) {
-                return Err(Error::invalid(
-                    "options.passwordTtlMs says how long an answer of the function password is good for, and password is no function",
-                ));
-            }
-            self.password_ttl = ms;
-        }
-        Ok(())
+/// The option `schema`; and whichever source gave the schema, it is checked here.
+fn apply_schema(options: &Fields<'_, '_>, partial: &mut PartialSettings) -> Result<()> {
+    partial.schema = options.optional_string("schema")?.or(partial.schema.take());
+    match &partial.schema {
+        Some(schema) => check_schema("options.schema", schema).map_err(Error::invalid),
+        None => Ok(()),
     }
+}
 
-    fn apply_schema(&mut self, options: &Fields<'_, '_>) -> Result<()> {
-        if let Some(schema) = options.optional_string("schema")? {
-            self.schema = Some(schema);
-        }
-        match &self.schema {
-            Some(schema) => check_schema("options.schema", schema).map_err(Error::invalid),
-            None => Ok(()),
-        }
+fn apply_pool(json: &str, partial: &mut PartialSettings) -> Result<()> {
+    let pool = Fields::read(&"options.pool", json)?;
+    pool.only(&["max", "min", "acquireTimeoutMs", "idleTimeoutMs"])?;
+    pool.no_nulls()?;
+    if let Some(max) = pool.count("max", 1, 1_000)? {
+        partial.pool_max = Some(max);
+        partial.pool_min = partial.pool_min.map(|min| min.min(max));
     }
+    let max = partial.pool_max.unwrap_or(DEFAULT_POOL_MAX);
+    partial.pool_min = pool.count("min", 0, max)?.or(partial.pool_min);
+    partial.acquire_timeout = pool.milliseconds("acquireTimeoutMs")?.or(partial.acquire_timeout);
+    partial.idle_timeout = pool.milliseconds("idleTimeoutMs")?.or(partial.idle_timeout);
+    Ok(())
+}
 
-    fn apply_pool(&mut self, options: &Fields<'_, '_>) -> Result<()> {
-        let Some(pool) = options.get("pool") else { return Ok(()) };
-        let pool = Fields::read(&"options.pool", pool)?;
-        pool.only(&["max", "min", "acquireTimeoutMs", "idleTimeoutMs"])?;
-        pool.no_nulls()?;
-        if let Some(max) = pool.count("max", 1, 1_000)? {
-            self.pool_max = max;
-            self.pool_min = self.pool_min.min(max);
-        }
-        if let Some(min) = pool.count("min", 0, self.pool_max)? {
-            self.pool_min = min;
-        }
-        if let Some(ms) = pool.milliseconds("acquireTimeoutMs")? {
-            self.acquire_timeout = ms;
-        }
-        if let Some(ms) = pool.milliseconds("idleTimeoutMs")? {
-            self.idle_timeout = ms;
-        }
-        Ok(())
+/// How long connecting and a statement may take, and how many statements stay prepared.
+fn apply_statements(options: &Fields<'_, '_>, partial: &mut PartialSettings) -> Result<()> {
+    partial.connect_timeout = options.milliseconds("connectTimeoutMs")?.or(partial.connect_timeout);
+    partial.statement_timeout = options.milliseconds("statementTimeoutMs")?.or(partial.statement_timeout);
+    if let Some(count) = options.count("statementCache", 0, 10_000)? {
+        partial.statement_cache = Some(count as usize);
     }
-
-    fn apply_limits(&mut self, options: &Fields<'_, '_>) -> Result<()> {
-        if let Some(ms) = options.milliseconds("connectTimeoutMs")? {
-            self.connect_timeout = ms;
-        }
-        if let Some(ms) = options.milliseconds("statementTimeoutMs")? {
-            self.statement_timeout = ms;
-        }
-        if let Some(count) = options.count("statementCache", 0, 10_000)? {
-            self.statement_cache = count as usize;
-        }
-        match options.optional_string("durability")?.as_deref() {
-            None => {}
-            Some("record") => self.durability = Durability::Record,
-            Some("batch") => self.durability = Durability::Batch,
-            Some(other) => {
-                return Err(Error::invalid(format!(
-                    "options.durability must be \"record\" or \"batch\", not {}",
-                    shown(&Quoted(other).to_string())
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_leases(&mut self, options: &Fields<'_, '_>) -> Result<()> {
-        if let Some(renewal) = options.get("leaseRenewal") {
-            let renewal = Fields::read(&"options.leaseRenewal", renewal)?;
-            renewal.only(&["everyMs", "forMs"])?;
-            let every = renewal.must("everyMs", renewal.milliseconds("everyMs")?, "a number of milliseconds")?;
-            let for_at_most = renewal.must("forMs", renewal.milliseconds("forMs")?, "a number of milliseconds")?;
-            self.lease_renewal = Some(LeaseRenewal { every, for_at_most });
-        }
-        if let Some(most) = options.count("maxClaims", 1, i32::MAX as u32 / 2)? {
-            self.max_claims = i32::try_from(most).ok().map(crate::model::MaxClaims);
-        }
-        Ok(())
-    }
+    Ok(())
 }

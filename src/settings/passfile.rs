@@ -1,20 +1,21 @@
-//! libpq's password file: lines of `host:port:database:user:password`, each of the first four perhaps `*`.
+//! libpq's password file: lines of `host:port:database:user:password`, where `*` in one of the first four fits anything.
 
 use std::path::{Path, PathBuf};
 
-use super::Secret;
+use super::secret::Secret;
 use crate::error::{Code, Error, Quoted, Result};
 
+/// The file to look for the password in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passfile {
     path: PathBuf,
-    /// The user named it, so that it can't be read is told of. That the one in the home folder is not there is as usual.
+    /// Whether the user named it. Then it is an error if it can't be read; the file in the home folder need not exist.
     named: bool,
 }
 
-/// Whom the password is for.
+/// The login that needs a password.
 pub struct Wanted<'a> {
-    /// The names that the server goes by.
+    /// The names of the server, any of which may be in the file.
     pub hosts: &'a [&'a str],
     pub port: u16,
     pub database: &'a str,
@@ -38,12 +39,12 @@ impl Passfile {
         Some(Self { path, named: false })
     }
 
-    /// The password of the first line that fits. Blocks.
+    /// The password of the first line that fits. It blocks on reading the file.
     pub fn look_up(&self, wanted: &Wanted<'_>) -> Result<Option<Secret>> {
         let read = may_be_read_by_others(&self.path).and_then(|open| Ok((open, std::fs::read(&self.path)?)));
         match read {
             Ok((false, content)) => Ok(password_in(&String::from_utf8_lossy(&content), wanted)),
-            // libpq leaves it alone too.
+            // libpq ignores it too.
             Ok((true, _)) if !self.named => Ok(None),
             Ok((true, _)) => Err(self.refuse("can be read by others, so it is not used: chmod 600")),
             Err(_) if !self.named => Ok(None),
@@ -93,7 +94,7 @@ fn password_in(content: &str, wanted: &Wanted<'_>) -> Option<Secret> {
         .map(Secret::new)
 }
 
-/// The first four fields as they are written, and the rest.
+/// The first four fields, still escaped, and the rest of the line, which is the password.
 fn fields_of(line: &str) -> Option<([String; 4], &str)> {
     let mut fields = [const { String::new() }; 4];
     let mut rest = line;
@@ -110,7 +111,7 @@ fn fields_of(line: &str) -> Option<([String; 4], &str)> {
     Some((fields, rest))
 }
 
-/// A backslash takes the meaning from a colon and from a backslash.
+/// The text without the backslashes that escape a colon or a backslash.
 fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars();

@@ -1,53 +1,21 @@
-//! Which database a URL's scheme or a dialect means; what to write in place of one that other tools use.
+//! The scheme of a URL: which database it means, and what to write in place of a scheme that another tool uses.
 
-use super::{Database, bad_connection};
-use crate::error::{Code, Error, Quoted, Result};
+use super::database::Database;
+use super::errors::invalid_connection;
+use crate::error::Result;
 
 const BEGINNINGS: &str = "postgres://, mysql://, mariadb:// or sqlite:";
 
-/// A dialect, as Sequelize names them.
-pub fn database_of_dialect(dialect: &str) -> Result<Database> {
-    match dialect {
-        "postgres" | "postgresql" => Ok(Database::Postgres),
-        "mysql" | "mariadb" => Ok(Database::MySql),
-        "sqlite" => Ok(Database::Sqlite),
-        other => Err(not_served(other)),
-    }
-}
-
-fn not_served(what: &str) -> Error {
-    // What is no name may be a whole URL, with its password.
-    let named = what.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte));
-    let what = match what {
-        "mssql" | "sqlserver" => {
-            return Error::new(
-                Code::UnsupportedDatabase,
-                format!(
-                    "{} (SQL Server) is not served yet; @batchactions/state-sequelize never worked there either, so there are no tables of it to take \
-                     over. Served are postgres, mysql, mariadb and sqlite",
-                    Quoted(what)
-                ),
-            );
-        }
-        _ if named => Quoted(what).to_string(),
-        _ => "what is given as the dialect".to_owned(),
-    };
-    Error::new(
-        Code::UnsupportedDatabase,
-        format!("{what} is not a database that this store serves: it serves postgres, mysql, mariadb and sqlite"),
-    )
-}
-
-/// Takes a URL apart: its database, its scheme in lower case, and what follows the colon. What follows may hold a password, so no message shows it.
+/// Splits a URL into its database, its scheme in lower case, and what follows the colon. That may hold a password, so no message shows it.
 pub fn split(text: &str) -> Result<(Database, String, &str)> {
     let text = text.trim();
     if text.starts_with(['"', '\'', '`']) || text.ends_with(['"', '\'', '`']) {
-        return Err(bad_connection(
+        return Err(invalid_connection(
             "the URL stands in quotes, which are part of the value: remove them (in a .env file or a Docker setting they may be kept by mistake)",
         ));
     }
     let no_scheme = || {
-        bad_connection(format!(
+        invalid_connection(format!(
             "the URL has no scheme: it must begin with {BEGINNINGS}, with nothing in front of that"
         ))
     };
@@ -57,10 +25,10 @@ pub fn split(text: &str) -> Result<(Database, String, &str)> {
         return Err(no_scheme());
     }
     match suggestion(&scheme) {
-        Some(write) => Err(bad_connection(format!(
-            "{scheme}: is how another tool writes its URLs: {write}, with the rest as it is"
+        Some(instead) => Err(invalid_connection(format!(
+            "{scheme}: is how another tool writes its URLs: {instead}, with the rest as it is"
         ))),
-        None => Ok((database_of_dialect(&scheme)?, scheme, rest)),
+        None => Ok((Database::of_dialect(&scheme)?, scheme, rest)),
     }
 }
 

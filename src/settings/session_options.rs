@@ -1,4 +1,4 @@
-//! `options`, as libpq sends it to PostgreSQL: the switches of a server process (`-c search_path=imports`).
+//! The parameter `options`, which libpq sends to PostgreSQL: command-line switches for the server process (`-c search_path=imports`).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub enum Switch {
     Other(String),
 }
 
-/// The switches, taken apart as the server does: spaces end one, and a backslash takes the meaning from what follows.
+/// The switches, split as the server splits them: at spaces, except behind a backslash.
 pub fn switches(options: &str) -> Vec<Switch> {
     let mut all = Vec::new();
     let mut words = words(options).into_iter();
@@ -33,7 +33,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// Each word, and how it is written.
+/// Each word without its backslashes, and as it was written.
 fn words(options: &str) -> Vec<(String, String)> {
     let mut words = Vec::new();
     let mut characters = options.chars().peekable();
@@ -59,7 +59,7 @@ fn words(options: &str) -> Vec<(String, String)> {
     }
 }
 
-/// How long a statement may take by these options: the store's own limit is to be the same. 0, which is no limit to the server, is a day.
+/// The `statement_timeout` in these options, which becomes the store's own limit. 0 is no limit for the server, and a day here.
 pub fn statement_timeout(options: &str) -> Option<Duration> {
     const DAY: Duration = Duration::from_secs(86_400);
     let given = switches(options).into_iter().rev().find_map(|switch| match switch {

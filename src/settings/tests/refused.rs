@@ -1,6 +1,9 @@
 //! A URL in, words out: what is refused says what to do instead, and never shows the password.
 
 use super::shown::of_url;
+use super::{error_of, url};
+use crate::error::Code;
+use crate::settings::Settings;
 
 /// Each URL is refused with words that hold all of these.
 fn check(code: &str, table: &[(&str, &[&str])]) {
@@ -132,4 +135,44 @@ fn a_value_that_is_none_is_named() {
             ("postgres://u@h/d?password=abc&hunter2", &["percent-encode", "%26"]),
         ],
     );
+}
+
+#[test]
+fn a_url_that_is_wrong_is_refused_without_its_password() {
+    for (text, code, says) in [
+        ("nonsense", Code::InvalidConnection, "no scheme"),
+        ("mssql://sa:hunter2@h/db", Code::UnsupportedDatabase, "mssql"),
+        ("postgres://u:hunter2@h:port/db", Code::InvalidConnection, "port"),
+        ("postgres://u:hunter2@h/db?sslmode=sure", Code::InvalidConnection, "sure"),
+        ("mysql://u:hunter2@h", Code::InvalidConnection, "name of the database"),
+        ("sqlite:f.db?key=hunter2", Code::InvalidConnection, "no parameters"),
+        ("postgres://u:1/hunter2@h/db", Code::InvalidConnection, "percent-encode"),
+        ("postgres://u:1?hunter2@h/db", Code::InvalidConnection, "percent-encode"),
+    ] {
+        let error = error_of(url(text));
+        assert_eq!(error.code, code, "{text}");
+        assert!(
+            error.message.contains(says) && !error.message.contains("hunter2"),
+            "{}",
+            error.message
+        );
+    }
+}
+
+#[test]
+fn what_a_server_takes_for_the_end_of_a_text_is_refused() {
+    for text in [
+        "postgres://u:p@h/d?application_name=x%00user%00admin",
+        "postgres://u:p%00q@h/d",
+        "postgres://h/d%00x",
+    ] {
+        let error = error_of(url(text));
+        assert!(
+            error.code == Code::InvalidConnection && error.message.contains("U+0000"),
+            "{text}: {}",
+            error.message
+        );
+    }
+    let parts = serde_json::json!({ "parts": { "dialect": "mysql", "database": "d", "password": "a\u{0}b" } });
+    assert!(error_of(Settings::from_json(&parts.to_string(), "{}")).message.contains("U+0000"));
 }

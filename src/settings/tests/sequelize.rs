@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::error_of;
 use super::shown::outcome;
+use crate::error::{Code, Result};
+use crate::settings::{Settings, SslMode};
 
 fn instance(dialect: &str, config: Value, options: Value) -> String {
     outcome(
@@ -148,4 +151,54 @@ fn what_an_instance_asks_for_and_cannot_have_is_refused() {
     }
     let several = instance("postgres", json!({ "host": "a,b" }), json!({}));
     assert!(several.contains("several hosts"), "{several}");
+}
+
+fn sequelize(json: serde_json::Value) -> Result<Settings> {
+    Settings::from_json(&serde_json::json!({ "sequelize": json }).to_string(), "{}")
+}
+
+#[test]
+fn a_sequelize_instance_says_the_same() {
+    let settings = sequelize(serde_json::json!({
+        "dialect": "postgres",
+        "config": { "host": "h", "port": "6000", "database": "d", "username": "u", "password": null, "pool": { "max": 3 } },
+        "options": { "define": { "schema": "s" }, "dialectOptions": { "ssl": { "rejectUnauthorized": false, "ca": "x" } } },
+    }))
+    .unwrap();
+    assert_eq!((&*settings.host, settings.port, settings.pool_max), ("h", 6000, 3));
+    assert_eq!((settings.schema.as_deref(), settings.ssl.mode()), (Some("s"), SslMode::Require));
+
+    let settings = sequelize(serde_json::json!({
+        "dialect": "mysql",
+        "config": { "host": "read", "port": 1, "database": "d", "username": "u", "password": "p", "pool": {} },
+        "options": { "replication": { "write": { "host": "write" } }, "dialectOptions": { "ssl": true } },
+    }))
+    .unwrap();
+    assert_eq!(
+        (&*settings.host, settings.port, settings.pool_max, settings.ssl.mode()),
+        ("write", 1, 10, SslMode::VerifyCa)
+    );
+    assert!(
+        sequelize(serde_json::json!({ "dialect": "sqlite", "config": { "host": "localhost" } }))
+            .unwrap()
+            .file
+            .is_none()
+    );
+    assert_eq!(
+        sequelize(serde_json::json!({ "dialect": "sqlite", "config": { "host": "rel.db" } }))
+            .unwrap()
+            .file
+            .as_deref(),
+        Some("rel.db")
+    );
+}
+
+#[test]
+fn a_sequelize_instance_with_other_tables_is_refused() {
+    let refused = |json| error_of(sequelize(json));
+    let underscored = refused(serde_json::json!({ "dialect": "postgres", "options": { "define": { "underscored": true } } }));
+    assert!(underscored.message.contains("underscored") && underscored.code == Code::InvalidConnection);
+    let schema = refused(serde_json::json!({ "dialect": "mysql", "options": { "define": { "schema": "s" } } }));
+    assert!(schema.message.contains("define.schema") && schema.code == Code::InvalidConnection);
+    assert_eq!(refused(serde_json::json!({ "dialect": "oracle" })).code, Code::UnsupportedDatabase);
 }

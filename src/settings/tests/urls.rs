@@ -1,6 +1,10 @@
 //! A URL in, settings out: URLs as platforms hand them out, and every parameter that is honoured.
 
+use super::error_of;
 use super::shown::of_url;
+use super::url;
+use crate::error::Code;
+use crate::settings::{Database, Password, Secret, SslMode};
 
 fn check(table: &[(&str, &str)]) {
     for (url, expected) in table {
@@ -237,4 +241,54 @@ fn a_sqlite_file_has_many_spellings() {
         ("sqlite:file::memory:", "memory"),
         (" sqlite:f%3Fx.db ", "f?x.db"),
     ]);
+}
+
+#[test]
+fn a_url_says_where_the_database_is() {
+    let settings = url("postgres://us%40er:p%2Fw@db.example:6000/my%20db?sslmode=require&application_name=x").unwrap();
+    assert_eq!(
+        (settings.database, &*settings.host, settings.port),
+        (Database::Postgres, "db.example", 6000)
+    );
+    assert_eq!((settings.user.as_deref(), settings.name.as_deref()), (Some("us@er"), Some("my db")));
+    assert_eq!(settings.password, Some(Password::Fixed(Secret::new("p/w".to_owned()))));
+    assert_eq!(
+        (settings.ssl.mode(), settings.application_name.as_deref()),
+        (SslMode::Require, Some("x"))
+    );
+
+    let settings = url("mariadb://root@[::1]/test").unwrap();
+    assert_eq!((settings.database, &*settings.host, settings.port), (Database::MySql, "::1", 3306));
+    assert_eq!(
+        url("postgres:///db?host=/run/postgresql").unwrap().socket.as_deref(),
+        Some("/run/postgresql")
+    );
+    assert_eq!(
+        url("postgres://%2Frun%2Fpostgresql/db").unwrap().socket.as_deref(),
+        Some("/run/postgresql")
+    );
+}
+
+#[test]
+fn a_sqlite_url_is_a_file_or_memory() {
+    for (text, file) in [
+        ("sqlite::memory:", None),
+        ("sqlite:relative.db", Some("relative.db")),
+        ("sqlite://relative.db", Some("relative.db")),
+        ("sqlite:///absolute.db", Some("/absolute.db")),
+        ("sqlite:a%20b.db", Some("a b.db")),
+    ] {
+        assert_eq!(url(text).unwrap().file.as_deref(), file, "{text}");
+    }
+    assert_eq!(error_of(url("sqlite:")).code, Code::InvalidConnection);
+}
+
+#[test]
+fn places_name_no_user_and_no_password() {
+    let place = url("mysql://us3r:hunter2@h:1/db").unwrap().place();
+    assert_eq!(place, "MySQL database \"db\" at h:1");
+    assert_eq!(
+        format!("{:?}", url("mysql://us3r:hunter2@h:1/db").unwrap().password),
+        "Some(Fixed((secret)))"
+    );
 }

@@ -1,12 +1,15 @@
-//! Reading options and parts by name: what is wrong is refused, and never shown where it may be a secret.
+//! The types of fields that options, connection options and a Sequelize instance have: a wrong value is refused, and not shown if it may be a secret.
 
 use std::time::Duration;
 
-use super::{Password, Secret, bad_connection};
+use super::errors::invalid_connection;
+use super::password::Password;
+use super::secret::Secret;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 
 impl Fields<'_, '_> {
+    /// Refuses null, which JavaScript code passes for a value that it failed to find.
     pub(super) fn no_nulls(&self) -> Result<()> {
         match self.entries.iter().find(|(_, value)| value.get() == "null") {
             None => Ok(()),
@@ -17,26 +20,26 @@ impl Fields<'_, '_> {
         }
     }
 
-    pub(super) fn count(&self, key: &str, least: u32, most: u32) -> Result<Option<u32>> {
+    pub(super) fn count(&self, key: &str, min: u32, max: u32) -> Result<Option<u32>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.parse() {
-            Ok(count) if (least..=most).contains(&count) => Ok(Some(count)),
-            _ => Err(self.wrong(key, value, format!("a whole number from {least} to {most}"))),
+            Ok(count) if (min..=max).contains(&count) => Ok(Some(count)),
+            _ => Err(self.wrong(key, value, format!("a whole number from {min} to {max}"))),
         }
     }
 
-    /// A day at most: longer is a mistake in the unit.
+    /// A duration of at most a day: a longer one is a mistake in the unit.
     pub(super) fn milliseconds(&self, key: &str) -> Result<Option<Duration>> {
         Ok(self.count(key, 1, 86_400_000)?.map(|ms| Duration::from_millis(ms.into())))
     }
 
-    /// One part of where the database is. What is wrong with it may hold a password, so no message shows it.
+    /// One part of a URL. A wrong value may hold a password, so no message shows it.
     pub(super) fn part(&self, key: &str) -> Result<Option<String>> {
         let Ok(part) = self.optional_string(key) else {
-            return Err(bad_connection(format!("{}.{key} must be a string", self.what)));
+            return Err(invalid_connection(format!("{}.{key} must be a string", self.what)));
         };
         if part.as_ref().is_some_and(|part| part.contains("://")) {
-            return Err(bad_connection(format!(
+            return Err(invalid_connection(format!(
                 "{}.{key} is a URL, and must be one part of it: give the URL alone",
                 self.what
             )));
@@ -44,32 +47,32 @@ impl Fields<'_, '_> {
         Ok(part)
     }
 
-    /// A secret, and so without its value in any message.
+    /// A secret, whose value no message shows.
     fn secret(&self, key: &str) -> Result<Option<Secret>> {
         match self.optional_string(key) {
             Ok(secret) => Ok(secret.map(Secret::new)),
-            Err(_) => Err(bad_connection(format!("{}.{key} must be a string", self.what))),
+            Err(_) => Err(invalid_connection(format!("{}.{key} must be a string", self.what))),
         }
     }
 
-    /// A password, or what stands for a function that gives one (see `visible` in `index.js`).
+    /// A password, or the mark of a function that gives one (see `visible` in `index.js`).
     pub(super) fn password(&self, key: &str) -> Result<Option<Password>> {
         if self.get(key).is_some_and(|value| value.starts_with("{\"a function\"")) {
             return Ok(Some(Password::Asked));
         }
         match self.secret(key) {
             Ok(Some(secret)) if secret.reveal().contains('\0') => {
-                Err(bad_connection(format!("{}.{key} holds the character U+0000", self.what)))
+                Err(invalid_connection(format!("{}.{key} holds the character U+0000", self.what)))
             }
             Ok(password) => Ok(password.map(Password::Fixed)),
-            Err(_) => Err(bad_connection(format!(
+            Err(_) => Err(invalid_connection(format!(
                 "{}.{key} must be a string, or a function that gives one",
                 self.what
             ))),
         }
     }
 
-    /// A port, as a number or, as Sequelize has it when it came from a URL, as a string.
+    /// A port: a number, or a string of digits, which a Sequelize instance has if it was made from a URL.
     pub(super) fn port(&self, key: &str) -> Result<Option<u16>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let given = match value.parse::<f64>() {
@@ -78,7 +81,7 @@ impl Fields<'_, '_> {
         };
         match value.trim_matches('"').parse() {
             Ok(port) if port > 0 => Ok(Some(port)),
-            _ => Err(bad_connection(format!(
+            _ => Err(invalid_connection(format!(
                 "{}.{key} must be a port from 1 to 65535, not {given}",
                 self.what
             ))),

@@ -1,0 +1,209 @@
+//! The column `batches` of a job's row: a JSON copy of the batches, which follows the states in the batches' own rows.
+//!
+//! Programs that use `@batchactions/state-sequelize` on the same tables read the copy, so it stays in the form that they wrote: the order of the
+//! keys, and keys that are unknown here.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::batch::{BatchRow, ListedBatch};
+use super::ids::BatchIndex;
+use super::json_string::push_string;
+use super::status::BatchStatus;
+use crate::error::{Code, Error, Quoted, Result};
+use crate::fields::{Fields, each_object};
+
+/// The batches as the column lists them.
+pub struct BatchList<'a> {
+    /// Of each batch, its keys and their values as JSON text.
+    batches: Vec<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
+    ids: Vec<String>,
+}
+
+impl<'a> BatchList<'a> {
+    pub fn read(job_id: &str, json: &'a str) -> Result<Self> {
+        let mut ids = Vec::new();
+        let mut batches = Vec::new();
+        let read = each_object(json, |entry| {
+            let id = entry
+                .iter()
+                .rfind(|(key, _)| key == "id")
+                .and_then(|(_, value)| serde_json::from_str(value.get()).ok());
+            ids.push(id.ok_or_else(|| unreadable(job_id))?);
+            batches.push(entry.drain(..).map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect());
+            Ok(())
+        });
+        read.unwrap_or_else(|| Err(unreadable(job_id)))?;
+        Ok(Self { batches, ids })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn position(&self, batch_id: &str) -> Option<usize> {
+        self.ids.iter().position(|id| id == batch_id)
+    }
+
+    /// How many batches are COMPLETED.
+    pub fn completed(&self) -> usize {
+        let completed = format!("\"{}\"", BatchStatus::Completed.as_str());
+        self.batches
+            .iter()
+            .filter(|batch| {
+                batch
+                    .iter()
+                    .rfind(|(key, _)| key == "status")
+                    .is_some_and(|(_, value)| *value == completed)
+            })
+            .count()
+    }
+
+    /// Sets a key of one batch to a JSON value, or removes it; whether that changed anything.
+    fn set(&mut self, position: usize, key: &'static str, value: Option<String>) -> bool {
+        let batch = &mut self.batches[position];
+        let Some(at) = batch.iter().position(|(name, _)| name == key) else {
+            let is_new = value.is_some();
+            batch.extend(value.map(|value| (Cow::Borrowed(key), Cow::Owned(value))));
+            return is_new;
+        };
+        let length = batch.len();
+        // Another program may have written a key twice. A reader takes the last one, so only one is kept.
+        let mut seen = 0;
+        batch.retain(|(name, _)| {
+            seen += 1;
+            seen <= at + 1 || name != key
+        });
+        match value {
+            Some(value) if batch[at].1 == value => batch.len() < length,
+            Some(value) => {
+                batch[at].1 = Cow::Owned(value);
+                true
+            }
+            None => {
+                batch.remove(at);
+                true
+            }
+        }
+    }
+
+    /// Sets one batch's status and counts; whether that changed anything.
+    pub fn set_state(&mut self, position: usize, status: &str, processed: i32, failed: i32) -> bool {
+        let status = self.set(position, "status", Some(serde_json::Value::from(status).to_string()));
+        let processed = self.set(position, "processedCount", Some(processed.to_string()));
+        let failed = self.set(position, "failedCount", Some(failed.to_string()));
+        status | processed | failed
+    }
+
+    /// Copies status and counts of every batch from its row; whether that changed anything. Claims are removed: only the rows hold them.
+    pub fn follow(&mut self, rows: &[BatchRow]) -> bool {
+        self.follow_each(rows, |list, position, row| {
+            let worker = list.set(position, "workerId", None);
+            let claimed = list.set(position, "claimedAt", None);
+            list.set_state(position, &row.status, row.processed, row.failed) | worker | claimed
+        })
+    }
+
+    /// Copies status, counts and claims of every batch from its row: the form in which `getJobState` returns the list.
+    pub fn follow_with_claims(&mut self, rows: &[BatchRow]) {
+        for position in 0..self.batches.len() {
+            // No program stores records there. If one did, `getBatchRecords` has the current ones.
+            self.set(position, "records", Some("[]".to_owned()));
+            for key in ["workerId", "claimedAt", "recordStartIndex", "recordEndIndex"] {
+                let absent = self.batches[position].iter().any(|(name, value)| name == key && value == "null");
+                if absent {
+                    self.set(position, key, None);
+                }
+            }
+        }
+        self.follow_each(rows, |list, position, row| {
+            list.set(
+                position,
+                "workerId",
+                row.worker_id.as_deref().map(|id| serde_json::Value::from(id).to_string()),
+            );
+            list.set(position, "claimedAt", row.claimed_at.map(|time| time.to_string()));
+            list.set_state(position, &row.status, row.processed, row.failed)
+        });
+    }
+
+    /// Calls `take` with every batch that has a row; whether any call changed anything.
+    fn follow_each(&mut self, rows: &[BatchRow], mut take: impl FnMut(&mut Self, usize, &BatchRow) -> bool) -> bool {
+        if rows.is_empty() {
+            return false;
+        }
+        let by_id: HashMap<&str, &BatchRow> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+        let mut changed = false;
+        for position in 0..self.ids.len() {
+            if let Some(row) = by_id.get(self.ids[position].as_str()) {
+                changed |= take(self, position, row);
+            }
+        }
+        changed
+    }
+
+    /// The batches as typed values, for a job of another program whose batches have no rows yet.
+    pub fn listed(&self, job_id: &str) -> Result<Vec<ListedBatch>> {
+        Fields::read_list(
+            &format_args!("batches of job {}", Quoted(job_id)),
+            &self.to_json(),
+            ListedBatch::from_fields,
+        )
+        .map_err(|error| Error {
+            code: Code::TablesIncompatible,
+            ..error
+        })
+    }
+
+    /// The text for the column.
+    pub fn to_json(&self) -> String {
+        let mut out = String::with_capacity(self.batches.len() * 160 + 2);
+        out.push('[');
+        for (position, batch) in self.batches.iter().enumerate() {
+            out.push_str(if position == 0 { "{" } else { ",{" });
+            for (at, (key, value)) in batch.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                push_string(&mut out, key);
+                out.push(':');
+                out.push_str(value);
+            }
+            out.push('}');
+        }
+        out.push(']');
+        out
+    }
+}
+
+/// A change of a batch's state updates the JSON copy where the batch's index is a multiple of this step: always in a job of up to 100 batches, for
+/// about 100 batches of a larger one, so that the cost of a call does not grow with the job.
+pub fn mirror_step(batches: i64) -> i64 {
+    (batches.max(1) + 99) / 100
+}
+
+/// Whether a change of the state of the batch with this index updates the JSON copy.
+pub fn mirrors(index: BatchIndex, batches: i64) -> bool {
+    i64::from(index.0) % mirror_step(batches) == 0
+}
+
+fn unreadable(job_id: &str) -> Error {
+    Error::new(
+        Code::TablesIncompatible,
+        format!(
+            "the column batches of job {} does not hold a list of batches: another program wrote it",
+            Quoted(job_id)
+        ),
+    )
+}
+
+/// What of an id a search of a list's text can look for: the id itself, unless it has characters that may be escaped there, and then the empty text, which
+/// every list holds.
+pub fn in_json(id: &str) -> &str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if id.bytes().all(plain) { id } else { "" }
+}

@@ -1,0 +1,39 @@
+//! Which jobs `listJobs` returns.
+
+use super::status::JobStatus;
+use crate::error::Result;
+use crate::fields::Fields;
+
+/// The options of `listJobs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobFilter {
+    pub status: Option<JobStatus>,
+    pub limit: i32,
+    /// Only jobs behind this `startedAt` and `id`, in the order of the list: newest first, jobs without `startedAt` last, equal ones by `id`.
+    pub after: Option<(Option<i64>, String)>,
+}
+
+impl JobFilter {
+    const MAX_LIMIT: i32 = 1_000;
+
+    pub fn from_json(json: &str) -> Result<Self> {
+        let fields = Fields::read(&"options", json)?;
+        fields.only(&["status", "limit", "after"])?;
+        let limit = fields.optional_int("limit")?.unwrap_or(100);
+        if !(1..=Self::MAX_LIMIT).contains(&limit) {
+            return Err(fields.wrong("limit", &limit.to_string(), format!("from 1 to {}", Self::MAX_LIMIT)));
+        }
+        let after = match fields.get("after") {
+            None => None,
+            Some(value) => {
+                let key = Fields::read(&"options.after", value)?;
+                Some((key.optional_time("startedAt")?, key.id("id")?))
+            }
+        };
+        let status = fields
+            .get("status")
+            .map(|_| fields.status("status", JobStatus::from_text, JobStatus::names))
+            .transpose()?;
+        Ok(Self { status, limit, after })
+    }
+}

@@ -1,0 +1,28 @@
+//! A claim on a batch: what `claimBatch` answers.
+
+use serde::Serialize;
+
+use super::ids::{BatchIndex, BatchKey, Token, WorkerId};
+
+/// A claim as JavaScript sees it, `BatchReservation` of `index.d.ts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservation {
+    pub job_id: String,
+    pub batch_id: String,
+    pub batch_index: BatchIndex,
+    pub worker_id: WorkerId,
+    pub claimed_at: i64,
+    pub record_start_index: i32,
+    pub record_end_index: i32,
+    pub token: Token,
+    /// The highest batch index of the job when the batch was claimed.
+    #[serde(skip)]
+    pub last_batch_index: BatchIndex,
+}
+
+impl Reservation {
+    pub fn key(&self) -> BatchKey {
+        BatchKey::new(&*self.job_id, &*self.batch_id)
+    }
+}
