@@ -1,10 +1,11 @@
 /**
  * The SQL state store for `@batchactions`: PostgreSQL, MySQL, MariaDB and SQLite.
  *
- * Times are epoch milliseconds by the database's clock, durations are milliseconds, counts are whole numbers.
- * Every method returns a promise, and every promise rejects with a {@link StateStoreError}: nothing throws but the constructor.
- * A call either took effect or it did not; `retryable` says whether the same call can succeed when it is made again. What is transient (a server that
- * restarts, a deadlock) is repeated before that, for as long as a statement may take.
+ * Durations (`…Ms`) are in milliseconds, times in epoch milliseconds by the database's clock; counts and indexes are whole numbers.
+ *
+ * Only the constructor throws. Every method returns a promise, which rejects with a {@link StateStoreError}; `@throws` names the codes that are
+ * particular to a method. Before a call rejects, the store repeats what failed for a passing reason (a server that restarts, a deadlock) and can be
+ * repeated safely, for up to `statementTimeoutMs`.
  */
 
 /** The state of a job. `COMPLETED`, `ABORTED` and `FAILED` are final. */
@@ -13,24 +14,22 @@ export type JobStatus = 'CREATED' | 'PREVIEWING' | 'PREVIEWED' | 'PROCESSING' | 
 /** The state of a batch. `COMPLETED` and `FAILED` are final: only an explicit `updateBatchState` leaves them. */
 export type BatchStatus = 'PENDING' | 'PROCESSING' | 'PAUSED' | 'COMPLETED' | 'FAILED';
 
-/** The state of a record. `valid` and `pending` are still to be processed, `invalid` and `failed` count as failed. */
+/** The state of a record. `valid` and `pending` are still to be processed; `invalid` and `failed` count as failed. */
 export type RecordStatus = 'pending' | 'valid' | 'invalid' | 'processed' | 'failed';
 
-/** A job's configuration. Keys that are not declared here are kept, as `JSON.stringify` writes them. */
+/** A job's configuration. Keys that are not declared here are stored too, as `JSON.stringify` writes them. */
 export interface JobConfig {
   readonly id?: string;
   /**
-   * Where `schema.fields` is an array, each field is stored with its `name`, `type`, `required` and, where present,
-   * `defaultValue`, `separator` and `aliases` only: validators and transforms are functions and can't be stored. A `toJSON` of the configuration, the
-   * schema, its fields or one of them decides first.
+   * Where `schema.fields` is an array, each field is stored with its `name`, `type`, `required` and, where present, `defaultValue`, `separator` and
+   * `aliases` only: validators and transforms are functions. A `toJSON` of the configuration, the schema, its fields or one of them applies first.
    */
   readonly schema?: Record<string, unknown>;
-  /** Records in a batch. */
+  /** Records per batch. */
   readonly batchSize: number;
   readonly maxConcurrentBatches?: number;
   readonly continueOnError?: boolean;
   readonly maxRetries?: number;
-  /** Milliseconds. */
   readonly retryDelayMs?: number;
   readonly skipEmptyRows?: boolean;
 }
@@ -39,7 +38,7 @@ export interface JobConfig {
 export type ValidationErrorCode =
   'REQUIRED' | 'TYPE_MISMATCH' | 'PATTERN_MISMATCH' | 'CUSTOM_VALIDATION' | 'UNKNOWN_FIELD' | 'DUPLICATE_VALUE' | 'EXTERNAL_DUPLICATE';
 
-/** What was wrong with a record. */
+/** What is wrong with a record. */
 export interface ValidationError {
   readonly field: string;
   readonly message: string;
@@ -57,29 +56,29 @@ export interface RawRecord {
 }
 
 /**
- * One record of a job. `raw` and `parsed` may hold anything that `JSON.stringify` can write. Nested more than 31 levels deep (MariaDB), 100 (MySQL) or
- * as many as the server's `max_stack_depth` allows (PostgreSQL, about 14,500 with the default, which is more than V8 writes), it is refused with
- * `INVALID_ARGUMENT`; a key of more than 65,535 bytes with `VALUE_TOO_LONG` (MySQL).
+ * One record of a job. `raw` and `parsed` hold anything that `JSON.stringify` can write, within the database's limits: nesting (31 levels on MariaDB, 100
+ * on MySQL, about 14,500 on PostgreSQL with the default `max_stack_depth`; deeper is `INVALID_ARGUMENT`) and, on MySQL, keys of 65,535 bytes
+ * (`VALUE_TOO_LONG`).
  */
 export interface ProcessedRecord {
-  /** The record's place in the whole job. A 32-bit integer, unique within the job. */
+  /** The record's place in the job: a 32-bit integer, unique within the job. */
   readonly index: number;
   readonly raw: RawRecord;
   readonly parsed: RawRecord;
   readonly status: RecordStatus;
   readonly errors: readonly ValidationError[];
   /**
-   * Plain text. It is cut, and its characters are replaced, to what the column can hold: 65,535 bytes on MySQL and MariaDB, where a cut one ends in
-   * `… [cut]`, no U+0000 on PostgreSQL, and the characters of the column's own character set.
+   * Plain text. What its column can't hold is cut or replaced, never refused: 65,535 bytes on MySQL and MariaDB (a cut text ends in `… [cut]`), no U+0000
+   * on PostgreSQL, the characters of the column's character set.
    */
   readonly processingError?: string;
-  /** Accepted, and not stored: there is no column for it. */
+  /** Accepted, but not stored: it has no column. */
   readonly retryCount?: number;
 }
 
 /** One batch of a job. */
 export interface Batch {
-  /** At most 36 characters, unique in the whole database. A UUID where the tables' columns are `uuid`. */
+  /** At most 36 characters, unique in the whole database. A UUID where the column's type is `uuid`. */
   readonly id: string;
   /** A 32-bit integer, unique within the job. */
   readonly index: number;
@@ -88,9 +87,9 @@ export interface Batch {
   readonly records: readonly ProcessedRecord[];
   readonly processedCount: number;
   readonly failedCount: number;
-  /** Who holds the batch, or held it last. */
+  /** The worker that holds the batch, or held it last. */
   readonly workerId?: string;
-  /** When it was claimed or renewed: epoch ms, by the database's clock. */
+  /** When it was claimed or renewed, in epoch ms. */
   readonly claimedAt?: number;
   readonly recordStartIndex?: number;
   /** Inclusive. */
@@ -99,7 +98,7 @@ export interface Batch {
 
 /** A job with its batches. */
 export interface JobState {
-  /** At most 36 characters. A UUID where the tables' columns are `uuid`. */
+  /** At most 36 characters. A UUID where the column's type is `uuid`. */
   readonly id: string;
   readonly config: JobConfig;
   readonly status: JobStatus;
@@ -107,9 +106,9 @@ export interface JobState {
   readonly totalRecords: number;
   /** Epoch ms. */
   readonly startedAt?: number;
-  /** Epoch ms. In a job that is saved as final without it, the store sets it: see `saveJobState`. */
+  /** Epoch ms. `saveJobState` sets it where a final job comes without it. */
   readonly completedAt?: number;
-  /** `true` where workers claim the job's batches; absent, in what the store returns, where they don't. */
+  /** `true` where workers claim the job's batches. The store returns `true` or leaves it out. */
   readonly distributed?: boolean;
 }
 
@@ -124,20 +123,20 @@ export interface BatchState {
 /** How far a job is. */
 export interface JobProgress {
   readonly totalRecords: number;
-  /** Records `processed`. */
+  /** Records that are `processed`. */
   readonly processedRecords: number;
-  /** Records `failed` or `invalid`. */
+  /** Records that are `failed` or `invalid`. */
   readonly failedRecords: number;
-  /** `totalRecords` less those two, and never below 0. */
+  /** `totalRecords` less those two, never below 0. */
   readonly pendingRecords: number;
-  /** Processed and failed records in percent of `totalRecords`, rounded; 0 where that is 0, and above 100 where more records were saved than it says. */
+  /** Processed and failed records in percent of `totalRecords`, rounded. 0 where `totalRecords` is 0; above 100 where more records are stored than it says. */
   readonly percentage: number;
-  /** Batches COMPLETED. */
+  /** Batches that are COMPLETED. */
   readonly currentBatch: number;
   readonly totalBatches: number;
   /** From `startedAt` to `completedAt`, or to now. */
   readonly elapsedMs: number;
-  /** Given while something is pending and something is done. */
+  /** Present while some records are pending and some are done. */
   readonly estimatedRemainingMs?: number;
 }
 
@@ -147,24 +146,24 @@ export interface BatchReservation {
   readonly batchId: string;
   readonly batchIndex: number;
   readonly workerId: string;
-  /** Epoch ms, by the database's clock. */
+  /** Epoch ms. */
   readonly claimedAt: number;
   readonly recordStartIndex: number;
   /** Inclusive. */
   readonly recordEndIndex: number;
   /**
-   * The fencing token of this claim: it grows with each claim of the batch (and starts over where the job was deleted). Hand it to whatever the processor writes to, so
-   * that a late writer can be told from the present one. (The term: M. Kleppmann, "How to do distributed locking", 2016.)
+   * The claim's fencing token. It grows with each claim of the batch, and starts over where the job is deleted. A system that your processor writes to can
+   * compare it, and so reject writes of a stale worker. (The term: M. Kleppmann, "How to do distributed locking", 2016.)
    */
   readonly token: number;
 }
 
-/** What `claimBatch` gives. */
+/** What `claimBatch` returns. */
 export type ClaimBatchResult =
   | { readonly claimed: true; readonly reservation: BatchReservation }
   | { readonly claimed: false; readonly reason: 'NO_PENDING_BATCHES' | 'JOB_NOT_FOUND' | 'JOB_NOT_PROCESSING' };
 
-/** How many batches of a distributed job are in which state. */
+/** The batches of a distributed job, counted by state. */
 export interface DistributedJobStatus {
   readonly jobId: string;
   readonly totalBatches: number;
@@ -172,73 +171,72 @@ export interface DistributedJobStatus {
   readonly failedBatches: number;
   readonly processingBatches: number;
   readonly pendingBatches: number;
-  /** There are batches, and none of them is PENDING, PROCESSING or PAUSED. `true` as well for a distributed job that lists no batches. */
+  /** There are batches, and none is PENDING, PROCESSING or PAUSED. Also `true` for a distributed job that lists no batches. */
   readonly isComplete: boolean;
 }
 
-/** A job as `listJobs` gives it: without its batches. */
+/** A job as `listJobs` returns it: without its batches. */
 export type JobSummary = Omit<JobState, 'batches'>;
 
-/** What `listJobs` looks for. */
+/** Which jobs `listJobs` returns. */
 export interface ListJobsOptions {
+  /** @default jobs of any status */
   readonly status?: JobStatus;
-  /**
-   * How many at most: 1 to 1,000.
-   * @default 100
-   */
+  /** Jobs per page: 1 to 1,000. @default 100 */
   readonly limit?: number;
-  /** Only jobs after this one: the last of the page before. It need not exist any more. */
+  /** The last job of the page before: the next page begins after it. The job need not exist any more. @default the first page */
   readonly after?: { readonly id: string; readonly startedAt?: number };
 }
 
 /** Which claim a fenced call belongs to. */
 export interface FenceOptions {
-  /** `BatchReservation.token`. Where it is not given, the last claim that this store made on the batch decides. */
+  /** `BatchReservation.token`. @default the token of this store's last claim on the batch; none where it made no claim */
   readonly token?: number;
 }
 
-/** What `records` streams. */
+/** Which records `records` streams. */
 export interface RecordsOptions {
-  /** One status, or several. All where it is not given. */
+  /** One status or several. @default all */
   readonly status?: RecordStatus | readonly RecordStatus[];
+  /** @default all batches */
   readonly batchId?: string;
-  /** The lowest record index to begin with. */
+  /** The lowest record index to stream. @default the job's first */
   readonly from?: number;
 }
 
 /** The kinds of failure. They are stable: match on them, never on a message. */
 export type StateStoreErrorCode =
-  /** An argument or an option is not what it must be. The message names it. */
+  /** An argument or an option is wrong. The message names it. */
   | 'INVALID_ARGUMENT'
-  /** The URL, the parts, the Sequelize instance or the environment do not say where the database is, or ask for something that the store can't give. */
+  /** The URL, the parts, the Sequelize instance or the environment don't say where the database is, or ask for what the store can't give. */
   | 'INVALID_CONNECTION'
   /** A dialect that is not served (`mssql`, say), or a server that is too old. */
   | 'UNSUPPORTED_DATABASE'
-  /** The database could not be reached, or refused the login. */
+  /** The database is unreachable, or refuses the login. */
   | 'CONNECTION_FAILED'
-  /** The connection ended in the middle of a call: it is not known whether the call took effect. */
+  /** The connection ended in the middle of a call. The call may have taken effect. */
   | 'CONNECTION_LOST'
-  /** No connection of the pool became free in time, or a statement ran longer than it may. */
+  /** No connection of the pool became free in time, or a statement ran too long; that one may have taken effect. */
   | 'TIMEOUT'
-  /** Other transactions were in the way: a deadlock, a serialization failure, or a row lock that was not had in time. `retryable`. */
+  /** Other transactions were in the way: a deadlock, a serialization failure, or a row lock that was not released in time. `retryable`. */
   | 'CONFLICT'
-  /** The login lacks a right, or the database or its file is read-only. `retryable` only after a failover to a server that is read-only. */
+  /** The database user lacks a right, or the database or its file is read-only. `retryable` only after a failover to a read-only server. */
   | 'PERMISSION_DENIED'
-  /** The tables do not exist: call `initialize()`. */
+  /** The tables don't exist: call `initialize()`. */
   | 'TABLES_MISSING'
-  /** The tables exist, and a column or an index of them is missing or is not what it must be. */
+  /** The tables exist, but a column or an index is missing or unsuitable. The message names it. */
   | 'TABLES_INCOMPATIBLE'
-  /** A value is longer than its column or than the server takes. */
+  /** A value is longer than its column or the server allows. */
   | 'VALUE_TOO_LONG'
-  /** An id or an index that is taken. */
+  /** An id or an index is taken. */
   | 'CONSTRAINT'
-  /** The batch has been claimed again, or given back, since this claim on it: stop working on it, and claim the next one. */
+  /** The batch was claimed again, or given back, since the claim that the call belongs to: stop working on it, and claim the next one. */
   | 'LEASE_LOST'
-  /** The store has been closed. */
+  /** The store is closed. */
   | 'CLOSED'
-  /** The database refused for a reason of its own, which the message tells: a full disk, or a sequence that has no number left. */
+  /** The database refuses for a reason of its own, which the message tells: a full disk, say, or a sequence without a number left. */
   | 'DATABASE_ERROR'
-  /** This package has a defect: please report it. */
+  /** A defect of this package: please report it. */
   | 'INTERNAL';
 
 /** What every method rejects with, and the constructor throws. Its stack leads to the caller of the method. It never holds a password. */
@@ -246,130 +244,107 @@ export declare class StateStoreError extends Error {
   constructor(message: string, options: { code: StateStoreErrorCode; retryable?: boolean; cause?: unknown });
   readonly name: 'StateStoreError';
   readonly code: StateStoreErrorCode;
-  /** Whether the same call may succeed when it is made again. */
+  /** Whether the same call may succeed later. */
   readonly retryable: boolean;
-  /** What the database, `JSON.stringify` or a function of yours said, where it was that. */
+  /** The error of the database, of `JSON.stringify` or of a function of yours, where that is the reason. */
   readonly cause?: unknown;
 }
 
 /**
- * How the connection is encrypted and whom it trusts. Files are read again for each connection. A server that is not trusted is refused with
- * `CONNECTION_FAILED` and the reason, a file that can't be used with `INVALID_CONNECTION` and its name; neither is `retryable`.
+ * How the connection is encrypted, and which servers are trusted. Files are read again for each connection. A server that is not trusted is
+ * `CONNECTION_FAILED`, a file that can't be used is `INVALID_CONNECTION`; neither is `retryable`.
  */
 export interface SslOptions {
   /**
-   * `disable`: never. `prefer`: where the server offers it, no certificate is checked. `require`: always, no certificate is checked; with `ca`, as
-   * `verify-ca`.
-   * `verify-ca` and `verify-full`: always, and the certificate has not expired, is signed by a trusted authority and names the host in its
-   * subjectAltName (a common name does not count). In this version the two are the same: `verify-ca` checks the name as well.
+   * - `disable`: never encrypted.
+   * - `prefer`: encrypted where the server offers it; its certificate is not checked.
+   * - `require`: encrypted; the certificate is not checked, but with `ca` as in `verify-ca`.
+   * - `verify-ca`, `verify-full`: encrypted, and the certificate is valid now, signed by a trusted authority and names the host in its subjectAltName
+   *   (a common name doesn't count). In this version the two are the same.
    *
    * @default 'verify-full' where `ca` is given, else 'prefer'
    */
   readonly mode?: 'disable' | 'prefer' | 'require' | 'verify-ca' | 'verify-full';
-  /** The authorities to trust beside Mozilla's list: PEM text, or the path of a PEM file. Not to be had with `mode: 'prefer'`. */
+  /** Authorities to trust in addition to Mozilla's list: PEM text, or the path of a PEM file. Refused with `mode: 'prefer'`. */
   readonly ca?: string;
-  /** The client's certificate, and what leads from it to an authority: PEM text, or the path of a PEM file. It needs `key`. */
+  /** The client's certificate and its chain: PEM text, or the path of a PEM file. Needs `key`. */
   readonly cert?: string;
-  /** The client's key, not encrypted: PEM text, or the path of a PEM file. It needs `cert`. */
+  /** The client's key, unencrypted: PEM text, or the path of a PEM file. Needs `cert`. */
   readonly key?: string;
 }
 
 /**
- * Gives a password that is good for a while, such as a cloud's token. It is called before a connection is made where its last answer is older than
- * `passwordTtlMs`, and at once, once, where the server refuses the password. Calls that need an answer at the same time share one; after
- * `connectTimeoutMs` it is no longer waited for. Where it throws or its promise is rejected, the call that needed it rejects with `CONNECTION_FAILED`
- * and what was thrown as the `cause`; where it gives something else than a string, with `INVALID_ARGUMENT`.
+ * Returns a password that expires, such as a cloud's token. The store calls it before it makes a connection, where the last answer is older than
+ * `passwordTtlMs`, and at once, once, where the server refuses the password. Calls that need an answer at the same time share one; the store waits for up
+ * to `connectTimeoutMs`. Where the function fails, the call that needed it rejects with `CONNECTION_FAILED` and what was thrown as `cause`; where it
+ * returns no string, with `INVALID_ARGUMENT`.
  *
- * It runs on the thread that made the store, and so never while that thread's event loop is blocked. It never keeps the process alive, and is let go
- * when the store is closed.
+ * It runs on the thread that made the store, so not while that thread's event loop is blocked. It doesn't keep the process alive, and is released when
+ * the store is closed.
  */
 export type PasswordFunction = () => string | PromiseLike<string>;
 
-/** How many connections a store may have, and how long it waits for them. */
+/** The store's connections. */
 export interface PoolOptions {
-  /**
-   * Connections at most: 1 to 1,000. SQLite writes through one of them at a time.
-   * @default 10
-   */
+  /** The most connections: 1 to 1,000. SQLite writes through one of them at a time. @default 10; of a Sequelize instance, its own */
   readonly max?: number;
-  /**
-   * Connections that stay open when idle.
-   * @default 0
-   */
+  /** Connections that stay open when idle: 0 to `max`. @default 0; of a Sequelize instance, its own */
   readonly min?: number;
-  /**
-   * How long a call waits for a connection before it rejects with `TIMEOUT`, in milliseconds.
-   * @default 30_000
-   */
+  /** How long a call waits for a connection, in ms; then `TIMEOUT`. @default 30_000 */
   readonly acquireTimeoutMs?: number;
-  /**
-   * After how long without use a connection is closed, in milliseconds.
-   * @default 10_000
-   */
+  /** How long an unused connection stays open, in ms. @default 10_000 */
   readonly idleTimeoutMs?: number;
 }
 
 /**
- * Options of a store, read as properties: those of getters and prototypes count. One that is unknown, of the wrong type or out of range throws
- * `INVALID_ARGUMENT`, and the message names it; so does a thing whose properties are not what it holds, such as a `Map` or a promise.
+ * Options of a store. Properties of getters and prototypes count too. An option that is unknown, of the wrong type or out of range is `INVALID_ARGUMENT`, as
+ * is an object whose content is not in its properties, such as a `Map` or a promise. Durations are 1 to 86,400,000 ms.
  */
 export interface SqlxStateStoreOptions {
-  /** PostgreSQL: the schema of the tables, at most 63 bytes. `initialize()` creates it where it is missing. */
+  /** PostgreSQL: the schema of the tables, at most 63 bytes. `initialize()` creates it where it is missing. @default the first schema of the server's search path */
   readonly schema?: string;
-  /** The password, or a function that gives one. It goes before the password of the URL, the parts or the Sequelize instance. */
+  /** The password, or a function that returns one. It replaces the password of the URL, the parts or the Sequelize instance. */
   readonly password?: string | PasswordFunction;
-  /**
-   * For how long an answer of the function `password` is good for new connections: 1 to 86,400,000 ms.
-   * @default 600_000
-   */
+  /** How long an answer of the function `password` is used for new connections, in ms. Refused without such a function. @default 600_000 */
   readonly passwordTtlMs?: number;
   readonly pool?: PoolOptions;
-  /**
-   * How long making a connection may take, in milliseconds: some serverless databases wake up in 8 seconds. A refused connection fails at once all the same.
-   * @default 15_000
-   */
+  /** How long making a connection may take, in ms. A refused connection fails at once. @default 15_000 */
   readonly connectTimeoutMs?: number;
-  /**
-   * How long a statement may take before it is given up with `TIMEOUT`, in milliseconds.
-   * @default 30_000
-   */
+  /** How long a statement may take, in ms, before it is `TIMEOUT`; and how long a call is repeated that fails for a passing reason. @default 30_000 */
   readonly statementTimeoutMs?: number;
   readonly ssl?: SslOptions;
   /**
-   * Prepared statements kept per connection: 0 to 10,000. 0 also stands for a transaction pooler in front of
-   * PostgreSQL: nothing is kept between transactions then, and each statement is in one.
+   * Prepared statements per connection: 0 to 10,000. 0 is for a transaction pooler: nothing is kept between transactions, and each statement is in one.
    * @default 100
    */
   readonly statementCache?: number;
   /**
-   * When `saveProcessedRecord` resolves. `record`: once it is committed.
+   * When `saveProcessedRecord` resolves. `record`: once the record is committed. `batch`: once it is queued.
    *
-   * `batch`: once it is queued. What is queued is written together, 50 ms later at the latest, and is committed before any other call on that
-   * job through this store takes effect, and before `close()` resolves. The queue holds 10,000 records or 16 MB of a job; a save that finds it full
-   * resolves when there is room. While something is queued the process stays alive; `process.exit()` loses it, as a crash does, which is safe
-   * because an unfinished batch is processed again as a whole. A record that can't be stored then sticks to its batch: further saves to
-   * the batch, its COMPLETED, and `close()` reject with the reason, and `saveJobState` stores the batch as FAILED even if told COMPLETED, until that
-   * record is saved again (first, then the others), or the batch is claimed again, given back or reopened. A queued record whose claim was lost is
-   * the new holder's to store: later calls with that claim reject with `LEASE_LOST`, and `close()` does not.
+   * Queued records are written together, after 50 ms at the latest, and are committed before any other call on their job through this store takes effect
+   * and before `close()` resolves. The queue of a job holds 10,000 records or 16 MB; a save that finds it full resolves once there is room. A queue that is
+   * not empty keeps the process alive. `process.exit()` and a crash lose it, which is safe: an unfinished batch is processed again as a whole.
+   *
+   * Where a queued record can't be stored, the failure sticks to its batch: further saves to the batch, its COMPLETED, and `close()` reject with the reason,
+   * and `saveJobState` stores the batch as FAILED even if told COMPLETED. Saving that record again, before the others, clears the failure, as does claiming,
+   * giving back or reopening the batch. A queued record whose claim was lost is the new holder's to store: later calls with that claim reject with
+   * `LEASE_LOST`, and `close()` doesn't.
    * @default 'record'
    */
   readonly durability?: 'record' | 'batch';
   /**
-   * Renews every batch that this store has claimed, every `everyMs`, from a native thread, so that a blocked event loop does not
-   * lose its claim; for `forMs` after the claim at most, so that a hung worker does.
-   * @default none: no claim is renewed
+   * The store renews each of its claims every `everyMs`, from a native thread, so that a blocked event loop doesn't lose them; for `forMs` after the claim
+   * at most, so that a hung worker does.
+   * @default none: claims are not renewed
    */
   readonly leaseRenewal?: { readonly everyMs: number; readonly forMs: number };
-  /**
-   * A stale batch that has been claimed this often becomes FAILED instead of PENDING.
-   * @default unlimited
-   */
+  /** A stale batch that was claimed this often becomes FAILED instead of PENDING. @default unlimited */
   readonly maxClaims?: number;
-  /** Accepted for compatibility, and without effect: the names of the tables are fixed. */
+  /** Accepted for compatibility, without effect: the tables' names are fixed. */
   readonly tablePrefix?: string;
 }
 
-/** The name that the options have in `@batchactions/state-sequelize`. */
+/** The name of the options in `@batchactions/state-sequelize`. */
 export type SequelizeStateStoreOptions = SqlxStateStoreOptions;
 
 /** Where the database is, in parts. */
@@ -389,15 +364,15 @@ export interface ConnectionOptions {
 }
 
 /**
- * As much of a Sequelize v6 instance as is read: dialect, host or socket, port, database, user, password, storage, pool size, SSL and
- * `define.schema`. Its connections, models, hooks and transactions are not used.
+ * As much of a Sequelize v6 instance as the store needs. It reads dialect, host or socket, port, database, user, password, storage, pool size, SSL and
+ * `define.schema`, and uses none of the instance's connections, models, hooks and transactions.
  */
 export interface SequelizeLike {
   readonly config: object;
   getDialect(): string;
 }
 
-/** A `URL`: that of the web's standard, of whatever realm. */
+/** A `URL` of the web's standard, from any realm. */
 export interface UrlLike {
   readonly href: string;
 }
@@ -405,59 +380,54 @@ export interface UrlLike {
 /**
  * A state store on a SQL database. It implements `StateStore` and `DistributedStateStore` of `@batchactions/core`.
  *
- * Making one never connects and never blocks; the first call connects. An open store never keeps the process alive.
+ * The constructor never connects and never blocks; the first call connects. An open store doesn't keep the process alive.
  */
 // oxlint-disable-next-line typescript/no-unsafe-declaration-merging -- see below
 export declare class SqlxStateStore {
   /**
-   * @param connection `postgres://`, `postgresql://`, `mysql://`, `mariadb://` or `sqlite:` URL (`sqlite::memory:`, `sqlite:file.db`,
-   *   `sqlite:///absolute/file.db`), as text or as a `URL`; or the same in parts; or a Sequelize v6 instance. On PostgreSQL, libpq's environment
-   *   variables (`PGHOST`, `PGPASSWORD`, `PGSSLMODE`, …) fill in what it leaves open.
-   * @throws StateStoreError `INVALID_CONNECTION`, `UNSUPPORTED_DATABASE` or `INVALID_ARGUMENT`.
+   * @param connection A `postgres://`, `postgresql://`, `mysql://`, `mariadb://` or `sqlite:` URL (`sqlite::memory:`, `sqlite:file.db`,
+   *   `sqlite:///absolute/file.db`) as text or `URL`; or its parts; or a Sequelize v6 instance. On PostgreSQL, libpq's environment variables (`PGHOST`,
+   *   `PGPASSWORD`, `PGSSLMODE`, …) fill in what it leaves open.
+   * @throws `INVALID_CONNECTION`, `UNSUPPORTED_DATABASE` or `INVALID_ARGUMENT`.
    */
   constructor(connection: string | UrlLike | ConnectionOptions | SequelizeLike, options?: SqlxStateStoreOptions);
 
   /**
-   * Creates the tables and indexes that are missing. Idempotent, safe to call from many processes at once, and without any DDL where
-   * nothing is missing. Calls that are made on this store meanwhile wait for it.
-   *
-   * Rejects with `TABLES_INCOMPATIBLE` where a table lacks a column, where a column is of a type that can't work, or where an index that is needed has
-   * other columns or is not unique; the message names it. `uuid` ids, enums, `text` and wider `varchar`, `bigint` and `unsigned` numbers, `numeric` times
-   * and `jsonb` work. Rejects with `UNSUPPORTED_DATABASE` where the server is too old (MySQL below 8.0, MariaDB below 10.6), and with `CLOSED` where the
-   * store is closed while this call waits for another process that makes the tables.
+   * Creates the tables and indexes that are missing; runs no DDL where nothing is. Any number of processes may call it at once. Other calls on this store
+   * wait for it.
+   * @throws `TABLES_INCOMPATIBLE` where a column is missing or of an unsuitable type, or a needed index has other columns or is not unique.
+   * @throws `UNSUPPORTED_DATABASE` where the server is too old: MySQL below 8.0, MariaDB below 10.6.
+   * @throws `CLOSED` where the store is closed while the call waits for another process that creates the tables.
    */
   initialize(): Promise<void>;
 
   /**
-   * Stores a job and the list of its batches. With `distributed: true` the batches that workers claim are stored in the same transaction;
-   * those that exist already stay as they are, so that an old snapshot can't undo a claim.
+   * Stores a job and the list of its batches. With `distributed: true` it also inserts the batches that workers claim, in the same transaction; those that
+   * exist stay as they are, so an old snapshot can't undo a claim.
    *
-   * A final status without `completedAt` keeps the stored one, or gets the database's now; a status that is not final without one has none. A job that
-   * was not there before, after its row was deleted say, drops the tokens of this store's claims on an earlier one of the same id. A distributed job that
-   * became final while a reply was lost stays final.
-   *
-   * Rejects with `CONSTRAINT` where a batch's index or id is taken.
+   * A final job without `completedAt` keeps the stored one, or gets the database's now; a job that is not final and comes without one has none. Where the
+   * job's row is inserted (after it was deleted, say), the store forgets its claims on an earlier job of the same id. A distributed job that became final
+   * while a reply was lost stays final.
+   * @throws `CONSTRAINT` where a batch's index or id is taken.
    */
   saveJobState(job: JobState): Promise<void>;
-  /** A job with its batches in their present state; `null` where there is none. */
+  /** A job with its batches in their present state; `null` where it doesn't exist. */
   getJobState(jobId: string): Promise<JobState | null>;
   /**
-   * Sets a batch's status and counts. Without effect where there is no such job or no such batch in it.
-   *
-   * Rejects with `LEASE_LOST` where this store, or `fence.token`, claimed the batch and it has been claimed or given back since. The claim is the last one
-   * that the store had made when this was called, not when its turn came.
-   *
-   * Without a claim, an update of a batch of a distributed job to PENDING, PROCESSING or PAUSED is not repeated after a lost reply, because another worker
-   * may have claimed the batch since: it rejects with `CONNECTION_LOST`.
+   * Sets a batch's status and counts. No effect where the job or the batch doesn't exist.
+   * @param fence The claim that the update belongs to: by default the last one that this store had made on the batch when the method was called.
+   * @throws `LEASE_LOST` where the batch was claimed again or given back since that claim; nothing changes.
+   * @throws `CONNECTION_LOST` where the reply of an update to PENDING, PROCESSING or PAUSED without a claim, of a distributed job, is lost: it is not
+   *   repeated, because another worker may have claimed the batch since.
    */
   updateBatchState(jobId: string, batchId: string, state: BatchState, fence?: FenceOptions): Promise<void>;
 
   /**
-   * Stores one record, in place of the one with the same index. Calls made while a write is under way are written together.
-   * Rejects with `LEASE_LOST` as `updateBatchState` does.
+   * Stores one record; it replaces the one with the same index. Saves made while a write is under way are written together.
+   * @throws `LEASE_LOST` as `updateBatchState` does.
    */
   saveProcessedRecord(jobId: string, batchId: string, record: ProcessedRecord, fence?: FenceOptions): Promise<void>;
-  /** Stores many records, all or none, in place of those with the same indexes. Where one index comes twice, the later record counts. */
+  /** Stores many records, all or none; they replace those with the same indexes. Where an index comes twice, the later record counts. */
   saveBatchRecords(jobId: string, batchId: string, records: readonly ProcessedRecord[]): Promise<void>;
   /** The records that are `failed` or `invalid`, by index. */
   getFailedRecords(jobId: string): Promise<readonly ProcessedRecord[]>;
@@ -468,71 +438,74 @@ export declare class SqlxStateStore {
   /** All records of a batch, by index. */
   getBatchRecords(jobId: string, batchId: string): Promise<readonly ProcessedRecord[]>;
   /**
-   * The records of a job by index, as a stream in memory that is bounded by bytes (about 4 MB and one record), whatever the sizes of the job and of its
-   * records. It reads a page at a time and holds no connection between pages, so that the loop's body may save.
+   * Streams the records of a job by index, in about 4 MB of memory and one record, whatever the sizes of the job and of its records. It reads page by page
+   * and holds no connection between pages, so the loop's body may save.
    */
   records(jobId: string, options?: RecordsOptions): AsyncIterableIterator<ProcessedRecord>;
 
-  /** How far a job is. For an unknown job: zeros, but for the counts of its records. */
+  /** How far a job is. For an unknown job: zeros, except for the counts of its records. */
   getProgress(jobId: string): Promise<JobProgress>;
 
   /**
-   * Claims a PENDING batch of a job that is PROCESSING, the lowest index first within one store. No two callers ever get the same batch.
+   * Claims a PENDING batch of a job that is PROCESSING, the lowest index first within one store. No two callers get the same batch.
    *
-   * `NO_PENDING_BATCHES` means that a plain read found none. It does not mean that the job is done: a batch comes back where its worker dies. While there
-   * is one that other transactions have locked, the call tries again, for a second at most, and then rejects with `CONFLICT`, which is `retryable`. A claim
-   * whose reply is lost rejects with `CONNECTION_LOST` and may have been made; `reclaimStaleBatches` brings it back.
+   * `NO_PENDING_BATCHES` doesn't mean that the job is done: the batch of a worker that dies becomes PENDING again.
    * @param workerId At most 128 characters.
+   * @throws `CONFLICT` where other transactions keep all PENDING batches locked for a second.
+   * @throws `CONNECTION_LOST` where the reply is lost: a batch may be claimed, and `reclaimStaleBatches` brings it back.
    */
   claimBatch(jobId: string, workerId: string): Promise<ClaimBatchResult>;
   /**
-   * Gives a batch back: PENDING, where it is PROCESSING and held by `workerId`, and this store's claim on it, if it made one, is still the last; otherwise
-   * nothing changes, and a claim that was lost rejects with `LEASE_LOST`. Without a claim of this store's it is not repeated after a lost reply.
+   * Gives a batch back: it becomes PENDING where it is PROCESSING and `workerId` holds it; otherwise nothing changes.
+   * @throws `LEASE_LOST` where this store's claim on the batch is no longer the last one.
+   * @throws `CONNECTION_LOST` where the reply is lost and the store has no claim on the batch: it is not repeated.
    */
   releaseBatch(jobId: string, batchId: string, workerId: string): Promise<void>;
   /**
-   * Moves `claimedAt` to now while the batch is PROCESSING and held by `workerId`; `false` where it is not (a PAUSED one too), `LEASE_LOST` as in
-   * `updateBatchState`. The option `leaseRenewal` renews PAUSED batches as well, so that they are not stale when they go on.
+   * Moves `claimedAt` to now where the batch is PROCESSING and `workerId` holds it; `false` where not, PAUSED included. (The option `leaseRenewal` renews
+   * PAUSED batches too, so that they are not stale when they go on.)
+   * @throws `LEASE_LOST` as `updateBatchState` does.
    */
   renewBatch(jobId: string, batchId: string, workerId: string, fence?: FenceOptions): Promise<boolean>;
   /**
-   * Gives back the PROCESSING batches that were claimed, or renewed, longer than `timeoutMs` ago, or that have no `claimedAt`: they become PENDING, or FAILED
-   * with `maxClaims`. Returns how many batches were taken from their workers. Safe to call from many workers at once.
+   * Takes PROCESSING batches from their workers that were claimed or renewed more than `timeoutMs` ago, or have no `claimedAt`: they become PENDING, or
+   * FAILED by `maxClaims`. Returns how many. Any number of workers may call it at once.
    *
-   * It also finalizes a job whose batches are all done and that is still PROCESSING, where the newest claim is older than `timeoutMs` (`startedAt` counts
-   * where no claim is recorded): its last worker died, or was silent for that long, before it could. A distributed job that lists no batches is finalized at
-   * once. No caller gets `true` from `tryFinalizeJob` for a job that was finalized so.
+   * It also finalizes a job that is PROCESSING although all its batches are done, where the newest claim (or `startedAt`, where no claim is recorded) is
+   * older than `timeoutMs`: its last worker died, or was silent for that long, before it could. A distributed job that lists no batches is finalized at once.
+   * `tryFinalizeJob` returns `true` to no caller then.
    */
   reclaimStaleBatches(jobId: string, timeoutMs: number): Promise<number>;
-  /** How many batches are in which state. For an unknown job: zeros, and not complete. */
+  /** The job's batches, counted by state. For an unknown job: zeros, and not complete. */
   getDistributedStatus(jobId: string): Promise<DistributedJobStatus>;
   /**
-   * Finalizes a job that is PROCESSING and whose batches are all done (none PENDING, PROCESSING or PAUSED): FAILED where a batch is, else COMPLETED, with
-   * the database's now as `completedAt`. `true` for the one caller that did it. Where the reply is lost it rejects with `CONNECTION_LOST`, and the job may be
-   * final: a second call gives `false` then.
+   * Finalizes a job that is PROCESSING and whose batches are all done (none PENDING, PROCESSING or PAUSED): it becomes FAILED where a batch is, else
+   * COMPLETED, with the database's now as `completedAt`. Returns `true` to the one caller that did it.
+   * @throws `CONNECTION_LOST` where the reply is lost: the job may be final, and a second call returns `false` then.
    */
   tryFinalizeJob(jobId: string): Promise<boolean>;
 
-  /** Jobs without their batches, the newest `startedAt` first, those without one last; a page at a time. */
+  /** A page of jobs without their batches: the newest `startedAt` first, jobs without one last. */
   listJobs(options?: ListJobsOptions): Promise<readonly JobSummary[]>;
-  /** Deletes a job, its batches and its records, in slices. `true` if there was anything. Where it fails in the middle, call it again. */
+  /** Deletes a job, its batches and its records, in slices; `true` if there was anything. Where it fails halfway, call it again. */
   deleteJob(jobId: string): Promise<boolean>;
 
   /**
-   * Ends the connections, once the calls under way are done and what is queued is written. It does not wait for an `initialize()` that waits for another
-   * process: that one rejects with `CLOSED`, as do further calls; further `close` calls do as the first. With `durability: 'batch'` it rejects, after all that, where a queued record could not be stored.
+   * Ends the connections, after the calls under way are done and what is queued is written. It doesn't wait for an `initialize()` that waits for another
+   * process. Later calls reject with `CLOSED`; a second `close()` settles as the first.
+   * @throws The reason for which a queued record could not be stored (`durability: 'batch'`).
    */
   close(): Promise<void>;
 }
 
-/** `close()`, for `await using`: where the types of the language or of Node have its name, `Symbol.asyncDispose`. */
+/** `close()` for `await using`, where the language's or Node's types have `Symbol.asyncDispose`. */
 // oxlint-disable-next-line typescript/no-unsafe-declaration-merging -- the class has the method wherever the name exists
 export interface SqlxStateStore extends AsyncDisposal<SymbolConstructor> {}
-/** A method of the name `asyncDispose`, where `Symbols` has it. */
+/** A method named `asyncDispose`, where `Symbols` has that symbol. */
 export type AsyncDisposal<Symbols> = Symbols extends { readonly asyncDispose: infer Name extends symbol }
   ? Record<Name, () => Promise<void>>
   : {};
 
-/** The same class, under the name that it has in `@batchactions/state-sequelize`. */
+/** The same class, under its name in `@batchactions/state-sequelize`. */
 export declare const SequelizeStateStore: typeof SqlxStateStore;
 export type SequelizeStateStore = SqlxStateStore;

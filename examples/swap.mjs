@@ -1,17 +1,17 @@
-// From @batchactions/state-sequelize to this package and back: a job that one of them began, the other one ends, on the same tables.
+// Swaps @batchactions/state-sequelize for this package and back: either one works on the tables and jobs of the other.
 //
 //   node examples/swap.mjs
 //
-// First way, no line of code changes. In package.json the old name stands for the new package, and every import stays as it is:
+// Without a change to the code: in package.json the old name stands for the new package.
 //
 //   npm install @batchactions/state-sequelize@npm:@batchactions/state-sqlx
 //
-// Second way, one line changes:
+// Or with one line:
 //
 //   -import { SequelizeStateStore } from '@batchactions/state-sequelize';
 //   +import { SequelizeStateStore } from '@batchactions/state-sqlx';
 //
-// And back: undo it. Nothing has to be migrated in either direction.
+// To go back, undo it. Nothing has to be migrated in either direction.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -22,9 +22,9 @@ import { SequelizeStateStore, SqlxStateStore } from '@batchactions/state-sqlx';
 const folder = await mkdtemp(join(tmpdir(), 'swap-'));
 const storage = join(folder, 'jobs.db');
 
-// What an application has already: a Sequelize instance. The store reads from it where the database is and who may log in, and makes
-// connections of its own. On a server both are used side by side. On SQLite one of them has the file open at a time: two copies of the
-// SQLite library in one process can destroy a file that both have open, so the store refuses one that is.
+// The application's Sequelize instance. The store reads from it where the database is and who logs in, and makes its own connections. On a
+// server both work side by side. On SQLite only one of them may have the file open at a time: two copies of the SQLite library in one
+// process can destroy a file that both have open, so the store refuses a file that is open elsewhere in the process.
 const sequelize = new Sequelize({ dialect: 'sqlite', storage, logging: false });
 const store = new SequelizeStateStore(sequelize);
 await store.initialize();
@@ -38,7 +38,7 @@ await store.saveJobState({
 });
 await store.close();
 
-// The tables are those of the Sequelize adapter, so what reads them today reads them tomorrow: reports, dashboards, other models.
+// The tables are those of the Sequelize adapter, so reports, dashboards and models that read them keep working.
 const [row] = await sequelize.query('SELECT id, status FROM batchactions_jobs', { type: QueryTypes.SELECT });
 console.log('through Sequelize:', row);
 await sequelize.close();

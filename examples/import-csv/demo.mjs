@@ -1,5 +1,5 @@
-// Imports a CSV file with one orchestrator and four worker processes, kills one of them in the middle of a batch, and checks that no row
-// was lost and none counted twice.
+// Imports a CSV file with one orchestrator and four worker processes, kills a worker in the middle of a batch, and checks that no row is lost
+// and none counted twice.
 //
 //   npm run demo                           100,000 rows, on a SQLite file in a temporary folder
 //   npm run demo -- --url <database URL>   on a server: the tables are created where they are missing, and the job is deleted at the end
@@ -70,9 +70,9 @@ async function demo() {
 
   function follow(event) {
     events.push({ ...event, at: performance.now() });
-    if (event.type === 'reclaimed') say(`  ${event.workerId} finds ${event.count} stale batch and gives it back to whoever claims it next`);
-    if (event.type === 'claimed' && event.token > 1) say(`  ${event.workerId} claims batch ${event.batchIndex} anew`);
-    if (event.type === 'lost') say(`  ${event.workerId} was taken for dead and has lost batch ${event.batchIndex}`);
+    if (event.type === 'reclaimed') say(`  ${event.workerId} reclaims ${event.count} stale batch`);
+    if (event.type === 'claimed' && event.token > 1) say(`  ${event.workerId} claims batch ${event.batchIndex} again`);
+    if (event.type === 'lost') say(`  ${event.workerId} was presumed dead and has lost batch ${event.batchIndex}`);
     if (event.type === 'finalized') say(`  ${event.workerId} finalizes the job`);
   }
 
@@ -95,8 +95,8 @@ async function demo() {
 }
 
 /**
- * Kills a worker that has saved some records of its batch, but not all. It is stopped first: so it can be seen that it really is in the
- * middle. `undefined` where no worker is, this time.
+ * Kills a worker that has saved some records of its batch, but not all. It stops the worker first, to look at what is saved. `undefined`
+ * where no worker is in the middle of a batch.
  */
 async function killInTheMiddle(workers) {
   for (const [workerId, { child }] of workers) {
@@ -122,7 +122,7 @@ async function summarize({ events, workers, killed, began, prepared, done }) {
   const of = (type) => events.filter((event) => event.type === type);
   const rate = (ms) => `${seconds(ms).padStart(7)}  ${number(rows / (ms / 1000)).padStart(7)} rows/s`;
 
-  // Every record once more, one by one, in the order of the file: however many there are, only a page of them is in memory.
+  // Reads every record, in the order of the file: however many there are, only a page of them is in memory.
   const seen = { rows: 0, processed: 0, bad: [] };
   for await (const record of store.records(jobId)) {
     if (record.index === seen.rows) seen.rows++;

@@ -1,4 +1,4 @@
-// Prepares a job: stores the rows of a CSV file in batches, and then the job itself, which the workers can claim from that moment on.
+// Prepares a job: stores the rows of a CSV file in batches, and then the job itself. From then on workers can claim its batches.
 //
 //   DATABASE_URL=… node orchestrator.mjs <job id> <file.csv> [rows in a batch]
 
@@ -9,7 +9,7 @@ import { readCsv } from './csv.mjs';
 const [jobId, file, size = '500'] = process.argv.slice(2);
 const batchSize = Number(size);
 
-// The URL holds a password, and arguments can be read by every user of the machine: it comes in the environment.
+// The URL holds a password, and every user of the machine can read a process's arguments, so it comes in the environment.
 const store = new SqlxStateStore(process.env.DATABASE_URL);
 // Creates the tables where they are missing. Any process may call it at any time.
 await store.initialize();
@@ -20,7 +20,7 @@ let records = [];
 
 async function saveBatch() {
   const id = randomUUID();
-  // All records of the batch or none. Nobody sees them before the job exists.
+  // All records of the batch or none. No worker can claim them before the job exists.
   await store.saveBatchRecords(jobId, id, records);
   batches.push({
     id,
@@ -42,7 +42,7 @@ for await (const raw of readCsv(file)) {
 if (records.length > 0) await saveBatch();
 
 // Last, and in one transaction: with `distributed: true` the batches that the workers claim are stored with the job.
-// Its time runs from here, so that the store's estimate of what is left is one of the workers' pace.
+// `startedAt` is now, so that the store estimates the remaining time from the workers' pace.
 const startedAt = Date.now();
 await store.saveJobState({ id: jobId, config: { batchSize }, status: 'PROCESSING', distributed: true, batches, totalRecords, startedAt });
 await store.close();

@@ -8,13 +8,13 @@ import { processOrder, validate } from './orders.mjs';
 
 const [jobId, workerId] = process.argv.slice(2);
 
-// A worker that has not renewed its claim for so long is taken for dead, and its batch is given to another one. It must be several times
-// the interval of renewal. (It is short here because this is a demo; minutes are as good where it is not urgent.)
+// A worker that has not renewed its claim for this long is presumed dead, and its batch goes to another one. Several times the interval of
+// renewal. (It is short because this is a demo; minutes are a good choice.)
 const staleAfterMs = 5_000;
 
 const store = new SqlxStateStore(process.env.DATABASE_URL, {
-  // A thread of the store renews the claim while the batch is worked on, even while this script computes and its event loop stands still;
-  // but for a minute at most, so that a worker that hangs loses its batch.
+  // A thread of the store renews the claim, even while this script's event loop is blocked; but for a minute at most, so that a worker that
+  // hangs loses its batch.
   leaseRenewal: { everyMs: 500, forMs: 60_000 },
   // A batch that has killed three workers becomes FAILED, so that it can't kill the others too.
   maxClaims: 3,
@@ -22,7 +22,7 @@ const store = new SqlxStateStore(process.env.DATABASE_URL, {
   pool: { max: 3 },
 });
 
-// Whoever started this process may want to know what it does (see demo.mjs).
+// Tells the parent process, if there is one, what this worker does (see demo.mjs).
 const report = (event) => process.send?.({ workerId, ...event });
 
 for (;;) {
@@ -30,12 +30,12 @@ for (;;) {
   if (reclaimed > 0) report({ type: 'reclaimed', count: reclaimed });
 
   const claim = await store.claimBatch(jobId, workerId).catch((error) => {
-    // The database is busy. Should it have made a claim that nobody was told of, then that becomes stale like any other.
+    // The database is busy. A claim that was made although its reply was lost becomes stale like any other.
     if (!error.retryable) throw error;
     return { claimed: false, reason: 'NO_PENDING_BATCHES' };
   });
   if (!claim.claimed) {
-    // Nothing to claim does not mean that the job is done: a batch that another worker holds comes back if that one dies, and a paused job goes on.
+    // Nothing to claim doesn't mean that the job is done: the batch of a worker that dies comes back, and a paused job goes on.
     if (claim.reason === 'JOB_NOT_FOUND') break;
     if (claim.reason === 'JOB_NOT_PROCESSING' && (await isFinal(jobId))) break;
     await sleep(200);
@@ -49,19 +49,19 @@ for (;;) {
     await store.updateBatchState(jobId, batchId, { batchId, status: 'COMPLETED', processedCount: processed, failedCount: failed });
     report({ type: 'completed', batchIndex, token });
   } catch (error) {
-    // This worker was taken for dead, and another one has the batch. Nothing that this one wrote since then was stored.
+    // This worker was presumed dead, and another one has the batch. The store refused what this one wrote since then.
     if (error.code !== 'LEASE_LOST') throw error;
     report({ type: 'lost', batchIndex });
   }
 
-  // True for the one worker that ends the job: the place to send the e-mail.
+  // True for the one worker that finalizes the job: the place to send the e-mail.
   if (await store.tryFinalizeJob(jobId)) report({ type: 'finalized' });
 }
 
 await store.close();
 process.disconnect?.();
 
-/** Whether nothing is ever to be claimed of the job again. */
+/** Whether no batch of the job can be claimed any more. */
 async function isFinal(jobId) {
   const job = await store.getJobState(jobId);
   return job === null || ['COMPLETED', 'FAILED', 'ABORTED'].includes(job.status);
@@ -70,7 +70,7 @@ async function isFinal(jobId) {
 async function processBatch(batchId) {
   let failed = 0;
   const records = await store.getBatchRecords(jobId, batchId);
-  // With 100 records in flight, those that wait while a write is under way go into the next one together: several times as fast as one
+  // With 100 records in flight, the saves made while a write is under way go into the next one together. That is several times as fast as one
   // record after the other, and each `await` still ends when its record is committed.
   await forEach(records, 100, async (record) => {
     const done = processRecord(record);
