@@ -27,6 +27,8 @@ mod pool;
 mod postgres;
 mod rows;
 mod schema;
+#[cfg(test)]
+pub mod scripted;
 mod session;
 mod sqlite;
 mod sqlx_driver;
