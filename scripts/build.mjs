@@ -48,7 +48,7 @@ function files(path) {
 function build() {
   const began = new Date();
   const { command, target, env } = howToBuild();
-  const panics = options.panics ? ['--features', 'panic-for-tests', '--config', 'profile.release.package.state-sqlx.opt-level=0'] : [];
+  const panics = options.panics ? ['--features', 'test-hooks', '--config', 'profile.release.package.state-sqlx.opt-level=0'] : [];
   const messages = run('cargo', [command, '--release', '--lib', '--message-format=json-render-diagnostics', ...target, ...panics], env)
     .trim()
     .split('\n')

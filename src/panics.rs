@@ -63,14 +63,14 @@ impl<T> Future for Caught<T> {
 }
 
 /// Panics where a test asked for it. In the released package it is nothing.
-#[cfg(not(feature = "panic-for-tests"))]
+#[cfg(not(feature = "test-hooks"))]
 #[inline(always)]
 pub fn fail_point(_place: &str) {}
 
-#[cfg(feature = "panic-for-tests")]
+#[cfg(feature = "test-hooks")]
 pub use for_tests::fail_point;
 
-#[cfg(feature = "panic-for-tests")]
+#[cfg(feature = "test-hooks")]
 mod for_tests {
     use std::sync::Mutex;
 

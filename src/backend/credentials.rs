@@ -7,15 +7,26 @@ use tokio::time::timeout;
 
 use super::once::Once;
 use super::tls::Certificates;
-use crate::error::{Code, Error, Quoted, Result, lock};
+use crate::error::{Code, Error, Result, lock};
 use crate::settings::{Database, Passfile, Password, PasswordAnswer, PasswordFunction, Secret, Settings, Ssl, Wanted};
 
 /// What one attempt to connect is made with.
+#[derive(Clone)]
 pub struct Login {
     pub password: Option<Secret>,
     pub certificates: Certificates,
     /// The answer that the password is from, where a function gave it.
     asked: Option<Arc<Once<Answer>>>,
+}
+
+impl Login {
+    /// The same login with its password in another form.
+    pub fn with_password(&self, password: String) -> Self {
+        Self {
+            password: Some(Secret::new(password)),
+            ..self.clone()
+        }
+    }
 }
 
 struct Answer {
@@ -92,35 +103,6 @@ pub fn user_of(settings: &Settings) -> String {
         (None, Database::Postgres) => whoami::username(),
         (None, _) => "root".to_owned(),
     }
-}
-
-/// Why this driver can't log in at this server, where that is so whatever the password: the driver's own words, for it has no codes.
-pub fn impossible(error: &sqlx::Error) -> Option<String> {
-    let sqlx::Error::Protocol(said) = error else { return None };
-    if said.contains("mysql_cleartext_plugin disabled") {
-        return Some(
-            "the server asks for the password in clear text (mysql_clear_password, as IAM, PAM and LDAP logins do), which is given over encryption \
-             that is demanded only: say ssl.mode \"verify-full\" (ssl-mode=VERIFY_IDENTITY in the URL), or at least \"require\""
-                .to_owned(),
-        );
-    }
-    if said.contains("unsupported authentication method") {
-        return Some(
-            "the server asks for a way to log in that this store lacks (GSSAPI, SSPI): let this user come in by a password (scram-sha-256 in \
-             pg_hba.conf) or a certificate"
-                .to_owned(),
-        );
-    }
-    let (_, plugin) = said.split_once("unknown authentication plugin: ")?;
-    Some(format!(
-        "the server asks this user to log in by {}, which this store lacks: alter the user to mysql_native_password (MariaDB) or \
-         caching_sha2_password (MySQL), {}",
-        Quoted(plugin),
-        match plugin {
-            "client_ed25519" => "MariaDB: alter user … identified via mysql_native_password using password('…')",
-            _ => "or make one for this store",
-        }
-    ))
 }
 
 /// A password that is asked for when it is needed, once for all who need it at the same time.

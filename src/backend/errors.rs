@@ -2,8 +2,7 @@
 //!
 //! Each database has a file with one table of its codes. A code that stands in none of them is `DATABASE_ERROR`: the server refused, and its text says why.
 
-use sqlx::{Column, Row, TypeInfo};
-
+use super::driver::{Row, Unreadable};
 use crate::error::{Code, Error, Repeatable};
 
 /// An error as the database gave it.
@@ -118,55 +117,28 @@ pub fn refused(message: &str) -> Error {
     Error::new(Code::DatabaseError, format!("the server refused a statement: {message}"))
 }
 
-/// A value of a row that is not what this store expects there, with the names of its table and column and the column's type.
-pub fn unreadable<R>(table: &str, row: &R) -> impl Fn(sqlx::Error) -> Error
-where
-    R: Row,
-    usize: sqlx::ColumnIndex<R>,
-{
-    move |error| {
-        let column = position(&error).and_then(|position| row.try_column(position).ok());
-        let (name, kind) = match &column {
-            Some(column) => (column.name().to_owned(), Some(column.type_info().name().to_owned())),
-            None => (String::new(), None),
-        };
-        unreadable_column(table, &name, kind.as_deref(), &error)
-    }
-}
-
-/// As `unreadable`, for a row that is gone: the statement says what it read.
-pub fn unreadable_by(statement: &str, error: &sqlx::Error) -> Error {
-    let column = position(error).and_then(|position| columns(statement).into_iter().nth(position));
-    unreadable_column(&tables(statement), &column.unwrap_or_default(), None, error)
-}
-
-fn unreadable_column(table: &str, column: &str, kind: Option<&str>, error: &sqlx::Error) -> Error {
-    let why = match error {
-        sqlx::Error::ColumnDecode { source, .. } | sqlx::Error::Decode(source) => source.to_string(),
-        other => other.to_string(),
-    };
-    let column = if column.is_empty() {
+/// A value of a row that is not what this store expects there, with the table that the statement reads, the column and its type.
+pub fn unreadable(statement: &str, row: &impl Row, unreadable: &Unreadable) -> Error {
+    let (name, kind) = row.column(unreadable.column);
+    let column = if name.is_empty() {
         "a column".to_owned()
     } else {
-        format!("the column {column}")
+        format!("the column {name}")
     };
     let kind = kind.map_or_else(String::new, |kind| format!(", of type {kind},"));
+    let why = &unreadable.why;
     Error::new(
         Code::TablesIncompatible,
-        format!("{column} of the table {table}{kind} does not hold what this store expects: {why}"),
+        format!(
+            "{column} of the table {}{kind} does not hold what this store expects: {why}",
+            tables(statement)
+        ),
     )
     .caused_by(why, None)
 }
 
-fn position(error: &sqlx::Error) -> Option<usize> {
-    match error {
-        sqlx::Error::ColumnDecode { index, .. } => index.trim_matches('"').parse().ok(),
-        _ => None,
-    }
-}
-
 /// The tables of this store that a statement names.
-pub fn tables(statement: &str) -> String {
+fn tables(statement: &str) -> String {
     let mut found: Vec<&str> = Vec::new();
     for word in statement.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
         if matches!(word, "batchactions_jobs" | "batchactions_records" | "batchactions_batches") && !found.contains(&word) {
@@ -176,66 +148,15 @@ pub fn tables(statement: &str) -> String {
     found.join(" or ")
 }
 
-/// What a statement's rows consist of: the list after `returning`, or after its first `select`.
-fn columns(statement: &str) -> Vec<String> {
-    let list = match (statement.rfind("returning "), statement.find("select ")) {
-        (Some(at), _) => &statement[at + "returning ".len()..],
-        (None, Some(at)) => &statement[at + "select ".len()..],
-        (None, None) => return Vec::new(),
-    };
-    let (mut depth, mut items, mut item) = (0usize, Vec::new(), String::new());
-    for word in list.split_inclusive(|c: char| c.is_whitespace() || ",()".contains(c)) {
-        if depth == 0 && word.trim() == "from" {
-            break;
-        }
-        depth = (depth + word.matches('(').count()).saturating_sub(word.matches(')').count());
-        match word.strip_suffix(',') {
-            Some(last) if depth == 0 => {
-                item.push_str(last);
-                items.push(std::mem::take(&mut item));
-            }
-            _ => item.push_str(word),
-        }
-    }
-    items.push(item);
-    items
-        .iter()
-        .map(|item| item.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_says_which_column_stands_at_a_place() {
-        let claim = r#"
-            update batchactions_batches b set "version" = "version" + 1
-            where "id" = (select "id" from batchactions_batches limit 1)
-            returning "id", "batchIndex", ("claimedAt")::int8, "version"
-        "#;
-        assert_eq!(columns(claim), ["\"id\"", "\"batchIndex\"", "(\"claimedAt\")::int8", "\"version\""]);
+    fn a_statement_says_which_tables_it_reads() {
         let counts =
             "select status, exists (select 1 from batchactions_batches where jobId = ?), count(*) from batchactions_jobs where id = ?";
-        assert_eq!(
-            columns(counts),
-            ["status", "exists (select 1 from batchactions_batches where jobId = ?)", "count(*)"]
-        );
         assert_eq!(tables(counts), "batchactions_batches or batchactions_jobs");
-        assert!(columns("begin").is_empty());
-    }
-
-    #[test]
-    fn a_value_that_can_not_be_read_is_named_with_its_table() {
-        let error = sqlx::Error::ColumnDecode {
-            index: "1".to_owned(),
-            source: "mismatched types".into(),
-        };
-        let explained = unreadable_by("select status, totalRecords from batchactions_jobs where id = ?", &error);
-        assert_eq!(explained.code, Code::TablesIncompatible);
-        for part in ["totalRecords", "batchactions_jobs", "mismatched types"] {
-            assert!(explained.message.contains(part), "{explained}");
-        }
+        assert_eq!(tables("begin"), "");
     }
 }

@@ -18,14 +18,23 @@ use crate::settings::{Database, Settings};
 
 mod bulk;
 mod credentials;
+mod driver;
 mod errors;
+mod idle_connections;
 mod mysql;
 mod once;
+mod pool;
 mod postgres;
+mod rows;
 mod schema;
+#[cfg(test)]
+pub mod scripted;
 mod session;
 mod sqlite;
+mod sqlx_driver;
+mod statements;
 mod tls;
+mod verdicts;
 
 pub use bulk::size_of;
 #[cfg(any(test, fuzzing))]

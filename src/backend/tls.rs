@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Quoted, Result};
 use crate::settings::{Ssl, SslMode, is_pem};
 
 /// PEM, read and found to be in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Certificates {
     /// Whom to trust.
     pub ca: Option<Vec<u8>>,
@@ -139,17 +139,22 @@ fn check_authorities(pem: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Why the two sides would not speak TLS with each other, where that is the reason: with the same settings they never will.
-pub fn refusal(error: &sqlx::Error, ssl: &Ssl) -> Option<String> {
-    let found = match error {
-        sqlx::Error::Io(io) => io.get_ref()?.downcast_ref::<rustls::Error>()?,
-        sqlx::Error::Tls(tls) => match tls.downcast_ref::<rustls::Error>() {
-            Some(found) => found,
-            None if tls.is::<rustls::pki_types::InvalidDnsNameError>() => return Some(format!("TLS failed: {tls}")),
-            // The driver has checked the certificates and the name by then, and has one reason left, which has no type.
-            None => return Some("the server offers no encryption (TLS), and the settings demand it (ssl.mode)".to_owned()),
-        },
-        _ => return None,
+/// Why the two sides did not agree on TLS, as far as the driver can tell.
+#[derive(Clone, Debug)]
+pub enum TlsFailure {
+    Protocol(rustls::Error),
+    /// The host is no name that a certificate can have.
+    HostName(String),
+    /// The server offers no TLS, and the settings demand it.
+    NotOffered,
+}
+
+/// What a failure means to the user, where it is the same with the same settings. `None` where the next attempt may succeed.
+pub fn refusal(failure: &TlsFailure, ssl: &Ssl) -> Option<String> {
+    let found = match failure {
+        TlsFailure::Protocol(found) => found,
+        TlsFailure::HostName(why) => return Some(format!("TLS failed: {why}")),
+        TlsFailure::NotOffered => return Some("the server offers no encryption (TLS), and the settings demand it (ssl.mode)".to_owned()),
     };
     match found {
         rustls::Error::InvalidCertificate(why) if ssl.channel_binding => Some(format!(
