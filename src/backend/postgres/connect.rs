@@ -17,20 +17,19 @@ use crate::settings::{Secret, SessionAttrs, Settings, SslMode, Switch, switches}
 
 pub type PostgresDriver = SqlxDriver<PostgresServer>;
 
-/// The server that a store's settings name.
+/// A server, as a store's settings name it.
 pub struct PostgresServer {
     options: PgConnectOptions,
     /// The kind of server that `target_session_attrs` asks for.
     target: Option<SessionAttrs>,
 }
 
-impl PostgresServer {
-    pub fn of(settings: &Settings) -> Self {
-        Self {
-            options: connect_options(settings),
-            target: settings.target,
-        }
-    }
+/// The driver of the server that these settings name.
+pub fn driver(settings: &Settings) -> PostgresDriver {
+    SqlxDriver(PostgresServer {
+        options: connect_options(settings),
+        target: settings.target,
+    })
 }
 
 impl SqlxDatabase for PostgresServer {

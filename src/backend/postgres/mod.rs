@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use self::compression::Compression;
-use self::connect::{PostgresDriver, PostgresServer};
+use self::connect::{PostgresDriver, driver};
 use self::copy::RecordCopy;
 use self::encoding::encoding;
 use self::session_settings::{begin_text, is_pooled, quoted};
@@ -17,7 +17,6 @@ use super::driver::{Row, Sql, Value, sql, values};
 use super::once::Once;
 use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
-use super::sqlx_driver::SqlxDriver;
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob,
@@ -837,7 +836,7 @@ impl Postgres {
             ..PoolRules::of(&settings)
         };
         Self {
-            pool: Pool::new(&settings, SqlxDriver(PostgresServer::of(&settings)), rules),
+            pool: Pool::new(&settings, driver(&settings), rules),
             types: Arc::default(),
             begin,
             schema: settings.schema,
