@@ -143,7 +143,7 @@ where
     Ok(sqlx::query_with(statement.sql.text, arguments).persistent(statement.persistent))
 }
 
-fn failure<S: SqlxDatabase>(error: sqlx::Error) -> Failure {
+pub fn failure<S: SqlxDatabase>(error: sqlx::Error) -> Failure {
     if let Some(failure) = tls_failure(&error) {
         return Failure::Tls {
             failure,

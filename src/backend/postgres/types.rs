@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock, Mutex, RwLock};
 
-use tokio::time::error::Elapsed;
-
-use super::super::schema::{Catalogue, Column, Holds, Index, IndexColumn};
-use super::super::session::{Session, run};
+use super::connect::PostgresDriver;
+use crate::backend::driver::{Read, Row, Sql, Unreadable, sql};
+use crate::backend::schema::{Catalogue, Column, Holds, Index, IndexColumn};
+use crate::backend::session::Session;
 use crate::error::{Error, Repeatable, Result, lock};
 use crate::fields::replace_surrogates_and_nul;
 
@@ -36,12 +36,6 @@ static MET: LazyLock<Mutex<BTreeMap<BTreeMap<String, Cast>, &'static ColumnTypes
 const PREFIX: &str = "batchactions_";
 
 impl ColumnTypes {
-    /// Those of the tables that `initialize()` makes.
-    fn usual() -> &'static Self {
-        static USUAL: LazyLock<&ColumnTypes> = LazyLock::new(|| ColumnTypes::interned(json_casts()));
-        *USUAL
-    }
-
     fn of(columns: &[PgColumn]) -> &'static Self {
         let mut casts = json_casts();
         for PgColumn { column, cast } in columns {
@@ -140,7 +134,7 @@ impl KnownTypes {
         *lock(&self.0) = None;
     }
 
-    /// Where some table is missing there is nothing to be remembered.
+    /// Where some table is missing, nothing is remembered.
     fn learn(&self, columns: &[PgColumn]) -> &'static ColumnTypes {
         let types = ColumnTypes::of(columns);
         let has = |table: &str| columns.iter().any(|column| column.column.table == table);
@@ -156,15 +150,13 @@ impl KnownTypes {
 
 /// A session that knows the types of the tables.
 pub struct Conn {
-    session: Session<sqlx::Postgres>,
+    session: Session<PostgresDriver>,
     types: &'static ColumnTypes,
     known: Arc<KnownTypes>,
-    /// Whether the types were looked up for this session.
-    looked_up: bool,
 }
 
 impl Deref for Conn {
-    type Target = Session<sqlx::Postgres>;
+    type Target = Session<PostgresDriver>;
 
     fn deref(&self) -> &Self::Target {
         &self.session
@@ -178,22 +170,27 @@ impl DerefMut for Conn {
 }
 
 impl Conn {
-    pub async fn new(session: Session<sqlx::Postgres>, known: &Arc<KnownTypes>) -> Result<Self> {
-        let mut conn = Self {
-            session,
-            types: ColumnTypes::usual(),
-            known: known.clone(),
-            looked_up: false,
-        };
-        match known.get() {
-            Some(types) => conn.types = types,
-            None => {
-                let columns = columns(&mut conn).await?;
-                conn.types = known.learn(&columns);
-                conn.looked_up = true;
+    pub async fn new(mut session: Session<PostgresDriver>, known: &Arc<KnownTypes>) -> Result<Self> {
+        let types = match known.get() {
+            Some(types) => {
+                // The tables may have other types by now. A statement that fails as on such looks them up in its next attempt.
+                let remembered = known.clone();
+                session.set_on_failure(move |error| {
+                    if !is_of_types(&error) {
+                        return error;
+                    }
+                    remembered.forget();
+                    error.repeatable(Repeatable::RolledBack)
+                });
+                types
             }
-        }
-        Ok(conn)
+            None => known.learn(&columns(&mut session).await?),
+        };
+        Ok(Self {
+            session,
+            types,
+            known: known.clone(),
+        })
     }
 
     pub fn types(&self) -> &'static ColumnTypes {
@@ -201,20 +198,8 @@ impl Conn {
     }
 
     /// A statement as these tables take it.
-    pub fn sql(&self, text: &'static str) -> &'static str {
-        self.types.sql(text)
-    }
-
-    /// What became of a statement. Where it failed as on columns of other types, they are looked up for the next attempt.
-    pub fn finish<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>, text: &str) -> Result<T> {
-        let outcome = self.session.finish(outcome, text);
-        match outcome {
-            Err(error) if !self.looked_up && is_of_types(&error) => {
-                self.known.forget();
-                Err(error.repeatable(Repeatable::RolledBack))
-            }
-            outcome => outcome,
-        }
+    pub fn sql(&self, name: &'static str, text: &'static str) -> Sql<'static> {
+        sql(name, self.types.sql(text))
     }
 }
 
@@ -231,9 +216,10 @@ struct PgColumn {
     cast: Option<Cast>,
 }
 
-async fn columns(session: &mut Conn) -> Result<Vec<PgColumn>> {
+async fn columns(session: &mut Session<PostgresDriver>) -> Result<Vec<PgColumn>> {
     // Of a domain it is the type below it that says what it holds.
-    let query = sqlx::query_as::<_, (String, String, String, String, bool, String, String, String, i32, bool, bool)>(
+    let columns = sql(
+        "catalogue_columns",
         r#"
         select c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
                pg_catalog.format_type(a.atttypid, null), t.typtype = 'd',
@@ -251,23 +237,24 @@ async fn columns(session: &mut Conn) -> Result<Vec<PgColumn>> {
           and not a.attisdropped
         "#,
     );
-    let rows = run!(session, query, fetch_all)?;
-    Ok(rows
-        .into_iter()
-        .map(
-            |(table, name, type_name, cast_name, is_domain, base, category, kind, modifier, not_null, made)| PgColumn {
-                column: Column {
-                    table,
-                    name,
-                    type_name,
-                    holds: holds(&base, &category, &kind, modifier),
-                    nullable: !not_null,
-                    made,
-                },
-                cast: cast(&base, &category, &kind, is_domain, cast_name),
-            },
-        )
-        .collect())
+    session.all(columns, vec![], column).await
+}
+
+/// A row of `catalogue_columns`.
+fn column(row: &impl Row) -> Read<PgColumn> {
+    let text = |column| row.text(column).map(str::to_owned);
+    let (base, category, kind) = (row.text(5)?, row.text(6)?, row.text(7)?);
+    Ok(PgColumn {
+        column: Column {
+            table: text(0)?,
+            name: text(1)?,
+            type_name: text(2)?,
+            holds: holds(base, category, kind, row.number(8)?),
+            nullable: !row.boolean(9)?,
+            made: row.boolean(10)?,
+        },
+        cast: cast(base, category, kind, row.boolean(4)?, text(3)?),
+    })
 }
 
 /// What a type holds, by the names and letters that the catalogue has for it.
@@ -307,15 +294,16 @@ fn cast(name: &str, category: &str, kind: &str, is_domain: bool, cast_name: Stri
 pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
     let columns = columns(session).await?;
     // Also indexes of other tables that have our names: `create index if not exists` would make nothing, and say nothing.
-    let query = sqlx::query_as::<_, (String, String, Vec<Option<String>>, bool, Option<String>)>(
+    let indexes = sql(
+        "catalogue_indexes",
         r#"
         select c.relname::text, i.relname::text,
-               array(
+               pg_catalog.array_to_json(array(
                  select a.attname::text
                  from pg_catalog.generate_series(0, x.indnkeyatts - 1) as k (position)
                  left join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[k.position] and a.attnum <> 0
                  order by k.position
-               ),
+               ))::text,
                x.indisunique,
                case
                  when not x.indisvalid then 'invalid, for its making failed'
@@ -340,22 +328,25 @@ pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
           )
         "#,
     );
-    let indexes = run!(session, query, fetch_all)?
-        .into_iter()
-        .map(|(table, name, columns, unique, flaw)| Index {
-            table,
-            name,
-            columns: columns.into_iter().map(|name| IndexColumn { name, prefix: None }).collect(),
-            unique,
-            flaw,
-        })
-        .collect();
+    let indexes = session.all(indexes, vec![], index).await?;
     session.known.learn(&columns);
     Ok(Catalogue {
         columns: columns.into_iter().map(|column| column.column).collect(),
         indexes,
         indexes_are_named: false,
         integers_are_booleans: false,
+    })
+}
+
+/// A row of `catalogue_indexes`. A part of an index that is an expression has no column's name.
+fn index(row: &impl Row) -> Read<Index> {
+    let names: Vec<Option<String>> = serde_json::from_str(&row.json(2)?).map_err(|error| Unreadable::new(2, error.to_string()))?;
+    Ok(Index {
+        table: row.text(0)?.to_owned(),
+        name: row.text(1)?.to_owned(),
+        columns: names.into_iter().map(|name| IndexColumn { name, prefix: None }).collect(),
+        unique: row.boolean(3)?,
+        flaw: row.optional_text(4)?.map(str::to_owned),
     })
 }
 
