@@ -116,7 +116,12 @@ impl<D: Driver> Session<D> {
     }
 
     /// All rows of a statement.
-    pub async fn all<T: Send>(&mut self, sql: Sql<'_>, values: Vec<Value<'_>>, read: impl Fn(&D::Row) -> Read<T> + Send) -> Result<Vec<T>> {
+    pub async fn all<T: Send>(
+        &mut self,
+        sql: Sql<'_>,
+        values: Vec<Value<'_>>,
+        mut read: impl FnMut(&D::Row) -> Read<T> + Send,
+    ) -> Result<Vec<T>> {
         let mut rows = Vec::new();
         self.each(sql, values, |row| {
             rows.push(read(row)?);
