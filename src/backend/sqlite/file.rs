@@ -7,20 +7,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::connect::{Conn, Pools};
 use super::file_in_use::{FileInUse, FileKey, key_of};
 use super::leftovers::Leftovers;
 use crate::backend::once::Once;
-use crate::backend::session::{Connections, Session};
 use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
-
-type Pool = Connections<sqlx::Sqlite>;
-
-/// The connections to one database.
-pub struct Pools {
-    pub writer: Pool,
-    /// `None` in memory, where the database is the one connection.
-    pub readers: Option<Pool>,
-}
 
 pub struct SqliteFile {
     /// `None` in memory.
@@ -83,12 +74,12 @@ impl SqliteFile {
         }
     }
 
-    pub async fn acquire(&self, what_for: Use) -> Result<Session<sqlx::Sqlite>> {
+    pub async fn acquire(&self, what_for: Use) -> Result<Conn> {
         self.acquire_of(what_for, None).await
     }
 
     /// As `acquire`, for what was queued while the path held the file of this number.
-    pub async fn acquire_of(&self, what_for: Use, number: Option<u64>) -> Result<Session<sqlx::Sqlite>> {
+    pub async fn acquire_of(&self, what_for: Use, number: Option<u64>) -> Result<Conn> {
         loop {
             let opened = self.look(what_for)?;
             if let Some(path) = &self.path {

@@ -16,7 +16,7 @@ pub type FileKey = Option<(u64, u64)>;
 /// Files that stores of this process use, and how many do. While there is one, descriptors of the file may be ours.
 static IN_USE: LazyLock<Mutex<HashMap<(u64, u64), usize>>> = LazyLock::new(Mutex::default);
 
-/// How long a descriptor may linger: a connection that was just closed, or somebody's short look at the file.
+/// How long a descriptor may linger: a connection that was just closed, or another program's short look at the file.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A store's use of a file.

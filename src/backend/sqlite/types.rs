@@ -1,8 +1,8 @@
 //! The tables as SQLite's catalogue has them.
 
-use super::super::schema::{Catalogue, Column, Holds, Index, IndexColumn};
-use super::super::session::run;
-use super::Conn;
+use super::connect::Conn;
+use crate::backend::driver::{Read, Row, sql};
+use crate::backend::schema::{Catalogue, Column, Holds, Index, read_indexes};
 use crate::error::Result;
 
 pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
@@ -16,7 +16,8 @@ pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
 
 async fn columns(session: &mut Conn) -> Result<Vec<Column>> {
     // An `integer primary key` takes the row's number.
-    let query = sqlx::query_as::<_, (String, String, String, bool, bool)>(
+    let columns = sql(
+        "catalogue_columns",
         "
         select m.name, p.name, p.type, not p.\"notnull\",
                p.dflt_value is not null
@@ -30,18 +31,20 @@ async fn columns(session: &mut Conn) -> Result<Vec<Column>> {
           and m.name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
         ",
     );
-    let rows = run!(session, query, fetch_all)?;
-    Ok(rows
-        .into_iter()
-        .map(|(table, name, type_name, nullable, made)| Column {
-            table,
-            name,
-            holds: holds(&type_name),
-            type_name,
-            nullable,
-            made,
-        })
-        .collect())
+    session.all(columns, vec![], column).await
+}
+
+/// A row of `catalogue_columns`.
+fn column(row: &impl Row) -> Read<Column> {
+    let type_name = row.text(2)?;
+    Ok(Column {
+        table: row.text(0)?.to_owned(),
+        name: row.text(1)?.to_owned(),
+        type_name: type_name.to_owned(),
+        holds: holds(type_name),
+        nullable: row.boolean(3)?,
+        made: row.boolean(4)?,
+    })
 }
 
 /// What a column does to a value, by the rules that SQLite has for the name of its type (sqlite.org/datatype3.html, "Determination Of Column Affinity").
@@ -62,9 +65,10 @@ fn holds(type_name: &str) -> Holds {
 
 async fn indexes(session: &mut Conn) -> Result<Vec<Index>> {
     // Also indexes of other tables that have our names: `create index if not exists` would make nothing, and say nothing.
-    let query = sqlx::query_as::<_, (String, String, Option<String>, bool, Option<String>)>(
+    let indexes = sql(
+        "catalogue_indexes",
         "
-        select m.name, l.name, i.name, l.\"unique\", case when l.partial then 'leaves out rows' end
+        select m.name, l.name, i.name, null, l.\"unique\", case when l.partial then 'leaves out rows' end
         from sqlite_master m
         join pragma_index_list(m.name) l
         join pragma_index_info(l.name) i
@@ -79,24 +83,7 @@ async fn indexes(session: &mut Conn) -> Result<Vec<Index>> {
         order by m.name, l.name, i.seqno
         ",
     );
-    let mut indexes: Vec<Index> = Vec::new();
-    for (table, name, column, unique, flaw) in run!(session, query, fetch_all)? {
-        let column = IndexColumn {
-            name: column,
-            prefix: None,
-        };
-        match indexes.last_mut() {
-            Some(index) if index.table == table && index.name == name => index.columns.push(column),
-            _ => indexes.push(Index {
-                table,
-                name,
-                columns: vec![column],
-                unique,
-                flaw,
-            }),
-        }
-    }
-    Ok(indexes)
+    read_indexes(session, indexes).await
 }
 
 #[cfg(test)]

@@ -1,203 +1,8 @@
-//! Which tables, columns and indexes there must be, and which of a migration's statements make the missing ones.
+//! What a database lacks: which statements of a migration are still to be run, and why tables that are there can't serve.
 
-use std::time::{Duration, Instant};
-
-use crate::error::{Code, Error, Repeatable, Result};
-use crate::order::Gate;
-
-/// How long making an index on a large table of another adapter's may take, and who waits for that.
-pub const DDL_LIMIT: Duration = Duration::from_secs(3_600);
-
-/// Between two looks whether another process has made the tables.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// One pause in the wait for another process that makes the tables.
-pub async fn wait_for_tables(gate: &Gate, deadline: Instant) -> Result<()> {
-    if gate.is_closed() {
-        return Err(Error::closed());
-    }
-    if Instant::now() >= deadline {
-        return Err(initialize_takes_too_long());
-    }
-    tokio::time::sleep(LOCK_PAUSE).await;
-    Ok(())
-}
-
-fn initialize_takes_too_long() -> Error {
-    Error::new(
-        Code::Timeout,
-        format!(
-            "another process has been making the tables for {} s: find out what keeps it, and call initialize() again",
-            DDL_LIMIT.as_secs()
-        ),
-    )
-    .repeatable(Repeatable::ByCaller)
-}
-
-/// What a column has to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
-    /// The id of a record, which the database makes.
-    Made,
-    Id,
-    /// A word of at most so many characters.
-    Word(u32),
-    Text,
-    Json,
-    Integer,
-    /// Milliseconds since 1970.
-    Time,
-    Boolean,
-}
-
-/// Digits of a time in milliseconds: enough until the year 2286.
-const TIME_DIGITS: u32 = 13;
-
-/// Characters of the longest status of a job or a batch, and of a record.
-const LONGEST_STATUS: u32 = 10;
-const LONGEST_RECORD_STATUS: u32 = 9;
-
-/// Of a key, an index on its first characters is as good where it has all that an id may have.
-const ID_CHARACTERS: u32 = 36;
-
-struct NeededColumn {
-    name: &'static str,
-    need: Need,
-    /// Whether the store writes null into it.
-    nullable: bool,
-}
-
-const fn needed(name: &'static str, need: Need) -> NeededColumn {
-    NeededColumn {
-        name,
-        need,
-        nullable: false,
-    }
-}
-
-const fn nullable(name: &'static str, need: Need) -> NeededColumn {
-    NeededColumn {
-        name,
-        need,
-        nullable: true,
-    }
-}
-
-const TABLES: [(&str, &[NeededColumn]); 3] = [
-    (
-        "batchactions_jobs",
-        &[
-            needed("id", Need::Id),
-            needed("status", Need::Word(LONGEST_STATUS)),
-            needed("config", Need::Json),
-            needed("batches", Need::Json),
-            needed("totalRecords", Need::Integer),
-            nullable("startedAt", Need::Time),
-            nullable("completedAt", Need::Time),
-            needed("distributed", Need::Boolean),
-        ],
-    ),
-    (
-        "batchactions_records",
-        &[
-            needed("id", Need::Made),
-            needed("jobId", Need::Id),
-            needed("batchId", Need::Id),
-            needed("recordIndex", Need::Integer),
-            needed("status", Need::Word(LONGEST_RECORD_STATUS)),
-            needed("raw", Need::Json),
-            needed("parsed", Need::Json),
-            needed("errors", Need::Json),
-            nullable("processingError", Need::Text),
-        ],
-    ),
-    (
-        "batchactions_batches",
-        &[
-            needed("id", Need::Id),
-            needed("jobId", Need::Id),
-            needed("batchIndex", Need::Integer),
-            needed("status", Need::Word(LONGEST_STATUS)),
-            nullable("workerId", Need::Id),
-            nullable("claimedAt", Need::Time),
-            needed("recordStartIndex", Need::Integer),
-            needed("recordEndIndex", Need::Integer),
-            needed("processedCount", Need::Integer),
-            needed("failedCount", Need::Integer),
-            needed("version", Need::Integer),
-        ],
-    ),
-];
-
-struct NeededIndex {
-    name: &'static str,
-    table: &'static str,
-    columns: &'static [&'static str],
-    unique: bool,
-}
-
-const INDEXES: [NeededIndex; 5] = [
-    NeededIndex {
-        name: "batchactions_records_job_id_status",
-        table: "batchactions_records",
-        columns: &["jobId", "status"],
-        unique: false,
-    },
-    NeededIndex {
-        name: "batchactions_records_job_id_batch_id",
-        table: "batchactions_records",
-        columns: &["jobId", "batchId"],
-        unique: false,
-    },
-    NeededIndex {
-        name: "batchactions_records_job_id_record_index",
-        table: "batchactions_records",
-        columns: &["jobId", "recordIndex"],
-        unique: true,
-    },
-    NeededIndex {
-        name: "batchactions_batches_job_id_status",
-        table: "batchactions_batches",
-        columns: &["jobId", "status"],
-        unique: false,
-    },
-    NeededIndex {
-        name: "batchactions_batches_job_id_batch_index",
-        table: "batchactions_batches",
-        columns: &["jobId", "batchIndex"],
-        unique: true,
-    },
-];
-
-/// What each statement of a migration makes, in their order: it is the same for every database.
-const OBJECTS: [&str; 8] = [
-    "batchactions_jobs",
-    "batchactions_records",
-    "batchactions_records_job_id_status",
-    "batchactions_records_job_id_batch_id",
-    "batchactions_records_job_id_record_index",
-    "batchactions_batches",
-    "batchactions_batches_job_id_status",
-    "batchactions_batches_job_id_batch_index",
-];
-
-/// What a column's type can hold, as far as that matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
-    /// Characters, at most so many where there is a limit.
-    Text(Option<u32>),
-    Uuid,
-    Enum,
-    Json,
-    /// Of so many bytes.
-    Integer(u32),
-    /// Of so many digits before the point, where there is a limit.
-    Decimal(Option<u32>),
-    Boolean,
-    /// Anything, unchanged.
-    Any,
-    Other,
-}
+use super::catalogue::{Catalogue, Holds, Index, IndexColumn};
+use super::needs::{ID_CHARACTERS, INDEXES, Need, NeededColumn, NeededIndex, OBJECTS, TABLES, TIME_DIGITS};
+use crate::error::{Code, Error, Result};
 
 impl Holds {
     fn serves(self, need: Need) -> bool {
@@ -216,53 +21,6 @@ impl Holds {
             _ => false,
         }
     }
-}
-
-impl std::fmt::Display for Need {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Need::Made => f.write_str("an integer that the database makes"),
-            Need::Id => f.write_str("a varchar or a uuid"),
-            Need::Word(longest) => write!(f, "a varchar of at least {longest} characters or an enum"),
-            Need::Text => f.write_str("a text"),
-            Need::Json => f.write_str("a json"),
-            Need::Integer => f.write_str("an integer or a bigint"),
-            Need::Time => write!(f, "a bigint, or a numeric of at least {TIME_DIGITS} digits"),
-            Need::Boolean => f.write_str("a boolean"),
-        }
-    }
-}
-
-/// A column that is there.
-#[derive(Clone, Debug)]
-pub struct Column {
-    pub table: String,
-    pub name: String,
-    /// Its type, as the database writes it.
-    pub type_name: String,
-    pub holds: Holds,
-    pub nullable: bool,
-    /// Whether it has a default, or takes a number of its own.
-    pub made: bool,
-}
-
-/// A column of an index: `None` where an expression stands in its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexColumn {
-    pub name: Option<String>,
-    /// How many of its first characters are in the index, where that is not all of it.
-    pub prefix: Option<u32>,
-}
-
-/// An index that is there.
-#[derive(Clone, Debug)]
-pub struct Index {
-    pub table: String,
-    pub name: String,
-    pub columns: Vec<IndexColumn>,
-    pub unique: bool,
-    /// Why statements can't rely on it: it leaves out rows, say, or its making failed.
-    pub flaw: Option<String>,
 }
 
 impl Index {
@@ -291,61 +49,7 @@ impl Index {
     }
 }
 
-impl std::fmt::Display for Index {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let columns: Vec<String> = self
-            .columns
-            .iter()
-            .map(|column| match (&column.name, column.prefix) {
-                (None, _) => "an expression".to_owned(),
-                (Some(name), None) => name.clone(),
-                (Some(name), Some(characters)) => format!("{name}({characters})"),
-            })
-            .collect();
-        write!(f, "{} of {} ({})", uniqueness(self.unique), self.table, columns.join(", "))?;
-        match &self.flaw {
-            Some(flaw) => write!(f, ", and {flaw}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::fmt::Display for NeededIndex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} ({})", uniqueness(self.unique), self.table, self.columns.join(", "))
-    }
-}
-
-fn uniqueness(unique: bool) -> &'static str {
-    if unique { "a unique index" } else { "an index" }
-}
-
-/// What a database's catalogue says that there is.
-#[derive(Debug, Default)]
-pub struct Catalogue {
-    pub columns: Vec<Column>,
-    /// Those on our tables, and those of other tables that have the names of ours.
-    pub indexes: Vec<Index>,
-    /// Whether statements say which index they use, so that another one of the same columns is none of theirs.
-    pub indexes_are_named: bool,
-    /// Whether a boolean is an integer.
-    pub integers_are_booleans: bool,
-}
-
 impl Catalogue {
-    /// Whether there is none of our tables.
-    pub fn is_empty(&self) -> bool {
-        self.columns.is_empty()
-    }
-
-    fn has_table(&self, table: &str) -> bool {
-        self.columns.iter().any(|column| column.table == table)
-    }
-
-    fn column(&self, table: &str, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|column| column.table == table && column.name == name)
-    }
-
     fn has_index(&self, needed: &NeededIndex) -> bool {
         self.indexes
             .iter()
@@ -456,11 +160,12 @@ fn statements(migration: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::schema::catalogue::Column;
 
     const MIGRATIONS: [&str; 3] = [
-        super::super::postgres::MIGRATION,
-        super::super::mysql::MIGRATION,
-        super::super::sqlite::MIGRATION,
+        crate::backend::postgres::MIGRATION,
+        crate::backend::mysql::MIGRATION,
+        crate::backend::sqlite::MIGRATION,
     ];
 
     #[test]
