@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use super::driver::{Changed, Driver, Failure, Read, Refused, Row, Sql, Statement, Value};
+use super::driver::{Changed, Driver, Failure, Read, Refused, Sql, Statement, Value};
 use super::errors::{Explained, Fate, unreadable};
 use super::idle_connections::IdleConnections;
 use crate::error::{Code, Error, Repeatable, Result};
