@@ -1,60 +1,9 @@
-//! The tables as MySQL's and MariaDB's catalogue has them, and numbers of whatever type their columns have.
+//! The tables as the catalogue of MySQL and MariaDB has them.
 
-use sqlx::error::BoxDynError;
-use sqlx::mysql::{MySqlRow, MySqlTypeInfo, MySqlValueRef};
-use sqlx::{Row, TypeInfo, ValueRef};
-
-use super::super::schema::{Catalogue, Column, Holds, Index, IndexColumn};
-use super::super::session::run;
-use super::{Conn, Text};
+use super::Conn;
+use crate::backend::driver::{Row, sql, values};
+use crate::backend::schema::{Catalogue, Column, Holds, Index, IndexColumn};
 use crate::error::Result;
-
-/// A number of any type that a column of numbers may have: to sqlx, an unsigned one or a decimal is no number like the others.
-pub struct Number<T>(pub T);
-
-impl<T> sqlx::Type<sqlx::MySql> for Number<T> {
-    fn type_info() -> MySqlTypeInfo {
-        <i64 as sqlx::Type<sqlx::MySql>>::type_info()
-    }
-
-    fn compatible(_: &MySqlTypeInfo) -> bool {
-        true
-    }
-}
-
-impl<'r, T> sqlx::Decode<'r, sqlx::MySql> for Number<T>
-where
-    T: TryFrom<i64>,
-    T::Error: std::error::Error + Send + Sync + 'static,
-{
-    fn decode(value: MySqlValueRef<'r>) -> std::result::Result<Self, BoxDynError> {
-        let type_info = value.type_info().into_owned();
-        let name = type_info.name();
-        let number = if name == "DECIMAL" {
-            let digits = <&str as sqlx::Decode<sqlx::MySql>>::decode(value)?;
-            digits.split('.').next().unwrap_or(digits).parse()?
-        } else if name.ends_with("INT UNSIGNED") {
-            <u64 as sqlx::Decode<sqlx::MySql>>::decode(value)?.try_into()?
-        } else if name.ends_with("INT") || name == "BOOLEAN" {
-            <i64 as sqlx::Decode<sqlx::MySql>>::decode(value)?
-        } else {
-            return Err(format!("{name} is not a type of whole numbers").into());
-        };
-        Ok(Self(number.try_into()?))
-    }
-}
-
-pub fn number<T>(row: &MySqlRow, column: usize) -> sqlx::Result<T>
-where
-    T: TryFrom<i64>,
-    T::Error: std::error::Error + Send + Sync + 'static,
-{
-    row.try_get::<Number<T>, _>(column).map(|Number(number)| number)
-}
-
-pub fn optional_number(row: &MySqlRow, column: usize) -> sqlx::Result<Option<i64>> {
-    Ok(row.try_get::<Option<Number<i64>>, _>(column)?.map(|Number(number)| number))
-}
 
 pub async fn catalogue(session: &mut Conn, is_mariadb: bool) -> Result<Catalogue> {
     Ok(Catalogue {
@@ -67,7 +16,8 @@ pub async fn catalogue(session: &mut Conn, is_mariadb: bool) -> Result<Catalogue
 
 async fn columns(session: &mut Conn) -> Result<Vec<Column>> {
     // MySQL 8 gives the catalogue's names as binary text.
-    let query = sqlx::query_as::<_, (Text, Text, Text, Text, Option<i64>, Option<i64>, i64, i64)>(
+    let columns = sql(
+        "catalogue_columns",
         "
         select cast(table_name as char), cast(column_name as char), cast(column_type as char), cast(data_type as char),
                cast(character_maximum_length as signed), cast(numeric_precision - numeric_scale as signed),
@@ -77,20 +27,18 @@ async fn columns(session: &mut Conn) -> Result<Vec<Column>> {
           and table_name in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
         ",
     );
-    let rows = run!(session, query, fetch_all)?;
-    Ok(rows
-        .into_iter()
-        .map(
-            |(Text(table), Text(name), Text(type_name), Text(kind), characters, digits, nullable, made)| Column {
-                table,
-                name,
-                type_name,
-                holds: holds(&kind, characters, digits),
-                nullable: nullable != 0,
-                made: made != 0,
-            },
-        )
-        .collect())
+    session
+        .all(columns, values![], |row| {
+            Ok(Column {
+                table: row.text(0)?.to_owned(),
+                name: row.text(1)?.to_owned(),
+                type_name: row.text(2)?.to_owned(),
+                holds: holds(row.text(3)?, row.optional_number(4)?, row.optional_number(5)?),
+                nullable: row.boolean(6)?,
+                made: row.boolean(7)?,
+            })
+        })
+        .await
 }
 
 fn holds(kind: &str, characters: Option<i64>, digits: Option<i64>) -> Holds {
@@ -133,22 +81,24 @@ async fn indexes(session: &mut Conn, is_mariadb: bool) -> Result<Vec<Index>> {
         order by table_name, index_name, seq_in_index
         "
     };
-    let query = sqlx::query_as::<_, (Text, Text, Option<Text>, Option<i64>, i64, Option<Text>)>(text);
-    let mut indexes: Vec<Index> = Vec::new();
-    for (Text(table), Text(name), column, prefix, unique, flaw) in run!(session, query, fetch_all)? {
+    let columns = session.all(sql("catalogue_indexes", text), values![], |row| {
         let column = IndexColumn {
-            name: column.map(|Text(name)| name),
-            prefix: prefix.and_then(|characters| u32::try_from(characters).ok()),
+            name: row.optional_text(2)?.map(str::to_owned),
+            prefix: row.optional_number(3)?.and_then(|characters| u32::try_from(characters).ok()),
         };
+        Ok(Index {
+            table: row.text(0)?.to_owned(),
+            name: row.text(1)?.to_owned(),
+            columns: vec![column],
+            unique: row.boolean(4)?,
+            flaw: row.optional_text(5)?.map(str::to_owned),
+        })
+    });
+    let mut indexes: Vec<Index> = Vec::new();
+    for mut next in columns.await? {
         match indexes.last_mut() {
-            Some(index) if index.table == table && index.name == name => index.columns.push(column),
-            _ => indexes.push(Index {
-                table,
-                name,
-                columns: vec![column],
-                unique: unique != 0,
-                flaw: flaw.map(|Text(flaw)| flaw),
-            }),
+            Some(index) if index.table == next.table && index.name == next.name => index.columns.append(&mut next.columns),
+            _ => indexes.push(next),
         }
     }
     Ok(indexes)

@@ -1,0 +1,105 @@
+//! Which server answers, MySQL or MariaDB and of which version, and what it takes in one packet.
+
+use crate::error::{Code, Error, Quoted, Result};
+use crate::model::Job;
+
+/// Which server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub is_mariadb: bool,
+    pub version: (u32, u32),
+    /// Bytes in one statement or value.
+    pub max_packet: usize,
+}
+
+impl Server {
+    pub fn check(self) -> Result<()> {
+        let (name, least) = if self.is_mariadb { ("MariaDB", (10, 6)) } else { ("MySQL", (8, 0)) };
+        if self.version < least {
+            return Err(Error::new(
+                Code::UnsupportedDatabase,
+                format!(
+                    "this server is {name} {}.{}, which has no SKIP LOCKED: {name} {}.{} is the oldest that works",
+                    self.version.0, self.version.1, least.0, least.1
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A statement that is larger than the server takes ends the connection in the middle, so it is not sent.
+    pub fn check_size(self, what: &dyn std::fmt::Display, bytes: usize) -> Result<()> {
+        // What surrounds the values in a packet.
+        const OVERHEAD: usize = 4_096;
+        if bytes + OVERHEAD > self.max_packet {
+            return Err(Error::new(
+                Code::ValueTooLong,
+                format!(
+                    "{what} has {bytes} bytes, and this server takes {}: raise its setting max_allowed_packet",
+                    self.max_packet
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn check_list(self, job_id: &str, bytes: usize) -> Result<()> {
+        self.check_size(&format_args!("the list of the batches of job {}", Quoted(job_id)), bytes)
+    }
+
+    /// Refuses a job that could be stored now and not finalized later.
+    pub fn check_job(self, job: &Job) -> Result<()> {
+        let what = format_args!(
+            "job {}, with its configuration, the list of its batches and room for their states,",
+            Quoted(&job.id)
+        );
+        self.check_size(
+            &what,
+            job.longest_list() + job.config.len() + self.spaces(&[&job.batches, &job.config]),
+        )
+    }
+
+    /// The bytes that JSON has more when it is read: MySQL writes a space behind each comma and colon, and cuts a text that becomes larger than
+    /// max_allowed_packet without a word. At most; those in strings have none.
+    pub fn spaces(self, texts: &[&str]) -> usize {
+        if self.is_mariadb {
+            return 0;
+        }
+        let separators = |text: &str| text.bytes().filter(|byte| matches!(byte, b',' | b':')).count();
+        texts.iter().map(|text| separators(text)).sum()
+    }
+
+    pub fn parse(version: &str, max_packet: u64) -> Self {
+        // Some servers put a version that old clients understand in front: `5.5.5-10.11.2-MariaDB`.
+        let is_mariadb = version.contains("MariaDB");
+        let own = version.strip_prefix("5.5.5-").filter(|_| is_mariadb).unwrap_or(version);
+        let mut parts = own.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        Self {
+            is_mariadb,
+            version,
+            max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_told_apart_and_old_ones_refused() {
+        for (version, is_mariadb, served) in [
+            ("10.11.19-MariaDB-0+deb12u1", true, true),
+            ("5.5.5-10.6.1-MariaDB", true, true),
+            ("10.5.28-MariaDB", true, false),
+            ("9.1.0", false, true),
+            ("8.0.36-0ubuntu0.22.04.1", false, true),
+            ("5.7.44-log", false, false),
+        ] {
+            let server = Server::parse(version, 1 << 24);
+            assert_eq!(server.is_mariadb, is_mariadb, "{version}");
+            assert_eq!(server.check().is_ok(), served, "{version}");
+        }
+    }
+}
