@@ -38,6 +38,7 @@ mod operations;
 mod order;
 mod panics;
 mod record_writer;
+mod retry;
 mod settings;
 
 /// One worker of the asynchronous runtime for every four cores: a call mostly waits for a server, and while a second worker is idle, each call

@@ -20,8 +20,9 @@ use tokio::time::{timeout, timeout_at};
 use super::credentials::{self, Login, Logins};
 use super::errors::{Explained, Fate, unreadable_by};
 use super::tls::{self, Certificates};
-use crate::error::{Code, Error, Repeatable, Result, jittered, lock};
+use crate::error::{Code, Error, Repeatable, Result, lock};
 use crate::panics;
+use crate::retry::jittered;
 use crate::settings::{Secret, Settings};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -209,7 +209,7 @@ impl SqlxStateStore {
             let state = BatchState::from_json(&key.batch_id, &text(state)?)?;
             // The claim that the caller has now: the store may have claimed the batch again by the time that the turn comes.
             let token = store.token(&key, token(fence)?);
-            let mut turn = store.turns.of_batch(&key.job_id, &key.batch_id);
+            let mut turn = store.turns.of_batch(&key);
             Ok(async move {
                 turn.wait().await;
                 store.update_batch(&key, state, token).await.map(|()| Reply::Nothing)

@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backend::{self, Backend, BatchChange, BatchPlace, LockedJob, RecordWrite, StoredJob, Transaction};
-use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, jittered};
+use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::held_claims::{BatchCount, Claims, Lease, Start};
 use crate::model::{
     BatchIndex, BatchKey, BatchList, BatchRow, BatchState, BatchStatus, DistributedStatus, Job, JobFilter, JobStatus, JobTimes,
@@ -20,6 +20,7 @@ use crate::model::{
 use crate::order::{Gate, Initialization, Turns};
 use crate::panics::{self, caught};
 use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
+use crate::retry::{Repeat, Retry, jittered};
 use crate::settings::{LeaseRenewal, Settings};
 
 /// How long a claim tries again while a batch is PENDING that somebody has locked.

@@ -19,10 +19,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::backend::{Backend, RecordWrite, size_of};
-use crate::error::{Code, Error, Quoted, Repeat, Repeatable, Result, Retry, lock};
+use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
 use crate::model::{BatchKey, ColumnLimits, Record, Token};
 use crate::order::Initialization;
 use crate::panics;
+use crate::retry::{Repeat, Retry};
 use crate::settings::Durability;
 
 /// Records in one group, at most.
@@ -709,7 +710,7 @@ impl RecordWriter {
             // Idempotent: the token guards a record whose batch was claimed. Without a claim, one process saves the records of a batch.
             Durability::Record => Repeat::Idempotent,
             // The caller already has its answer, and can't repeat it.
-            Durability::Batch => Repeat::Alone,
+            Durability::Batch => Repeat::AlreadyAnswered,
         };
         if writes.iter().all(|write| write.token.is_none()) {
             self.retry.run(repeat, || self.backend.save_records(writes)).await?;
