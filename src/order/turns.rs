@@ -104,6 +104,13 @@ impl Turn {
     }
 }
 
+#[cfg(test)]
+impl Turn {
+    pub fn has_to_wait(&self) -> bool {
+        !self.before.is_empty()
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut queues = lock(&self.queues);
