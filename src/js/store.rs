@@ -21,8 +21,8 @@ use crate::model::{
 };
 use crate::operations::Operations;
 use crate::order::{Initialization, Pass};
-use crate::panics::{self, caught, caught_in};
-use crate::record_writer::SavePlace;
+use crate::panics::{self, caught};
+use crate::record_writer::Saved;
 use crate::settings::{PasswordFunction, Settings, newly_ignored};
 
 type Promise<'env> = PromiseRaw<'env, Outcome>;
@@ -85,6 +85,31 @@ fn token(fence: Unknown<'_>) -> Prepared<'_, Option<Token>> {
 /// The JSON text of options, where they may be left out.
 fn options(value: Unknown<'_>) -> Prepared<'_, String> {
     if is_absent(&value)? { Ok("{}".to_owned()) } else { text(value) }
+}
+
+/// The promise of a save; none where it is answered already.
+fn save_promise(env: &Env, pass: Pass, saved: Saved) -> napi::Result<Option<Promise<'_>>> {
+    match saved {
+        Saved::Pending(pending) => promise(env, async move {
+            let answer = pending.answer().await;
+            drop(pass);
+            answer.map(|()| Reply::Nothing)
+        })
+        .map(Some),
+        Saved::Answered { writing, keep_alive } => {
+            if let Some(writing) = writing {
+                spawn(writing);
+            }
+            if let Some(keep_alive) = keep_alive {
+                // A pending promise keeps the process alive.
+                promise(env, async move {
+                    keep_alive.await;
+                    Ok(Reply::Nothing)
+                })?;
+            }
+            Ok(None)
+        }
+    }
 }
 
 #[napi]
@@ -233,42 +258,10 @@ impl SqlxStateStore {
             let batch_id = id("batchId", batch_id, ID_LENGTH)?;
             let record = Record::from_json(&"record", &text(record)?)?;
             let token = token(fence)?;
-            let place = self.operations.save_record(job_id, batch_id, record, token)?;
-            Ok(self.saved(env, pass, place)?)
+            let saved = self.operations.save_record(job_id, batch_id, record, token)?;
+            Ok(save_promise(env, pass, saved)?)
         });
         saved.map_err(|refusal| refusal.into_thrown(env))
-    }
-
-    /// The promise of a save that has its place; none where the save is queued, and so answered.
-    fn saved<'env>(&self, env: &'env Env, pass: Pass, place: SavePlace) -> napi::Result<Option<Promise<'env>>> {
-        if !place.is_settled() {
-            let saved = self.operations.saved(place);
-            return promise(env, async move {
-                let outcome = saved.await;
-                drop(pass);
-                outcome.map(|()| Reply::Nothing)
-            })
-            .map(Some);
-        }
-        if place.needs_writer()
-            && let Some(writing) = self.operations.writer(&place)
-        {
-            spawn(writing);
-        }
-        // A queue that is not empty keeps the process alive: as this promise does, which nobody sees.
-        if self.operations.needs_keeper() {
-            let written = self.operations.until_written();
-            promise(env, async move {
-                // It must not reject, for nobody would catch that.
-                let _ = caught_in(async move {
-                    written.await;
-                    Ok(())
-                })
-                .await;
-                Ok(Reply::Nothing)
-            })?;
-        }
-        Ok(None)
     }
 
     #[napi(catch_unwind)]

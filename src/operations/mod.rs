@@ -19,7 +19,7 @@ use crate::model::{
 };
 use crate::order::{Gate, Initialization, Turns};
 use crate::panics::{self, caught};
-use crate::record_writer::{BulkPlace, RecordWriter, SavePlace};
+use crate::record_writer::{BulkPlace, RecordWriter, Saved};
 use crate::settings::{LeaseRenewal, Settings};
 
 /// How long a claim tries again while a batch is PENDING that somebody has locked.
@@ -71,7 +71,7 @@ enum Finalized {
 pub struct Operations {
     backend: Arc<dyn Backend>,
     claims: Claims,
-    writer: Arc<RecordWriter>,
+    writer: RecordWriter,
     retry: Retry,
     lease_renewal: Option<LeaseRenewal>,
     connect_timeout: Duration,
@@ -123,7 +123,7 @@ impl Operations {
         let backend: Arc<dyn Backend> = Arc::from(backend::open(settings));
         let initialization = Initialization::default();
         Arc::new(Self {
-            writer: Arc::new(RecordWriter::new(backend.clone(), retry, durability, initialization.clone())),
+            writer: RecordWriter::new(backend.clone(), retry, durability, initialization.clone()),
             initialization,
             backend,
             claims: Claims::default(),
@@ -866,36 +866,16 @@ impl Operations {
     // -----------------------------------------------------------------------------------------------------------------------------
     // Records
 
-    /// Takes the record's place among the saves, on the caller's thread, and rejects where its batch can't take it. Where the place is not the answer
-    /// already, `saved` waits for that.
-    pub fn save_record(&self, job_id: String, batch_id: String, record: Record, token: Option<Token>) -> Result<SavePlace> {
+    /// Takes the record's place among the saves, on the caller's thread, and rejects where its batch can't take it.
+    pub fn save_record(&self, job_id: String, batch_id: String, record: Record, token: Option<Token>) -> Result<Saved> {
         let token = self.token(&BatchKey::new(&*job_id, &*batch_id), token);
-        self.writer.enqueue(RecordWrite {
+        self.writer.save(RecordWrite {
             job_id,
             batch_id,
             record,
             token,
             file: self.backend.file(),
         })
-    }
-
-    pub fn saved(&self, place: SavePlace) -> impl Future<Output = Result<()>> + Send + use<> {
-        self.writer.clone().wait(place)
-    }
-
-    /// Writes what is queued for the place's job, where nobody does yet. It has to be run.
-    pub fn writer(&self, place: &SavePlace) -> Option<impl Future<Output = ()> + Send + use<>> {
-        self.writer.writer(place.job_id())
-    }
-
-    /// Ends when no save is queued any more. Somebody has to wait for that whenever one is: it is what keeps the process alive meanwhile.
-    pub fn until_written(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.writer.clone().until_idle()
-    }
-
-    /// Whether somebody has to wait for `until_written`, and nobody does: the answer is yes once each time.
-    pub fn needs_keeper(&self) -> bool {
-        self.writer.needs_keeper()
     }
 
     /// Takes the records' place among the saves, on the caller's thread.
@@ -922,7 +902,7 @@ impl Operations {
         }
         // Idempotent: an upsert of the same records. It is no call of a worker's: it comes before the job's row, and so before any claim.
         self.retry.run(Repeat::Idempotent, || self.backend.save_records(&writes)).await?;
-        self.writer.mend(&job_id, writes.iter().map(|write| write.record.index));
+        self.writer.clear_failures(&job_id, writes.iter().map(|write| write.record.index));
         Ok(())
     }
 

@@ -179,8 +179,10 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
 }
 
 fn save(store: &Operations, record: Record) -> impl Future<Output = Result<()>> + Send + use<> {
-    let place = store.save_record("job".into(), "job 0".into(), record, None).unwrap();
-    store.saved(place)
+    match store.save_record("job".into(), "job 0".into(), record, None).unwrap() {
+        Saved::Pending(pending) => pending.answer(),
+        Saved::Answered { .. } => panic!("a save without `durability: 'batch'` is answered before it is committed"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
