@@ -3,7 +3,6 @@
 //! No method is an `async fn`: a worker thread that is terminated in the middle of such a call is a use after free. What a call needs is cloned
 //! into a future that owns it.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use napi::Env;
@@ -14,10 +13,10 @@ use napi_derive::napi;
 use super::arguments::{Argument, batch_id, batch_key, duration, job_id, options, token, worker_id};
 use super::boundary::{JsPasswordFunction, Outcome, PasswordRequest, Reply, promise, text};
 use super::results::IntoReply;
-use crate::error::Result;
 use crate::model::{BatchState, Job, JobFilter, Record, RecordPage, RecordStatus};
-use crate::operations::{Answer, Entered, Operations, SavedRecord};
-use crate::panics::{self, caught, caught_in};
+use crate::operations::{Answer, Entered, Operations};
+use crate::panics::{self, caught};
+use crate::record_writer::Saved;
 use crate::settings::{PasswordFunction, Settings, newly_ignored};
 
 type Promise<'env> = PromiseRaw<'env, Outcome>;
@@ -267,26 +266,22 @@ impl SqlxStateStore {
     }
 }
 
-/// Runs what a save left to be run. Its promise, where the caller has to wait.
-fn run_save<'env>(
-    env: &'env Env,
-    saved: SavedRecord<impl Answer<()>, impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static>,
-) -> napi::Result<Option<Promise<'env>>> {
-    let SavedRecord { answer, writer, keeper } = saved;
-    if let Some(writer) = writer {
-        spawn(writer);
+/// Runs what a save leaves to be run. Its promise, where it is not answered yet.
+fn run_save(env: &Env, saved: Saved<impl Answer<()>>) -> napi::Result<Option<Promise<'_>>> {
+    match saved {
+        Saved::Pending(answer) => promise(env, async move { answer.await?.into_reply() }).map(Some),
+        Saved::Answered { writing, keep_alive } => {
+            if let Some(writing) = writing {
+                spawn(writing);
+            }
+            if let Some(keep_alive) = keep_alive {
+                // A pending promise keeps the process alive.
+                promise(env, async move {
+                    keep_alive.await;
+                    Ok(Reply::Nothing)
+                })?;
+            }
+            Ok(None)
+        }
     }
-    if let Some(keeper) = keeper {
-        // A promise keeps the process alive until it is settled. No caller has this one, so it must not reject.
-        promise(env, async move {
-            let _: Result<()> = caught_in(async move {
-                keeper.await;
-                Ok(())
-            })
-            .await;
-            Ok(Reply::Nothing)
-        })?;
-    }
-    let promise = answer.map(|answer| promise(env, async move { answer.await?.into_reply() }));
-    promise.transpose()
 }

@@ -34,7 +34,7 @@ impl<T, F: Future<Output = Result<T>> + Send + 'static> Answer<T> for F {}
 pub struct Operations {
     pub(super) storage: Storage,
     pub(super) claims: Arc<Claims>,
-    pub(super) writer: Arc<RecordWriter>,
+    pub(super) writer: RecordWriter,
     pub(super) leases: Arc<LeaseRenewals>,
     pub(super) max_claims: Option<MaxClaims>,
     pub(super) turns: Turns,

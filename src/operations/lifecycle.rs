@@ -32,7 +32,7 @@ impl Operations {
         let gate = Gate::default();
         let initialization = Initialization::default();
         Arc::new(Self {
-            writer: Arc::new(RecordWriter::new(backend.clone(), retry, durability, initialization.clone())),
+            writer: RecordWriter::new(backend.clone(), retry, durability, initialization.clone()),
             leases: LeaseRenewals::new(backend.clone(), claims.clone(), gate.clone(), lease_renewal, connect_timeout),
             storage: Storage::new(backend, retry),
             claims,

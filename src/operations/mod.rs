@@ -30,7 +30,7 @@ pub use call::{Answer, Entered, Operations};
 pub use claims::Claim;
 pub use jobs::JobState;
 pub use progress::DistributedCounts;
-pub use records::{PageOfRecords, SavedRecord};
+pub use records::PageOfRecords;
 
 #[cfg(test)]
 mod tests;

@@ -1,69 +1,35 @@
 //! Records: saved one by one and in bulk, and read.
 
-use std::future::Future;
-
 use super::call::{Access, Answer, Call, Entered};
 use crate::backend::RecordWrite;
 use crate::error::Result;
 use crate::model::{BatchKey, Record, RecordPage, RecordSlices, RecordStatus, Token};
+use crate::record_writer::Saved;
 use crate::retry::Repeat;
-
-/// A save of one record that has its place in the queue, and what has to run for it.
-pub struct SavedRecord<Answered, Writer, Keeper> {
-    /// What the caller waits for. `None`: the save is answered, because it is queued.
-    pub answer: Option<Answered>,
-    /// Writes what is queued, in the background.
-    pub writer: Option<Writer>,
-    /// Ends when nothing is queued any more: until then it keeps the process alive.
-    pub keeper: Option<Keeper>,
-}
 
 /// One page of `records`, by index.
 pub struct PageOfRecords(pub RecordSlices);
 
 impl Entered {
-    /// Queues the record, on the caller's thread, and rejects where its batch can't take it. It waits for nothing: the queue has the order of the calls.
-    pub fn save_record(
-        self,
-        key: BatchKey,
-        record: Record,
-        token: Option<Token>,
-    ) -> Result<
-        SavedRecord<
-            impl Answer<()> + use<>,
-            impl Future<Output = ()> + Send + 'static + use<>,
-            impl Future<Output = ()> + Send + 'static + use<>,
-        >,
-    > {
+    /// Queues the record, on the caller's thread, and rejects where its batch can't take it. It waits for no other call: the queue has the order of the
+    /// calls.
+    pub fn save_record(self, key: BatchKey, record: Record, token: Option<Token>) -> Result<Saved<impl Answer<()> + use<>>> {
         let token = self.token(&key, token);
         let Self { store, pass } = self;
-        let place = store.writer.enqueue(RecordWrite {
+        let saved = store.writer.save(RecordWrite {
             job_id: key.job_id,
             batch_id: key.batch_id,
             record,
             token,
             file: store.storage.file(),
         })?;
-        if place.is_settled() {
-            return Ok(SavedRecord {
-                answer: None,
-                writer: if place.needs_writer() {
-                    store.writer.writer(place.job_id())
-                } else {
-                    None
-                },
-                keeper: store.writer.needs_keeper().then(|| store.writer.clone().until_idle()),
-            });
-        }
-        let saved = store.writer.clone().wait(place);
-        Ok(SavedRecord {
-            answer: Some(async move {
-                let outcome = saved.await;
+        Ok(match saved {
+            Saved::Answered { writing, keep_alive } => Saved::Answered { writing, keep_alive },
+            Saved::Pending(save) => Saved::Pending(async move {
+                let answer = save.answer().await;
                 drop(pass);
-                outcome
+                answer
             }),
-            writer: None,
-            keeper: None,
         })
     }
 
@@ -117,7 +83,9 @@ impl Call {
         }
         // Idempotent: an upsert of the same records.
         self.write(Repeat::Idempotent, |backend| backend.save_records(&writes)).await?;
-        self.store.writer.mend(job_id, writes.iter().map(|write| write.record.index));
+        self.store
+            .writer
+            .clear_failures(job_id, writes.iter().map(|write| write.record.index));
         Ok(())
     }
 }

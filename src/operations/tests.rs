@@ -10,6 +10,7 @@ use super::call::Access;
 use super::*;
 use crate::error::Code;
 use crate::model::{BatchKey, BatchList, BatchState, BatchStatus, Job, Record, RecordStatus, Reservation, Token, WorkerId};
+use crate::record_writer::Saved;
 use crate::settings::{Database, Settings};
 
 mod access;
@@ -204,8 +205,10 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
 }
 
 fn save(store: &Arc<Operations>, record: Record) -> impl Answer<()> + use<> {
-    let saved = enter(store).save_record(BatchKey::new("job", "job 0"), record, None).unwrap();
-    saved.answer.unwrap()
+    match enter(store).save_record(BatchKey::new("job", "job 0"), record, None).unwrap() {
+        Saved::Pending(save) => save,
+        Saved::Answered { .. } => panic!("a save without `durability: 'batch'` is answered before it is committed"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +225,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         save(&late, record(0)).await.unwrap();
         made(enter(&late).claim_batch("job".into(), WorkerId("late".to_owned())).await.unwrap()).unwrap();
 
-        // Somebody holds the record's lock, so that the save of the late worker must wait, with its claim still good.
+        // Another transaction holds the record's lock, so that the save of the late worker must wait, with its claim still good.
         let held = hold_record(&database.url).await;
         let saving = tokio::spawn(save(
             &late,
@@ -234,7 +237,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!saving.is_finished(), "{}", database.name);
 
-        // Now the claim is taken and made anew, if the database lets it.
+        // Now the batch is reclaimed and claimed again, if the database lets it.
         let taking = tokio::spawn({
             let present = present.clone();
             async move {
@@ -273,7 +276,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
     }
 }
 
-/// A transaction of somebody else's that has locked record 0.
+/// A transaction from outside the store that has locked record 0.
 enum HeldRecord {
     Postgres(sqlx::PgConnection),
     MySql(sqlx::MySqlConnection),
