@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::model::{BatchKey, Token};
-
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The kinds of failure, as users match on them. The names are stable.
@@ -35,7 +33,7 @@ pub enum Code {
     ValueTooLong,
     /// An id or an index that is taken.
     Constraint,
-    /// The batch has been claimed again, or given back, since the claim that the call belongs to: see `Call::lease_lost`.
+    /// The batch has been claimed again, or given back, since the claim that the call belongs to: see `crate::lease_lost`.
     LeaseLost,
     /// The store has been closed.
     Closed,
@@ -129,18 +127,6 @@ impl Error {
 
     pub fn closed() -> Self {
         Self::new(Code::Closed, "the store is closed: make a new one")
-    }
-
-    pub fn lease_lost(key: &BatchKey, token: Token) -> Self {
-        Self::new(
-            Code::LeaseLost,
-            format!(
-                "the claim on batch {} of job {} with token {token} is no longer the last one: the batch was claimed again or given back, \
-                 so stop working on it",
-                Quoted(&key.batch_id),
-                Quoted(&key.job_id),
-            ),
-        )
     }
 
     pub fn repeatable(mut self, repeatable: Repeatable) -> Self {

@@ -31,16 +31,7 @@ impl Call {
         }
     }
 
-    /// What happens on `LEASE_LOST`: a call showed a token that is not the batch's version any more, because the batch was claimed again or given back.
-    ///
-    /// - The call rejects with the error that this makes. It changed nothing: the guard is in its statement.
-    /// - The claim ends here, so that its lease is not renewed any more. Its token stays, so that later calls of the same worker are refused too, instead
-    ///   of taking effect on the batch's next holder. It goes when the batch is claimed again through this store, or its job is final.
-    /// - Saves that the worker has queued are refused by the same guard, and so are those that it makes after that: see `record_writer`, which tells
-    ///   them from the saves of the next holder by their token.
-    /// - A call that gives the batch back, and is repeated because a reply was lost, takes it for the success of its first attempt: see `release_batch`
-    ///   in `claims` and `update_batch_state` in `batches`.
-    /// - A renewal in the background (`lease_renewal`) has no caller: it ends the claim, and the next call of the worker rejects.
+    /// Ends the claim of a call that found its lease lost. What else follows from that is in [`crate::lease_lost`].
     pub(super) fn lease_lost(&self, key: &BatchKey, token: Option<Token>) -> Error {
         // A call without a token can't lose a lease.
         let Some(token) = token else {
