@@ -9,9 +9,9 @@ import { databases } from './support/databases.mjs';
 import { batchOf, claim, collect, complete, jobOf, newId, recordOf, sleep } from './support/suite.mjs';
 
 // An addon that panics where it is told to, and an index.js for it. It is a second addon in this process, so no store of the usual one is opened here.
-const FOLDER = new URL('../target/panics/', import.meta.url);
+const FOLDER = new URL('../target/test-hooks/', import.meta.url);
 const require = createRequire(import.meta.url);
-if (!existsSync(new URL('index.js', FOLDER))) throw new Error('the addon that panics is missing: node scripts/build.mjs --panics');
+if (!existsSync(new URL('index.js', FOLDER))) throw new Error('the addon that panics is missing: node scripts/build.mjs --test-hooks');
 const { SqlxStateStore, StateStoreError } = require(fileURLToPath(new URL('index.js', FOLDER)));
 const addon =
   require.cache[Object.keys(require.cache).find((file) => file.startsWith(fileURLToPath(FOLDER)) && file.endsWith('.node'))].exports;

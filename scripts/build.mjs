@@ -1,11 +1,11 @@
 // Builds the addon and puts it beside index.js, as state-sqlx.<platform>.node.
 //
-//   node scripts/build.mjs [--if-stale] [--target <Rust target>] [--glibc <version>] [--panics]
+//   node scripts/build.mjs [--if-stale] [--target <Rust target>] [--glibc <version>] [--test-hooks]
 //
 // --if-stale: only where it is missing or older than what it is made of.
 // --glibc: for Linux systems with this version of glibc, say 2.17, and later. Without it, the addon needs the version of the machine that it was built on.
-// --panics: for `__test__/panics.test.mjs`, one that panics where a test asks for it, in target/panics with an index.js of its own. Of all that it is
-//   made of only our own crate is compiled anew, and without optimization.
+// --test-hooks: for tests, an addon with the feature `test-hooks`, in target/test-hooks with an index.js of its own. Only our own crate is compiled for
+//   it again, and without optimization.
 //
 // `napi build` does this too, but in a target folder and with an environment of its own, so that nothing it compiles serves `cargo test`
 // and `cargo clippy`, and the other way round. This is the plain `cargo build` that they share everything with.
@@ -20,15 +20,15 @@ import { installTools, withTools } from './tools.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values: options } = parseArgs({
-  options: { 'if-stale': { type: 'boolean' }, target: { type: 'string' }, glibc: { type: 'string' }, panics: { type: 'boolean' } },
+  options: { 'if-stale': { type: 'boolean' }, target: { type: 'string' }, glibc: { type: 'string' }, 'test-hooks': { type: 'boolean' } },
 });
 
 const { napi } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const triple = options.target ?? /^host: (.+)$/m.exec(run('rustc', ['-vV']))[1];
-const folder = options.panics ? join(root, 'target', 'panics') : root;
+const folder = options['test-hooks'] ? join(root, 'target', 'test-hooks') : root;
 const addon = join(folder, `${napi.binaryName}.${parseTriple(triple).platformArchABI}.node`);
 
-if (options.panics) {
+if (options['test-hooks']) {
   mkdirSync(folder, { recursive: true });
   copyFileSync(join(root, 'index.js'), join(folder, 'index.js'));
 }
@@ -48,8 +48,8 @@ function files(path) {
 function build() {
   const began = new Date();
   const { command, target, env } = howToBuild();
-  const panics = options.panics ? ['--features', 'test-hooks', '--config', 'profile.release.package.state-sqlx.opt-level=0'] : [];
-  const messages = run('cargo', [command, '--release', '--lib', '--message-format=json-render-diagnostics', ...target, ...panics], env)
+  const hooks = options['test-hooks'] ? ['--features', 'test-hooks', '--config', 'profile.release.package.state-sqlx.opt-level=0'] : [];
+  const messages = run('cargo', [command, '--release', '--lib', '--message-format=json-render-diagnostics', ...target, ...hooks], env)
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line));

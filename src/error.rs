@@ -1,12 +1,7 @@
-//! What a call rejects with, what may be repeated, and the one place that repeats it.
+//! What a call rejects with: a code, a message, what is known of the outcome, and the cause.
 
 use std::fmt;
-use std::future::Future;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use crate::model::{BatchKey, Token};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -38,7 +33,7 @@ pub enum Code {
     ValueTooLong,
     /// An id or an index that is taken.
     Constraint,
-    /// The batch has been claimed anew, or given back, since the claim that the call belongs to.
+    /// The batch has been claimed again, or given back, since the claim that the call belongs to: see `crate::lease_lost`.
     LeaseLost,
     /// The store has been closed.
     Closed,
@@ -74,7 +69,7 @@ impl Code {
 /// What is known of a call that failed, and so who may make it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeatable {
-    /// The database rolled it back, or never saw it: anybody may repeat it, blindly.
+    /// The database rolled it back, or never saw it: it may be repeated blindly.
     RolledBack,
     /// It may have taken effect: only what is idempotent may be repeated blindly.
     Unknown,
@@ -86,13 +81,13 @@ pub enum Repeatable {
     Never,
 }
 
-/// What was said, word for word: by the database, as a rule.
+/// What another program said, word for word: the database, as a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     pub message: String,
     /// SQLSTATE, or SQLite's extended result code.
     pub code: Option<String>,
-    /// Not the database but a function of the user's said it: the value that it threw, as `index.js` keeps it.
+    /// Not the database but a function of the user's failed: the key of the value that it threw, which `index.js` keeps.
     pub thrown: Option<u32>,
 }
 
@@ -132,18 +127,6 @@ impl Error {
 
     pub fn closed() -> Self {
         Self::new(Code::Closed, "the store is closed: make a new one")
-    }
-
-    pub fn lease_lost(key: &BatchKey, token: Token) -> Self {
-        Self::new(
-            Code::LeaseLost,
-            format!(
-                "the claim on batch {} of job {} with token {token} is no longer the last one: the batch was claimed anew or given back, \
-                 so stop working on it",
-                Quoted(&key.batch_id),
-                Quoted(&key.job_id),
-            ),
-        )
     }
 
     pub fn repeatable(mut self, repeatable: Repeatable) -> Self {
@@ -193,167 +176,9 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which failures [`Retry`] may answer by making the call again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeat {
-    /// Making the call twice is the same as making it once.
-    Idempotent,
-    /// Only a call that is known to have rolled back may be made again.
-    RolledBackOnly,
-    /// As `Idempotent`, and there is no caller who could make it again: all that may succeed later, for as long as it may take.
-    Alone,
-}
-
-const FIRST_PAUSE: Duration = Duration::from_millis(8);
-/// A server that starts again is noticed within this time; many callers that wait for it ask it a few times a second each.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-
-/// Two that make the same thing at the same time are done after a few attempts; where they are not, something else has its name.
-const MOST_RACES: u32 = 12;
-
-/// The one retry loop, and how long it goes on.
-#[derive(Clone, Copy, Debug)]
-pub struct Retry {
-    /// No attempt begins after this time, which is what a single statement may take. So a call takes at most twice as long as a statement may.
-    pub patience: Duration,
-}
-
-impl Retry {
-    /// Repeats what is transient: conflicts, servers that start, end or accept no writes, and lost connections where `repeat` allows it. Bounded in
-    /// time and not in number, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
-    pub async fn run<T, F>(self, how: Repeat, mut attempt: impl FnMut() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let began = tokio::time::Instant::now();
-        let mut longest = FIRST_PAUSE;
-        let mut races = 0;
-        loop {
-            let error = match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            let again = match error.repeatable {
-                Repeatable::RolledBack if error.code == Code::Constraint => {
-                    races += 1;
-                    races < MOST_RACES
-                }
-                Repeatable::RolledBack => true,
-                // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
-                Repeatable::Unknown => how == Repeat::Alone || how == Repeat::Idempotent && error.code == Code::ConnectionLost,
-                Repeatable::ByCaller | Repeatable::NoConnectionLeft => how == Repeat::Alone,
-                Repeatable::Never => false,
-            };
-            let pause = jittered(longest);
-            if !again || began.elapsed() + pause >= self.patience {
-                return Err(error);
-            }
-            tokio::time::sleep(pause).await;
-            longest = (longest * 2).min(LONGEST_PAUSE);
-        }
-    }
-}
-
-/// A random duration from zero to `longest`.
-pub fn jittered(longest: Duration) -> Duration {
-    // The standard library's hash keys are random, which is all the randomness that backing off needs.
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    longest.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
-
-    /// How often a call that always fails is made within this time.
-    async fn attempts_made(how: Repeat, error: Error, patience_ms: u64) -> u32 {
-        let made = Cell::new(0);
-        let retry = Retry {
-            patience: Duration::from_millis(patience_ms),
-        };
-        let result: Result<()> = retry
-            .run(how, || {
-                made.set(made.get() + 1);
-                let error = error.clone();
-                async move { Err(error) }
-            })
-            .await;
-        assert_eq!(result.unwrap_err().code, error.code);
-        made.get()
-    }
-
-    fn lost() -> Error {
-        Error::new(Code::ConnectionLost, "gone")
-    }
-
-    #[tokio::test]
-    async fn what_is_transient_is_repeated_until_it_succeeds_or_the_time_is_over() {
-        for (how, error) in [
-            (Repeat::RolledBackOnly, Error::new(Code::Conflict, "deadlock")),
-            (Repeat::Idempotent, Error::new(Code::Conflict, "deadlock")),
-            (Repeat::Idempotent, lost()),
-        ] {
-            let began = tokio::time::Instant::now();
-            let retry = Retry {
-                patience: Duration::from_secs(30),
-            };
-            let back = || began.elapsed() >= Duration::from_millis(1_500);
-            let attempt = || {
-                let outcome = if back() { Ok(()) } else { Err(error.clone()) };
-                async move { outcome }
-            };
-            assert_eq!(retry.run(how, attempt).await, Ok(()));
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_is_repeated_beyond_what_a_statement_may_take() {
-        let made = Cell::new(0);
-        let retry = Retry {
-            patience: Duration::from_millis(300),
-        };
-        let result: Result<()> = retry
-            .run(Repeat::RolledBackOnly, || {
-                made.set(made.get() + 1);
-                async {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    Err(Error::new(Code::Conflict, "lock wait"))
-                }
-            })
-            .await;
-        // Fewer on a machine that is slow.
-        assert!(result.is_err() && made.get() <= 3, "{}", made.get());
-    }
-
-    #[tokio::test]
-    async fn a_lost_connection_is_repeated_only_where_that_is_idempotent() {
-        assert_eq!(attempts_made(Repeat::RolledBackOnly, lost(), 300).await, 1);
-        assert!(attempts_made(Repeat::Idempotent, lost(), 300).await > 1);
-    }
-
-    #[tokio::test]
-    async fn timeouts_and_final_errors_are_never_repeated() {
-        for error in [
-            Error::new(Code::Timeout, "slow"),
-            Error::new(Code::ConnectionFailed, "no"),
-            Error::new(Code::DatabaseError, "full").repeatable(Repeatable::ByCaller),
-            Error::invalid("bad"),
-        ] {
-            assert_eq!(attempts_made(Repeat::Idempotent, error, 300).await, 1);
-        }
-    }
-
-    #[tokio::test]
-    async fn where_there_is_no_caller_all_that_may_succeed_is_repeated_for_as_long_as_it_may_take() {
-        for (error, again) in [
-            (Error::new(Code::ConnectionFailed, "no"), true),
-            (Error::new(Code::Timeout, "slow"), true),
-            (Error::invalid("bad"), false),
-        ] {
-            assert_eq!(attempts_made(Repeat::Alone, error, 400).await > 1, again);
-        }
-    }
 
     #[test]
     fn long_values_are_cut_in_messages() {

@@ -1,4 +1,5 @@
-//! What this process holds: the token of each claim that it made, where to look for the next batch, and the renewal of leases.
+//! What a store holds: the token of each claim that was made through it, where to look for the next batch, and which leases are to be renewed. What is
+//! held is a memory, not the truth: the rows are that.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use crate::error::lock;
 use crate::model::{BatchIndex, BatchKey, BatchRow, Reservation, Token, WorkerId};
 use crate::panics;
 
-/// Jobs and claims kept of jobs that this store has no batch of under way: others may have finished them, which this store is not told.
+/// How many jobs and claims are kept of jobs that this store works on no batch of. Other processes may have finished them, of which it hears nothing.
 const MOST_IDLE: usize = 10_000;
 
 /// For how long a count of batches is trusted.
@@ -82,10 +83,10 @@ struct HeldJob {
     /// Counts reopened batches, so that a claim that was under way meanwhile does not hide them again.
     epoch: u64,
     batches: Option<BatchCount>,
-    /// The job's list could not be brought up to date when it was due.
+    /// The job's list could not be updated when that was due.
     list_is_behind: bool,
     claims: HashMap<String, Held>,
-    /// Of `claims`.
+    /// How many of `claims` are.
     under_way: usize,
     /// The number of the store's last claim on the job.
     last_claim: u64,
@@ -221,7 +222,7 @@ impl Claims {
         lock(&self.jobs).get(&key.job_id)?.claims.get(&key.batch_id).map(|held| held.token)
     }
 
-    /// Batches below the last claim may be pending again.
+    /// Batches below the last claim may be PENDING again.
     pub fn reopened(&self, job_id: &str) {
         lock(&self.jobs).change(job_id, |job| {
             job.from = None;
@@ -269,7 +270,7 @@ impl Claims {
         lock(&self.jobs).remove(job_id);
     }
 
-    /// The job was made again after this number of claims had been made through the store: those say nothing about it.
+    /// The job was deleted and saved again after this number of claims had been made through the store: those say nothing about it.
     pub fn forget_made_before(&self, job_id: &str, made: u64) {
         let forget = |job: &mut HeldJob| {
             job.claims.retain(|_, held| held.number > made);
@@ -281,7 +282,7 @@ impl Claims {
         lock(&self.jobs).change(job_id, forget);
     }
 
-    /// The claims whose time for renewal is not over.
+    /// The claims whose leases are to be renewed at this time.
     pub fn leases(&self, now: Instant) -> Vec<Lease> {
         let jobs = lock(&self.jobs);
         let claims = jobs
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_made_anew_begins_at_the_first_token() {
+    fn a_job_of_the_same_id_begins_at_the_first_token() {
         let claims = Claims::default();
         assert!(claims.made(&claim(0, 3), claims.start("job"), None));
         assert!(claims.made(&claim(0, 1), claims.start("job"), None));
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_made_anew_forgets_the_claims_before_it_and_keeps_those_since() {
+    fn a_job_of_the_same_id_forgets_the_claims_before_it_and_keeps_those_since() {
         let claims = Claims::default();
         claims.made(&claim(0, 3), claims.start("job"), None);
         let before = claims.made_so_far();

@@ -4,16 +4,17 @@
 //!
 //! ```text
 //! index.js        loads the addon, shapes what crosses, makes StateStoreError
-//! store           the methods, as JavaScript sees them: arguments checked, the order of the calls taken, delegated
-//! json            the boundary: JSON text in, JSON text out
-//! operations      what a call does, on any database: steps, their order, what is repeated
-//!   claims          what this process holds: tokens, where to look next, renewal
+//! js              everything that knows Node-API: arguments in, results out as JSON text, errors to JavaScript
+//! operations      what a call does, on any database: one file a question; start with `call`
+//!   held_claims     what this store holds: tokens, where to look for the next batch, leases to renew
 //!   record_writer   single saves, written in groups
-//!   order           calls take effect in the order in which they were made
+//!   order           which call takes effect first, and when calls may begin
 //! backend         what a database does, and what that guarantees; postgres, mysql, sqlite: every statement
 //! settings        URL, options, Sequelize instance and environment -> settings
 //! model, fields   jobs, batches, records, checked; the arithmetic on them
-//! error           what a call rejects with; the one retry loop
+//! error           what a call rejects with
+//! lease_lost      what happens when a worker has lost its batch
+//! retry           what is repeated, and for how long
 //! panics          a panic ends a call, not the process
 //! ```
 //!
@@ -33,11 +34,13 @@ mod fields;
 pub mod fuzzing;
 mod held_claims;
 mod js;
+mod lease_lost;
 mod model;
 mod operations;
 mod order;
 mod panics;
 mod record_writer;
+mod retry;
 mod settings;
 
 /// One worker of the asynchronous runtime for every four cores: a call mostly waits for a server, and while a second worker is idle, each call
@@ -47,7 +50,7 @@ mod settings;
 #[cfg(not(test))]
 #[napi_derive::module_init]
 fn start_runtime() {
-    // Read here, because what is no such number makes tokio panic, and there is nobody yet to catch that.
+    // Read here, because what is no such number makes tokio panic, and nothing catches that here.
     let given = std::env::var("TOKIO_WORKER_THREADS").ok();
     let workers = given
         .and_then(|given| given.parse().ok())

@@ -1,5 +1,5 @@
-//! A panic is a defect of this package. It ends the call that it happens in with `INTERNAL`, never the process; and what it says is shown nowhere, for
-//! it may hold what the user gave, a password say. Its place in the sources is shown.
+//! Panics: each is a defect of this package, and ends the call that it happens in with `INTERNAL`, never the process. The message of a panic is shown
+//! nowhere, because it may hold what the user gave, a password say. Its place in the sources is shown.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -12,22 +12,22 @@ use std::task::{Context, Poll};
 use crate::error::{Error, Result};
 
 thread_local! {
-    /// Of the last panic of this thread.
+    /// Where this thread panicked last.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Has every panic noted by its place, from now on. The hook is this addon's own: the standard library is linked into it.
+/// Notes the place of every panic from now on. The hook is this addon's own: the standard library is linked into it.
 pub fn note_places() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            // Nobody is told of one in the background. Where nothing can be written there, nothing is.
+            // A panic in the background rejects no call, so every panic is written here too. Where that fails, there is no other place for it.
             let _ = writeln!(
                 std::io::stderr(),
                 "@batchactions/state-sqlx has a defect at {place}: please report it"
             );
-            // A thread that ends has no such place any more.
+            // A thread that is ending has dropped its cell.
             let _ = PLACE.try_with(|cell| *cell.borrow_mut() = Some(place));
         }));
     });
@@ -40,13 +40,13 @@ pub fn defect() -> Error {
     Error::internal(format!("a defect of this package{place} ended the call: please report it"))
 }
 
-/// Runs what may panic.
+/// Runs `body`; a panic in it is the error `INTERNAL`.
 pub fn caught<T, E: From<Error>>(body: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
-    // What is shared is behind locks whose holders can't leave it half changed (see `error::lock`).
+    // Shared state is behind locks whose holders can't leave it half changed (see `error::lock`).
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(defect().into()))
 }
 
-/// Awaits what may panic.
+/// Awaits `future`; a panic in it is the error `INTERNAL`.
 pub fn caught_in<T>(future: impl Future<Output = Result<T>> + Send + 'static) -> impl Future<Output = Result<T>> + Send {
     Caught(Box::pin(future))
 }
@@ -62,16 +62,16 @@ impl<T> Future for Caught<T> {
     }
 }
 
-/// Panics where a test asked for it. In the released package it is nothing.
+/// A named place where a test can ask for a panic. In a released addon it does nothing.
 #[cfg(not(feature = "test-hooks"))]
 #[inline(always)]
 pub fn fail_point(_place: &str) {}
 
 #[cfg(feature = "test-hooks")]
-pub use for_tests::fail_point;
+pub use hooks::fail_point;
 
 #[cfg(feature = "test-hooks")]
-mod for_tests {
+mod hooks {
     use std::sync::Mutex;
 
     use napi_derive::napi;
@@ -80,13 +80,13 @@ mod for_tests {
 
     static ASKED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
-    /// Makes the next one who comes to this place panic, with this message.
+    /// The next call of `fail_point` with this place panics with this message.
     #[napi(skip_typescript)]
     pub fn panic_at(place: String, message: String) {
         lock(&ASKED).push((place, message));
     }
 
-    /// The places where nobody came yet.
+    /// The places that were asked for and not reached yet.
     #[napi(skip_typescript)]
     pub fn panics_to_come() -> Vec<String> {
         lock(&ASKED).iter().map(|(place, _)| place.clone()).collect()

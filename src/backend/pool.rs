@@ -16,7 +16,8 @@ use super::driver::{Access, Driver, Failure, Refused};
 use super::idle_connections::{GOODBYE, IdleConnections};
 use super::session::{Session, SessionRules};
 use super::tls;
-use crate::error::{Code, Error, Repeatable, Result, jittered, lock};
+use crate::error::{Code, Error, Repeatable, Result, lock};
+use crate::retry::jittered;
 use crate::settings::{Secret, Settings};
 
 /// Callers that need a connection within this time after an attempt to make one failed share its failure, so that many of them don't besiege a server

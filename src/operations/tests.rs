@@ -1,9 +1,19 @@
 //! The operations on real databases. What the methods promise is tested from JavaScript, on all of them; here stand the orders of events that only
 //! a transaction held open from outside can make.
 
-use super::*;
-use crate::settings::Database;
+use std::sync::Arc;
+use std::time::Duration;
+
 use sqlx::Connection;
+
+use super::call::Access;
+use super::*;
+use crate::error::Code;
+use crate::model::{BatchKey, BatchList, BatchState, BatchStatus, Job, Record, RecordStatus, Reservation, Token, WorkerId};
+use crate::record_writer::Saved;
+use crate::settings::{Database, Settings};
+
+mod access;
 
 /// A server's address in `TEST_…_URL`, or on its default port. The name is what `REQUIRE_DATABASES` calls it.
 const SERVERS: [(&str, &str, &str); 3] = [
@@ -38,12 +48,23 @@ fn unique() -> String {
     format!("{}_{:x}", std::process::id(), now.as_micros())
 }
 
+fn enter(store: &Arc<Operations>) -> Entered {
+    store.enter().unwrap()
+}
+
+fn made(claim: Claim) -> Option<Reservation> {
+    match claim {
+        Claim::Made(reservation) => Some(reservation),
+        Claim::NotMade(_) => None,
+    }
+}
+
 /// A claim may find the last batches locked by others for longer than it waits, and has claimed nothing then.
 async fn claim_patiently(store: &Arc<Operations>, worker: &str) -> Option<Reservation> {
     loop {
-        match store.try_claim("job", &WorkerId(worker.to_owned())).await {
+        match enter(store).claim_batch("job".into(), WorkerId(worker.to_owned())).await {
             Err(error) if error.code == Code::Conflict && error.message.contains("could be claimed") => {}
-            claim => return claim.unwrap().ok(),
+            claim => return made(claim.unwrap()),
         }
     }
 }
@@ -85,15 +106,20 @@ impl TestDatabase {
     }
 }
 
-/// The databases that there are. One that is missing is named, and fails the test where it is required.
-async fn databases(test: &str) -> Vec<TestDatabase> {
-    let required = std::env::var("REQUIRE_DATABASES").unwrap_or_default();
+/// A database in a file, which every machine has.
+fn sqlite(test: &str) -> TestDatabase {
     let file = std::env::temp_dir().join(format!("batchactions-cargo-{test}-{}.db", unique()));
-    let mut found = vec![TestDatabase {
+    TestDatabase {
         name: "sqlite",
         url: format!("sqlite://{}", file.display()),
         remove: None,
-    }];
+    }
+}
+
+/// The databases that there are. One that is missing is named, and fails the test where it is required.
+async fn databases(test: &str) -> Vec<TestDatabase> {
+    let required = std::env::var("REQUIRE_DATABASES").unwrap_or_default();
+    let mut found = vec![sqlite(test)];
     for (name, variable, default) in SERVERS {
         let server = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
         match TestDatabase::make(name, &server, test).await {
@@ -143,8 +169,8 @@ fn record(index: i32) -> Record {
 async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
     for database in databases("claims").await {
         let first = database.store();
-        first.initialize().await.unwrap();
-        first.save_job(job("job", 120)).await.unwrap();
+        enter(&first).initialize().await.unwrap();
+        enter(&first).save_job(job("job", 120)).await.unwrap();
         let workers: Vec<_> = (0..16)
             .map(|worker| {
                 // Half of the callers share a store, and half have one of their own.
@@ -153,8 +179,8 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
                 tokio::spawn(async move {
                     let (mut claimed, mut finalized) = (Vec::new(), 0);
                     while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
-                        store.update_batch(&claim.key(), DONE, None).await.unwrap();
-                        finalized += u32::from(store.try_finalize_job("job").await.unwrap());
+                        enter(&store).update_batch_state(claim.key(), DONE, None).await.unwrap();
+                        finalized += u32::from(enter(&store).try_finalize_job("job".into()).await.unwrap());
                         claimed.push(claim.batch_index.0);
                     }
                     if !shared {
@@ -178,9 +204,11 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
     }
 }
 
-fn save(store: &Operations, record: Record) -> impl Future<Output = Result<()>> + Send + use<> {
-    let place = store.save_record("job".into(), "job 0".into(), record, None).unwrap();
-    store.saved(place)
+fn save(store: &Arc<Operations>, record: Record) -> impl Answer<()> + use<> {
+    match enter(store).save_record(BatchKey::new("job", "job 0"), record, None).unwrap() {
+        Saved::Pending(save) => save,
+        Saved::Answered { .. } => panic!("a save without `durability: 'batch'` is answered before it is committed"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,12 +220,12 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
             continue;
         }
         let (late, present) = (database.store(), database.store());
-        late.initialize().await.unwrap();
-        late.save_job(job("job", 1)).await.unwrap();
+        enter(&late).initialize().await.unwrap();
+        enter(&late).save_job(job("job", 1)).await.unwrap();
         save(&late, record(0)).await.unwrap();
-        late.try_claim("job", &WorkerId("late".to_owned())).await.unwrap().unwrap();
+        made(enter(&late).claim_batch("job".into(), WorkerId("late".to_owned())).await.unwrap()).unwrap();
 
-        // Somebody holds the record's lock, so that the save of the late worker must wait, with its claim still good.
+        // Another transaction holds the record's lock, so that the save of the late worker must wait, with its claim still good.
         let held = hold_record(&database.url).await;
         let saving = tokio::spawn(save(
             &late,
@@ -209,13 +237,14 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!saving.is_finished(), "{}", database.name);
 
-        // Now the claim is taken and made anew, if the database lets it.
+        // Now the batch is reclaimed and claimed again, if the database lets it.
         let taking = tokio::spawn({
             let present = present.clone();
             async move {
                 loop {
-                    present.reclaim_stale_batches("job", Duration::ZERO).await.unwrap();
-                    if let Ok(claim) = present.try_claim("job", &WorkerId("present".to_owned())).await.unwrap() {
+                    enter(&present).reclaim_stale_batches("job".into(), Duration::ZERO).await.unwrap();
+                    let claim = enter(&present).claim_batch("job".into(), WorkerId("present".to_owned()));
+                    if let Some(claim) = made(claim.await.unwrap()) {
                         return claim;
                     }
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -229,7 +258,11 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         let claim = taking.await.unwrap();
         assert_eq!(claim.token, Token(3));
         // Either the save kept the batch from being claimed until it was written, or it lost.
-        let raw = late.records_of_batch(&BatchKey::new("job", "job 0")).await.unwrap().into_text();
+        let raw = enter(&late)
+            .records_of_batch(BatchKey::new("job", "job 0"))
+            .await
+            .unwrap()
+            .into_text();
         assert_eq!(saved.is_ok(), raw.contains("late"), "{}: {saved:?}", database.name);
         assert!(
             !(taken_before_the_write && saved.is_ok()),
@@ -243,7 +276,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
     }
 }
 
-/// A transaction of somebody else's that has locked record 0.
+/// A transaction from outside the store that has locked record 0.
 enum HeldRecord {
     Postgres(sqlx::PgConnection),
     MySql(sqlx::MySqlConnection),
@@ -284,20 +317,23 @@ impl HeldRecord {
 async fn the_copy_agrees_after_every_call_of_sixteen_callers_at_once() {
     for database in databases("copy").await {
         let store = database.store();
-        store.initialize().await.unwrap();
-        store.save_job(job("job", 64)).await.unwrap();
+        enter(&store).initialize().await.unwrap();
+        enter(&store).save_job(job("job", 64)).await.unwrap();
         let workers = (0..16).map(|worker| {
             let store = store.clone();
             tokio::spawn(async move {
                 while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
-                    store.update_batch(&claim.key(), DONE, None).await.unwrap();
+                    enter(&store).update_batch_state(claim.key(), DONE, None).await.unwrap();
                 }
             })
         });
         for worker in workers.collect::<Vec<_>>() {
             worker.await.unwrap();
         }
-        let stored = store.backend.job("job").await.unwrap().unwrap();
+        let stored = enter(&store)
+            .accessing(Access::Unordered)
+            .run(|call| async move { call.read(|reads| reads.job("job")).await });
+        let stored = stored.await.unwrap().unwrap();
         let list = BatchList::read("job", &stored.batches).unwrap();
         assert_eq!(list.completed(), 64, "{}", database.name);
         store.close().await.unwrap();
@@ -310,7 +346,7 @@ async fn a_store_that_is_made_connects_to_nothing() {
     let settings = Settings::from_json(r#"{"url":"postgres://127.0.0.1:1/none"}"#, "{}").unwrap();
     assert_eq!(settings.database, Database::Postgres);
     let store = Operations::new(settings);
-    let error = store.initialize().await.unwrap_err();
+    let error = enter(&store).initialize().await.unwrap_err();
     assert_eq!(error.code, Code::ConnectionFailed);
     assert!(error.message.contains("127.0.0.1:1") && error.retryable(), "{error:?}");
     store.close().await.unwrap();

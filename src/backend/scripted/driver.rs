@@ -226,7 +226,10 @@ impl Driver for ScriptedDriver {
         Box::pin(async move {
             match connection.ask(statement.sql.name).await? {
                 Answer::Changed(rows) => Ok(Changed { rows, last_insert_id: 0 }),
-                answer => Err(Failure::Defect(format!("{} gives no rows, and {answer:?} is scripted", statement.sql.name))),
+                answer => Err(Failure::Defect(format!(
+                    "{} gives no rows, and {answer:?} is scripted",
+                    statement.sql.name
+                ))),
             }
         })
     }
@@ -241,7 +244,12 @@ impl Driver for ScriptedDriver {
                 Answer::Rows(rows) => rows.into_iter().for_each(take),
                 // No rows.
                 Answer::Changed(0) => {}
-                answer => return Err(Failure::Defect(format!("{} gives rows, and {answer:?} is scripted", statement.sql.name))),
+                answer => {
+                    return Err(Failure::Defect(format!(
+                        "{} gives rows, and {answer:?} is scripted",
+                        statement.sql.name
+                    )));
+                }
             }
             Ok(())
         })

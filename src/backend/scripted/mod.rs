@@ -53,12 +53,7 @@ impl Scripted {
     }
 
     async fn answer(&self, name: &'static str) -> Result<bool> {
-        let answer = self
-            .pool
-            .acquire()
-            .await?
-            .optional(sql(name, ""), values![], rows::answer)
-            .await?;
+        let answer = self.pool.acquire().await?.optional(sql(name, ""), values![], rows::answer).await?;
         Ok(answer.unwrap_or_default())
     }
 }
@@ -70,7 +65,11 @@ impl Reads for Scripted {
     }
 
     async fn job(&self, _: &str) -> Result<Option<StoredJob>> {
-        self.pool.acquire().await?.optional(sql("job", ""), values![], rows::stored_job).await
+        self.pool
+            .acquire()
+            .await?
+            .optional(sql("job", ""), values![], rows::stored_job)
+            .await
     }
 
     async fn list_jobs(&self, _: &JobFilter) -> Result<Vec<JobRow>> {
@@ -175,7 +174,11 @@ impl Backend for Scripted {
     }
 
     async fn save_job(&self, _: &Job, keep_final: bool) -> Result<SavedJob> {
-        let name = if keep_final { "save_job keeping a final status" } else { "save_job" };
+        let name = if keep_final {
+            "save_job keeping a final status"
+        } else {
+            "save_job"
+        };
         let saved = self
             .pool
             .acquire()

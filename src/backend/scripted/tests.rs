@@ -17,7 +17,10 @@ fn settings(max: u32, options: serde_json::Value) -> Settings {
 }
 
 fn pool(script: &Arc<Script>, max: u32) -> Pool<ScriptedDriver> {
-    let settings = settings(max, serde_json::json!({ "statementTimeoutMs": 200, "pool": { "acquireTimeoutMs": 1_000 } }));
+    let settings = settings(
+        max,
+        serde_json::json!({ "statementTimeoutMs": 200, "pool": { "acquireTimeoutMs": 1_000 } }),
+    );
     Pool::new(&settings, ScriptedDriver::new(script.clone()), PoolRules::of(&settings))
 }
 
@@ -36,13 +39,7 @@ async fn a_connection_whose_statement_was_given_up_never_comes_back() {
     let script = Script::new();
     let pool = pool(&script, 1);
     script.on("slow", Answer::Silence);
-    let error = pool
-        .acquire()
-        .await
-        .unwrap()
-        .execute(sql("slow", ""), values![])
-        .await
-        .unwrap_err();
+    let error = pool.acquire().await.unwrap().execute(sql("slow", ""), values![]).await.unwrap_err();
     assert_eq!((error.code, error.repeatable), (Code::Timeout, Repeatable::Unknown));
     pool.acquire().await.unwrap().execute(sql("one", ""), values![]).await.unwrap();
     assert_eq!(script.asked(), ["1 connect", "1 slow", "2 connect", "2 one"]);
@@ -151,7 +148,11 @@ async fn a_value_that_can_not_be_read_leaves_the_connection_in_order() {
     script.on("job", Answer::Rows(vec![super::driver::row!["text"], super::driver::row![7]]));
     let mut session = pool.acquire().await.unwrap();
     let read = session
-        .all(sql("job", "select version from batchactions_batches"), values![], crate::backend::rows::token)
+        .all(
+            sql("job", "select version from batchactions_batches"),
+            values![],
+            crate::backend::rows::token,
+        )
         .await;
     let error = read.unwrap_err();
     assert_eq!(error.code, Code::TablesIncompatible);

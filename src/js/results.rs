@@ -1,0 +1,87 @@
+//! What the store's methods answer, made JSON text here and only here. It is written where the call runs, not on the JavaScript thread.
+
+use super::boundary::Reply;
+use crate::error::{Error, Result};
+use crate::model::{JobRow, Progress, RecordSlices};
+use crate::operations::{Claim, DistributedCounts, JobState, PageOfRecords};
+
+/// The result of a call.
+pub trait IntoReply {
+    fn into_reply(self) -> Result<Reply>;
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply::Nothing)
+    }
+}
+
+impl IntoReply for bool {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply::Boolean(self))
+    }
+}
+
+impl IntoReply for u32 {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply::Number(self))
+    }
+}
+
+/// `JobState | null`.
+impl IntoReply for Option<JobState> {
+    fn into_reply(self) -> Result<Reply> {
+        let Some(job) = self else { return Ok(Reply::Null) };
+        let batches = job.batches()?.to_json();
+        Ok(Reply::Json(job.row.to_json(Some(&batches))))
+    }
+}
+
+/// `JobSummary[]`.
+impl IntoReply for Vec<JobRow> {
+    fn into_reply(self) -> Result<Reply> {
+        let jobs: Vec<String> = self.iter().map(|job| job.to_json(None)).collect();
+        Ok(Reply::Json(format!("[{}]", jobs.join(","))))
+    }
+}
+
+/// `ClaimBatchResult`.
+impl IntoReply for Claim {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply::Json(match self {
+            Claim::Made(reservation) => format!("{{\"claimed\":true,\"reservation\":{}}}", json(&reservation)?),
+            Claim::NotMade(reason) => format!("{{\"claimed\":false,\"reason\":\"{}\"}}", reason.as_str()),
+        }))
+    }
+}
+
+impl IntoReply for DistributedCounts {
+    fn into_reply(self) -> Result<Reply> {
+        json(&self.status()).map(Reply::Json)
+    }
+}
+
+impl IntoReply for Progress {
+    fn into_reply(self) -> Result<Reply> {
+        json(&self).map(Reply::Json)
+    }
+}
+
+/// `ProcessedRecord[]`.
+impl IntoReply for RecordSlices {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply::Records(self))
+    }
+}
+
+/// What `records()` in `index.js` reads page by page: the length of a page tells it how many records to ask for next.
+impl IntoReply for PageOfRecords {
+    fn into_reply(self) -> Result<Reply> {
+        let records = self.0.into_page();
+        Ok(Reply::Json(format!("{{\"bytes\":{},\"records\":{records}}}", records.len())))
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::internal(format!("a result could not be written: {error}")))
+}

@@ -1,0 +1,69 @@
+//! A distributed job that another adapter prepared has a list of batches and no rows: it is adopted, which means that its batches get their rows.
+
+use super::batch_rows::insert_absent_batches;
+use super::call::Call;
+use crate::backend::Backend;
+use crate::error::{Code, Error, Quoted, Repeatable, Result};
+use crate::model::BatchList;
+use crate::retry::Repeat;
+
+/// Whether a distributed job had to be adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Adoption {
+    Adopted,
+    /// It lists no batches.
+    NoBatches,
+    /// It has rows, or is not distributed, or unknown.
+    NotNeeded,
+}
+
+impl Call {
+    pub(super) async fn adopt_if_needed(&self, job_id: &str) -> Result<Adoption> {
+        let snapshot = self.read(|reads| reads.claim_snapshot(job_id)).await?;
+        match snapshot {
+            Some(snapshot) if snapshot.distributed && !snapshot.has_rows => Ok(match self.adopt(job_id).await? {
+                true => Adoption::Adopted,
+                false => Adoption::NoBatches,
+            }),
+            _ => Ok(Adoption::NotNeeded),
+        }
+    }
+
+    /// Gives the job's batches their rows. False where there is no such job, or it lists no batches.
+    pub(super) async fn adopt(&self, job_id: &str) -> Result<bool> {
+        // Idempotent: rows that are there stay as they are.
+        let adopted = self.write(Repeat::Idempotent, |backend| adopt_once(backend, job_id)).await?;
+        if adopted {
+            self.update_list_or_remember(job_id).await;
+        }
+        Ok(adopted)
+    }
+}
+
+async fn adopt_once(backend: &dyn Backend, job_id: &str) -> Result<bool> {
+    let Some(job) = backend.job(job_id).await? else {
+        return Ok(false);
+    };
+    let batches = BatchList::read(job_id, &job.batches)?;
+    if batches.is_empty() {
+        return Ok(false);
+    }
+    let listed = batches.listed(job_id)?;
+    let mut transaction = backend.begin().await?;
+    insert_absent_batches(&mut *transaction, job_id, &listed).await?;
+    // A job that is being deleted has no list any more, and must get no rows. One that was stored again meanwhile may list others.
+    let listed_now = transaction.lock_job(job_id).await?.map(|job| job.batches);
+    if listed_now.as_ref() == Some(&job.batches) {
+        transaction.commit().await?;
+        return Ok(true);
+    }
+    transaction.rollback().await?;
+    match listed_now {
+        Some(batches) if !BatchList::read(job_id, &batches)?.is_empty() => Err(Error::new(
+            Code::Conflict,
+            format!("job {} was stored again while its batches were given rows", Quoted(job_id)),
+        )
+        .repeatable(Repeatable::RolledBack)),
+        _ => Ok(false),
+    }
+}

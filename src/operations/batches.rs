@@ -1,0 +1,156 @@
+//! `updateBatchState`: the state of a batch is set, in its row where it has one, or in the list of its job.
+
+use super::call::{Access, Answer, Call, Entered, LostReplies};
+use crate::backend::{Backend, BatchChange, BatchPlace};
+use crate::error::{Code, Error, Quoted, Repeatable, Result};
+use crate::model::{BatchIndex, BatchKey, BatchList, BatchState, BatchStatus, Token};
+use crate::retry::Repeat;
+
+impl Entered {
+    /// Rejects with `LEASE_LOST` where the batch was claimed again, or given back, since the claim with `token`; without a token, the last claim of this
+    /// store on the batch counts.
+    pub fn update_batch_state(self, key: BatchKey, state: BatchState, token: Option<Token>) -> impl Answer<()> {
+        // The claim that the caller has now: the store may have claimed the batch again by the time that the turn comes.
+        let token = self.token(&key, token);
+        self.accessing(Access::WritesBatch(&key))
+            .run(move |call| async move { call.update_batch_state(&key, state, token).await })
+    }
+}
+
+impl Call {
+    async fn update_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+        if state.status == BatchStatus::Completed {
+            self.store.writer.check(key)?;
+        }
+        let outcome = self.set_state(key, state, token).await;
+        if state.status == BatchStatus::Pending {
+            // Also where the outcome is not known.
+            self.store.claims.reopened(&key.job_id);
+        }
+        outcome
+    }
+
+    async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+        let lost_replies = LostReplies::default();
+        let change = match token {
+            Some(_) => self.set_state_in_row(key, state, token, &lost_replies).await?,
+            None => match self.set_state_unclaimed(key, state, &lost_replies).await? {
+                Some(change) => change,
+                // The engine says that a batch begins and ends before it stores the job with it.
+                None => return Ok(()),
+            },
+        };
+        match change {
+            BatchChange::Done(index) => {
+                self.state_was_set(key, state, token, index).await;
+                Ok(())
+            }
+            // An attempt whose reply was lost gave the batch up, and another worker has it by now: as in `release_batch`.
+            BatchChange::LeaseLost if state.status == BatchStatus::Pending && lost_replies.any() => {
+                self.batch_was_given_back(key, token).await;
+                Ok(())
+            }
+            BatchChange::LeaseLost => Err(self.lease_lost(key, token)),
+            // Idempotent: of a job without rows, one process changes the list, and each job's calls of a store take turns.
+            BatchChange::NotFound => {
+                self.write(Repeat::Idempotent, |backend| set_state_in_list(backend, key, state))
+                    .await
+            }
+        }
+    }
+
+    /// Sets the state of a batch that has a row.
+    async fn set_state_in_row(
+        &self,
+        key: &BatchKey,
+        state: BatchState,
+        token: Option<Token>,
+        lost_replies: &LostReplies,
+    ) -> Result<BatchChange> {
+        // With a token it is idempotent: the version guards it, and a repeat leaves a batch alone that is COMPLETED or FAILED by now. Without one, only a
+        // final state may be set again: another worker may have claimed the batch since the reply was lost.
+        let repeat = if token.is_some() || state.status.is_final() {
+            Repeat::Idempotent
+        } else {
+            Repeat::RolledBackOnly
+        };
+        self.write_noting(lost_replies, repeat, |backend| {
+            backend.set_batch_state(key, state, token, /* keep_final: */ lost_replies.any())
+        })
+        .await
+    }
+
+    /// Sets the state of a batch that this store never claimed, if it has a row. `NotFound`: its job's list may have it; `None`: neither has.
+    async fn set_state_unclaimed(&self, key: &BatchKey, state: BatchState, lost_replies: &LostReplies) -> Result<Option<BatchChange>> {
+        // Idempotent where the batch has no row: it stands in the list of a job that one process works on. Where it has one, another worker may have
+        // claimed it since the reply was lost, so only a final state is set again, and none over a final one.
+        let place = self
+            .write_noting(lost_replies, Repeat::Idempotent, |backend| {
+                let repeated = lost_replies.any();
+                async move {
+                    if repeated && !state.status.is_final() && backend.has_batch_row(key).await? {
+                        return Err(update_in_doubt(key, state.status));
+                    }
+                    backend.set_unclaimed_batch_state(key, state, repeated).await
+                }
+            })
+            .await?;
+        Ok(match place {
+            BatchPlace::Row(index) => Some(BatchChange::Done(index)),
+            BatchPlace::NotAdopted if !self.adopt(&key.job_id).await? => Some(BatchChange::NotFound),
+            // It has a row now: of this adoption, or of another process's since the look.
+            BatchPlace::NotAdopted | BatchPlace::List { job_has_rows: true } => {
+                Some(self.set_state_in_row(key, state, None, lost_replies).await?)
+            }
+            BatchPlace::List { job_has_rows: false } => Some(BatchChange::NotFound),
+            BatchPlace::Nowhere => None,
+        })
+    }
+
+    /// What follows when the state of the batch's row was set.
+    async fn state_was_set(&self, key: &BatchKey, state: BatchState, token: Option<Token>, index: BatchIndex) {
+        match (state.status, token) {
+            (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.store.claims.ended(key, token),
+            (BatchStatus::Pending, _) => self.store.writer.forget_batch(key),
+            _ => {}
+        }
+        // A batch with a token was claimed through this store, which looked at the number of batches then.
+        let last = if token.is_none() {
+            self.last_batch_index(&key.job_id).await
+        } else {
+            None
+        };
+        self.update_list_if_due(&key.job_id, index, last).await;
+    }
+}
+
+/// Sets the state of a batch without a row, in the list of its job.
+async fn set_state_in_list(backend: &dyn Backend, BatchKey { job_id, batch_id }: &BatchKey, state: BatchState) -> Result<()> {
+    let mut transaction = backend.begin().await?;
+    let Some(job) = transaction.lock_job(job_id).await? else {
+        return transaction.rollback().await;
+    };
+    let mut batches = BatchList::read(job_id, &job.batches)?;
+    match batches.position(batch_id) {
+        Some(place) if batches.set_state(place, state.status.as_str(), state.processed, state.failed) => {
+            transaction.set_job_batches(job_id, &batches.to_json()).await?;
+            transaction.commit().await
+        }
+        _ => transaction.rollback().await,
+    }
+}
+
+/// A reply that was lost leaves open whether the batch was changed, and another worker may have claimed it since.
+fn update_in_doubt(key: &BatchKey, status: BatchStatus) -> Error {
+    Error::new(
+        Code::ConnectionLost,
+        format!(
+            "the connection ended while batch {} of job {} was set to {}, which may or may not have taken effect. It is not repeated, because another \
+             worker may have claimed the batch since: read its state, and make the call again if it is still needed",
+            Quoted(&key.batch_id),
+            Quoted(&key.job_id),
+            status.as_str()
+        ),
+    )
+    .repeatable(Repeatable::ByCaller)
+}

@@ -1,0 +1,257 @@
+//! What every call shares: it enters the gate, takes its place in the order of the calls, waits for an `initialize()` under way, has what is queued
+//! for its job written, and repeats what may be repeated. Each step gives the type that the next one needs, so that a method can't leave one out:
+//!
+//! ```text
+//! Operations::enter() -> Entered::accessing(Access) -> Placed::run(body) -> Call::read, Call::write
+//! ```
+//!
+//! The store's methods are methods of [`Entered`]; each says what it touches ([`Access`]) and runs the method of [`Call`] that does the work. Only a
+//! `Call` reaches the database. All but the body of `run` happens synchronously, on the JavaScript thread, in the order in which the methods are called.
+
+use std::future::Future;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{OnceCell, watch};
+
+use super::lease_renewal::LeaseRenewals;
+use crate::backend::{Backend, Reads};
+use crate::error::{Repeatable, Result};
+use crate::held_claims::Claims;
+use crate::model::{BatchKey, MaxClaims};
+use crate::order::{Gate, Initialization, Initializing, Pass, Turn, Turns};
+use crate::panics;
+use crate::record_writer::{BulkPlace, RecordWriter};
+use crate::retry::{Repeat, Retry};
+
+/// What a call answers, later.
+pub trait Answer<T>: Future<Output = Result<T>> + Send + 'static {}
+
+impl<T, F: Future<Output = Result<T>> + Send + 'static> Answer<T> for F {}
+
+/// The inside of one store.
+pub struct Operations {
+    pub(super) storage: Storage,
+    pub(super) claims: Arc<Claims>,
+    pub(super) writer: RecordWriter,
+    pub(super) leases: Arc<LeaseRenewals>,
+    pub(super) max_claims: Option<MaxClaims>,
+    pub(super) turns: Turns,
+    pub(super) gate: Gate,
+    pub(super) initialization: Initialization,
+    /// Set when the connections are ended: a second `close()` waits for the first.
+    pub(super) closing: OnceCell<()>,
+}
+
+/// The database of a store. What it holds is private to this file: a method reaches it through its [`Call`].
+pub(super) struct Storage {
+    backend: Arc<dyn Backend>,
+    retry: Retry,
+}
+
+impl Storage {
+    pub(super) fn new(backend: Arc<dyn Backend>, retry: Retry) -> Self {
+        Self { backend, retry }
+    }
+
+    /// See [`Backend::file`].
+    pub(super) fn file(&self) -> Option<u64> {
+        self.backend.file()
+    }
+
+    /// Ends the connections.
+    pub(super) async fn close(&self) {
+        self.backend.close().await;
+    }
+}
+
+impl Operations {
+    /// Begins a call. Rejects where the store is closed; `close` waits for the end of those that are let in.
+    pub fn enter(self: &Arc<Self>) -> Result<Entered> {
+        Ok(Entered {
+            pass: self.gate.enter()?,
+            store: self.clone(),
+        })
+    }
+}
+
+/// A call that was let in. Its methods are the store's.
+pub struct Entered {
+    pub(super) store: Arc<Operations>,
+    pub(super) pass: Pass,
+}
+
+/// What a call touches, and so what it waits for.
+#[derive(Clone, Debug)]
+pub(super) enum Access<'a> {
+    /// Creates the tables. It waits for nothing, not for another `initialize()` either; calls that are made meanwhile wait for it.
+    Tables,
+    /// Nothing that is queued or has an order.
+    Unordered,
+    /// Reads what is stored of a job, with every save that was made before.
+    ReadsJob(&'a str),
+    /// Changes who holds a job's batches, or what follows from that. Such calls have no order: the guards of their statements decide. What was saved
+    /// before is written first, under the claim that it was saved with.
+    Claims(&'a str),
+    /// Sets the state of a batch: in the order of the calls on the batch and of those on the whole job.
+    WritesBatch(&'a BatchKey),
+    /// Replaces or deletes a job: in the order of all calls on it.
+    WritesJob(&'a str),
+    /// Saves the records with these indexes at once: in the order of the saves of the same records. It does not wait for saves of other records.
+    WritesRecords { job_id: &'a str, indexes: RangeInclusive<i32> },
+}
+
+impl Access<'_> {
+    /// The job of which everything that is queued is written before the call begins.
+    fn flushes(&self) -> Option<&str> {
+        match self {
+            Access::ReadsJob(job_id) | Access::Claims(job_id) | Access::WritesJob(job_id) => Some(job_id),
+            Access::WritesBatch(key) => Some(&key.job_id),
+            Access::Tables | Access::Unordered | Access::WritesRecords { .. } => None,
+        }
+    }
+}
+
+/// What a call holds while it is under way, and what it has to wait for.
+enum Place {
+    Initializing { _until_dropped: Initializing },
+    Anywhere,
+    Turn(Turn),
+    Bulk(BulkPlace),
+}
+
+impl Place {
+    async fn wait(&mut self) {
+        match self {
+            Place::Initializing { .. } | Place::Anywhere => {}
+            Place::Turn(turn) => turn.wait().await,
+            Place::Bulk(place) => place.wait().await,
+        }
+    }
+}
+
+impl Entered {
+    /// Takes the call's place among the others.
+    pub(super) fn accessing(self, access: Access<'_>) -> Placed {
+        let Self { store, pass } = self;
+        let initialization = match access {
+            Access::Tables => None,
+            _ => store.initialization.before_call(),
+        };
+        let place = match &access {
+            Access::Tables => Place::Initializing {
+                _until_dropped: store.initialization.begin(),
+            },
+            Access::Unordered | Access::ReadsJob(_) | Access::Claims(_) => Place::Anywhere,
+            Access::WritesBatch(key) => Place::Turn(store.turns.of_batch(key)),
+            Access::WritesJob(job_id) => Place::Turn(store.turns.of_job(job_id)),
+            Access::WritesRecords { job_id, indexes } => Place::Bulk(store.writer.enter_bulk(job_id, indexes.clone())),
+        };
+        Placed {
+            flushed_job: access.flushes().map(str::to_owned),
+            initialization,
+            place,
+            store,
+            pass,
+        }
+    }
+}
+
+/// A call that has its place.
+pub(super) struct Placed {
+    store: Arc<Operations>,
+    pass: Pass,
+    place: Place,
+    initialization: Option<watch::Receiver<usize>>,
+    flushed_job: Option<String>,
+}
+
+impl Placed {
+    /// Waits for everything that comes before the call, and then runs its body.
+    pub(super) fn run<T, F>(self, body: impl FnOnce(Call) -> F + Send + 'static) -> impl Answer<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let Self {
+            store,
+            pass,
+            mut place,
+            initialization,
+            flushed_job,
+        } = self;
+        async move {
+            panics::fail_point("call");
+            Initialization::wait(initialization).await;
+            place.wait().await;
+            if let Some(job_id) = &flushed_job {
+                store.writer.flush(job_id).await;
+            }
+            let call = Call {
+                _place: place,
+                store,
+                _pass: pass,
+            };
+            body(call).await
+        }
+    }
+}
+
+/// A call whose turn has come: the way to the database. Its place and its pass end with it.
+pub(super) struct Call {
+    _place: Place,
+    pub(super) store: Arc<Operations>,
+    _pass: Pass,
+}
+
+impl Call {
+    /// Reads, and repeats that at will: a read changes nothing.
+    pub(super) async fn read<'a, T, F>(&'a self, read: impl Fn(&'a dyn Reads) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let Storage { backend, retry } = &self.store.storage;
+        retry.run(Repeat::Idempotent, || read(&**backend)).await
+    }
+
+    /// Changes something, and repeats that as `repeat` allows.
+    pub(super) async fn write<'a, T, F>(&'a self, repeat: Repeat, write: impl Fn(&'a dyn Backend) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let Storage { backend, retry } = &self.store.storage;
+        retry.run(repeat, || write(&**backend)).await
+    }
+
+    /// As `write`, and notes the attempts whose replies are lost.
+    pub(super) async fn write_noting<'a, T, F>(
+        &'a self,
+        lost_replies: &LostReplies,
+        repeat: Repeat,
+        write: impl Fn(&'a dyn Backend) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let Storage { backend, retry } = &self.store.storage;
+        retry.run(repeat, || lost_replies.note(write(&**backend))).await
+    }
+}
+
+/// Whether the reply to an attempt was lost: then it may have taken effect although it failed, and the next attempt may find what it left.
+#[derive(Default)]
+pub(super) struct LostReplies(AtomicBool);
+
+impl LostReplies {
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    async fn note<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+        let outcome = attempt.await;
+        if outcome.as_ref().is_err_and(|error| error.repeatable == Repeatable::Unknown) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,173 @@
+//! Jobs: saved, read, listed, deleted.
+
+use std::future::Future;
+
+use super::batch_rows::{insert_absent_batches, refuse};
+use super::call::{Access, Answer, Call, Entered, LostReplies};
+use crate::backend::{Backend, StoredJob};
+use crate::error::Result;
+use crate::held_claims::BatchCount;
+use crate::model::{BatchList, BatchRow, Job, JobFilter, JobRow};
+use crate::panics;
+use crate::retry::Repeat;
+
+/// Rows that one statement of `deleteJob` deletes, so that a large job does not lock its tables for long.
+const DELETE_SLICE: i32 = 5_000;
+
+/// A job as it is stored: its row, its list, and the rows of its batches.
+pub struct JobState {
+    pub row: JobRow,
+    list: String,
+    batch_rows: Vec<BatchRow>,
+}
+
+impl JobState {
+    /// The job's batches in the order of its list, each with the state and the claim that its row has.
+    pub fn batches(&self) -> Result<BatchList<'_>> {
+        let mut batches = BatchList::read(&self.row.id, &self.list)?;
+        batches.follow_with_claims(&self.batch_rows);
+        Ok(batches)
+    }
+}
+
+impl Entered {
+    pub fn save_job(self, job: Job) -> impl Answer<()> {
+        self.accessing(Access::WritesJob(&job.id))
+            .run(|call| async move { call.save_job(job).await })
+    }
+
+    pub fn job(self, job_id: String) -> impl Answer<Option<JobState>> {
+        self.accessing(Access::ReadsJob(&job_id))
+            .run(|call| async move { call.job(&job_id).await })
+    }
+
+    pub fn list_jobs(self, filter: JobFilter) -> impl Answer<Vec<JobRow>> {
+        self.accessing(Access::Unordered)
+            .run(|call| async move { call.read(|reads| reads.list_jobs(&filter)).await })
+    }
+
+    /// Whether there was anything to delete.
+    pub fn delete_job(self, job_id: String) -> impl Answer<bool> {
+        self.accessing(Access::WritesJob(&job_id))
+            .run(|call| async move { call.delete_job(&job_id).await })
+    }
+}
+
+impl Call {
+    async fn save_job(&self, mut job: Job) -> Result<()> {
+        let (claims, writer) = (&self.store.claims, &self.store.writer);
+        // The engine marks a batch as done before it asks for that to be stored.
+        let failed = writer.failed_batches(&job.id);
+        if !failed.is_empty() {
+            job.fail_completed(&failed)?;
+        }
+        let limits = self.read(|reads| reads.limits()).await?;
+        limits.fit_json(&"job.config", &mut job.config)?;
+        limits.fit_json(&"job.batches", &mut job.batches)?;
+        let job = &job;
+        let claims_before = claims.made_so_far();
+        let lost_replies = &LostReplies::default();
+        // Idempotent with `keep_final`: a job that was finalized since an attempt whose reply was lost stays final. A job that is not distributed is
+        // written again as it is: one process works on it.
+        let attempt = |backend| {
+            let keep_final = job.distributed && !job.status.is_final() && lost_replies.any();
+            self.save_job_once(backend, job, keep_final)
+        };
+        let inserted = self.write_noting(lost_replies, Repeat::Idempotent, attempt).await;
+        if job.distributed {
+            // Batches below the last claim may be there now, also where the outcome is not known. Not before the commit: a claim made meanwhile would not
+            // find them, and move the pointer past them.
+            claims.reopened(&job.id);
+        }
+        if inserted? {
+            // A new job: claims on an earlier one of the same id say nothing about it.
+            claims.forget_made_before(&job.id, claims_before);
+            writer.forget_claims(&job.id);
+        }
+        if job.status.is_final() {
+            self.forget_claims(&job.id);
+        }
+        Ok(())
+    }
+
+    /// Whether the job's row was inserted.
+    async fn save_job_once(&self, backend: &dyn Backend, job: &Job, keep_final: bool) -> Result<bool> {
+        if !job.distributed || job.listed.is_empty() {
+            // One statement; a job that has rows all the same gets their state into its list then.
+            let saved = backend.save_job(job, keep_final).await?;
+            if saved.has_rows {
+                self.update_list(&job.id).await?;
+            }
+            return Ok(saved.inserted);
+        }
+        let mut transaction = backend.begin().await?;
+        if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed).await {
+            return Err(refuse(transaction, error).await?);
+        }
+        let inserted = match transaction.upsert_job(job, keep_final).await {
+            Ok(inserted) => inserted,
+            Err(error) => return Err(refuse(transaction, error).await?),
+        };
+        panics::fail_point("transaction");
+        // The job is locked now, so a new statement sees every batch that was changed before.
+        let rows = transaction.batch_rows(&job.id).await?;
+        let mut batches = BatchList::read(&job.id, &job.batches)?;
+        if batches.follow(&rows) {
+            transaction.set_job_batches(&job.id, &batches.to_json()).await?;
+        }
+        transaction.commit().await?;
+        self.store.claims.set_batches(&job.id, BatchCount::of(&rows));
+        Ok(inserted)
+    }
+
+    async fn job(&self, job_id: &str) -> Result<Option<JobState>> {
+        self.read(|reads| async move {
+            let Some(StoredJob { row, batches: list }) = reads.job(job_id).await? else {
+                return Ok(None);
+            };
+            let batch_rows = if lists_none(&list) {
+                Vec::new()
+            } else {
+                reads.batch_rows(job_id).await?
+            };
+            Ok(Some(JobState { row, list, batch_rows }))
+        })
+        .await
+    }
+
+    async fn delete_job(&self, job_id: &str) -> Result<bool> {
+        // The job's row goes last, so that a deletion that was interrupted can be found and made again.
+        //
+        // Idempotent: what is deleted stays so. The row of a job that was stored again since stays, but not all of its batches and records, so a new job needs
+        // a new id.
+        let mut found = self.write(Repeat::Idempotent, |backend| backend.empty_job(job_id)).await?;
+        found |= self
+            .delete_in_slices(|backend| backend.delete_batches(job_id, DELETE_SLICE))
+            .await?;
+        found |= self
+            .delete_in_slices(|backend| backend.delete_records(job_id, DELETE_SLICE))
+            .await?;
+        found |= self.write(Repeat::Idempotent, |backend| backend.delete_job(job_id)).await?;
+        self.forget_claims(job_id);
+        self.store.writer.forget_job(job_id);
+        Ok(found)
+    }
+
+    /// Deletes slice after slice until nothing is left. Whether there was anything.
+    async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend) -> F) -> Result<bool>
+    where
+        F: Future<Output = Result<u64>>,
+    {
+        let mut found = false;
+        // Idempotent: what is deleted stays so.
+        while self.write(Repeat::Idempotent, &delete_slice).await? > 0 {
+            found = true;
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a job's list has no batch. A list of thousands is read once only, when it becomes the answer.
+fn lists_none(list: &str) -> bool {
+    list.bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"[]")
+}

@@ -1,0 +1,89 @@
+//! The life of a store: it is made, its tables are created, it is closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use super::call::{Access, Answer, Call, Entered, Operations, Storage};
+use super::lease_renewal::LeaseRenewals;
+use crate::backend::{self, Backend};
+use crate::error::{Error, Result};
+use crate::held_claims::Claims;
+use crate::order::{Gate, Initialization, Turns};
+use crate::panics;
+use crate::record_writer::RecordWriter;
+use crate::retry::{Repeat, Retry};
+use crate::settings::Settings;
+
+/// How long `initialize` may go on after the store is closed. Creating the tables takes less, unless another process has locked them.
+const INITIALIZE_GRACE: Duration = Duration::from_secs(2);
+
+impl Operations {
+    /// Connects to nothing: the first call does.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let (lease_renewal, max_claims, durability) = (settings.lease_renewal, settings.max_claims, settings.durability);
+        let connect_timeout = settings.connect_timeout;
+        let retry = Retry {
+            patience: settings.statement_timeout,
+        };
+        let backend: Arc<dyn Backend> = Arc::from(backend::open(settings));
+        let claims = Arc::<Claims>::default();
+        let gate = Gate::default();
+        let initialization = Initialization::default();
+        Arc::new(Self {
+            writer: RecordWriter::new(backend.clone(), retry, durability, initialization.clone()),
+            leases: LeaseRenewals::new(backend.clone(), claims.clone(), gate.clone(), lease_renewal, connect_timeout),
+            storage: Storage::new(backend, retry),
+            claims,
+            max_claims,
+            turns: Turns::default(),
+            gate,
+            initialization,
+            closing: OnceCell::new(),
+        })
+    }
+
+    /// Lets the calls under way finish and what is queued be written, then ends the connections. Rejects where something that was queued could not be
+    /// stored. No call begins after this, whenever the answer is awaited.
+    pub fn close(self: &Arc<Self>) -> impl Answer<()> + use<> {
+        self.gate.close();
+        let store = self.clone();
+        async move {
+            store
+                .closing
+                .get_or_init(|| async {
+                    store.gate.wait_until_empty().await;
+                    panics::fail_point("close");
+                    store.writer.flush_all().await;
+                    store.storage.close().await;
+                })
+                .await;
+            store.writer.check_all()
+        }
+    }
+}
+
+impl Entered {
+    /// Creates what is missing of the tables.
+    pub fn initialize(self) -> impl Answer<()> {
+        self.accessing(Access::Tables).run(|call| async move { call.initialize().await })
+    }
+}
+
+impl Call {
+    /// Ends with `CLOSED` where it waits for another process while the store is closed: `close` must not wait for that.
+    async fn initialize(&self) -> Result<()> {
+        let gate = &self.store.gate;
+        // Idempotent: it creates what is missing, and looks again first.
+        let initialized = self.write(Repeat::Idempotent, |backend| backend.initialize(gate));
+        let closed = async {
+            gate.wait_until_closed().await;
+            tokio::time::sleep(INITIALIZE_GRACE).await;
+        };
+        tokio::select! {
+            initialized = initialized => initialized,
+            () = closed => Err(Error::closed()),
+        }
+    }
+}

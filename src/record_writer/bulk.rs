@@ -1,0 +1,58 @@
+//! A bulk save's place among the saves of its job. It runs beside the writer, but saves of one record keep their order in both ways of saving: a bulk
+//! save waits for the single saves that were made before it, and single saves of records in its range wait for it.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::queue::{BulkTicket, SavesDone};
+use super::writer::Writer;
+
+/// The bulk save ends when this is dropped.
+pub struct BulkPlace {
+    writer: Arc<Writer>,
+    job_id: String,
+    number: u64,
+    before: Vec<watch::Receiver<()>>,
+    singles: Option<SavesDone>,
+    /// Dropped with the place, which is what later saves wait for.
+    _done: watch::Sender<()>,
+}
+
+impl BulkPlace {
+    pub(super) fn take(writer: Arc<Writer>, job_id: &str, range: RangeInclusive<i32>) -> Self {
+        let BulkTicket {
+            number,
+            before,
+            singles,
+            done,
+        } = writer.queues.enter(job_id, |queue| queue.enter_bulk(range));
+        Self {
+            writer,
+            job_id: job_id.to_owned(),
+            number,
+            before,
+            singles,
+            _done: done,
+        }
+    }
+
+    /// Waits until every earlier save of these records is done.
+    pub async fn wait(&mut self) {
+        self.writer.start(&self.job_id);
+        if let Some(singles) = self.singles.take() {
+            singles.wait().await;
+        }
+        for mut bulk in self.before.drain(..) {
+            // Nothing is ever sent: the end of the bulk save closes the channel.
+            let _ = bulk.changed().await;
+        }
+    }
+}
+
+impl Drop for BulkPlace {
+    fn drop(&mut self) {
+        self.writer.queues.change(&self.job_id, |queue| queue.leave_bulk(self.number));
+    }
+}

@@ -1,0 +1,149 @@
+//! Records that could not be stored after their save was answered (`durability: 'batch'`). The caller already has its answer, so the failure is recorded
+//! here, and calls on its batch are rejected until the records are saved again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::backend::RecordWrite;
+use crate::error::{Code, Error, Quoted, Repeatable, Result};
+use crate::model::{BatchKey, Record, Token};
+
+/// A record that was queued and could not be stored.
+struct Failed {
+    error: Error,
+    /// It was saved again, and that save is not written yet.
+    queued_again: bool,
+}
+
+/// The failed records of one batch, by index.
+type BatchFailures = BTreeMap<i32, Failed>;
+
+/// The failures of one job.
+#[derive(Default)]
+pub struct Failures {
+    /// By the id of the batch.
+    batches: HashMap<String, BatchFailures>,
+    /// Of each batch, the last token whose queued saves were refused because the claim was lost. These are no failures: the present holder of the
+    /// batch writes its records itself.
+    lost: HashMap<String, Token>,
+}
+
+impl Failures {
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.lost.is_empty()
+    }
+
+    /// The batches with records that could not be stored.
+    pub fn batch_ids(&self) -> HashSet<String> {
+        self.batches.keys().cloned().collect()
+    }
+
+    /// Records the result of a save that was answered before it was written.
+    pub fn settle(&mut self, write: &RecordWrite, result: Result<()>) {
+        match (result, write.token) {
+            (Ok(()), _) => self.clear_failures([write.record.index]),
+            (Err(error), Some(token)) if error.code == Code::LeaseLost => {
+                let lost = self.lost.entry(write.batch_id.clone()).or_insert(token);
+                *lost = token.max(*lost);
+            }
+            (Err(error), _) => {
+                let failed = Failed {
+                    error,
+                    queued_again: false,
+                };
+                self.batches
+                    .entry(write.batch_id.clone())
+                    .or_default()
+                    .insert(write.record.index, failed);
+            }
+        }
+    }
+
+    /// Clears the failures of records that are stored now, in any batch: a job has one record of each index.
+    pub fn clear_failures(&mut self, records: impl IntoIterator<Item = i32>) {
+        if self.batches.is_empty() {
+            return;
+        }
+        for record in records {
+            self.batches.retain(|_, failures| {
+                failures.remove(&record);
+                !failures.is_empty()
+            });
+        }
+    }
+
+    /// Rejects a save to a batch that has failures, unless it saves one of the failed records again.
+    pub fn check_save(&mut self, write: &RecordWrite) -> Result<()> {
+        if let Some(token) = write.token
+            && self.lost.get(&write.batch_id) == Some(&token)
+        {
+            return Err(Error::lease_lost(&BatchKey::new(&*write.job_id, &*write.batch_id), token));
+        }
+        let Some(failures) = self.batches.get_mut(&write.batch_id) else {
+            return Ok(());
+        };
+        if let Some(failed) = failures.get_mut(&write.record.index) {
+            failed.queued_again = true;
+        } else if failures.values().any(|failed| !failed.queued_again) {
+            return Err(not_stored(&write.batch_id, failures));
+        }
+        Ok(())
+    }
+
+    /// Rejects a bulk save to a batch that has failures, unless it saves some of the failed records again.
+    pub fn check_bulk(&self, batch_id: &str, records: &[Record]) -> Result<()> {
+        match self.batches.get(batch_id) {
+            Some(failures) if !records.iter().any(|record| failures.contains_key(&record.index)) => Err(not_stored(batch_id, failures)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Rejects where the batch has failures.
+    pub fn check_batch(&self, batch_id: &str) -> Result<()> {
+        match self.batches.get(batch_id) {
+            Some(failures) => Err(not_stored(batch_id, failures)),
+            None => Ok(()),
+        }
+    }
+
+    /// Rejects where any batch has failures.
+    pub fn check_all(&self) -> Result<()> {
+        match self.batches.iter().next() {
+            Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
+            None => Ok(()),
+        }
+    }
+
+    pub fn forget_batch(&mut self, batch_id: &str) {
+        self.batches.remove(batch_id);
+        self.lost.remove(batch_id);
+    }
+
+    pub fn forget_claims(&mut self) {
+        self.lost.clear();
+    }
+
+    pub fn forget_all(&mut self) {
+        self.batches.clear();
+        self.lost.clear();
+    }
+}
+
+/// What a call on a batch rejects with while records of the batch could not be stored.
+fn not_stored(batch_id: &str, failures: &BatchFailures) -> Error {
+    let Some((first, Failed { error, .. })) = failures.iter().find(|(_, failed)| !failed.queued_again).or(failures.iter().next()) else {
+        return Error::internal("a batch without failed records is listed as one with failures");
+    };
+    let more = match failures.len() {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    Error {
+        message: format!(
+            "record {first}{more} of batch {} could not be stored after it was queued, so the batch can't go on until it is saved again: {}",
+            Quoted(batch_id),
+            error.message
+        ),
+        repeatable: Repeatable::Never,
+        ..error.clone()
+    }
+}

@@ -1,0 +1,147 @@
+//! A group: the saves of one job that its writer takes from the queue to write them together.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::queue::{GROUP_BYTES, GROUP_RECORDS, Queue, Reply};
+use super::queues::Queues;
+use crate::backend::{RecordWrite, size_of};
+use crate::error::{Error, Result};
+use crate::model::ColumnLimits;
+use crate::panics;
+
+pub struct Group {
+    queues: Arc<Queues>,
+    job_id: String,
+    saves: Saves,
+}
+
+/// The saves that were taken and have no answer yet.
+#[derive(Default)]
+struct Saves {
+    writes: Vec<RecordWrite>,
+    /// The reply to each of the writes.
+    replies: Vec<Reply>,
+    /// How many were taken since `finish`.
+    taken: u64,
+    /// What `writes` holds.
+    bytes: usize,
+    indexes: HashSet<i32>,
+}
+
+impl Saves {
+    /// Takes the queue's next save, where it may be written with these, and gives the ends of the bulk saves to wait for first.
+    fn take(&mut self, queue: &mut Queue) -> Option<Vec<watch::Receiver<()>>> {
+        let is_first = self.writes.is_empty();
+        let Some(save) = queue.next() else {
+            if is_first {
+                queue.end_writing();
+            }
+            return None;
+        };
+        let (index, size) = (save.write.record.index, size_of(&save.write));
+        let is_full = self.writes.len() == GROUP_RECORDS || (self.bytes + size > GROUP_BYTES && !is_first);
+        // A record twice in one statement is an error on PostgreSQL. And if the later save has lost its claim, the earlier one counts.
+        if is_full || self.indexes.contains(&index) || (!save.after.is_empty() && !is_first) {
+            return None;
+        }
+        let save = queue.pop()?;
+        self.bytes += size;
+        self.indexes.insert(index);
+        self.taken += 1;
+        self.writes.push(save.write);
+        self.replies.push(save.reply);
+        Some(save.after)
+    }
+}
+
+impl Group {
+    pub fn new(queues: Arc<Queues>, job_id: String) -> Self {
+        Self {
+            queues,
+            job_id,
+            saves: Saves::default(),
+        }
+    }
+
+    /// Takes the next saves that may be written together. Where none are queued the group stays empty, and the next save needs a new writer.
+    pub async fn fill(&mut self) {
+        while let Some(bulks) = self.queues.change(&self.job_id, |queue| self.saves.take(queue)).flatten() {
+            for mut bulk in bulks {
+                // Nothing is ever sent: the end of the bulk save closes the channel.
+                let _ = bulk.changed().await;
+            }
+        }
+    }
+
+    pub fn writes(&self) -> &[RecordWrite] {
+        &self.saves.writes
+    }
+
+    /// Sorts by index: all groups are written in that order, so that groups of two processes can't wait for each other.
+    pub fn sort(&mut self) {
+        let Saves { writes, replies, .. } = &mut self.saves;
+        let mut saves: Vec<(RecordWrite, Reply)> = writes.drain(..).zip(replies.drain(..)).collect();
+        saves.sort_by_key(|(write, _)| write.record.index);
+        (*writes, *replies) = saves.into_iter().unzip();
+    }
+
+    /// Fits the records to the columns, and answers the saves of those that don't fit.
+    pub fn fit(&mut self, limits: &ColumnLimits) {
+        let fit = |write: &mut RecordWrite| limits.fit_record(&mut write.record).err();
+        let refused: Vec<_> = self.saves.writes.iter_mut().map(fit).collect();
+        for (place, error) in refused.into_iter().enumerate().rev() {
+            if let Some(error) = error {
+                let (write, reply) = (self.saves.writes.remove(place), self.saves.replies.remove(place));
+                self.answer_save(&write, reply, Err(error));
+            }
+        }
+    }
+
+    /// Answers each save with the result of its write.
+    pub fn answer(&mut self, results: impl IntoIterator<Item = Result<()>>) {
+        let (writes, replies) = (std::mem::take(&mut self.saves.writes), std::mem::take(&mut self.saves.replies));
+        for ((write, reply), result) in writes.into_iter().zip(replies).zip(results) {
+            self.answer_save(&write, reply, result);
+        }
+    }
+
+    /// Answers every save with this error.
+    pub fn fail(&mut self, error: &Error) {
+        self.answer(std::iter::repeat_n(Err(error.clone()), self.saves.writes.len()));
+    }
+
+    /// Gives the result to the caller, or where the caller has its answer already, to the failures of the job.
+    fn answer_save(&self, write: &RecordWrite, reply: Reply, result: Result<()>) {
+        // The caller may be gone, with its thread.
+        match reply {
+            Reply::Committed(reply) => {
+                let _ = reply.send(result);
+                return;
+            }
+            Reply::Queued(reply) => {
+                let _ = reply.send(Ok(()));
+            }
+            Reply::Answered => {}
+        }
+        self.queues.change(&self.job_id, |queue| queue.failures.settle(write, result));
+    }
+
+    /// Counts the saves that were taken as done, and begins the next group.
+    pub fn finish(&mut self) {
+        let Saves { taken, .. } = std::mem::take(&mut self.saves);
+        self.queues.change(&self.job_id, |queue| queue.finish(taken));
+    }
+}
+
+impl Drop for Group {
+    /// If the writer ends in a panic, its saves are not stored.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fail(&panics::defect());
+            self.finish();
+        }
+    }
+}

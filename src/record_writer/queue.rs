@@ -1,0 +1,245 @@
+//! One job's queue: the single saves that wait to be written, in the order of the calls, and the bulk saves that run beside them.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::failures::Failures;
+use crate::backend::{RecordWrite, size_of};
+use crate::error::Result;
+use crate::settings::Durability;
+
+/// The most records in one group.
+pub const GROUP_RECORDS: usize = 1_000;
+/// The most bytes in one group, about: below the default limit on a statement of every server.
+pub const GROUP_BYTES: usize = 4 << 20;
+
+/// With `durability: 'batch'`: how long a save waits for others to be written with it.
+const DELAY: Duration = Duration::from_millis(50);
+/// With `durability: 'batch'`: while a job has more records or bytes than this in its queue, a save is not answered before there is room.
+const QUEUE_RECORDS: usize = 10_000;
+const QUEUE_BYTES: usize = 16 << 20;
+
+/// When the caller of a save gets its answer.
+pub enum Reply {
+    /// When the save is committed.
+    Committed(oneshot::Sender<Result<()>>),
+    /// When there is room in the queue.
+    Queued(oneshot::Sender<Result<()>>),
+    /// It has its answer already.
+    Answered,
+}
+
+/// A save of one record that waits to be written.
+pub struct Save {
+    pub write: RecordWrite,
+    pub reply: Reply,
+    /// Ends of the bulk saves that are written before it.
+    pub after: Vec<watch::Receiver<()>>,
+    since: Instant,
+}
+
+/// A bulk save that is under way.
+struct Bulk {
+    number: u64,
+    /// From its lowest index to its highest.
+    range: RangeInclusive<i32>,
+    ended: watch::Receiver<()>,
+}
+
+/// A new bulk save among the others.
+pub struct BulkTicket {
+    pub number: u64,
+    /// Ends of the earlier bulk saves that overlap with it.
+    pub before: Vec<watch::Receiver<()>>,
+    /// The single saves that were made before it.
+    pub singles: Option<SavesDone>,
+    /// Dropped when it ends, which is what later saves wait for.
+    pub done: watch::Sender<()>,
+}
+
+/// Waits until the saves that were made before are written, well or not.
+pub struct SavesDone {
+    target: u64,
+    done: watch::Receiver<u64>,
+}
+
+impl SavesDone {
+    pub async fn wait(mut self) {
+        let target = self.target;
+        // The channel closes when the queue is dropped, and then no save is left.
+        let _ = self.done.wait_for(|done| *done >= target).await;
+    }
+}
+
+#[derive(Default)]
+pub struct Queue {
+    saves: VecDeque<Save>,
+    /// The size of `saves`.
+    bytes: usize,
+    /// A writer is at work on this queue, or is about to be.
+    writing: bool,
+    /// How many single saves were ever made here.
+    made: u64,
+    /// How many of them are done: the first ones, because they are written in their order.
+    done: watch::Sender<u64>,
+    /// The writer does not wait for more saves until `done` reaches this.
+    flush_target: u64,
+    /// Wakes a writer that waits for more saves.
+    wake: Arc<Notify>,
+    bulks: Vec<Bulk>,
+    bulks_made: u64,
+    pub failures: Failures,
+}
+
+impl Queue {
+    /// Whether no save is queued or being written.
+    pub fn is_idle(&self) -> bool {
+        self.saves.is_empty() && !self.writing
+    }
+
+    /// Whether there is nothing to remember.
+    pub fn is_unused(&self) -> bool {
+        self.is_idle() && self.bulks.is_empty() && self.failures.is_empty()
+    }
+
+    fn has_group(&self) -> bool {
+        self.saves.len() >= GROUP_RECORDS || self.bytes >= GROUP_BYTES
+    }
+
+    fn has_room(&self) -> bool {
+        // A record that is larger than the queue goes through alone.
+        self.saves.len() <= 1 || (self.saves.len() <= QUEUE_RECORDS && self.bytes <= QUEUE_BYTES)
+    }
+
+    /// Adds a save. The receiver brings its answer; there is none where the save is answered already.
+    pub fn push(&mut self, write: RecordWrite, durability: Durability) -> Option<oneshot::Receiver<Result<()>>> {
+        let index = write.record.index;
+        let after = self
+            .bulks
+            .iter()
+            .filter(|bulk| bulk.range.contains(&index))
+            .map(|bulk| bulk.ended.clone())
+            .collect();
+        self.made += 1;
+        self.bytes += size_of(&write);
+        self.saves.push_back(Save {
+            write,
+            reply: Reply::Answered,
+            after,
+            since: Instant::now(),
+        });
+        if self.has_group() {
+            self.wake.notify_one();
+        }
+        if durability == Durability::Batch && self.has_room() {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        if let Some(save) = self.saves.back_mut() {
+            save.reply = match durability {
+                Durability::Record => Reply::Committed(reply),
+                Durability::Batch => Reply::Queued(reply),
+            };
+        }
+        Some(answer)
+    }
+
+    /// Whether the caller has to run a writer: there are saves and no writer. From then on there is one.
+    pub fn begin_writing(&mut self) -> bool {
+        let begins = !self.writing && !self.saves.is_empty();
+        self.writing |= begins;
+        begins
+    }
+
+    /// The writer has nothing left to do: the next save begins the writing again.
+    pub fn end_writing(&mut self) {
+        self.writing = false;
+    }
+
+    pub fn next(&self) -> Option<&Save> {
+        self.saves.front()
+    }
+
+    pub fn pop(&mut self) -> Option<Save> {
+        let save = self.saves.pop_front()?;
+        self.bytes -= size_of(&save.write);
+        Some(save)
+    }
+
+    /// Counts saves that were taken as done, and answers those that there is room for now.
+    pub fn finish(&mut self, saves: u64) {
+        self.done.send_modify(|done| *done += saves);
+        self.answer_admitted();
+    }
+
+    fn answer_admitted(&mut self) {
+        let (mut records, mut bytes) = (0, 0);
+        for save in &mut self.saves {
+            records += 1;
+            bytes += size_of(&save.write);
+            // A record that is larger than the queue goes through alone.
+            if records > 1 && (records > QUEUE_RECORDS || bytes > QUEUE_BYTES) {
+                return;
+            }
+            if matches!(save.reply, Reply::Queued(_))
+                && let Reply::Queued(reply) = std::mem::replace(&mut save.reply, Reply::Answered)
+            {
+                // The caller may be gone, with its thread.
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// How long the writer may still wait for more saves; `None` where it has to write now.
+    pub fn linger(&self) -> Option<(Duration, Arc<Notify>)> {
+        let oldest = self.saves.front()?;
+        if *self.done.borrow() < self.flush_target || self.has_group() {
+            return None;
+        }
+        let rest = DELAY.checked_sub(oldest.since.elapsed()).filter(|rest| !rest.is_zero())?;
+        Some((rest, self.wake.clone()))
+    }
+
+    /// Has the saves that were made so far written now. `None` where they are done.
+    pub fn request_flush(&mut self) -> Option<SavesDone> {
+        if *self.done.borrow() == self.made {
+            return None;
+        }
+        self.flush_target = self.made;
+        self.wake.notify_one();
+        Some(SavesDone {
+            target: self.made,
+            done: self.done.subscribe(),
+        })
+    }
+
+    /// Adds a bulk save of records in this range.
+    pub fn enter_bulk(&mut self, range: RangeInclusive<i32>) -> BulkTicket {
+        let singles = self.request_flush();
+        let overlaps = |other: &RangeInclusive<i32>| other.start() <= range.end() && range.start() <= other.end();
+        let before = self
+            .bulks
+            .iter()
+            .filter(|bulk| overlaps(&bulk.range))
+            .map(|bulk| bulk.ended.clone())
+            .collect();
+        let (done, ended) = watch::channel(());
+        self.bulks_made += 1;
+        let number = self.bulks_made;
+        self.bulks.push(Bulk { number, range, ended });
+        BulkTicket {
+            number,
+            before,
+            singles,
+            done,
+        }
+    }
+
+    pub fn leave_bulk(&mut self, number: u64) {
+        self.bulks.retain(|bulk| bulk.number != number);
+    }
+}

@@ -1,0 +1,171 @@
+//! The one retry loop: which failures are answered by making a call again, how often, and for how long.
+
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use crate::error::{Code, Repeatable, Result};
+
+/// Which failures [`Retry`] may answer by making the call again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Making the call twice is the same as making it once.
+    Idempotent,
+    /// Only a call that is known to have rolled back may be made again.
+    RolledBackOnly,
+    /// As `Idempotent`, and the caller already has its answer and can't make the call again: so every failure that may pass is retried, also a timeout.
+    AlreadyAnswered,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(8);
+/// A server that starts again is noticed within this time; many callers that wait for it ask it a few times a second each.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Two processes that create the same thing at the same time are done after a few attempts. Where they aren't, something else has its name.
+const MOST_RACES: u32 = 12;
+
+/// The one retry loop, and how long it goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// No attempt begins after this time, which is what a single statement may take. So a call takes at most twice as long as a statement may.
+    pub patience: Duration,
+}
+
+impl Retry {
+    /// Repeats what is transient: conflicts, servers that start, end or accept no writes, and lost connections where `repeat` allows it. Bounded in
+    /// time and not in number, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+    pub async fn run<T, F>(self, how: Repeat, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let began = tokio::time::Instant::now();
+        let mut longest = FIRST_PAUSE;
+        let mut races = 0;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let again = match error.repeatable {
+                Repeatable::RolledBack if error.code == Code::Constraint => {
+                    races += 1;
+                    races < MOST_RACES
+                }
+                Repeatable::RolledBack => true,
+                // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
+                Repeatable::Unknown => how == Repeat::AlreadyAnswered || how == Repeat::Idempotent && error.code == Code::ConnectionLost,
+                Repeatable::ByCaller | Repeatable::NoConnectionLeft => how == Repeat::AlreadyAnswered,
+                Repeatable::Never => false,
+            };
+            let pause = jittered(longest);
+            if !again || began.elapsed() + pause >= self.patience {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            longest = (longest * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// A random duration from zero to `longest`.
+pub fn jittered(longest: Duration) -> Duration {
+    // The standard library's hash keys are random, which is all the randomness that backing off needs.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    longest.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use std::cell::Cell;
+
+    /// How often a call that always fails is made within this time.
+    async fn attempts_made(how: Repeat, error: Error, patience_ms: u64) -> u32 {
+        let made = Cell::new(0);
+        let retry = Retry {
+            patience: Duration::from_millis(patience_ms),
+        };
+        let result: Result<()> = retry
+            .run(how, || {
+                made.set(made.get() + 1);
+                let error = error.clone();
+                async move { Err(error) }
+            })
+            .await;
+        assert_eq!(result.unwrap_err().code, error.code);
+        made.get()
+    }
+
+    fn lost() -> Error {
+        Error::new(Code::ConnectionLost, "gone")
+    }
+
+    #[tokio::test]
+    async fn what_is_transient_is_repeated_until_it_succeeds_or_the_time_is_over() {
+        for (how, error) in [
+            (Repeat::RolledBackOnly, Error::new(Code::Conflict, "deadlock")),
+            (Repeat::Idempotent, Error::new(Code::Conflict, "deadlock")),
+            (Repeat::Idempotent, lost()),
+        ] {
+            let began = tokio::time::Instant::now();
+            let retry = Retry {
+                patience: Duration::from_secs(30),
+            };
+            let back = || began.elapsed() >= Duration::from_millis(1_500);
+            let attempt = || {
+                let outcome = if back() { Ok(()) } else { Err(error.clone()) };
+                async move { outcome }
+            };
+            assert_eq!(retry.run(how, attempt).await, Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_repeated_beyond_what_a_statement_may_take() {
+        let made = Cell::new(0);
+        let retry = Retry {
+            patience: Duration::from_millis(300),
+        };
+        let result: Result<()> = retry
+            .run(Repeat::RolledBackOnly, || {
+                made.set(made.get() + 1);
+                async {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Err(Error::new(Code::Conflict, "lock wait"))
+                }
+            })
+            .await;
+        // Fewer on a machine that is slow.
+        assert!(result.is_err() && made.get() <= 3, "{}", made.get());
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_is_repeated_only_where_that_is_idempotent() {
+        assert_eq!(attempts_made(Repeat::RolledBackOnly, lost(), 300).await, 1);
+        assert!(attempts_made(Repeat::Idempotent, lost(), 300).await > 1);
+    }
+
+    #[tokio::test]
+    async fn timeouts_and_final_errors_are_never_repeated() {
+        for error in [
+            Error::new(Code::Timeout, "slow"),
+            Error::new(Code::ConnectionFailed, "no"),
+            Error::new(Code::DatabaseError, "full").repeatable(Repeatable::ByCaller),
+            Error::invalid("bad"),
+        ] {
+            assert_eq!(attempts_made(Repeat::Idempotent, error, 300).await, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn once_the_caller_has_its_answer_all_that_may_succeed_is_repeated() {
+        for (error, again) in [
+            (Error::new(Code::ConnectionFailed, "no"), true),
+            (Error::new(Code::Timeout, "slow"), true),
+            (Error::invalid("bad"), false),
+        ] {
+            assert_eq!(attempts_made(Repeat::AlreadyAnswered, error, 400).await > 1, again);
+        }
+    }
+}
