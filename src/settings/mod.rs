@@ -255,7 +255,8 @@ impl Settings {
         settings
     }
 
-    /// `source` is what the JavaScript side of the boundary found: `{url}`, `{parts}` or `{sequelize}`, each with the `environment`.
+    /// `source` is what the JavaScript side of the boundary found: `{url}`, `{parts}` or `{sequelize}`, each with the `environment`, and with
+    /// `asksForPassword` if a function gives the password, which then is neither in the source nor in the options.
     pub fn from_json(source: &str, options: &str) -> Result<Self> {
         // Whatever it is may hold a password, so no message shows it.
         let unreadable = || bad_connection("the first argument must be a URL, connection options or a Sequelize instance");
@@ -269,6 +270,9 @@ impl Settings {
         } else {
             return Err(unreadable());
         };
+        if source.get("asksForPassword") == Some("true") {
+            place.password = Some(Password::Asked);
+        }
         let environment = environment::Environment::read(source.get("environment").unwrap_or("{}"))?;
         if database == Database::Postgres {
             environment.fill(&mut place)?;
