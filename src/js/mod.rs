@@ -1,4 +1,5 @@
 //! Everything that knows Node-API, and nothing else does.
 
 pub mod boundary;
+mod password;
 pub mod store;

@@ -14,7 +14,8 @@ use napi_derive::napi;
 use tokio::sync::watch::Receiver;
 
 use crate::error::{Error, Result};
-use crate::js::boundary::{JsPasswordFunction, Outcome, PasswordRequest, Refusal, Reply, promise, string, text};
+use crate::js::boundary::{Outcome, Refusal, Reply, promise, string, text};
+use crate::js::password::{JsPasswordFunction, PasswordRequest};
 use crate::model::{
     BatchKey, BatchState, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordStatus, Token, WORKER_ID_LENGTH, WorkerId, check_id,
     token_from_json,
