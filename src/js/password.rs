@@ -1,8 +1,8 @@
 //! The user's function that gives a password: the settings' `PasswordFunction` as a call into JavaScript.
 
+use napi::Status;
 use napi::bindgen_prelude::{Function, Unknown};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode, UnknownReturnValue};
-use napi::Status;
 use napi_derive::napi;
 use tokio::sync::oneshot;
 
