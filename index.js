@@ -1,8 +1,8 @@
 'use strict';
 
-// Loads the addon of this platform and is the JavaScript half of the boundary: what crosses is one JSON text a call, written and read here, by the
-// user's own engine (see src/js/boundary.rs). A test runner may load this file in many realms of one thread, and each has an `Error`, an `Array` and timers
-// of its own. So values and errors are made here, nothing of a realm is kept in the addon, and no timer is used.
+// Loads the addon of this platform and is the JavaScript half of the boundary: each call passes one JSON text in each direction, which is written and read
+// here, by the user's own engine (see src/js/boundary.rs). A test runner may load this file in many realms of one thread, each with its own `Error`, `Array`
+// and timers. So values and errors are made here, the addon keeps nothing of a realm, and no timer is used.
 
 const { existsSync } = require('node:fs');
 const { performance } = require('node:perf_hooks');
@@ -41,34 +41,48 @@ function isOurs(error) {
   }
 }
 
-/** A wrong argument in a message: short, and without running any of its code. */
+/** A wrong value as messages show it: short, and without running any code of the value. */
 function describe(value) {
   if (typeof value === 'string') return stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value);
   if (typeof value === 'function' || typeof value === 'symbol') return `a ${typeof value}`;
-  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'bigint') return 'a BigInt';
   if (isArray(value)) return 'an array';
   return isObject(value) ? 'an object' : String(value);
 }
 
-/** A value that JSON has no word for. `shown` in src/fields.rs reads the mark. */
-const marked = (value) => ({ [describe(value)]: 'not JSON' });
-
-/** Whether JSON would drop the value or make it null. */
-const isDropped = (value) =>
-  typeof value === 'number' ? !Number.isFinite(value) : ['function', 'symbol', 'bigint'].includes(typeof value);
-
-/** For `JSON.stringify`: shows what it would drop or make another thing of, so that an option of a wrong type is refused and not ignored. */
-function visible(key, value) {
-  return isDropped(value) || value !== this[key] || types.isBoxedPrimitive(value) ? marked(this[key]) : value;
+/** Whether JSON can't express the value: `JSON.stringify` leaves it out, writes null in its place, or throws. */
+function isInexpressible(value) {
+  switch (typeof value) {
+    case 'number':
+      return !Number.isFinite(value);
+    case 'function':
+    case 'symbol':
+    case 'bigint':
+      return true;
+    default:
+      return false;
+  }
 }
 
-/** A field of a job, batch or record that has a type of its own. A BigInt stays one, so that `JSON.stringify` says what is wrong with it. */
-function typed(value) {
-  if (typeof value === 'bigint' || isArray(value)) return value;
-  return isObject(value) || isDropped(value) ? marked(value) : value;
+/**
+ * A value that must be of a simple type, for JSON. An object goes as an empty one, which no simple type takes either: its `toJSON` must not make something
+ * valid of it.
+ */
+const simple = (value) => (isArray(value) ? [] : isObject(value) || isInexpressible(value) ? {} : value);
+
+/** A field of a job, batch, record or state that has a type of its own: in an array of things, the one at the place `at`. */
+function typed(value, expected, thing, key, at) {
+  if (isInexpressible(value)) {
+    throw invalid(`${thing}${at === undefined ? '' : `[${at}]`}.${key} must be ${expected}, not ${describe(value)}`);
+  }
+  return isObject(value) && !isArray(value) ? {} : value;
 }
 
-// A field's validators and transforms are functions, and its pattern is an object that JSON can't hold, so only what can be read again is stored.
+const TEXT = 'a string';
+const WHOLE = 'a whole number';
+const TIME = 'a time in whole epoch milliseconds';
+
+// The validators and transforms of a field are functions, and its pattern is an object that JSON can't express: stored is what can be read back.
 function storableField(field) {
   const { name, type, required, defaultValue, separator, aliases } = isObject(field) ? field : {};
   const stored = {
@@ -82,7 +96,7 @@ function storableField(field) {
   return stored;
 }
 
-/** What `JSON.stringify` looks inside of: what the value's `toJSON` says, where it has one. It is asked once, as `JSON.stringify` does. */
+/** What `JSON.stringify` writes of a value: the result of its `toJSON`, if it has one. That is called once, as `JSON.stringify` does. */
 function written(value, key) {
   if ((!isObject(value) && typeof value !== 'function') || typeof value.toJSON !== 'function') return value;
   const said = value.toJSON(key);
@@ -102,21 +116,30 @@ function storableConfig(config) {
   return stored;
 }
 
-// The order of the keys is part of the contract: another adapter's readers see it.
-function storableBatch(batch) {
+// The order of the keys is part of the contract: readers of other adapters see it.
+function storableBatch(batch, at) {
   if (!isObject(batch) || Array.isArray(batch)) return batch;
   const { id, index, status, processedCount, failedCount, recordStartIndex, recordEndIndex } = batch;
-  // What is undefined is left out when it is written; null, as a database's client gives it, is to be as well.
+  const thing = 'job.batches';
   return {
-    // As the column has it: no database holds a lone surrogate.
-    id: typeof id === 'string' ? id.toWellFormed() : typed(id),
-    index: typed(index),
-    status: typed(status),
+    // As the column holds it: no database holds a lone surrogate.
+    id: typeof id === 'string' ? id.toWellFormed() : typed(id, TEXT, thing, 'id', at),
+    index: typed(index, WHOLE, thing, 'index', at),
+    status: typed(status, TEXT, thing, 'status', at),
     records: [],
-    processedCount: typed(processedCount),
-    failedCount: typed(failedCount),
-    recordStartIndex: typed(recordStartIndex ?? undefined),
-    recordEndIndex: typed(recordEndIndex ?? undefined),
+    processedCount: typed(processedCount, WHOLE, thing, 'processedCount', at),
+    failedCount: typed(failedCount, WHOLE, thing, 'failedCount', at),
+    // Null, as a database client gives it, is left out like undefined.
+    recordStartIndex: typed(recordStartIndex ?? undefined, WHOLE, thing, 'recordStartIndex', at),
+    recordEndIndex: typed(recordEndIndex ?? undefined, WHOLE, thing, 'recordEndIndex', at),
+  };
+}
+
+function storableHolder(batch, at) {
+  if (!isObject(batch)) return {};
+  return {
+    workerId: typed(batch.workerId, TEXT, 'job.batches', 'workerId', at),
+    claimedAt: typed(batch.claimedAt ?? undefined, TIME, 'job.batches', 'claimedAt', at),
   };
 }
 
@@ -124,68 +147,108 @@ function storableBatch(batch) {
 function storableJob(job) {
   const { id, config, status, batches, totalRecords, startedAt, completedAt, distributed } = job;
   const stored = {
-    id: typed(id),
+    id: typed(id, TEXT, 'job', 'id'),
     config: storableConfig(config),
-    status: typed(status),
-    batches: typed(batches),
-    totalRecords: typed(totalRecords),
-    distributed: typed(distributed),
-    // A time that is null is one that is not set, as a database's client gives it.
-    startedAt: typed(startedAt ?? undefined),
-    completedAt: typed(completedAt ?? undefined),
+    status: typed(status, TEXT, 'job', 'status'),
+    batches: typed(batches, 'an array', 'job', 'batches'),
+    totalRecords: typed(totalRecords, WHOLE, 'job', 'totalRecords'),
+    distributed: typed(distributed, 'a boolean', 'job', 'distributed'),
+    // Null, as a database client gives it, is a time that is not set.
+    startedAt: typed(startedAt ?? undefined, TIME, 'job', 'startedAt'),
+    completedAt: typed(completedAt ?? undefined, TIME, 'job', 'completedAt'),
   };
   if (Array.isArray(batches)) {
     stored.batches = batches.map(storableBatch);
-    if (batches.some((batch) => isObject(batch) && batch.workerId !== undefined)) {
-      stored.holders = batches.map((batch) =>
-        isObject(batch) ? { workerId: typed(batch.workerId), claimedAt: typed(batch.claimedAt ?? undefined) } : {},
-      );
-    }
+    if (batches.some((batch) => isObject(batch) && batch.workerId !== undefined)) stored.holders = batches.map(storableHolder);
   }
   return stored;
 }
 
-// Records and states are read field by field too: what a class has behind getters counts, and what is not stored does no harm.
+// Records and states are read field by field too: fields behind the getters of a class count, and other fields do no harm.
 
-function storableRecord(record) {
+function storableRecord(record, at) {
   if (!isObject(record) || Array.isArray(record)) return record;
   const { index, raw, parsed, status, errors, processingError } = record;
-  return { index: typed(index), raw, parsed, status: typed(status), errors: typed(errors), processingError: typed(processingError) };
+  const thing = at === undefined ? 'record' : 'records';
+  return {
+    index: typed(index, WHOLE, thing, 'index', at),
+    raw,
+    parsed,
+    status: typed(status, TEXT, thing, 'status', at),
+    errors: typed(errors, 'an array', thing, 'errors', at),
+    processingError: typed(processingError, TEXT, thing, 'processingError', at),
+  };
 }
 
 function storableState(state) {
   if (Array.isArray(state)) return state;
   const { batchId, status, processedCount, failedCount } = state;
-  return { batchId: typed(batchId), status: typed(status), processedCount: typed(processedCount), failedCount: typed(failedCount) };
+  return {
+    batchId: typed(batchId, TEXT, 'state', 'batchId'),
+    status: typed(status, TEXT, 'state', 'status'),
+    processedCount: typed(processedCount, WHOLE, 'state', 'processedCount'),
+    failedCount: typed(failedCount, WHOLE, 'state', 'failedCount'),
+  };
 }
 
-// What options have, at the places that src/settings/ and src/model/ read. `open`: what else is there does no harm.
-const OPTIONS = {
-  store: {
-    known: [
-      'schema',
-      'password',
-      'passwordTtlMs',
-      'connectTimeoutMs',
-      'statementTimeoutMs',
-      'statementCache',
-      'durability',
-      'maxClaims',
-      'tablePrefix',
-    ],
-    within: {
-      pool: { known: ['max', 'min', 'acquireTimeoutMs', 'idleTimeoutMs'] },
-      ssl: { known: ['mode', 'ca', 'cert', 'key'] },
-      leaseRenewal: { known: ['everyMs', 'forMs'] },
-    },
-  },
-  connection: { known: ['dialect', 'host', 'port', 'database', 'user', 'password', 'socketPath', 'storage'] },
-  fence: { known: ['token'] },
-  records: { known: ['status', 'batchId', 'from'] },
-  jobs: { known: ['status', 'limit'], within: { after: { known: ['id', 'startedAt'], open: true } } },
+// How each kind of option is read. What JSON can't express is refused here; ranges and names are checked in src/settings/ and src/model/.
+
+const must = (expected) => (value, path) => {
+  if (isInexpressible(value)) throw invalid(`${path} must be ${expected}, not ${describe(value)}`);
+  return simple(value);
+};
+const listOr = (read) => (value, path) =>
+  isArray(value) ? Array.from(value, (item, at) => read(item, `${path}[${at}]`)) : read(value, path);
+/** A password that a function gives does not cross: the function does, see `passwordFunction`. */
+const functionOr = (read) => (value, path) => {
+  if (typeof value !== 'function') return read(value, path);
+  // It throws for a proxy that has been revoked, which could not be called later.
+  Reflect.getPrototypeOf(value);
+  return undefined;
 };
 
-/** The name of a thing whose properties are not what it holds, so that options can't be read of it. */
+const anObject = must('an object');
+const text = must(TEXT);
+const whole = must(WHOLE);
+const milliseconds = must('a whole number from 1 to 86400000');
+/** A part of a connection may hold a secret, so src/settings/ refuses what is wrong without showing it. */
+const part = simple;
+
+/** In a shape: names that are not in it do no harm. */
+const OPEN = Symbol('open');
+
+// The names of all options, at the places where src/settings/ and src/model/ read them.
+const OPTIONS = {
+  store: {
+    schema: text,
+    password: functionOr(must('a string, or a function that gives one')),
+    passwordTtlMs: milliseconds,
+    connectTimeoutMs: milliseconds,
+    statementTimeoutMs: milliseconds,
+    statementCache: whole,
+    durability: must('"record" or "batch"'),
+    maxClaims: whole,
+    tablePrefix: text,
+    pool: { max: whole, min: whole, acquireTimeoutMs: milliseconds, idleTimeoutMs: milliseconds },
+    ssl: { mode: text, ca: text, cert: text, key: text },
+    leaseRenewal: { everyMs: milliseconds, forMs: milliseconds },
+  },
+  connection: {
+    dialect: part,
+    host: part,
+    port: part,
+    database: part,
+    user: part,
+    password: functionOr(part),
+    socketPath: part,
+    storage: part,
+  },
+  fence: { token: whole },
+  records: { status: listOr(must('a status, or an array of at least one')), batchId: text, from: whole },
+  jobs: { status: must('a status'), limit: whole, after: { id: text, startedAt: must(TIME), [OPEN]: true } },
+};
+
+/** The name of a thing that does not keep what it holds in properties, so that it can't be options. */
 function unreadable(value) {
   const holds =
     typeof value[Symbol.iterator] === 'function' ||
@@ -202,7 +265,7 @@ function unreadable(value) {
   return `a ${types.isBoxedPrimitive(value) ? 'boxed ' : ''}${Object.prototype.toString.call(value).slice(8, -1)}`;
 }
 
-/** The names that an object and its prototypes have to be listed by, but for what every object inherits. */
+/** The names of the enumerable properties of an object and its prototypes, except those that every object inherits. */
 function listed(value) {
   const names = Object.keys(value);
   for (let above = Object.getPrototypeOf(value); above; above = Object.getPrototypeOf(above)) {
@@ -211,25 +274,27 @@ function listed(value) {
   return names;
 }
 
-/** Options as JavaScript reads them: those of getters and prototypes too, which `JSON.stringify` leaves out. Unknown ones go along, to be refused. */
-function readOptions(what, value, { known, within = {}, open = false }) {
-  if (!isObject(value)) return value;
+/** Options as JavaScript reads them: also those of getters and prototypes, which `JSON.stringify` leaves out. Unknown names go along, to be refused. */
+function readOptions(what, value, shape) {
+  if (!isObject(value)) return anObject(value, what);
   const kind = unreadable(value);
   if (kind) throw invalid(`${what} must be an object with the options as its properties, not ${kind}`);
   const read = Object.create(null);
-  for (const key of new Set([...known, ...Object.keys(within), ...(open ? [] : listed(value))])) {
+  for (const key of new Set([...Object.keys(shape), ...(shape[OPEN] ? [] : listed(value))])) {
     const option = key === 'toJSON' ? undefined : value[key];
-    if (option !== undefined) read[key] = Object.hasOwn(within, key) ? readOptions(`${what}.${key}`, option, within[key]) : option;
+    if (option === undefined) continue;
+    const inside = Object.hasOwn(shape, key) ? shape[key] : simple;
+    read[key] = typeof inside === 'function' ? inside(option, `${what}.${key}`) : readOptions(`${what}.${key}`, option, inside);
   }
   return read;
 }
 
 const isSequelize = (source) => typeof source.getDialect === 'function' || (isObject(source.config) && isObject(source.options));
 
-/** Certificates come as text, as a buffer, or as a list of either. */
+/** Certificates are text, a buffer, or an array of either. */
 const pem = (value) => (Array.isArray(value) ? value.map(pem).join('\n') : Buffer.isBuffer(value) ? value.toString() : value);
 
-// What else stands in the URL that an instance was made from, Sequelize puts here too.
+// Sequelize also puts the parameters of the URL that an instance was made from here.
 const DIALECT_OPTIONS = [
   'socketPath',
   'application_name',
@@ -244,7 +309,7 @@ const DIALECT_OPTIONS = [
   'target_session_attrs',
 ];
 
-// A demand for protection is read too, so that one that can't be met is refused.
+// Names that ask for protection are read too, so that what the store can't give is refused.
 const PROTECTION = /^(ssl|tls|gss|use_?ssl|require_?(ssl|peer|auth)|verify_?server_?certificate)/i;
 
 function dialectOptions(options) {
@@ -252,18 +317,25 @@ function dialectOptions(options) {
   const demands = listed(options).filter((name) => name !== 'ssl' && PROTECTION.test(name));
   const read = Object.fromEntries([...DIALECT_OPTIONS, ...demands].map((name) => [name, options[name]]));
   const { ssl } = options;
-  if (!isObject(ssl)) return { ...read, ssl };
-  // All of it, so that what can't be given is refused.
+  // Not an empty object: that would ask for TLS.
+  if (!isObject(ssl)) return { ...read, ssl: isInexpressible(ssl) ? describe(ssl) : ssl };
+  // All of it, so that what the store can't give is refused.
   const all = Object.fromEntries(listed(ssl).map((name) => [name, ssl[name]]));
   const { rejectUnauthorized, verifyIdentity, ca, cert, key } = ssl;
   return { ...read, ssl: { ...all, rejectUnauthorized, verifyIdentity, ca: pem(ca), cert: pem(cert), key: pem(key) } };
 }
 
-/** What is read of a Sequelize instance. It is known by its shape, not its class: the user's copy of Sequelize is not ours. */
+/** The settings of a Sequelize instance. It is recognized by its shape, because the user's copy of the class is not ours. */
 function sequelizeSettings(sequelize) {
   const config = sequelize.config ?? {};
   const options = sequelize.options ?? {};
-  const server = ({ host, port, database, username, password }) => ({ host, port, database, username, password });
+  const server = ({ host, port, database, username, password }) => ({
+    host,
+    port,
+    database,
+    username,
+    password: typeof password === 'function' ? undefined : password,
+  });
   const write = options.replication ? options.replication.write : undefined;
   return {
     dialect: typeof sequelize.getDialect === 'function' ? sequelize.getDialect() : options.dialect,
@@ -280,14 +352,14 @@ function sequelizeSettings(sequelize) {
   };
 }
 
-// libpq's variables, and what it finds files by. Those that it knows and the store can't obey are read too, so that they are refused.
+// The variables of libpq, and those by which it finds files. Those that the store can't follow are read too, so that they are refused.
 const ENVIRONMENT =
   `PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGOPTIONS PGAPPNAME PGCONNECT_TIMEOUT PGTARGETSESSIONATTRS
   PGCHANNELBINDING PGSERVICE PGSSLMODE PGSSLROOTCERT PGSSLCERT PGSSLKEY PGSSLNEGOTIATION PGSSLCOMPRESSION PGSSLCRL PGSSLCRLDIR PGSSLSNI PGSSLCERTMODE
   PGSSLMINPROTOCOLVERSION PGSSLMAXPROTOCOLVERSION PGREQUIRESSL PGREQUIREPEER PGREQUIREAUTH PGGSSENCMODE PGGSSDELEGATION PGDATESTYLE PGTZ PGGEQO
   PGCLIENTENCODING SSL_CERT_FILE HOME APPDATA`.split(/\s+/);
 
-/** The variables that are set. From here and not from the process: a worker thread may have an environment of its own. */
+/** The variables that are set. They are read here and not in the addon because a worker thread may have an environment of its own. */
 function environment() {
   const set = {};
   for (const name of ENVIRONMENT) {
@@ -295,7 +367,7 @@ function environment() {
       const value = process.env[name];
       if (typeof value === 'string' && value !== '') set[name] = value;
     } catch {
-      // A runtime that does not let this program read it.
+      // The runtime does not let this program read the variable.
     }
   }
   return set;
@@ -307,7 +379,7 @@ function connectionSource(source) {
   return { ...(isSequelize(source) ? { sequelize: sequelizeSettings(source) } : { parts: source }), environment: environment() };
 }
 
-/** Told once a process for each name: the value may be a secret. */
+/** Warns of parameters that are ignored, by name only: a value may be a secret. */
 function warnOfIgnored(names) {
   if (names.length === 0) return;
   const [each, have] = names.length === 1 ? ['parameter', 'has'] : ['parameters', 'have'];
@@ -317,11 +389,16 @@ function warnOfIgnored(names) {
   });
 }
 
-function storableConnection(connection) {
+/** For `JSON.stringify`: what it would change or leave out goes as an empty object, so that it is refused and not ignored. */
+function unchanged(key, value) {
+  return isInexpressible(value) || value !== this[key] || types.isBoxedPrimitive(value) ? {} : value;
+}
+
+function storableConnection(connection, asksForPassword) {
   // A `URL` of another realm is no `instanceof URL`.
   const source = connectionSource(typeof connection.href === 'string' ? connection.href : connection);
   if (isObject(source.parts)) source.parts = readOptions('connection', source.parts, OPTIONS.connection);
-  return source;
+  return { ...source, asksForPassword };
 }
 
 const write = {
@@ -329,16 +406,16 @@ const write = {
   records: (value) => stringify(Array.isArray(value) ? value.map(storableRecord) : value),
   state: (value) => stringify(storableState(value)),
   job: (value) => stringify(storableJob(value)),
-  options: (value, what, shape) => stringify(readOptions(what, value, shape), visible),
-  connection: (value) => stringify(storableConnection(value), visible),
+  options: (value, what, shape) => stringify(readOptions(what, value, shape)),
+  connection: (value, what, asksForPassword) => stringify(storableConnection(value, asksForPassword), unchanged),
 };
 
-/** Where in a value the thing is that `JSON.stringify` refused: a BigInt, or an object inside itself. Runs only once it has refused. */
+/** What `JSON.stringify` refused in a value, and where: a BigInt, or an object inside itself. It runs only after a refusal. */
 function unwritable(value, path, inside = new Set()) {
   if (typeof value === 'bigint') return `${path} is a BigInt, and JSON has none`;
   if (!isObject(value)) return undefined;
   if (inside.has(value)) return `${path} is an object that holds itself`;
-  // Deeper than this, the stack ends before JSON does.
+  // Deeper than this, the stack may overflow here.
   if (inside.size > 200 || typeof value.toJSON === 'function') return undefined;
   inside.add(value);
   for (const key of Object.keys(value)) {
@@ -349,7 +426,7 @@ function unwritable(value, path, inside = new Set()) {
   return undefined;
 }
 
-/** What an error says, or what was thrown in its place: it may be anything, and may throw again when it is looked at. */
+/** The message of what was thrown. That may be anything, and may throw again when it is read. */
 function messageOf(error) {
   try {
     if (error instanceof Error && typeof error.message === 'string') return error.message;
@@ -364,29 +441,29 @@ function whyUnwritable(what, value, error) {
     const found = unwritable(value, what);
     if (found) return found;
   } catch {
-    // A getter that throws is what stopped JSON.stringify too: its error says more.
+    // A getter throws, as it did for JSON.stringify: that error says more.
   }
   try {
-    // The one way to end the stack here: JSON.stringify calls itself for each level.
+    // JSON.stringify calls itself for each level.
     if (error instanceof RangeError && /call stack/i.test(error.message)) return 'it nests too deeply for JSON.stringify: flatten it';
   } catch {
-    // Anything may be thrown, and this is something that throws again.
+    // What was thrown throws again when it is read.
   }
   return messageOf(error);
 }
 
-/** The JSON text of an argument, or the error that refuses it: whatever the argument is and does, nothing is thrown here. */
-function encode(how, what, value, shape) {
+/** The JSON text of an argument, or the error that refuses it. It never throws, whatever the argument is and does. */
+function encode(how, what, value, more) {
   try {
     const isUrl = how === 'connection' && typeof value === 'string';
     if ((!isObject(value) && !isUrl) || (how === 'connection' && Array.isArray(value))) {
       const expected =
         how === 'connection' ? 'a URL, connection options or a Sequelize instance' : how === 'records' ? 'an array' : 'an object';
-      // A URL in place of the options holds a password, perhaps.
+      // It may be a URL, and hold a password.
       const given = how === 'options' && typeof value === 'string' ? 'a string' : describe(value);
       return invalid(`${what} must be ${expected}, not ${given}`);
     }
-    return write[how](value, what, shape);
+    return write[how](value, what, more);
   } catch (error) {
     if (isOurs(error)) return error;
     return invalid(`${what} can't be written as JSON: ${whyUnwritable(what, value, error)}`, error);
@@ -396,7 +473,7 @@ function encode(how, what, value, shape) {
 /** The text of options that may be left out. */
 const optional = (what, value, shape) => (value === undefined ? undefined : encode('options', what, value, shape));
 
-// What functions of the user's threw lately: it does not cross the boundary, only its key does. More of them than are ever on their way at once.
+// The values that the user's functions threw last. Only their keys cross the boundary. It keeps more of them than are ever on their way at the same time.
 const thrown = new Map();
 const KEPT = 32;
 let lastThrown = 0;
@@ -407,20 +484,25 @@ function keepThrown(value) {
   return lastThrown;
 }
 
-/** The function that gives the password, where one does: that of the options goes before that of the connection. */
+/** The password, if it is a function. A password in the options overrules that of the connection. */
 function passwordFunction(connection, options) {
+  const password = givenPassword(connection, options);
+  return typeof password === 'function' ? password : undefined;
+}
+
+function givenPassword(connection, options) {
   try {
     if (isObject(options) && options.password !== undefined) return options.password;
     if (!isObject(connection)) return undefined;
     if (!isSequelize(connection)) return connection.password;
     return connection.options?.replication?.write?.password ?? connection.config?.password;
   } catch {
-    // A getter that throws: it does so again where the arguments are written, and there is refused.
+    // A getter throws. It does so again when the arguments are encoded, and there it is refused.
     return undefined;
   }
 }
 
-/** What the other side calls when it needs a password. */
+/** The function that the addon calls when it needs a password. */
 function asker(password) {
   return (request) => {
     new Promise((resolve) => resolve(password())).then(
@@ -430,7 +512,7 @@ function asker(password) {
   };
 }
 
-/** A `StateStoreError` for a failure on the other side of the boundary. */
+/** The `StateStoreError` of a failure in the addon. */
 function makeError(failure) {
   const { message, code, retryable, causeMessage, causeCode, thrown: key } = failure;
   if (typeof retryable !== 'boolean') return new StateStoreError(`the addon failed: ${message}`, { code: 'INTERNAL', cause: failure });
@@ -445,8 +527,8 @@ function makeError(failure) {
 }
 
 /**
- * What a call rejects with. Its stack begins at the method: `site` has that where the call had left the stack. Where it was not captured, the engine knows
- * which `async` functions wait for the call, and names those.
+ * The error that a call rejects with. Its stack begins at the method: it is taken from `site` if the call has left the stack since. Without a site, the
+ * engine names the `async` functions that wait for the call.
  */
 function failed(failure, site) {
   const error = isOurs(failure) ? failure : makeError(failure);
@@ -458,7 +540,7 @@ function failed(failure, site) {
   return error;
 }
 
-/** Where a call comes from. It costs some microseconds, so the calls that are made for each record and each batch go without. */
+/** Where a call comes from. It costs some microseconds, so the calls that are made for each record and each batch do without. */
 function callSite() {
   const site = {};
   Error.captureStackTrace?.(site, run);
@@ -467,20 +549,20 @@ function callSite() {
 
 const NATIVE = Symbol('the store in the addon');
 
-/** The addon's half of a store. It is found by way of a property, and so through a `Proxy` around the store too. */
+/** The addon's half of a store. It is in a property, so that it is also found through a `Proxy` around the store. */
 function nativeOf(store, method) {
   let native;
   try {
     native = store?.[NATIVE];
   } catch {
-    // A proxy that has been revoked, or that throws: no store.
+    // A proxy that has been revoked, or that throws, is no store.
   }
   if (native instanceof addon.SqlxStateStore) return native;
   throw invalid(`${method} was called on ${describe(store)} and not on a store: call it as store.${method}(…)`);
 }
 
-// Saves that are queued are answered at once, and a loop that awaits nothing else would keep timers and sockets waiting: so after as many milliseconds without
-// a turn of the event loop, a save waits for one. The addon makes it, because timers may be fake.
+// Queued saves are answered at once, and a loop that awaits nothing else would hold up timers and sockets. So after this many milliseconds without a turn of
+// the event loop, a save waits for one. The addon makes the turn, because timers may be fake.
 const TURN_MS = 10;
 const now = performance.now.bind(performance);
 let turn;
@@ -493,13 +575,13 @@ function turnIfDue(native) {
   return undefined;
 }
 
-/** One call: `start` begins it in the addon, `read` makes a value of what that gives. */
+/** One call: `start` begins it in the addon, and `read` decodes its result. */
 async function run(store, method, start, read, site = callSite) {
   let from;
   try {
     const native = nativeOf(store, method);
     const pending = start(native);
-    // What is answered already, as a save that is queued is.
+    // It is answered already: a save that is queued.
     if (pending === null) return await turnIfDue(native);
     from = site();
     return await read(await pending);
@@ -511,7 +593,7 @@ async function run(store, method, start, read, site = callSite) {
 const nowhere = () => undefined;
 const asIs = (value) => value;
 
-/** A result, which the addon gives as text. */
+/** The value of a result that is JSON text. */
 function parsed(text) {
   if (typeof text !== 'string') return text;
   try {
@@ -522,7 +604,7 @@ function parsed(text) {
   }
 }
 
-/** All of an array of records. A large one comes in slices, and the event loop gets a turn before each of them. */
+/** The whole array of a result. A large one comes in slices, and the event loop gets a turn before each of them. */
 async function gathered(result) {
   if (typeof result === 'string') return parsed(result);
   const records = [];
@@ -532,11 +614,11 @@ async function gathered(result) {
   return records;
 }
 
-/** Whether this Linux has glibc. Only musl's loader has a name like that, and where there is no report, that name tells. */
+/** Whether this Linux has glibc. */
 function hasGlibc() {
   try {
     const { report } = process;
-    // A report with the network looks up the names of all open sockets, which can take seconds. Node below 20.13 does not know the setting.
+    // With the network, a report looks up the names of all open sockets, which can take seconds. Node below 20.13 does not know the setting.
     const { excludeNetwork } = report;
     report.excludeNetwork = true;
     try {
@@ -545,7 +627,7 @@ function hasGlibc() {
       report.excludeNetwork = excludeNetwork;
     }
   } catch {
-    // There is none in some runtimes, and Deno gives it to a program with all permissions only.
+    // Some runtimes have no report, and Deno gives it only to a program with all permissions. The name of musl's loader tells then.
     return !hasMuslLoader();
   }
 }
@@ -554,7 +636,7 @@ function hasMuslLoader() {
   try {
     return existsSync(`/lib/ld-musl-${{ x64: 'x86_64', arm64: 'aarch64' }[process.arch]}.so.1`);
   } catch {
-    // Deno throws where this program may not look.
+    // Deno throws where this program may not read.
     return false;
   }
 }
@@ -592,13 +674,13 @@ function loadError(name, cause) {
 }
 
 /**
- * The addon, from its package where that is installed. A bundler puts the binary beside the bundle and knows its new place in the `require` of the package
- * only. In a clone of the repository no such package is installed, and what was built is beside this file.
+ * The addon, from the package of this platform. A bundler puts the binary beside the bundle and rewrites its place only in the `require` of that package. In a
+ * clone of the repository the package is not installed, and the addon that was built is beside this file.
  */
 function loadAddon() {
   const name = platform();
   try {
-    // Written out, and in a `try`, so that bundlers find the one that is installed and let the others be.
+    // Literal names in a `try`: bundlers find the package that is installed, and accept that the others are missing.
     switch (name) {
       case 'linux-x64-gnu':
         return require('@batchactions/state-sqlx-linux-x64-gnu');
@@ -618,7 +700,7 @@ function loadAddon() {
         return require('@batchactions/state-sqlx-win32-arm64-msvc');
     }
   } catch (cause) {
-    // A module of ES has no `__dirname`, and a bundle may be one.
+    // An ES module has no `__dirname`, and a bundle may be one.
     const local = cause.code === 'MODULE_NOT_FOUND' && typeof __dirname === 'string' && join(__dirname, `state-sqlx.${name}.node`);
     if (!local || !existsSync(local)) throw loadError(name, cause);
     try {
@@ -632,8 +714,8 @@ function loadAddon() {
 
 const addon = loadAddon();
 
-// Of how many records the database finds out whether they fit on a page of `records`: in the beginning; next time, as many as would fit if they were like those of
-// the last page, but not much more than those, for what does not fit is looked at in vain; and at most.
+// The most records on a page of `records`. The first page has up to FIRST_PAGE. Each further page asks for as many as would fit into PAGE_BYTES if they were
+// as large as those of the last page, but at most GROWTH times those, because the database reads in vain what does not fit, and at most LARGEST_PAGE.
 const FIRST_PAGE = 20;
 const PAGE_BYTES = 2 << 20;
 const GROWTH = 8;
@@ -651,9 +733,9 @@ class SqlxStateStore {
     let native;
     try {
       native = new addon.SqlxStateStore(
-        encode('connection', 'connection', connection),
+        encode('connection', 'connection', connection, password !== undefined),
         optional('options', options, OPTIONS.store),
-        typeof password === 'function' ? asker(password) : undefined,
+        password && asker(password),
       );
     } catch (failure) {
       const error = failed(failure);
@@ -763,7 +845,7 @@ class SqlxStateStore {
     return run(this, 'close', (native) => native.close(), asIs);
   }
 
-  // Node 20 has no `await using`, but compilers that translate it look for this name there.
+  // Node 20 has no `await using`. Compilers that translate it look for this name there.
   async [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
     nativeOf(this, 'close');
     await this.close();
@@ -771,7 +853,7 @@ class SqlxStateStore {
 }
 
 addon.install();
-// A realm may load this file more than once (`jest.resetModules`, say): it has one class of stores and one of errors. No other realm is kept alive.
+// A realm may load this file more than once (`jest.resetModules`, say) and still has one class of stores and one of errors. The map keeps no realm alive.
 addon.realms ??= new WeakMap();
 if (!addon.realms.has(Error)) addon.realms.set(Error, { SqlxStateStore, StateStoreError });
 const own = addon.realms.get(Error);

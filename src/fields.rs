@@ -80,10 +80,6 @@ pub fn each_object<'a>(json: &'a str, each: impl FnMut(&mut Entries<'a>) -> Resu
 
 /// A JSON value as messages show it: cut if it is long, and only its kind if it may hold a password.
 pub fn shown(json: &str) -> String {
-    // A value that JSON can't express, which index.js marks like this.
-    if let Some(marked) = json.strip_prefix("{\"").and_then(|rest| rest.strip_suffix("\":\"not JSON\"}")) {
-        return marked.to_owned();
-    }
     match json.as_bytes().first() {
         Some(b'{') => return "an object".to_owned(),
         Some(b'[') => return "an array".to_owned(),

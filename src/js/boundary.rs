@@ -1,10 +1,10 @@
-//! The boundary: a value crosses once in each direction per call, as JSON text that V8 writes and reads. It is the only module with `unsafe`.
+//! The boundary to JavaScript: arguments come in as JSON text, and results, promises and errors go out. It is the only module with `unsafe`.
 //!
-//! Text is several times faster than building values one by one through Node-API, and it is exact: what `JSON.stringify` does with a `Date`, a
-//! `NaN` or a lone surrogate is what the user's own engine does.
+//! A call passes one text in each direction, which V8 writes and reads. Text is several times faster than building values one by one through Node-API,
+//! and it is exact: what `JSON.stringify` does with a `Date` or a lone surrogate is what the user's own engine does.
 //!
-//! `index.js` writes and reads that text, and makes the errors: a test runner may load it in many realms of one thread, and each has its own
-//! `JSON`, `Array` and `Error`. Nothing of a realm is kept on this side.
+//! `index.js` writes and reads that text, refuses what JSON can't express, and makes the errors: a test runner may load it in many realms of one
+//! thread, each with its own `JSON`, `Array` and `Error`. Nothing of a realm is kept on this side.
 
 #![allow(
     unsafe_code,
@@ -13,16 +13,13 @@
 
 use std::future::Future;
 
-use napi::bindgen_prelude::{Function, PromiseRaw, ToNapiValue, Unknown};
-use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode, UnknownReturnValue};
-use napi::{Env, JsError, JsValue, Status, ValueType, sys};
+use napi::bindgen_prelude::{PromiseRaw, ToNapiValue, Unknown};
+use napi::{Env, JsError, JsValue, ValueType, sys};
 use napi_derive::napi;
-use tokio::sync::oneshot;
 
 use crate::error::{Code, Error, Result};
 use crate::model::RecordSlices;
 use crate::panics::{self, caught, caught_in};
-use crate::settings::{PasswordAnswer, PasswordFunction, Secret};
 
 /// Called once for each thread that loads the addon.
 #[cfg_attr(test, allow(dead_code, reason = "a test build registers nothing with Node"))]
@@ -31,7 +28,7 @@ pub fn install() {
     panics::note_places();
 }
 
-/// A failure as an error of Node's, with what `index.js` makes a `StateStoreError` of.
+/// A failure as a plain JavaScript error, with the fields that `index.js` makes a `StateStoreError` of.
 fn failure<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> {
     let mut value = JsError::from(napi::Error::from_reason(error.message.clone()))
         .into_unknown(*env)
@@ -41,16 +38,19 @@ fn failure<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> {
     if let Some(cause) = &error.cause {
         value.set("causeMessage", cause.message.as_str())?;
         value.set("causeCode", cause.code.as_deref())?;
-        // The key of what a function of the user's threw, which never crosses.
+        // The key of the value that the user's function threw. The value itself stays in `index.js`.
         value.set("thrown", cause.thrown)?;
     }
     Ok(value.to_unknown())
 }
 
-/// Why a call is refused: an error of ours, or a JavaScript error that exists already.
+/// Why a call is refused.
 pub enum Refusal<'env> {
+    /// An error of this crate.
     Error(Error),
+    /// The JavaScript error that `index.js` passed in place of an argument.
     Value(Unknown<'env>),
+    /// A call of Node-API failed.
     Engine(napi::Error),
 }
 
@@ -81,12 +81,12 @@ fn thrown(env: &Env, error: &Error) -> napi::Error {
     failure(env, error).map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
 }
 
-/// The JSON text of an argument, as `index.js` wrote it, or the error that it refuses the argument with.
+/// The JSON text of an argument, which `index.js` wrote; it passes an error instead if it refuses the argument.
 pub fn text(value: Unknown<'_>) -> std::result::Result<String, Refusal<'_>> {
     string(value)?.ok_or(Refusal::Value(value))
 }
 
-/// A string argument.
+/// A string argument; `None` if it is anything else.
 pub fn string(value: Unknown<'_>) -> napi::Result<Option<String>> {
     match value.get_type()? {
         ValueType::String => Ok(Some(value.coerce_to_string()?.into_utf8()?.into_owned()?)),
@@ -115,8 +115,8 @@ pub struct RecordReader {
 
 #[napi]
 impl RecordReader {
-    /// A promise of the next records, or of nothing when all were read. It is settled from another thread, because only that is a turn of the
-    /// event loop which no fake timer of a test holds back.
+    /// A promise of the next records, or of nothing when all were read. It is settled from another thread, because that takes a turn of the event
+    /// loop, also under the fake timers of a test.
     #[napi(catch_unwind, skip_typescript)]
     pub fn next<'env>(&mut self, env: &'env Env) -> napi::Result<PromiseRaw<'env, Outcome>> {
         let slice = caught(|| -> Result<_> {
@@ -127,7 +127,7 @@ impl RecordReader {
     }
 }
 
-/// What V8's longest string holds, less some room (`v8::String::kMaxLength` on 64 bits).
+/// A little less than the longest string of V8 (`v8::String::kMaxLength` on 64 bits).
 const LONGEST_TEXT: usize = (1 << 29) - (1 << 10);
 
 fn short_enough(text: String) -> Result<String> {
@@ -146,7 +146,7 @@ fn short_enough(text: String) -> Result<String> {
 /// A call's outcome on its way to JavaScript.
 pub struct Outcome(Result<Reply>);
 
-/// A value of a type that napi converts.
+/// Converts a value of a type that napi knows.
 fn convert(env: &Env, value: impl ToNapiValue) -> napi::Result<sys::napi_value> {
     // SAFETY: only `Outcome::to_napi_value` calls this, with the environment that napi called it with, on that one's thread.
     unsafe { ToNapiValue::to_napi_value(env.raw(), value) }
@@ -179,77 +179,11 @@ impl ToNapiValue for Outcome {
     }
 }
 
-/// The promise of a call; a panic in the middle is a rejection with `INTERNAL`.
+/// The promise of a call; it rejects with `INTERNAL` if the call panics.
 pub fn promise<F>(env: &Env, call: F) -> napi::Result<PromiseRaw<'_, Outcome>>
 where
     F: Future<Output = Result<Reply>> + Send + 'static,
 {
     let call = caught_in(call);
     env.spawn_future(async move { Ok(Outcome(call.await)) })
-}
-
-/// A question for a password on its way to the user's function, and the way back for the answer.
-#[napi]
-pub struct PasswordRequest {
-    back: Option<oneshot::Sender<PasswordAnswer>>,
-}
-
-#[napi]
-impl PasswordRequest {
-    /// What the function gave.
-    #[napi(catch_unwind, skip_typescript)]
-    pub fn answer(&mut self, value: Unknown<'_>) -> napi::Result<()> {
-        let kind = value.get_type()?;
-        self.reply(match string(value)? {
-            Some(password) if password.contains('\0') => PasswordAnswer::NoString("one with it".to_owned()),
-            Some(password) => PasswordAnswer::Password(Secret::new(password)),
-            None => PasswordAnswer::NoString(kind.to_string().to_lowercase()),
-        });
-        Ok(())
-    }
-
-    /// That the function threw, or that its promise was rejected.
-    #[napi(catch_unwind, skip_typescript)]
-    pub fn fail(&mut self, message: String, thrown: u32) {
-        self.reply(PasswordAnswer::Threw { message, thrown });
-    }
-
-    fn reply(&mut self, answer: PasswordAnswer) {
-        if let Some(back) = self.back.take() {
-            // Whoever asked may have given up.
-            let _ = back.send(answer);
-        }
-    }
-}
-
-/// The function that gives the password (as `index.js` wraps it), callable from any thread. Weak: it never keeps the process alive.
-pub struct JsPasswordFunction(
-    ThreadsafeFunction<
-        PasswordRequest,
-        UnknownReturnValue,
-        PasswordRequest,
-        Status,
-        /* an error first: */ false,
-        /* weak: */ true,
-    >,
-);
-
-impl JsPasswordFunction {
-    pub fn new(function: &Function<'_, PasswordRequest, UnknownReturnValue>) -> napi::Result<Self> {
-        Ok(Self(
-            function.build_threadsafe_function::<PasswordRequest>().weak::<true>().build()?,
-        ))
-    }
-}
-
-impl PasswordFunction for JsPasswordFunction {
-    fn ask(&self) -> Option<oneshot::Receiver<PasswordAnswer>> {
-        let (back, answer) = oneshot::channel();
-        let request = PasswordRequest { back: Some(back) };
-        match self.0.call(request, ThreadsafeFunctionCallMode::NonBlocking) {
-            Status::Ok => Some(answer),
-            // The engine of that thread ends.
-            _ => None,
-        }
-    }
 }

@@ -2,5 +2,6 @@
 
 mod arguments;
 pub mod boundary;
+mod password;
 mod results;
 pub mod store;

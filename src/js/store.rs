@@ -11,7 +11,8 @@ use napi::threadsafe_function::UnknownReturnValue;
 use napi_derive::napi;
 
 use super::arguments::{Argument, batch_id, batch_key, duration, job_id, options, token, worker_id};
-use super::boundary::{JsPasswordFunction, Outcome, PasswordRequest, Reply, promise, text};
+use super::boundary::{Outcome, Reply, promise, text};
+use super::password::{JsPasswordFunction, PasswordRequest};
 use super::results::IntoReply;
 use crate::model::{BatchState, Job, JobFilter, Record, RecordPage, RecordStatus};
 use crate::operations::{Answer, Entered, Operations};

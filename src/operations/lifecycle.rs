@@ -22,21 +22,29 @@ const INITIALIZE_GRACE: Duration = Duration::from_secs(2);
 impl Operations {
     /// Connects to nothing: the first call does.
     pub fn new(settings: Settings) -> Arc<Self> {
-        let (lease_renewal, max_claims, durability) = (settings.lease_renewal, settings.max_claims, settings.durability);
-        let connect_timeout = settings.connect_timeout;
+        Self::over(Arc::from(backend::open(settings.clone())), &settings)
+    }
+
+    /// A store over this database.
+    pub fn over(backend: Arc<dyn Backend>, settings: &Settings) -> Arc<Self> {
         let retry = Retry {
             patience: settings.statement_timeout,
         };
-        let backend: Arc<dyn Backend> = Arc::from(backend::open(settings));
         let claims = Arc::<Claims>::default();
         let gate = Gate::default();
         let initialization = Initialization::default();
         Arc::new(Self {
-            writer: RecordWriter::new(backend.clone(), retry, durability, initialization.clone()),
-            leases: LeaseRenewals::new(backend.clone(), claims.clone(), gate.clone(), lease_renewal, connect_timeout),
+            writer: RecordWriter::new(backend.clone(), retry, settings.durability, initialization.clone()),
+            leases: LeaseRenewals::new(
+                backend.clone(),
+                claims.clone(),
+                gate.clone(),
+                settings.lease_renewal,
+                settings.connect_timeout,
+            ),
             storage: Storage::new(backend, retry),
             claims,
-            max_claims,
+            max_claims: settings.max_claims,
             turns: Turns::default(),
             gate,
             initialization,

@@ -14,6 +14,7 @@ use crate::record_writer::Saved;
 use crate::settings::{Database, Settings};
 
 mod access;
+mod faults;
 
 /// A server's address in `TEST_…_URL`, or on its default port. The name is what `REQUIRE_DATABASES` calls it.
 const SERVERS: [(&str, &str, &str); 3] = [

@@ -55,11 +55,8 @@ impl Fields<'_, '_> {
         }
     }
 
-    /// A password, or the mark of a function that gives one (see `visible` in `index.js`).
+    /// A password that is text. One that a function gives is left out by `index.js` (see `Settings::from_json`).
     pub(super) fn password(&self, key: &str) -> Result<Option<Password>> {
-        if self.get(key).is_some_and(|value| value.starts_with("{\"a function\"")) {
-            return Ok(Some(Password::Asked));
-        }
         match self.secret(key) {
             Ok(Some(secret)) if secret.reveal().contains('\0') => {
                 Err(invalid_connection(format!("{}.{key} holds the character U+0000", self.what)))

@@ -98,11 +98,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `source` is what `index.js` makes of the constructor's first argument: `{url}`, `{parts}` or `{sequelize}`, each with the `environment`.
-    /// `options` is the second argument.
+    /// `source` is what `index.js` makes of the constructor's first argument: `{url}`, `{parts}` or `{sequelize}`, each with the `environment`,
+    /// and with `asksForPassword` if a function gives the password, which then is neither in the source nor in the options. `options` is the second argument.
     pub fn from_json(source: &str, options: &str) -> Result<Self> {
         let source = Fields::read(&"connection", source).map_err(|_| unreadable())?;
         let (database, mut partial) = read_source(&source)?;
+        if source.get("asksForPassword") == Some("true") {
+            partial.password = Some(Password::Asked);
+        }
         let environment = Environment::read(source.get("environment").unwrap_or("{}"))?;
         if database == Database::Postgres {
             environment.fill(&mut partial)?;

@@ -1,0 +1,176 @@
+//! What a call does where a reply is lost, a connection ends half-way or the server refuses: on a scripted database, where that happens when a test wants it.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::backend::scripted::Scripted;
+use crate::backend::scripted::driver::{Answer::*, Cell, Script, row};
+use crate::error::Error;
+use crate::error::Repeatable;
+use crate::model::JobFilter;
+use crate::model::Token;
+
+fn store(script: &Arc<Script>) -> Arc<Operations> {
+    let connection = serde_json::json!({ "url": "postgres://user@127.0.0.1:1/db" }).to_string();
+    let settings = Settings::from_json(&connection, r#"{ "statementTimeoutMs": 2000 }"#).unwrap();
+    let backend = Arc::new(Scripted::new(&settings, script));
+    Operations::over(backend, &settings)
+}
+
+fn key() -> BatchKey {
+    BatchKey::new("job", "batch")
+}
+
+fn worker() -> WorkerId {
+    WorkerId("worker".to_owned())
+}
+
+const PAUSED: BatchState = BatchState {
+    status: BatchStatus::Paused,
+    processed: 0,
+    failed: 0,
+};
+
+/// The row of a claim on the batch.
+fn claimed(token: i64) -> crate::backend::scripted::driver::Answer {
+    Rows(vec![row!["batch", 0, 1_000, 0, 9, token, 0]])
+}
+
+/// A job that is PROCESSING, with this batch in its list, as `lock_job` reads it.
+fn locked() -> crate::backend::scripted::driver::Answer {
+    Rows(vec![row![
+        "PROCESSING",
+        true,
+        r#"[{"id":"batch","index":0,"status":"PROCESSING"}]"#,
+        1_000,
+        2_000
+    ]])
+}
+
+/// The batch's row, COMPLETED.
+fn completed() -> crate::backend::scripted::driver::Answer {
+    Rows(vec![row!["batch", 0, "COMPLETED", "worker", 1_000, 10, 0]])
+}
+
+#[tokio::test]
+async fn a_claim_whose_reply_is_lost_is_not_repeated() {
+    let script = Script::new();
+    script.on("claim", ConnectionEnds);
+    let error = enter(&store(&script)).claim_batch("job".into(), worker()).await.unwrap_err();
+    assert_eq!((error.code, error.repeatable), (Code::ConnectionLost, Repeatable::Unknown));
+    assert_eq!(script.times("claim"), 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_met_a_conflict_is_repeated() {
+    let script = Script::new();
+    script
+        .on("claim", Refuses(Error::new(Code::Conflict, "deadlock")))
+        .on("claim", claimed(1));
+    script.on("count_batches", Rows(vec![row![1, 0]]));
+    let claim = enter(&store(&script)).claim_batch("job".into(), worker()).await.unwrap();
+    assert!(matches!(claim, Claim::Made(reservation) if reservation.token == Token(1)));
+    assert_eq!(script.times("claim"), 2);
+}
+
+#[tokio::test]
+async fn a_finalization_whose_connection_ends_before_the_commit_is_made_again() {
+    let script = Script::new();
+    script.on("lock_job", locked()).on("batch_rows", ConnectionEnds);
+    script
+        .on("lock_job", locked())
+        .on("batch_rows", completed())
+        .on("finish_job", Changed(1));
+    assert!(enter(&store(&script)).try_finalize_job("job".into()).await.unwrap());
+    assert_eq!((script.times("begin"), script.times("commit")), (2, 1));
+    assert!(script.left().is_empty(), "{:?}", script.left());
+}
+
+#[tokio::test]
+async fn a_finalization_whose_commit_has_no_reply_is_not_made_again_because_its_true_has_one_reader() {
+    let script = Script::new();
+    script
+        .on("lock_job", locked())
+        .on("batch_rows", completed())
+        .on("commit", ConnectionEnds);
+    let error = enter(&store(&script)).try_finalize_job("job".into()).await.unwrap_err();
+    assert_eq!((error.code, error.retryable()), (Code::ConnectionLost, true));
+    assert_eq!(script.times("finish_job"), 1);
+}
+
+#[tokio::test]
+async fn a_release_whose_reply_was_lost_ends_well_where_the_batch_is_not_held_any_more() {
+    let script = Script::new();
+    script.on("claim", claimed(1)).on("count_batches", Rows(vec![row![1, 0]]));
+    let store = store(&script);
+    enter(&store).claim_batch("job".into(), worker()).await.unwrap();
+    // The first attempt gave the batch back; the second finds it claimed by another worker, at version 3.
+    script.on("release", ConnectionEnds).on("version", Rows(vec![row![3]]));
+    enter(&store).release_batch(key(), worker()).await.unwrap();
+    assert_eq!(script.times("release"), 2);
+}
+
+#[tokio::test]
+async fn a_state_of_a_batch_that_another_worker_may_hold_is_not_set_twice() {
+    let script = Script::new();
+    script
+        .on("set_batch_state", ConnectionEnds)
+        .on("has_batch_row", Rows(vec![row![true]]));
+    let error = enter(&store(&script)).update_batch_state(key(), PAUSED, None).await.unwrap_err();
+    assert_eq!((error.code, error.repeatable), (Code::ConnectionLost, Repeatable::ByCaller));
+    assert_eq!(script.times("set_batch_state"), 1);
+}
+
+#[tokio::test]
+async fn a_final_state_is_set_again_and_found_done() {
+    let script = Script::new();
+    script.on("set_batch_state", ConnectionEnds).on("final_batch", Rows(vec![row![0]]));
+    enter(&store(&script)).update_batch_state(key(), DONE, None).await.unwrap();
+    assert_eq!((script.times("set_batch_state"), script.times("final_batch")), (2, 1));
+}
+
+#[tokio::test]
+async fn a_job_that_is_saved_again_keeps_a_final_status_that_it_got_meanwhile() {
+    let script = Script::new();
+    let distributed = Job::from_json(r#"{"id":"job","config":{},"status":"PROCESSING","distributed":true,"batches":[]}"#).unwrap();
+    script.on("save_job", ConnectionEnds);
+    enter(&store(&script)).save_job(distributed).await.unwrap();
+    assert_eq!((script.times("save_job"), script.times("save_job keeping a final status")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_batch_whose_lease_is_lost_is_not_renewed_by_its_last_holder() {
+    let script = Script::new();
+    script.on("version", Rows(vec![row![3]]));
+    let error = enter(&store(&script))
+        .renew_batch(key(), worker(), Some(Token(1)))
+        .await
+        .unwrap_err();
+    assert_eq!((error.code, error.retryable()), (Code::LeaseLost, false));
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_server_that_has_no_connection_left_and_goes_on_with_one_of_the_pool() {
+    let script = Script::new();
+    let store = store(&script);
+    script.on("connect", HasNoConnectionLeft).on("list_jobs", Rows(Vec::new()));
+    // The pool's only way is to try again after its place has rested.
+    let jobs = enter(&store).list_jobs(JobFilter::from_json("{}").unwrap()).await.unwrap();
+    assert!(jobs.is_empty());
+    assert_eq!(script.times("connect"), 2);
+}
+
+#[tokio::test]
+async fn a_null_where_none_may_be_is_named_with_its_column() {
+    let script = Script::new();
+    script.on(
+        "batch_counts",
+        Rows(vec![crate::backend::scripted::driver::ScriptedRow(vec![
+            Cell::Null,
+            Cell::Number(1),
+        ])]),
+    );
+    let error = enter(&store(&script)).distributed_status("job".into()).await.err().unwrap();
+    assert_eq!(error.code, Code::TablesIncompatible);
+    assert!(error.message.contains("it is null"), "{error}");
+}
