@@ -9,13 +9,13 @@ import { beforeAll, afterAll, describe, expect, it, onTestFinished } from 'vites
 import * as esm from '../index.js';
 import { createTables, listTables, TABLES } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
-import { makeJob, makeRecord, prepare, without } from './support/jobs.mjs';
 import { connect } from './support/raw.mjs';
 import { INDEX, runNode } from './support/run-node.mjs';
 import { IncumbentLikeStore } from './support/sequelize-models.mjs';
 import { expectNoSecret } from './support/secrets.mjs';
 import { deadPort, startProxy, startServer, untilFree } from './support/servers.mjs';
-import { freshDatabase } from './support/suite.mjs';
+import { makeJob, makeLocalJob, makeRecord, without } from './support/fixtures.mjs';
+import { freshDatabase, prepare } from './support/suite.mjs';
 import { createUser } from './support/users.mjs';
 
 const { SequelizeStateStore, SqlxStateStore, StateStoreError } = esm;
@@ -72,7 +72,7 @@ function withUrl(db, change) {
 /** The store works, and on the database that it should: what it saved is there for a look from outside. */
 async function expectToWork(store, db) {
   await store.initialize();
-  const job = makeJob(`works-${Math.random().toString(36).slice(2)}`, { distributed: true });
+  const job = makeJob(3, { id: `works-${Math.random().toString(36).slice(2)}`, size: 2 });
   await prepare(store, job);
   expect(await store.getJobState(job.id)).toStrictEqual(job);
   expect((await store.claimBatch(job.id, 'w')).claimed).toBe(true);
@@ -107,7 +107,11 @@ const SOON = 20_000;
 
 /** The database can't be had: known soon, with the reason, and whether it may come by itself. */
 async function expectConnectionFailed(store, reason, secrets = [], { retryable = true } = {}) {
-  for (const call of [() => store.getJobState('j'), () => store.initialize(), () => store.saveProcessedRecord('j', 'b', makeRecord(0))]) {
+  for (const call of [
+    () => store.getJobState('j'),
+    () => store.initialize(),
+    () => store.saveProcessedRecord('j', 'b', makeRecord(0, { status: 'pending' })),
+  ]) {
     const started = performance.now();
     const error = await rejectionOf(call());
     expect(performance.now() - started).toBeLessThan(SOON);
@@ -238,7 +242,7 @@ for (const database of databases) {
       const incumbent = new IncumbentLikeStore(sequelize);
       const store = open(sequelize);
       await store.initialize();
-      const job = makeJob(`beside-${database.name}`);
+      const job = makeLocalJob(3, { id: `beside-${database.name}`, size: 2 });
       if (database.dialect !== 'sqlite') {
         // Not at MySQL's REPEATABLE READ: there an update that finds no row locks the gap where it would be, and with it every insert.
         await sequelize
@@ -304,7 +308,7 @@ for (const database of databases) {
       const file = await freshDatabase(database);
       const store = open(file.url);
       await store.initialize();
-      await prepare(store, makeJob('j', { distributed: true }));
+      await prepare(store, makeJob(3, { id: 'j', size: 2 }));
       const result = await runNode(`
         const store = new SqlxStateStore(${JSON.stringify(file.url)}, { leaseRenewal: { everyMs: 20, forMs: 600_000 }, pool: { min: 2 } });
         const { claimed } = await store.claimBatch('j', 'w');
@@ -428,7 +432,7 @@ for (const database of servers)
           const sequelize = sequelizeOf({ ...sequelizePartsOf(db), host: folder });
           return expectToShare(open(sequelize), sequelize);
         }
-        const [{ path }] = await db.query('select @@socket as path');
+        const [{ path }] = await db.query('select makesocket as path');
         if (!existsSync(path)) return context.skip('this server has no socket on this machine');
         const user = await createUser(db, { rights: 'all' });
         onTestFinished(() => user.drop());
@@ -484,7 +488,7 @@ for (const database of servers)
           [sequelizeOf({ ...sequelizePartsOf(fresh), pool: { max: 9 } }), { pool: { max: 2 } }],
         ]) {
           const store = new SqlxStateStore(connection, options);
-          const calls = Array.from({ length: 40 }, (_, n) => store.saveJobState(makeJob(`j${n}`)));
+          const calls = Array.from({ length: 40 }, (_, n) => store.saveJobState(makeLocalJob(3, { id: `j${n}`, size: 2 })));
           await Promise.all(calls);
           const sessions = async () => Number((await fresh.query(count))[0].n);
           const most = await sessions();
@@ -1060,7 +1064,7 @@ for (const database of databases)
 
       it('calls under way are done first', async () => {
         const store = await openFresh();
-        const saves = Array.from({ length: 20 }, (_, n) => store.saveProcessedRecord('j', 'b', makeRecord(n)));
+        const saves = Array.from({ length: 20 }, (_, n) => store.saveProcessedRecord('j', 'b', makeRecord(n, { status: 'pending' })));
         const closed = store.close();
         await expect(Promise.all(saves)).resolves.toHaveLength(20);
         await closed;
@@ -1071,11 +1075,11 @@ for (const database of databases)
         await store.close();
         const calls = [
           () => store.initialize(),
-          () => store.saveJobState(makeJob('j')),
+          () => store.saveJobState(makeLocalJob(3, { id: 'j', size: 2 })),
           () => store.getJobState('j'),
           () => store.updateBatchState('j', 'b', { batchId: 'b', status: 'COMPLETED', processedCount: 0, failedCount: 0 }),
-          () => store.saveProcessedRecord('j', 'b', makeRecord(0)),
-          () => store.saveBatchRecords('j', 'b', [makeRecord(0)]),
+          () => store.saveProcessedRecord('j', 'b', makeRecord(0, { status: 'pending' })),
+          () => store.saveBatchRecords('j', 'b', [makeRecord(0, { status: 'pending' })]),
           () => store.getFailedRecords('j'),
           () => store.getPendingRecords('j'),
           () => store.getProcessedRecords('j'),

@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { listTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
-import { makeJob, makeRecord, prepare } from './support/jobs.mjs';
 import { startQuietableProxy } from './support/servers.mjs';
-import { freshDatabase, openStore } from './support/suite.mjs';
+import { makeJob, makeRecord } from './support/fixtures.mjs';
+import { freshDatabase, openStore, prepare } from './support/suite.mjs';
 
 const CHILD = fileURLToPath(new URL('./support/initialize-child.mjs', import.meta.url));
 /** The lock under which tables are made. */
@@ -61,7 +61,7 @@ for (const database of databases) {
           expected ??= made;
           expect(made).toStrictEqual(expected);
           const store = openStore(db);
-          await prepare(store, makeJob('j', { distributed: true }));
+          await prepare(store, makeJob(3, { id: 'j', size: 2 }));
           expect((await store.claimBatch('j', 'w')).claimed).toBe(true);
         }
       });
@@ -77,7 +77,7 @@ for (const database of databases) {
         const db = await freshDatabase(database);
         const store = openStore(db);
         await store.initialize();
-        const job = makeJob('j', { batches: 20, distributed: true });
+        const job = makeJob(20, { id: 'j', size: 2 });
         await prepare(store, job);
         const before = { tables: await listTables(db), catalogue: await readCatalogue(db) };
 
@@ -145,12 +145,12 @@ for (const database of databases) {
     it('is waited for by the calls that are made meanwhile', async () => {
       for (const durability of ['record', 'batch']) {
         const store = openStore(await freshDatabase(database), { durability });
-        const job = makeJob('j', { distributed: true });
+        const job = makeJob(3, { id: 'j', size: 2 });
         const calls = [
           store.initialize(),
-          store.saveBatchRecords('j', job.batches[0].id, [makeRecord(0)]),
+          store.saveBatchRecords('j', job.batches[0].id, [makeRecord(0, { status: 'pending' })]),
           store.saveJobState(job),
-          store.saveProcessedRecord('j', job.batches[0].id, makeRecord(1)),
+          store.saveProcessedRecord('j', job.batches[0].id, makeRecord(1, { status: 'pending' })),
           store.getJobState('nobody'),
           store.listJobs(),
         ];
@@ -162,7 +162,7 @@ for (const database of databases) {
     it('calls at once on one store all succeed, and so does one more', async () => {
       const store = openStore(await freshDatabase(database));
       await Promise.all(Array.from({ length: PROCESSES }, () => store.initialize()));
-      const job = makeJob('j', { distributed: true });
+      const job = makeJob(3, { id: 'j', size: 2 });
       await prepare(store, job);
       expect(await store.initialize()).toBeUndefined();
       expect(await store.getJobState('j')).toStrictEqual(job);

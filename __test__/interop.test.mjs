@@ -6,19 +6,19 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { createTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
 import { openIncumbent } from './support/incumbent.mjs';
+import { storeOn } from './support/store.mjs';
 import {
   BATCH_STATUSES,
   DIFFICULT,
   JOB_STATUSES,
   makeBatch,
   makeJob,
+  makeLocalJob,
   makeRecord,
-  prepare,
   RECORD_STATUSES,
   without,
-} from './support/jobs.mjs';
-import { storeOn } from './support/store.mjs';
-import { freshDatabase, openStore } from './support/suite.mjs';
+} from './support/fixtures.mjs';
+import { freshDatabase, openStore, prepare } from './support/suite.mjs';
 import { createUser } from './support/users.mjs';
 import { claimPatiently } from './support/work.mjs';
 
@@ -64,19 +64,25 @@ for (const database of databases) {
       });
 
       it.each(JOB_STATUSES)('a job that is %s', async (status) => {
-        const job = makeJob(`read-${status}`, { status, completedAt: 1_700_000_009_999, config: { batchSize: 2, note: DIFFICULT } });
+        const job = makeLocalJob(3, {
+          id: `read-${status}`,
+          size: 2,
+          status,
+          completedAt: 1_700_000_009_999,
+          config: { batchSize: 2, note: DIFFICULT },
+        });
         await incumbent.saveJobState(job);
         expect(await store.getJobState(job.id)).toStrictEqual(job);
       });
 
       it('a job with nothing but what it must have: what is null there is absent here', async () => {
-        const job = makeJob('read-bare', { batches: 0, startedAt: undefined });
+        const job = makeLocalJob(0, { id: 'read-bare', size: 2, startedAt: undefined });
         await incumbent.saveJobState(job);
         expect(await store.getJobState(job.id)).toStrictEqual(without(job, 'startedAt'));
       });
 
       it('a distributed job with batches in every state, and who holds them', async () => {
-        const job = makeJob('read-batches', { batches: BATCH_STATUSES.length, distributed: true });
+        const job = makeJob(BATCH_STATUSES.length, { id: 'read-batches', size: 2 });
         await incumbent.saveJobState(job);
         await incumbent.insertBatchRows(job);
         const claim = await incumbent.claimBatch(job.id, 'theirs');
@@ -130,7 +136,7 @@ for (const database of databases) {
       });
 
       it('and what it changes later', async () => {
-        const job = makeJob('read-later', { batches: 2 });
+        const job = makeLocalJob(2, { id: 'read-later', size: 2 });
         await incumbent.saveJobState(job);
         await store.getJobState(job.id);
         const [done, open] = job.batches;
@@ -160,20 +166,26 @@ for (const database of databases) {
       });
 
       it.each(JOB_STATUSES)('a job that is %s', async (status) => {
-        const job = makeJob(`written-${status}`, { status, completedAt: 1_700_000_009_999, config: { batchSize: 2, note: DIFFICULT } });
+        const job = makeLocalJob(3, {
+          id: `written-${status}`,
+          size: 2,
+          status,
+          completedAt: 1_700_000_009_999,
+          config: { batchSize: 2, note: DIFFICULT },
+        });
         await store.saveJobState(job);
         expect(await incumbent.getJobState(job.id)).toStrictEqual(job);
       });
 
       it('a job with nothing but what it must have: what is absent here is null there', async () => {
-        const job = without(makeJob('written-bare', { batches: 0 }), 'startedAt', 'totalRecords');
+        const job = without(makeLocalJob(0, { id: 'written-bare', size: 2 }), 'startedAt', 'totalRecords');
         await store.saveJobState(job);
         expect(await incumbent.jobRow(job.id)).toMatchObject({ totalRecords: 0, startedAt: null, completedAt: null, distributed: false });
         expect(await incumbent.getJobState(job.id)).toStrictEqual({ ...job, totalRecords: 0 });
       });
 
       it('a distributed job, with a row for each of its batches', async () => {
-        const job = makeJob('written-batches', { batches: 5, distributed: true });
+        const job = makeJob(5, { id: 'written-batches', size: 2 });
         await store.saveJobState(job);
         expect(await incumbent.getJobState(job.id)).toStrictEqual(job);
         expect(await incumbent.batchRows(job.id)).toStrictEqual(
@@ -194,7 +206,7 @@ for (const database of databases) {
       });
 
       it('a claim, a finished batch and a batch given back: in the rows and in the JSON', async () => {
-        const job = makeJob('written-claims', { batches: 3, distributed: true });
+        const job = makeJob(3, { id: 'written-claims', size: 2 });
         await store.saveJobState(job);
         const [first, second, third] = job.batches;
         const { reservation } = await store.claimBatch(job.id, 'ours');
@@ -243,7 +255,7 @@ for (const database of databases) {
       it('a record that either of them saved before, and the other one again', async () => {
         const jobId = 'written-again';
         const batchId = 'written-again-b0';
-        await store.saveBatchRecords(jobId, batchId, [makeRecord(0), makeRecord(1)]);
+        await store.saveBatchRecords(jobId, batchId, [makeRecord(0, { status: 'pending' }), makeRecord(1, { status: 'pending' })]);
         await incumbent.saveProcessedRecord(jobId, batchId, makeRecord(0, { status: 'failed', processingError: 'theirs' }));
         await store.saveProcessedRecord(jobId, batchId, makeRecord(0, { status: 'processed' }));
         await store.saveProcessedRecord(jobId, batchId, makeRecord(1, { status: 'failed', processingError: 'ours' }));
@@ -259,13 +271,13 @@ for (const database of databases) {
         const db = await freshDatabase(database);
         const store = openStore(db);
         await store.initialize();
-        await prepare(store, makeJob('kept', { distributed: true }));
+        await prepare(store, makeJob(3, { id: 'kept', size: 2 }));
         const before = await readCatalogue(db);
 
         await (await freshIncumbent(db)).initialize();
 
         expect(await readCatalogue(db)).toStrictEqual(before);
-        expect(await store.getJobState('kept')).toStrictEqual(makeJob('kept', { distributed: true }));
+        expect(await store.getJobState('kept')).toStrictEqual(makeJob(3, { id: 'kept', size: 2 }));
         expect(await store.getPendingRecords('kept')).toHaveLength(6);
       });
 
@@ -273,7 +285,7 @@ for (const database of databases) {
         const db = await freshDatabase(database);
         const incumbent = await freshIncumbent(db);
         await incumbent.initialize();
-        await prepare(incumbent, makeJob('kept'));
+        await prepare(incumbent, makeLocalJob(3, { id: 'kept', size: 2 }));
         const before = await readCatalogue(db);
 
         const store = openStore(db);
@@ -285,7 +297,7 @@ for (const database of databases) {
           expect(after[table].columns, table).toStrictEqual(columns);
           expect(after[table].indexes, table).toMatchObject(indexes);
         }
-        expect(await store.getJobState('kept')).toStrictEqual(makeJob('kept'));
+        expect(await store.getJobState('kept')).toStrictEqual(makeLocalJob(3, { id: 'kept', size: 2 }));
         expect(await store.getPendingRecords('kept')).toHaveLength(6);
       });
 
@@ -314,7 +326,7 @@ for (const database of databases) {
 
           const store = openStore({ url: user.url });
           await store.initialize();
-          const job = makeJob('unprivileged', { batches: 2, distributed: true });
+          const job = makeJob(2, { id: 'unprivileged', size: 2 });
           await prepare(store, job);
           const { reservation } = await store.claimBatch(job.id, 'w');
           await store.saveProcessedRecord(job.id, reservation.batchId, makeRecord(0, { status: 'processed' }));
@@ -355,7 +367,7 @@ for (const database of databases) {
             const shared = openStore(db);
             await shared.initialize();
             const incumbent = await freshIncumbent(db, { pool: { max: 4 } });
-            const job = makeJob('fleet', { batches: 60, distributed: true });
+            const job = makeJob(60, { id: 'fleet', size: 2 });
             await prepareJob(shared, incumbent, job);
 
             const ours = [shared, shared, openStore(db), openStore(db)].map((store, n) => makeWorker(store, `ours-${n}`));
@@ -466,7 +478,7 @@ for (const database of databases) {
       }
 
       it('is worked off by workers of the store, which all begin at once', async () => {
-        const job = makeJob('adopted', { batches: 40, distributed: true });
+        const job = makeJob(40, { id: 'adopted', size: 2 });
         const { db, store } = await preparedByIncumbent(job);
         const stores = [store, openStore(db), openStore(db), openStore(db)];
         const workers = stores.map((each, n) => makeWorker(each, `ours-${n}`, (step) => step()));
@@ -491,7 +503,7 @@ for (const database of databases) {
         ['tryFinalizeJob', async (store, job) => expect(await store.tryFinalizeJob(job.id)).toBe(false)],
         ['saveJobState', (store, job) => store.saveJobState(job)],
       ])('is adopted when the first call is %s', async (method, call) => {
-        const job = makeJob('adopted', { distributed: true });
+        const job = makeJob(3, { id: 'adopted', size: 2 });
         const { db, store } = await preparedByIncumbent(job);
         await call(store, job);
         expect(await store.claimBatch(job.id, 'w')).toMatchObject({ claimed: true, reservation: { batchIndex: 0, token: 1 } });
@@ -499,8 +511,8 @@ for (const database of databases) {
       });
 
       it('keeps what is done already', async () => {
-        const done = makeBatch('adopted', 0, { status: 'COMPLETED', processedCount: 1, failedCount: 1 });
-        const job = makeJob('adopted', { distributed: true });
+        const done = makeBatch('adopted', 0, { size: 2, status: 'COMPLETED', processedCount: 1, failedCount: 1 });
+        const job = makeJob(3, { id: 'adopted', size: 2 });
         const { store } = await preparedByIncumbent({ ...job, batches: [done, ...job.batches.slice(1)] });
         expect(await store.getDistributedStatus(job.id)).toMatchObject({ totalBatches: 3, completedBatches: 1, pendingBatches: 2 });
         expect((await store.claimBatch(job.id, 'w')).reservation.batchIndex).toBe(1);
@@ -508,7 +520,7 @@ for (const database of databases) {
       });
 
       it('gets no batch rows where it is not distributed', async () => {
-        const job = makeJob('plain');
+        const job = makeLocalJob(3, { id: 'plain', size: 2 });
         const { db, store } = await preparedByIncumbent(job);
         const [first] = job.batches;
         await store.updateBatchState(job.id, first.id, { batchId: first.id, status: 'COMPLETED', processedCount: 2, failedCount: 0 });
@@ -525,7 +537,7 @@ async function sharedJob(database) {
   const store = openStore(db);
   await store.initialize();
   const incumbent = await freshIncumbent(db);
-  const job = makeJob('shared', { batches: 4, distributed: true });
+  const job = makeJob(4, { id: 'shared', size: 2 });
   await prepare(store, job);
   return { db, store, incumbent, job };
 }

@@ -5,7 +5,8 @@ import { StateStoreError } from '../index.js';
 import { databases } from './support/databases.mjs';
 import { runFile, runNode } from './support/run-node.mjs';
 import { storeOn } from './support/store.mjs';
-import { collect, jobOf, newId, recordOf, stateOf } from './support/suite.mjs';
+import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
+import { collect } from './support/suite.mjs';
 
 /** How many calls, and how many stores, are made where growth is looked for. CONTRIBUTING.md has the longer runs. */
 const CALLS = Number(process.env.LIFECYCLE_CALLS ?? 20_000);
@@ -46,10 +47,10 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
     ])('%s: nothing goes down, and nothing is left behind', { timeout: 600_000 }, async (__, loaded) => {
       const context = await fresh();
       const { store, url } = context;
-      const job = jobOf(50);
+      const job = makeJob(50);
       await store.saveJobState(job);
       const text = 'x'.repeat(50_000);
-      for (let index = 0; index < 60; index++) await store.saveBatchRecords('large', 'b', [recordOf(index, { raw: { text } })]);
+      for (let index = 0; index < 60; index++) await store.saveBatchRecords('large', 'b', [makeRecord(index, { raw: { text } })]);
       const result = await runFile(file('threads'), { url, jobId: job.id, rounds: 20, threads: 4, loaded }, { timeout: 590_000 });
       expect(result).toEqual({ code: 0, signal: null, stdout: '{"message":"works"}\n', stderr: '' });
       await expectSound(context, job.id);
@@ -122,7 +123,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       ],
     ])('by process.exit() %s', async (__, how) => {
       const { store, url } = await fresh();
-      await store.saveBatchRecords('j', 'b', [recordOf(0), recordOf(1)]);
+      await store.saveBatchRecords('j', 'b', [makeRecord(0), makeRecord(1)]);
       for (let round = 0; round < 5; round++) {
         const result = await runNode(`
           const record = ${record};
@@ -184,9 +185,9 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       initialize: (store) => store.initialize(),
       saveJobState: (store, job) => store.saveJobState(job),
       getJobState: (store, job) => store.getJobState(job.id),
-      updateBatchState: (store, job) => store.updateBatchState(job.id, job.batches[0].id, stateOf(job.batches[0].id, 'FAILED')),
-      saveProcessedRecord: (store, job) => store.saveProcessedRecord(job.id, 'b', recordOf(1)),
-      saveBatchRecords: (store, job) => store.saveBatchRecords(job.id, 'b', [recordOf(2), recordOf(3)]),
+      updateBatchState: (store, job) => store.updateBatchState(job.id, job.batches[0].id, makeState(job.batches[0].id, 'FAILED')),
+      saveProcessedRecord: (store, job) => store.saveProcessedRecord(job.id, 'b', makeRecord(1)),
+      saveBatchRecords: (store, job) => store.saveBatchRecords(job.id, 'b', [makeRecord(2), makeRecord(3)]),
       getFailedRecords: (store, job) => store.getFailedRecords(job.id),
       getPendingRecords: (store, job) => store.getPendingRecords(job.id),
       getProcessedRecords: (store, job) => store.getProcessedRecords(job.id),
@@ -223,7 +224,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       let finished = 0;
       for (let round = 0; round < 20; round++) {
         const each = storeOn(url, options);
-        const job = jobOf(2);
+        const job = makeJob(2);
         if (round % 2) await each.getJobState('nobody');
         const outcomes = [];
         const callAll = () => {
@@ -257,7 +258,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
     test('a loop over records ends with CLOSED', async () => {
       const { store } = await fresh();
       const id = newId();
-      const rows = Array.from({ length: 500 }, (_, index) => recordOf(index));
+      const rows = Array.from({ length: 500 }, (_, index) => makeRecord(index));
       await store.saveBatchRecords(id, 'b', rows);
       const seen = [];
       const loop = (async () => {

@@ -4,7 +4,8 @@
 import { describe, expect, onTestFinished } from 'vitest';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
 import { connect } from './support/raw.mjs';
-import { claim, jobOf, openStore, rejection, stateOf } from './support/suite.mjs';
+import { makeJob, makeState } from './support/fixtures.mjs';
+import { claim, openStore, rejection } from './support/suite.mjs';
 
 const PACKET = 1 << 20;
 
@@ -24,7 +25,8 @@ for (const kind of ['mariadb', 'mysql']) {
         await store.initialize();
 
         for (const distributed of [true, false]) {
-          const job = (batches) => jobOf(batches, { id: `j${batches}`, distributed, config: { batchSize: 10, text: 'x'.repeat(50_000) } });
+          const job = (batches) =>
+            makeJob(batches, { id: `j${batches}`, distributed, config: { batchSize: 10, text: 'x'.repeat(50_000) } });
           let [fits, refused] = [1, 20_000];
           while (refused - fits > 1) {
             const middle = Math.floor((fits + refused) / 2);
@@ -71,7 +73,7 @@ for (const kind of ['mariadb', 'mysql']) {
             await store.saveJobState({ ...job(fits), status: 'COMPLETED', completedAt: 1_800_000_000_000 });
           } else {
             const [last] = job(fits).batches.slice(-1);
-            await store.updateBatchState(id, last.id, stateOf(last.id, 'PROCESSING', 2_147_483_647, 2_147_483_647));
+            await store.updateBatchState(id, last.id, makeState(last.id, 'PROCESSING', 2_147_483_647, 2_147_483_647));
             const { batches } = await store.getJobState(id);
             expect(batches.at(-1)).toMatchObject({ status: 'PROCESSING', failedCount: 2_147_483_647 });
           }

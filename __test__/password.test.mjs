@@ -7,7 +7,8 @@ import { createAuthority } from './support/certificates.mjs';
 import { createOwnDatabase, DATABASE } from './support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
 import { INDEX, runNode } from './support/run-node.mjs';
-import { newId, recordOf, rejection, sleep, SqlxStateStore } from './support/suite.mjs';
+import { makeRecord, newId } from './support/fixtures.mjs';
+import { rejection, sleep, SqlxStateStore } from './support/suite.mjs';
 
 const AWKWARD = [
   'with spaces, \'quotes\', "more" and `more`',
@@ -197,7 +198,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
         // Asked once, whoever of them was refused first.
         expect(account.calls).toBe(round);
       }
-      await store.saveProcessedRecord('job', 'batch', recordOf(0));
+      await store.saveProcessedRecord('job', 'batch', makeRecord(0));
     });
 
     onThisServer('a wrong answer is asked for once more, and is then the reason', async () => {

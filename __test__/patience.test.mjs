@@ -9,7 +9,8 @@ import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
 import { connect } from './support/raw.mjs';
 import { deadPort } from './support/servers.mjs';
 import { storeOn } from './support/store.mjs';
-import { claim, collect, complete, freshDatabase, jobOf, newId, openStore, recordOf, rejection, stateOf } from './support/suite.mjs';
+import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
+import { claim, collect, complete, freshDatabase, openStore, rejection } from './support/suite.mjs';
 
 const long = { timeout: 120_000 };
 const KINDS = ['postgres', 'mariadb', 'mysql'];
@@ -31,7 +32,7 @@ async function openOn(url, options) {
 async function prepareCalls(store) {
   const jobs = {};
   for (const name of ['plain', 'read', 'claims', 'held', 'stale', 'gone', 'ended']) {
-    jobs[name] = jobOf(2, name === 'plain' ? { distributed: undefined } : {});
+    jobs[name] = makeJob(2, name === 'plain' ? { distributed: undefined } : {});
     await store.saveJobState(jobs[name]);
   }
   const held = await claim(store, jobs.held.id);
@@ -39,21 +40,21 @@ async function prepareCalls(store) {
   await claim(store, jobs.stale.id);
   for (let n = 0; n < 2; n++) await complete(store, jobs.ended.id, (await claim(store, jobs.ended.id)).batchId);
   const records = newId();
-  await store.saveBatchRecords(records, 'b', [recordOf(0), recordOf(1, { status: 'failed' })]);
+  await store.saveBatchRecords(records, 'b', [makeRecord(0), makeRecord(1, { status: 'failed' })]);
   const { plain, read, claims, stale, gone, ended } = jobs;
   return {
     initialize: () => store.initialize(),
-    saveJobState: () => store.saveJobState(jobOf(3)),
+    saveJobState: () => store.saveJobState(makeJob(3)),
     getJobState: async () => expect(await store.getJobState(read.id)).toStrictEqual(read),
-    updateBatchState: () => store.updateBatchState(jobs.held.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 10)),
+    updateBatchState: () => store.updateBatchState(jobs.held.id, held.batchId, makeState(held.batchId, 'COMPLETED', 10)),
     'updateBatchState of a batch in the list': () => complete(store, plain.id, plain.batches[0].id),
-    saveProcessedRecord: () => store.saveProcessedRecord(newId(), 'b', recordOf(0)),
-    'saveProcessedRecord of a claimed batch': () => store.saveProcessedRecord(jobs.held.id, held.batchId, recordOf(0)),
+    saveProcessedRecord: () => store.saveProcessedRecord(newId(), 'b', makeRecord(0)),
+    'saveProcessedRecord of a claimed batch': () => store.saveProcessedRecord(jobs.held.id, held.batchId, makeRecord(0)),
     saveBatchRecords: () =>
       store.saveBatchRecords(
         newId(),
         'b',
-        [0, 1, 2].map((index) => recordOf(index)),
+        [0, 1, 2].map((index) => makeRecord(index)),
       ),
     getFailedRecords: async () => expect(await store.getFailedRecords(records)).toHaveLength(1),
     getPendingRecords: () => store.getPendingRecords(records),
@@ -95,7 +96,7 @@ describe.each(KINDS)('%s', (kind) => {
     onThisServer('costs no call that is under way', async () => {
       const { server, database } = await ownDatabase(kind);
       const store = await openOn(database.url);
-      const job = jobOf(2_000);
+      const job = makeJob(2_000);
       await store.saveJobState(job);
       const end = new AbortController();
       const saved = [];
@@ -105,7 +106,7 @@ describe.each(KINDS)('%s', (kind) => {
       };
       const loops = [
         repeat(async (n) => {
-          await store.saveProcessedRecord(job.id, 'b', recordOf(n));
+          await store.saveProcessedRecord(job.id, 'b', makeRecord(n));
           saved.push(n);
         }),
         repeat(async () => expect(await store.getJobState(job.id)).toMatchObject({ id: job.id })),
@@ -156,14 +157,14 @@ describe.each(KINDS)('%s', (kind) => {
       await database.createUser('worker', 'pw');
       const url = database.urlOf('worker', 'pw');
       const store = await openOn(url);
-      const job = jobOf(2);
+      const job = makeJob(2);
       await store.saveJobState(job);
       await turned(database, url, true);
       const writes = [
-        store.saveProcessedRecord(job.id, 'b', recordOf(0)),
-        store.saveBatchRecords(newId(), 'b', [recordOf(1)]),
+        store.saveProcessedRecord(job.id, 'b', makeRecord(0)),
+        store.saveBatchRecords(newId(), 'b', [makeRecord(1)]),
         claim(store, job.id),
-        store.saveJobState(jobOf(1)),
+        store.saveJobState(makeJob(1)),
       ];
       expect(await store.getJobState(job.id)).toMatchObject({ id: job.id });
       await sleep(2_000);
@@ -178,10 +179,10 @@ describe.each(KINDS)('%s', (kind) => {
       const url = database.urlOf('worker', 'pw');
       const store = await openOn(url, { statementTimeoutMs: 1_500 });
       await turned(database, url, true);
-      const error = await rejection(store.saveProcessedRecord('j', 'b', recordOf(0)), 'PERMISSION_DENIED');
+      const error = await rejection(store.saveProcessedRecord('j', 'b', makeRecord(0)), 'PERMISSION_DENIED');
       expect(error.retryable).toBe(true);
       await turned(database, url, false);
-      await store.saveProcessedRecord('j', 'b', recordOf(0));
+      await store.saveProcessedRecord('j', 'b', makeRecord(0));
     });
   });
 
@@ -194,10 +195,10 @@ describe.each(KINDS)('%s', (kind) => {
       onTestFinished(() => admin.end());
       const store = await openOn(database.urlOf('few', 'pw'));
       const ids = [newId(), newId(), newId()];
-      for (const id of ids) await store.saveProcessedRecord(id, 'b', recordOf(0));
+      for (const id of ids) await store.saveProcessedRecord(id, 'b', makeRecord(0));
       await admin.query('begin');
       await admin.query('select 1 from "batchactions_records" for update');
-      const stuck = ids.map((id) => store.saveProcessedRecord(id, 'b', recordOf(0, { status: 'failed' })));
+      const stuck = ids.map((id) => store.saveProcessedRecord(id, 'b', makeRecord(0, { status: 'failed' })));
       await sleep(500);
       // There are ten places in the pool, and no connection for seven of them.
       const fourth = Promise.all([store.getProcessedRecords(ids[0]), store.getProcessedRecords(ids[1]), store.listJobs()]);
@@ -252,9 +253,9 @@ for (const database of databases.filter(({ dialect }) => dialect === 'postgres')
     const db = await freshDatabase(database);
     const store = openStore(db, { pool: { max: 6 } });
     await store.initialize();
-    const job = jobOf(60);
+    const job = makeJob(60);
     await store.saveJobState(job);
-    await store.saveBatchRecords(job.id, 'b', [recordOf(0)]);
+    await store.saveBatchRecords(job.id, 'b', [makeRecord(0)]);
     const round = () =>
       Promise.all(
         Array.from({ length: 24 }, async () => {

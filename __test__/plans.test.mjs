@@ -8,7 +8,8 @@
 
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect } from 'vitest';
-import { claim, complete, jobOf, onEveryDatabase } from './support/suite.mjs';
+import { makeJob } from './support/fixtures.mjs';
+import { claim, complete, onEveryDatabase } from './support/suite.mjs';
 
 const batches = 20_000;
 /** Rows that a statement may look at: those that other workers hold, and their neighbours. */
@@ -87,7 +88,7 @@ SCANS.mariadb = SCANS.mysql;
 onEveryDatabase((on) => {
   describe('in the middle of a job of 20,000 batches', () => {
     const { dialect } = on;
-    const job = jobOf(batches);
+    const job = makeJob(batches);
     let connection;
     let held;
 
@@ -105,7 +106,7 @@ onEveryDatabase((on) => {
       connection = await on.own.connect();
       if (dialect === 'postgres') for (const setting of await plannerSettings()) await connection.query(setting);
     };
-    if (on.database.raw) beforeAll(prepared);
+    if (on.has('raw')) beforeAll(prepared);
 
     /** What stands for each placeholder, by function and statement; MySQL's repeat. */
     const values = () => {

@@ -3,17 +3,17 @@ import { describe, expect, it } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../index.js';
 import { createTables, listTables, readCatalogue, TABLES } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
-import { makeJob, makeRecord, prepare } from './support/jobs.mjs';
-import { freshDatabase, openStore, rejection } from './support/suite.mjs';
+import { makeJob, makeLocalJob, makeRecord } from './support/fixtures.mjs';
+import { freshDatabase, openStore, prepare, rejection } from './support/suite.mjs';
 
 /** Every method that needs the tables, with arguments that are in order. */
 const CALLS = {
-  saveJobState: (store) => store.saveJobState(makeJob('j')),
-  'saveJobState of a distributed job': (store) => store.saveJobState(makeJob('j', { distributed: true })),
+  saveJobState: (store) => store.saveJobState(makeLocalJob(3, { id: 'j', size: 2 })),
+  'saveJobState of a distributed job': (store) => store.saveJobState(makeJob(3, { id: 'j', size: 2 })),
   getJobState: (store) => store.getJobState('j'),
   updateBatchState: (store) => store.updateBatchState('j', 'b', { batchId: 'b', status: 'COMPLETED', processedCount: 0, failedCount: 0 }),
-  saveProcessedRecord: (store) => store.saveProcessedRecord('j', 'b', makeRecord(0)),
-  saveBatchRecords: (store) => store.saveBatchRecords('j', 'b', [makeRecord(0)]),
+  saveProcessedRecord: (store) => store.saveProcessedRecord('j', 'b', makeRecord(0, { status: 'pending' })),
+  saveBatchRecords: (store) => store.saveBatchRecords('j', 'b', [makeRecord(0, { status: 'pending' })]),
   getFailedRecords: (store) => store.getFailedRecords('j'),
   getPendingRecords: (store) => store.getPendingRecords('j'),
   getProcessedRecords: (store) => store.getProcessedRecords('j'),
@@ -47,8 +47,8 @@ for (const database of databases) {
       await expect(store.getJobState('j')).rejects.toMatchObject({ code: 'TABLES_MISSING' });
       await store.initialize();
       expect(await store.getJobState('j')).toBeNull();
-      await prepare(store, makeJob('j'));
-      expect(await store.getJobState('j')).toStrictEqual(makeJob('j'));
+      await prepare(store, makeLocalJob(3, { id: 'j', size: 2 }));
+      expect(await store.getJobState('j')).toStrictEqual(makeLocalJob(3, { id: 'j', size: 2 }));
     });
 
     if (!database.raw) {
@@ -99,8 +99,8 @@ for (const database of databases) {
         expect(made[table].columns, table).toStrictEqual(whole[table].columns);
         expect(made[table].indexes, table).toMatchObject(whole[table].indexes);
       }
-      await prepare(store, makeJob('j', { distributed: true }));
-      expect(await store.getJobState('j')).toStrictEqual(makeJob('j', { distributed: true }));
+      await prepare(store, makeJob(3, { id: 'j', size: 2 }));
+      expect(await store.getJobState('j')).toStrictEqual(makeJob(3, { id: 'j', size: 2 }));
     });
 
     it('a column or a table of somebody else is no obstacle', async () => {
@@ -110,10 +110,10 @@ for (const database of databases) {
       await db.query('create table batchactions_notes (id int)');
       const store = openStore(db);
       await store.initialize();
-      await prepare(store, makeJob('j', { distributed: true }));
-      expect(await store.getJobState('j')).toStrictEqual(makeJob('j', { distributed: true }));
+      await prepare(store, makeJob(3, { id: 'j', size: 2 }));
+      expect(await store.getJobState('j')).toStrictEqual(makeJob(3, { id: 'j', size: 2 }));
       await db.query(`update batchactions_jobs set "tenant" = 'somebody'`);
-      await store.saveJobState({ ...makeJob('j', { distributed: true }), status: 'PAUSED' });
+      await store.saveJobState({ ...makeJob(3, { id: 'j', size: 2 }), status: 'PAUSED' });
       expect(await db.query('select "tenant", "status" from batchactions_jobs')).toMatchObject([{ tenant: 'somebody', status: 'PAUSED' }]);
     });
 
@@ -258,7 +258,7 @@ for (const database of databases) {
         const store = openStore(db);
         await store.initialize();
         expect(await readCatalogue(db)).toStrictEqual(before);
-        await prepare(store, makeJob('j', { distributed: true }));
+        await prepare(store, makeJob(3, { id: 'j', size: 2 }));
         expect(await store.claimBatch('j', 'w')).toMatchObject({ claimed: true });
       });
 
@@ -272,8 +272,8 @@ for (const database of databases) {
         const names = Object.keys((await readCatalogue(db)).batchactions_records.indexes);
         expect(names).toContain('by_hand');
         expect(names.includes(RECORD_INDEX)).toBe(mysqlFamily);
-        await store.saveProcessedRecord('j', 'b', makeRecord(0));
-        await store.saveBatchRecords('j', 'b', [makeRecord(0), makeRecord(1)]);
+        await store.saveProcessedRecord('j', 'b', makeRecord(0, { status: 'pending' }));
+        await store.saveBatchRecords('j', 'b', [makeRecord(0, { status: 'pending' }), makeRecord(1, { status: 'pending' })]);
         expect(await store.getPendingRecords('j')).toHaveLength(2);
       });
 
@@ -371,7 +371,7 @@ for (const database of databases) {
           }
           for (const name of await listTables(db)) expect(name.startsWith(`${schema}.`), name).toBe(true);
 
-          const job = makeJob('j', { distributed: true });
+          const job = makeJob(3, { id: 'j', size: 2 });
           await prepare(store, job);
           expect((await store.claimBatch('j', 'w')).claimed).toBe(true);
           expect(await store.getPendingRecords('j')).toHaveLength(6);
@@ -384,9 +384,9 @@ for (const database of databases) {
         const db = await freshDatabase(database);
         const stores = [openStore(db), openStore(db, { schema: 'one' }), openStore(db, { schema: 'two' })];
         for (const store of stores) await store.initialize();
-        for (const [n, store] of stores.entries()) await prepare(store, makeJob('same', { totalRecords: n }));
+        for (const [n, store] of stores.entries()) await prepare(store, makeLocalJob(3, { id: 'same', size: 2, totalRecords: n }));
         for (const [n, store] of stores.entries()) {
-          expect(await store.getJobState('same')).toStrictEqual(makeJob('same', { totalRecords: n }));
+          expect(await store.getJobState('same')).toStrictEqual(makeLocalJob(3, { id: 'same', size: 2, totalRecords: n }));
         }
         await stores[1].deleteJob('same');
         expect(await stores[1].getJobState('same')).toBeNull();

@@ -3,7 +3,8 @@
 import { describe, expect, onTestFinished } from 'vitest';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
 import { connect } from './support/raw.mjs';
-import { claim, complete, jobOf, recordOf, SqlxStateStore } from './support/suite.mjs';
+import { makeJob, makeRecord } from './support/fixtures.mjs';
+import { claim, complete, SqlxStateStore } from './support/suite.mjs';
 
 /** Global settings, so they need a server of the test's own. */
 const SETTINGS = {
@@ -69,11 +70,11 @@ describe.each(Object.keys(SETTINGS))('%s', (kind) => {
       if (kind === 'postgres') await settings.query('select pg_reload_conf()');
       const store = new SqlxStateStore(server.url);
       await store.initialize();
-      const job = jobOf(2);
+      const job = makeJob(2);
       await store.saveJobState(job);
       const held = await claim(store, job.id);
-      await store.saveProcessedRecord(job.id, held.batchId, recordOf(0));
-      await store.saveBatchRecords(job.id, held.batchId, [recordOf(1), recordOf(2)]);
+      await store.saveProcessedRecord(job.id, held.batchId, makeRecord(0));
+      await store.saveBatchRecords(job.id, held.batchId, [makeRecord(1), makeRecord(2)]);
       await complete(store, job.id, held.batchId);
       await store.releaseBatch(job.id, (await claim(store, job.id)).batchId, 'worker');
       await complete(store, job.id, (await claim(store, job.id)).batchId);
@@ -85,7 +86,7 @@ describe.each(Object.keys(SETTINGS))('%s', (kind) => {
       onTestFinished(() => later.close());
       const found = await later.getJobState(job.id);
       expect(found, setting).toMatchObject({ status: 'COMPLETED', batches: [{ status: 'COMPLETED' }, { status: 'COMPLETED' }] });
-      expect(await later.getBatchRecords(job.id, held.batchId), setting).toEqual([0, 1, 2].map((index) => recordOf(index)));
+      expect(await later.getBatchRecords(job.id, held.batchId), setting).toEqual([0, 1, 2].map((index) => makeRecord(index)));
       expect(Math.abs(found.completedAt - Date.now()), setting).toBeLessThan(600_000);
     }
   });

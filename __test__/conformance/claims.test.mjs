@@ -1,14 +1,15 @@
 // Guarantees of `claimBatch`, `releaseBatch`, `reclaimStaleBatches`, `tryFinalizeJob` and `getDistributedStatus`.
 
 import { describe, expect, test } from 'vitest';
-import { batchOf, claim, complete, jobOf, newId, onEveryDatabase, rejection, sleep, stateOf } from '../support/suite.mjs';
+import { makeBatch, makeJob, makeState, newId } from '../support/fixtures.mjs';
+import { claim, complete, onEveryDatabase, rejection, sleep } from '../support/suite.mjs';
 import { claimPatiently } from '../support/work.mjs';
 
 const none = (reason) => ({ claimed: false, reason });
 
 onEveryDatabase((on) => {
   const saved = async (batches, fields) => {
-    const job = jobOf(batches, fields);
+    const job = makeJob(batches, fields);
     await on.store.saveJobState(job);
     return job;
   };
@@ -59,12 +60,7 @@ onEveryDatabase((on) => {
     });
 
     on.needs('raw')('takes the time from the database’s clock', async () => {
-      const clock = {
-        postgres: 'select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as "now"',
-        sqlite: `select cast((julianday('now') - 2440587.5) * 86400000 as integer) as "now"`,
-      };
-      const now = async () =>
-        (await on.query(clock[on.dialect] ?? 'select cast(unix_timestamp(sysdate(3)) * 1000 as signed) as "now"'))[0].now;
+      const now = async () => (await on.query(on.dialect.clock))[0].now;
       const job = await saved(1);
       const before = await now();
       const { claimedAt } = await claim(on.store, job.id);
@@ -74,7 +70,7 @@ onEveryDatabase((on) => {
 
     test('gives the lowest index first, whatever the order in which the batches were saved', async () => {
       const id = newId();
-      await on.store.saveJobState(jobOf(0, { id, batches: [3, 1, 4, 0, 2].map((index) => batchOf(id, index)) }));
+      await on.store.saveJobState(makeJob(0, { id, batches: [3, 1, 4, 0, 2].map((index) => makeBatch(id, index)) }));
       const order = [];
       for (let n = 0; n < 5; n++) order.push((await claim(on.store, id)).batchIndex);
       expect(order).toEqual([0, 1, 2, 3, 4]);
@@ -92,7 +88,7 @@ onEveryDatabase((on) => {
       const job = await saved(5);
       for (let n = 0; n < 3; n++) await claim(on.store, job.id, 'w');
       for (const { id } of job.batches.slice(1, 3)) await complete(on.store, job.id, id);
-      await on.store.updateBatchState(job.id, job.batches[2].id, stateOf(job.batches[2].id, 'PENDING'));
+      await on.store.updateBatchState(job.id, job.batches[2].id, makeState(job.batches[2].id, 'PENDING'));
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 2 });
       await on.store.reclaimStaleBatches(job.id, await on.expire(job.id));
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 0 });
@@ -103,7 +99,10 @@ onEveryDatabase((on) => {
     test('finds indexes of any sign, with gaps', async () => {
       const id = newId();
       await on.store.saveJobState(
-        jobOf(0, { id, batches: [-7, 0, 90, 2147483647].map((index) => batchOf(id, index, { recordStartIndex: 0, recordEndIndex: 9 })) }),
+        makeJob(0, {
+          id,
+          batches: [-7, 0, 90, 2147483647].map((index) => makeBatch(id, index, { recordStartIndex: 0, recordEndIndex: 9 })),
+        }),
       );
       const order = [];
       for (let n = 0; n < 4; n++) order.push((await claim(on.store, id)).batchIndex);
@@ -152,7 +151,7 @@ onEveryDatabase((on) => {
     test('says NO_PENDING_BATCHES where none is PENDING', async () => {
       const id = newId();
       await on.store.saveJobState(
-        jobOf(0, { id, batches: ['PAUSED', 'COMPLETED', 'FAILED'].map((status, index) => batchOf(id, index, { status })) }),
+        makeJob(0, { id, batches: ['PAUSED', 'COMPLETED', 'FAILED'].map((status, index) => makeBatch(id, index, { status })) }),
       );
       expect(await on.store.claimBatch(id, 'w')).toStrictEqual(none('NO_PENDING_BATCHES'));
       const empty = await saved(0);
@@ -188,13 +187,8 @@ onEveryDatabase((on) => {
       expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ pendingBatches: 1 });
     });
 
-    const rowLock = on.except(['sqlite'], 'it locks no rows');
-    const locked = async (job) => {
-      const holder = await on.connect();
-      await holder.query('begin');
-      await holder.query('select "id" from "batchactions_batches" where "jobId" = ? for update', [job.id]);
-      return holder;
-    };
+    const rowLock = on.needs('rowLocks');
+    const locked = (job) => on.lockRows('batches', '"jobId" = ?', [job.id]);
 
     rowLock('waits for the only PENDING batch while somebody else has it locked, and gets it', async () => {
       // It waits for a second, in which a busy machine may not get to the end of the lock.
@@ -226,19 +220,15 @@ onEveryDatabase((on) => {
 
     rowLock('passes over a batch that somebody else has locked', async () => {
       const job = await saved(2);
-      const holder = await on.connect();
-      await holder.query('begin');
-      await holder.query('select "id" from "batchactions_batches" where "id" = ? for update', [job.batches[0].id]);
+      const holder = await on.lockRows('batches', '"id" = ?', [job.batches[0].id]);
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 1 });
       await holder.query('rollback');
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 0 });
     });
 
-    const oneWriter = on.database.raw ? on.except(['postgres', 'mysql', 'mariadb'], 'it locks rows') : on.needs('raw');
-    oneWriter('waits while another connection writes', async () => {
+    on.needs('raw', '!rowLocks')('waits while another connection writes', async () => {
       const job = await saved(1);
-      const holder = await on.connect();
-      await holder.query('begin immediate');
+      const holder = await on.begin();
       const claiming = claim(on.store, job.id);
       await sleep(300);
       await holder.query('rollback');
@@ -279,7 +269,7 @@ onEveryDatabase((on) => {
     test.each(['COMPLETED', 'FAILED', 'PAUSED'])('does not reopen a batch that is %s', async (status) => {
       const job = await saved(1);
       const { batchId } = await claim(on.store, job.id, 'w');
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, status, 3, 1));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, status, 3, 1));
       await on.store.releaseBatch(job.id, batchId, 'w');
       expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status, processedCount: 3, failedCount: 1 });
     });
@@ -343,7 +333,7 @@ onEveryDatabase((on) => {
       const job = await saved(4);
       for (const { id, index } of job.batches.slice(0, 3)) {
         await claim(on.store, job.id);
-        await on.store.updateBatchState(job.id, id, stateOf(id, ['COMPLETED', 'FAILED', 'PAUSED'][index], 5, 5));
+        await on.store.updateBatchState(job.id, id, makeState(id, ['COMPLETED', 'FAILED', 'PAUSED'][index], 5, 5));
       }
       expect(await on.store.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(0);
       expect(await statusOf(on.store, job.id)).toEqual(['COMPLETED', 'FAILED', 'PAUSED', 'PENDING']);
@@ -440,10 +430,10 @@ onEveryDatabase((on) => {
     });
 
     test('finalizes a complete job without a recorded claim once it was started longer ago than the timeout', async () => {
-      const complete = (id) => [batchOf(id, 0, { status: 'COMPLETED', processedCount: 10 })];
+      const complete = (id) => [makeBatch(id, 0, { status: 'COMPLETED', processedCount: 10 })];
       const [early, late] = [newId(), newId()];
-      await on.store.saveJobState(jobOf(0, { id: early, batches: complete(early), startedAt: Date.now() - 7_200_000 }));
-      await on.store.saveJobState(jobOf(0, { id: late, batches: complete(late), startedAt: Date.now() + 60_000 }));
+      await on.store.saveJobState(makeJob(0, { id: early, batches: complete(early), startedAt: Date.now() - 7_200_000 }));
+      await on.store.saveJobState(makeJob(0, { id: late, batches: complete(late), startedAt: Date.now() + 60_000 }));
       await on.store.reclaimStaleBatches(early, 3_600_000);
       await on.store.reclaimStaleBatches(late, 3_600_000);
       expect((await on.store.getJobState(early)).status).toBe('COMPLETED');
@@ -498,7 +488,7 @@ onEveryDatabase((on) => {
       expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
       const { batchId } = await claim(on.store, job.id);
       expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PAUSED'));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'PAUSED'));
       expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
       expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ isComplete: false });
       expect(await on.store.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(0);
@@ -576,7 +566,7 @@ onEveryDatabase((on) => {
       const job = await saved(2);
       for (const { id, index } of job.batches) {
         await claim(on.store, job.id, 'w');
-        await on.store.updateBatchState(job.id, id, stateOf(id, ['COMPLETED', 'FAILED'][index], 8, 2));
+        await on.store.updateBatchState(job.id, id, makeState(id, ['COMPLETED', 'FAILED'][index], 8, 2));
       }
       for (const { id } of job.batches) await on.store.releaseBatch(job.id, id, 'w');
       await on.store.saveJobState(job);
@@ -597,9 +587,9 @@ onEveryDatabase((on) => {
 
       expect(await on.store.claimBatch(job.id, 'w')).toEqual(none('JOB_NOT_PROCESSING'));
       await on.store.releaseBatch(job.id, id, 'w');
-      await on.store.updateBatchState(job.id, id, stateOf(id, 'PENDING'));
+      await on.store.updateBatchState(job.id, id, makeState(id, 'PENDING'));
       expect(await on.store.claimBatch(job.id, 'w')).toEqual(none('JOB_NOT_PROCESSING'));
-      await on.store.updateBatchState(job.id, id, stateOf(id, 'FAILED', 0, 10));
+      await on.store.updateBatchState(job.id, id, makeState(id, 'FAILED', 0, 10));
       await on.store.reclaimStaleBatches(job.id, await on.expire(job.id));
       expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
       expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED', completedAt });
@@ -610,7 +600,7 @@ onEveryDatabase((on) => {
     test('counts the batches by status', async () => {
       const id = newId();
       const statuses = ['PENDING', 'PENDING', 'PENDING', 'COMPLETED', 'COMPLETED', 'FAILED', 'PENDING'];
-      await on.store.saveJobState(jobOf(0, { id, batches: statuses.map((status, index) => batchOf(id, index, { status })) }));
+      await on.store.saveJobState(makeJob(0, { id, batches: statuses.map((status, index) => makeBatch(id, index, { status })) }));
       await claim(on.store, id);
       await claim(on.store, id);
       expect(await on.store.getDistributedStatus(id)).toStrictEqual({
@@ -628,7 +618,7 @@ onEveryDatabase((on) => {
       const job = await saved(2);
       await complete(on.store, job.id, job.batches[0].id);
       expect((await on.store.getDistributedStatus(job.id)).isComplete).toBe(false);
-      await on.store.updateBatchState(job.id, job.batches[1].id, stateOf(job.batches[1].id, 'PROCESSING'));
+      await on.store.updateBatchState(job.id, job.batches[1].id, makeState(job.batches[1].id, 'PROCESSING'));
       expect((await on.store.getDistributedStatus(job.id)).isComplete).toBe(false);
       await complete(on.store, job.id, job.batches[1].id, 'FAILED');
       expect((await on.store.getDistributedStatus(job.id)).isComplete).toBe(true);

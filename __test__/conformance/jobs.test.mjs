@@ -1,14 +1,14 @@
 // Guarantees of `saveJobState`, `getJobState` and `updateBatchState`.
 
 import { describe, expect, test } from 'vitest';
-import { batchOf, claim, complete, jobOf, newId, onEveryDatabase, recordOf, rejection, sleep, stateOf } from '../support/suite.mjs';
+import { makeBatch, makeJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
+import { claim, complete, onEveryDatabase, rejection, sleep } from '../support/suite.mjs';
 
 const jobStatuses = ['CREATED', 'PREVIEWING', 'PREVIEWED', 'PROCESSING', 'PAUSED', 'COMPLETED', 'ABORTED', 'FAILED'];
 const batchStatuses = ['PENDING', 'PROCESSING', 'PAUSED', 'COMPLETED', 'FAILED'];
-const reorders = 'its JSON type sorts the keys';
 
 onEveryDatabase((on) => {
-  const plain = (batches, fields) => jobOf(batches, { distributed: undefined, ...fields });
+  const plain = (batches, fields) => makeJob(batches, { distributed: undefined, ...fields });
 
   describe('a stored job', () => {
     test('is null where there is none', async () => {
@@ -22,14 +22,14 @@ onEveryDatabase((on) => {
     });
 
     test('comes back as it was saved where it is distributed', async () => {
-      const job = jobOf(3);
+      const job = makeJob(3);
       await on.store.saveJobState(job);
       expect(await on.store.getJobState(job.id)).toStrictEqual(job);
     });
 
     test('has no key for what it was saved without', async () => {
       const id = newId();
-      const batch = batchOf(id, 0, { recordStartIndex: undefined, recordEndIndex: undefined });
+      const batch = makeBatch(id, 0, { recordStartIndex: undefined, recordEndIndex: undefined });
       await on.store.saveJobState({ ...plain(0, { id, startedAt: undefined }), batches: [batch] });
       const found = await on.store.getJobState(id);
       expect(Object.keys(found).sort()).toEqual(['batches', 'config', 'id', 'status', 'totalRecords']);
@@ -52,7 +52,7 @@ onEveryDatabase((on) => {
 
     on.needs('raw')('has null for absent times and false for an absent distributed in its row', async () => {
       const id = newId();
-      await on.store.saveJobState(jobOf(0, { id, completedAt: 5 }));
+      await on.store.saveJobState(makeJob(0, { id, completedAt: 5 }));
       await on.store.saveJobState(plain(0, { id, startedAt: undefined }));
       const row = await on.jobRow(id);
       expect(row).toMatchObject({ startedAt: null, completedAt: null });
@@ -63,7 +63,7 @@ onEveryDatabase((on) => {
       'that is %s without a completedAt gets the time of the database, and keeps it',
       async (status) => {
         for (const distributed of [undefined, true]) {
-          const job = jobOf(1, { status, distributed });
+          const job = makeJob(1, { status, distributed });
           const before = Date.now();
           await on.store.saveJobState(job);
           const { completedAt } = await on.store.getJobState(job.id);
@@ -80,7 +80,7 @@ onEveryDatabase((on) => {
 
     test('that is not final any more has no completedAt', async () => {
       for (const distributed of [undefined, true]) {
-        const job = jobOf(1, { status: 'FAILED', distributed });
+        const job = makeJob(1, { status: 'FAILED', distributed });
         await on.store.saveJobState(job);
         await on.store.saveJobState({ ...job, status: 'PROCESSING' });
         expect(await on.store.getJobState(job.id)).not.toHaveProperty('completedAt');
@@ -102,7 +102,7 @@ onEveryDatabase((on) => {
 
     test.each(batchStatuses)('keeps a batch that is %s', async (status) => {
       const id = newId();
-      const job = plain(0, { id, batches: [batchOf(id, 0, { status, processedCount: 4, failedCount: 2 })] });
+      const job = plain(0, { id, batches: [makeBatch(id, 0, { status, processedCount: 4, failedCount: 2 })] });
       await on.store.saveJobState(job);
       expect(await on.store.getJobState(id)).toStrictEqual(job);
     });
@@ -110,21 +110,21 @@ onEveryDatabase((on) => {
     test('lists its batches in the order in which they were saved', async () => {
       for (const distributed of [undefined, true]) {
         const id = newId();
-        const batches = [2, 0, 3, 1].map((index) => batchOf(id, index));
-        await on.store.saveJobState(jobOf(0, { id, batches, distributed }));
+        const batches = [2, 0, 3, 1].map((index) => makeBatch(id, index));
+        await on.store.saveJobState(makeJob(0, { id, batches, distributed }));
         expect((await on.store.getJobState(id)).batches.map(({ index }) => index)).toEqual([2, 0, 3, 1]);
       }
     });
 
     test('may have two batches of one index where it is not distributed, as after a restore', async () => {
       const id = newId();
-      const job = plain(0, { id, batches: [batchOf(id, 0, { status: 'FAILED' }), batchOf(id, 0, { id: `${id}.again` })] });
+      const job = plain(0, { id, batches: [makeBatch(id, 0, { status: 'FAILED' }), makeBatch(id, 0, { id: `${id}.again` })] });
       await on.store.saveJobState(job);
       expect(await on.store.getJobState(id)).toStrictEqual(job);
     });
 
     test('may have 5,000 batches', async () => {
-      const job = jobOf(5_000);
+      const job = makeJob(5_000);
       await on.store.saveJobState(job);
       expect((await on.store.getJobState(job.id)).batches).toStrictEqual(job.batches);
       expect((await on.store.getDistributedStatus(job.id)).pendingBatches).toBe(5_000);
@@ -133,7 +133,7 @@ onEveryDatabase((on) => {
 
   describe('what is stored of a batch', () => {
     const live = (id) =>
-      batchOf(id, 0, {
+      makeBatch(id, 0, {
         records: [{ index: 0, raw: { big: 1n }, parsed: {}, status: 'valid', errors: [] }],
         workerId: 'somebody',
         claimedAt: 17,
@@ -147,7 +147,7 @@ onEveryDatabase((on) => {
       cycle.self = cycle;
       batch.records.push({ index: 1, raw: cycle, parsed: {}, status: 'valid', errors: [] });
       for (const distributed of [undefined, true]) {
-        await on.store.saveJobState(jobOf(0, { id, batches: [batch], distributed }));
+        await on.store.saveJobState(makeJob(0, { id, batches: [batch], distributed }));
         expect((await on.store.getJobState(id)).batches[0].records).toEqual([]);
       }
     });
@@ -155,20 +155,20 @@ onEveryDatabase((on) => {
     test('excludes keys that are not a batch’s', async () => {
       const id = newId();
       await on.store.saveJobState(plain(0, { id, batches: [live(id)] }));
-      expect((await on.store.getJobState(id)).batches).toStrictEqual([batchOf(id, 0)]);
+      expect((await on.store.getJobState(id)).batches).toStrictEqual([makeBatch(id, 0)]);
     });
 
-    on.except(['mysql'], reorders)('is written with its keys in one order, whatever order they came in', async () => {
+    on.needs('!sortedKeys')('is written with its keys in one order, whatever order they came in', async () => {
       const id = newId();
-      const shuffled = Object.fromEntries(Object.entries(batchOf(id, 0)).reverse());
-      const short = batchOf(id, 1, { recordStartIndex: undefined, recordEndIndex: undefined });
+      const shuffled = Object.fromEntries(Object.entries(makeBatch(id, 0)).reverse());
+      const short = makeBatch(id, 1, { recordStartIndex: undefined, recordEndIndex: undefined });
       for (const distributed of [undefined, true]) {
-        await on.store.saveJobState(jobOf(0, { id, batches: [shuffled, short], distributed }));
+        await on.store.saveJobState(makeJob(0, { id, batches: [shuffled, short], distributed }));
         const { batches } = await on.store.getJobState(id);
         const keys = ['id', 'index', 'status', 'records', 'processedCount', 'failedCount', 'recordStartIndex', 'recordEndIndex'];
         expect(Object.keys(batches[0])).toEqual(keys);
         expect(Object.keys(batches[1]).slice(0, 6)).toEqual(keys.slice(0, 6));
-        if (on.database.raw) expect(Object.keys((await on.copy(id))[0])).toEqual(keys);
+        if (on.has('raw')) expect(Object.keys((await on.copy(id))[0])).toEqual(keys);
       }
     });
   });
@@ -239,7 +239,7 @@ onEveryDatabase((on) => {
       });
     });
 
-    on.except(['mysql'], reorders)('keeps the order of its keys', async () => {
+    on.needs('!sortedKeys')('keeps the order of its keys', async () => {
       const config = { zeta: 1, batchSize: 10, alpha: { y: 1, b: 2, a: 3 }, beta: [{ q: 1, c: 2 }] };
       expect(JSON.stringify(await stored(config))).toBe(JSON.stringify(config));
     });
@@ -257,7 +257,7 @@ onEveryDatabase((on) => {
       ['a BigInt as a default value', { batchSize: 10, schema: { fields: [{ name: 'n', type: 'x', required: true, defaultValue: 1n }] } }],
       ['a toJSON that throws', { batchSize: 10, thrower }],
     ])('with %s is refused with the TypeError as cause, and nothing is written', async (_, config) => {
-      const job = jobOf(2);
+      const job = makeJob(2);
       const error = await rejection(on.store.saveJobState({ ...job, config }), 'INVALID_ARGUMENT');
       expect(error.cause).toBeInstanceOf(TypeError);
       expect(error.retryable).toBe(false);
@@ -271,7 +271,7 @@ onEveryDatabase((on) => {
 
   describe('saveJobState with distributed: true', () => {
     on.needs('raw')('writes a row for each batch', async () => {
-      const job = jobOf(2);
+      const job = makeJob(2);
       await on.store.saveJobState(job);
       expect(await on.rows(job.id)).toEqual(
         job.batches.map((batch) => ({
@@ -291,7 +291,7 @@ onEveryDatabase((on) => {
     });
 
     test('lets workers claim the batches', async () => {
-      const job = jobOf(1);
+      const job = makeJob(1);
       await on.store.saveJobState(job);
       expect(await claim(on.store, job.id)).toMatchObject({
         batchId: job.batches[0].id,
@@ -303,32 +303,32 @@ onEveryDatabase((on) => {
 
     test('takes a batch that is PROCESSING without a worker as PENDING, or nobody could ever take it', async () => {
       const id = newId();
-      await on.store.saveJobState(jobOf(0, { id, batches: [batchOf(id, 0, { status: 'PROCESSING' })] }));
+      await on.store.saveJobState(makeJob(0, { id, batches: [makeBatch(id, 0, { status: 'PROCESSING' })] }));
       expect((await on.store.getJobState(id)).batches[0].status).toBe('PENDING');
-      if (on.database.raw) expect(await on.behind(id)).toEqual([]);
+      if (on.has('raw')) expect(await on.behind(id)).toEqual([]);
       expect(await claim(on.store, id)).toMatchObject({ batchIndex: 0 });
     });
 
     test('keeps the state of the batches that it inserts', async () => {
       const id = newId();
       const batches = [
-        batchOf(id, 0, { status: 'COMPLETED', processedCount: 9, failedCount: 1 }),
-        batchOf(id, 1, { status: 'FAILED', processedCount: 2, failedCount: 8 }),
-        batchOf(id, 2, { status: 'PAUSED' }),
-        batchOf(id, 3, { status: 'PROCESSING', workerId: 'w' }),
+        makeBatch(id, 0, { status: 'COMPLETED', processedCount: 9, failedCount: 1 }),
+        makeBatch(id, 1, { status: 'FAILED', processedCount: 2, failedCount: 8 }),
+        makeBatch(id, 2, { status: 'PAUSED' }),
+        makeBatch(id, 3, { status: 'PROCESSING', workerId: 'w' }),
       ];
-      await on.store.saveJobState(jobOf(0, { id, batches }));
+      await on.store.saveJobState(makeJob(0, { id, batches }));
       expect((await on.store.getJobState(id)).batches).toMatchObject(batches);
       expect(await on.store.getDistributedStatus(id)).toMatchObject({ completedBatches: 1, failedBatches: 1, processingBatches: 1 });
       expect(await on.store.claimBatch(id, 'w')).toEqual({ claimed: false, reason: 'NO_PENDING_BATCHES' });
     });
 
     test('leaves rows that exist as they are: a stale snapshot undoes no claim and no result', async () => {
-      const job = jobOf(4);
+      const job = makeJob(4);
       await on.store.saveJobState(job);
       const first = await claim(on.store, job.id, 'w1');
       await claim(on.store, job.id, 'w2');
-      await on.store.updateBatchState(job.id, first.batchId, stateOf(first.batchId, 'COMPLETED', 9, 1));
+      await on.store.updateBatchState(job.id, first.batchId, makeState(first.batchId, 'COMPLETED', 9, 1));
 
       await on.store.saveJobState({ ...job, totalRecords: 41 });
       const found = await on.store.getJobState(job.id);
@@ -336,24 +336,24 @@ onEveryDatabase((on) => {
       expect(found.batches.map(({ status }) => status)).toEqual(['COMPLETED', 'PROCESSING', 'PENDING', 'PENDING']);
       expect(found.batches[0]).toMatchObject({ processedCount: 9, failedCount: 1 });
       expect(found.batches[1]).toMatchObject({ workerId: 'w2' });
-      if (on.database.raw) expect(await on.behind(job.id)).toEqual([]);
+      if (on.has('raw')) expect(await on.behind(job.id)).toEqual([]);
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 2 });
     });
 
     test('adds the batches that are new', async () => {
       const id = newId();
-      await on.store.saveJobState(jobOf(1, { id }));
+      await on.store.saveJobState(makeJob(1, { id }));
       await claim(on.store, id);
-      await on.store.saveJobState(jobOf(3, { id }));
+      await on.store.saveJobState(makeJob(3, { id }));
       expect((await on.store.getJobState(id)).batches.map(({ status }) => status)).toEqual(['PROCESSING', 'PENDING', 'PENDING']);
       expect(await on.store.getDistributedStatus(id)).toMatchObject({ totalBatches: 3, processingBatches: 1, pendingBatches: 2 });
     });
 
     test('rejects with CONSTRAINT where another batch has the index, and changes nothing', async () => {
       const id = newId();
-      const job = jobOf(2, { id });
+      const job = makeJob(2, { id });
       await on.store.saveJobState(job);
-      const taken = jobOf(0, { id, status: 'PAUSED', batches: [batchOf(id, 5), batchOf(id, 1, { id: `${id}.other` })] });
+      const taken = makeJob(0, { id, status: 'PAUSED', batches: [makeBatch(id, 5), makeBatch(id, 1, { id: `${id}.other` })] });
       const error = await rejection(on.store.saveJobState(taken), 'CONSTRAINT');
       expect(error.retryable).toBe(false);
       expect(await on.store.getJobState(id)).toStrictEqual(job);
@@ -362,17 +362,17 @@ onEveryDatabase((on) => {
 
     test('rejects with CONSTRAINT where two of its batches have one index, and stores nothing', async () => {
       const id = newId();
-      const job = jobOf(0, { id, batches: [batchOf(id, 0), batchOf(id, 1), batchOf(id, 1, { id: `${id}.other` })] });
+      const job = makeJob(0, { id, batches: [makeBatch(id, 0), makeBatch(id, 1), makeBatch(id, 1, { id: `${id}.other` })] });
       await rejection(on.store.saveJobState(job), 'CONSTRAINT');
       expect(await on.store.getJobState(id)).toBeNull();
       expect((await on.store.getDistributedStatus(id)).totalBatches).toBe(0);
     });
 
     test('rejects with CONSTRAINT where a batch id belongs to another job, and stores nothing', async () => {
-      const owner = jobOf(2);
+      const owner = makeJob(2);
       await on.store.saveJobState(owner);
       const id = newId();
-      const thief = jobOf(0, { id, batches: [batchOf(id, 0), { ...batchOf(id, 1), id: owner.batches[1].id }] });
+      const thief = makeJob(0, { id, batches: [makeBatch(id, 0), { ...makeBatch(id, 1), id: owner.batches[1].id }] });
       await rejection(on.store.saveJobState(thief), 'CONSTRAINT');
       expect(await on.store.getJobState(id)).toBeNull();
       expect((await on.store.getDistributedStatus(id)).totalBatches).toBe(0);
@@ -401,7 +401,7 @@ onEveryDatabase((on) => {
   describe('updateBatchState', () => {
     test('resolves and changes nothing where there is no such job', async () => {
       const id = newId();
-      expect(await on.store.updateBatchState(id, 'b', stateOf('b', 'COMPLETED', 1, 1))).toBeUndefined();
+      expect(await on.store.updateBatchState(id, 'b', makeState('b', 'COMPLETED', 1, 1))).toBeUndefined();
       expect(await on.store.getJobState(id)).toBeNull();
     });
 
@@ -409,11 +409,11 @@ onEveryDatabase((on) => {
       ['distributed', true],
       ['not distributed', undefined],
     ])('resolves and changes nothing where a job that is %s has no such batch', async (_, distributed) => {
-      const [job, other] = [jobOf(1, { distributed }), jobOf(1, { distributed })];
+      const [job, other] = [makeJob(1, { distributed }), makeJob(1, { distributed })];
       await on.store.saveJobState(job);
       await on.store.saveJobState(other);
       for (const batchId of [newId('batch'), other.batches[0].id]) {
-        await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 1, 1));
+        await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 1, 1));
       }
       expect(await on.store.getJobState(job.id)).toStrictEqual(job);
       expect(await on.store.getJobState(other.id)).toStrictEqual(other);
@@ -423,11 +423,11 @@ onEveryDatabase((on) => {
       ['distributed', true],
       ['not distributed', undefined],
     ])('sets status and counts, of a job that is %s', async (_, distributed) => {
-      const job = jobOf(3, { distributed });
+      const job = makeJob(3, { distributed });
       await on.store.saveJobState(job);
       const [, { id: batchId }] = job.batches;
       for (const status of batchStatuses) {
-        await on.store.updateBatchState(job.id, batchId, stateOf(batchId, status, 6, 4));
+        await on.store.updateBatchState(job.id, batchId, makeState(batchId, status, 6, 4));
         const expected = job.batches.map((batch) =>
           batch.id === batchId ? { ...batch, status, processedCount: 6, failedCount: 4 } : batch,
         );
@@ -436,30 +436,30 @@ onEveryDatabase((on) => {
     });
 
     on.needs('raw')('sets them in the row and in the JSON', async () => {
-      const job = jobOf(3);
+      const job = makeJob(3);
       await on.store.saveJobState(job);
       const [, { id: batchId }] = job.batches;
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 6, 4));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED', 6, 4));
       expect(await on.row(batchId)).toMatchObject({ status: 'FAILED', processedCount: 6, failedCount: 4, batchIndex: 1 });
       expect((await on.copy(job.id))[1]).toMatchObject({ status: 'FAILED', processedCount: 6, failedCount: 4, index: 1 });
     });
 
     test('reopens a COMPLETED batch: it is explicit', async () => {
-      const job = jobOf(1);
+      const job = makeJob(1);
       await on.store.saveJobState(job);
       const [{ id: batchId }] = job.batches;
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10));
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PENDING'));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'PENDING'));
       expect(await claim(on.store, job.id)).toMatchObject({ batchId });
     });
 
     test('leaves the status of a finalized job alone', async () => {
-      const job = jobOf(1);
+      const job = makeJob(1);
       await on.store.saveJobState(job);
       const [{ id: batchId }] = job.batches;
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10));
       expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 0, 10));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED', 0, 10));
       expect((await on.store.getJobState(job.id)).status).toBe('COMPLETED');
     });
   });
@@ -473,10 +473,10 @@ onEveryDatabase((on) => {
 
     test('take effect in their order: of many updates of a batch the last one counts', async () => {
       for (const distributed of [undefined, true]) {
-        const job = jobOf(2, { distributed });
+        const job = makeJob(2, { distributed });
         await on.store.saveJobState(job);
         const [{ id }] = job.batches;
-        await Promise.all(Array.from({ length: 50 }, (_, n) => on.store.updateBatchState(job.id, id, stateOf(id, 'PROCESSING', n, 0))));
+        await Promise.all(Array.from({ length: 50 }, (_, n) => on.store.updateBatchState(job.id, id, makeState(id, 'PROCESSING', n, 0))));
         expect((await on.store.getJobState(job.id)).batches[0].processedCount).toBe(49);
       }
     });
@@ -487,20 +487,20 @@ onEveryDatabase((on) => {
       const calls = [];
       for (let n = 0; n < 20; n++) {
         calls.push(on.store.saveJobState({ ...job, totalRecords: n }));
-        calls.push(on.store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', n, 0)));
+        calls.push(on.store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', n, 0)));
       }
       await Promise.all(calls);
       expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status: 'COMPLETED', processedCount: 19 });
 
-      await Promise.all([on.store.updateBatchState(job.id, id, stateOf(id, 'FAILED', 1, 9)), on.store.saveJobState(job)]);
+      await Promise.all([on.store.updateBatchState(job.id, id, makeState(id, 'FAILED', 1, 9)), on.store.saveJobState(job)]);
       expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status: 'PENDING', processedCount: 0 });
     });
 
     test('do not lose each other’s updates: 50 batches updated at once are all updated', async () => {
       for (const distributed of [undefined, true]) {
-        const job = jobOf(50, { distributed });
+        const job = makeJob(50, { distributed });
         await on.store.saveJobState(job);
-        await Promise.all(job.batches.map(({ id, index }) => on.store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', index, 1))));
+        await Promise.all(job.batches.map(({ id, index }) => on.store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', index, 1))));
         const { batches } = await on.store.getJobState(job.id);
         expect(batches.map(({ status, processedCount }) => [status, processedCount])).toEqual(
           job.batches.map(({ index }) => ['COMPLETED', index]),
@@ -520,11 +520,11 @@ onEveryDatabase((on) => {
     on.needs('shared')('do not lose the updates that another store makes at the same time to other batches of the job', async () => {
       const other = await on.open();
       for (const distributed of [undefined, true]) {
-        const job = jobOf(40, { distributed });
+        const job = makeJob(40, { distributed });
         await on.store.saveJobState(job);
         const store = (index) => (index % 2 ? other : on.store);
         await Promise.all(
-          job.batches.map(({ id, index }) => store(index).updateBatchState(job.id, id, stateOf(id, 'COMPLETED', index, 0))),
+          job.batches.map(({ id, index }) => store(index).updateBatchState(job.id, id, makeState(id, 'COMPLETED', index, 0))),
         );
         const { batches } = await on.store.getJobState(job.id);
         expect(batches.map(({ status, processedCount }) => [status, processedCount])).toEqual(
@@ -536,7 +536,7 @@ onEveryDatabase((on) => {
 
   describe('getJobState where a batch has a row', () => {
     on.needs('raw')('takes status and counts from the row, and adds its worker and the time of its claim', async () => {
-      const job = jobOf(2);
+      const job = makeJob(2);
       await on.store.saveJobState(job);
       await on.query(
         `update "batchactions_batches"
@@ -551,7 +551,7 @@ onEveryDatabase((on) => {
     });
 
     on.needs('raw')('lists the batches that the JSON lists, and no other', async () => {
-      const job = jobOf(3);
+      const job = makeJob(3);
       await on.store.saveJobState(job);
       await on.query('update "batchactions_jobs" set "batches" = ? where "id" = ?', [
         JSON.stringify([job.batches[2], job.batches[0]]),
@@ -563,10 +563,10 @@ onEveryDatabase((on) => {
 
   describe('a finalized job', () => {
     test('is opened again by an explicit saveJobState', async () => {
-      const job = jobOf(1);
+      const job = makeJob(1);
       await on.store.saveJobState(job);
       const [{ id }] = job.batches;
-      await on.store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', 10));
+      await on.store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', 10));
       await on.store.tryFinalizeJob(job.id);
       await on.store.saveJobState(job);
       const found = await on.store.getJobState(job.id);
@@ -578,11 +578,11 @@ onEveryDatabase((on) => {
   describe('a job that the Sequelize adapter prepared: distributed, with batches in its JSON and without rows', () => {
     const prepare = async (statuses = ['PENDING', 'PENDING', 'PENDING']) => {
       const id = newId();
-      const batches = statuses.map((status, index) => batchOf(id, index, { status, processedCount: status === 'COMPLETED' ? 10 : 0 }));
+      const batches = statuses.map((status, index) => makeBatch(id, index, { status, processedCount: status === 'COMPLETED' ? 10 : 0 }));
       await on.query(
         `insert into "batchactions_jobs" ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
         values (?, 'PROCESSING', '{"batchSize":10}', ?, 30, 1700000000000, null, ?)`,
-        [id, JSON.stringify(batches), on.dialect === 'postgres' ? true : 1],
+        [id, JSON.stringify(batches), true],
       );
       return { id, batches };
     };
@@ -638,7 +638,7 @@ onEveryDatabase((on) => {
     ])('of 36 characters of %s are stored', async (_, unit) => {
       const [id, batchId] = [long(36, unit), long(36, unit)];
       expect([...id]).toHaveLength(36);
-      await on.store.saveJobState(jobOf(0, { id, batches: [batchOf(id, 0, { id: batchId })] }));
+      await on.store.saveJobState(makeJob(0, { id, batches: [makeBatch(id, 0, { id: batchId })] }));
       expect((await on.store.getJobState(id)).batches[0].id).toBe(batchId);
       expect(await claim(on.store, id)).toMatchObject({ jobId: id, batchId });
     });
@@ -649,8 +649,8 @@ onEveryDatabase((on) => {
     ])('of 37 characters of %s are refused with VALUE_TOO_LONG, and nothing is written', async (_, unit) => {
       const id = newId();
       const tooLong = long(37, unit);
-      await rejection(on.store.saveJobState(jobOf(1, { id: tooLong })), 'VALUE_TOO_LONG');
-      await rejection(on.store.saveJobState(jobOf(0, { id, batches: [batchOf(id, 0, { id: tooLong })] })), 'VALUE_TOO_LONG');
+      await rejection(on.store.saveJobState(makeJob(1, { id: tooLong })), 'VALUE_TOO_LONG');
+      await rejection(on.store.saveJobState(makeJob(0, { id, batches: [makeBatch(id, 0, { id: tooLong })] })), 'VALUE_TOO_LONG');
       expect(await on.store.getJobState(id)).toBeNull();
       await rejection(
         on.store.saveProcessedRecord(id, tooLong, { index: 0, raw: {}, parsed: {}, status: 'valid', errors: [] }),
@@ -659,37 +659,35 @@ onEveryDatabase((on) => {
       expect(await on.store.getPendingRecords(id)).toEqual([]);
     });
 
-    if (on.mysqlFamily) {
-      test.each([
-        ['case', (id) => id.toUpperCase()],
-        ['accents', (id) => id.replace('e', 'é')],
-      ])('of jobs that differ in %s only collide: CONSTRAINT, and the records that were there stay', async (_, variant) => {
-        const id = newId('case');
-        const records = [recordOf(0), recordOf(1)];
-        await on.store.saveBatchRecords(id, 'b', records);
-        const other = variant(id);
-        const error = await rejection(on.store.saveProcessedRecord(other, 'b', recordOf(1, { status: 'failed' })), 'CONSTRAINT');
-        expect(error.message).toContain(JSON.stringify(other));
-        const bulk = [recordOf(2), recordOf(1, { status: 'failed' })];
-        await rejection(on.store.saveBatchRecords(other, 'b', bulk), 'CONSTRAINT');
-        expect(await on.store.getBatchRecords(id, 'b')).toStrictEqual(records);
-      });
-    }
+    on.needs('caseInsensitiveIds').each([
+      ['case', (id) => id.toUpperCase()],
+      ['accents', (id) => id.replace('e', 'é')],
+    ])('of jobs that differ in %s only collide: CONSTRAINT, and the records that were there stay', async (_, variant) => {
+      const id = newId('case');
+      const records = [makeRecord(0), makeRecord(1)];
+      await on.store.saveBatchRecords(id, 'b', records);
+      const other = variant(id);
+      const error = await rejection(on.store.saveProcessedRecord(other, 'b', makeRecord(1, { status: 'failed' })), 'CONSTRAINT');
+      expect(error.message).toContain(JSON.stringify(other));
+      const bulk = [makeRecord(2), makeRecord(1, { status: 'failed' })];
+      await rejection(on.store.saveBatchRecords(other, 'b', bulk), 'CONSTRAINT');
+      expect(await on.store.getBatchRecords(id, 'b')).toStrictEqual(records);
+    });
 
     test('of batches with any characters are found in the list of a job that is not distributed', async () => {
       const ids = ['plain-1', 'b 2', 'quote"d', 'back\\slash', "apos'trophe", 'ünï', '日本', '😀', '%', 'a/b', '\u2028'].map(
         (id) => `${newId()}${id}`,
       );
-      const job = jobOf(0, { distributed: undefined, batches: ids.map((id, index) => batchOf('x', index, { id })) });
+      const job = makeJob(0, { distributed: undefined, batches: ids.map((id, index) => makeBatch('x', index, { id })) });
       await on.store.saveJobState(job);
-      for (const [index, id] of ids.entries()) await on.store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', index, 1));
-      await on.store.updateBatchState(job.id, ids[0].slice(0, -1), stateOf(ids[0].slice(0, -1), 'FAILED', 9, 9));
+      for (const [index, id] of ids.entries()) await on.store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', index, 1));
+      await on.store.updateBatchState(job.id, ids[0].slice(0, -1), makeState(ids[0].slice(0, -1), 'FAILED', 9, 9));
       const expected = job.batches.map((batch, index) => ({ ...batch, status: 'COMPLETED', processedCount: index, failedCount: 1 }));
       expect((await on.store.getJobState(job.id)).batches).toEqual(expected);
     });
 
     test('of a batch that hold half of a surrogate pair have U+FFFD in its place', async () => {
-      const job = jobOf(1);
+      const job = makeJob(1);
       job.batches[0].id = `\ud800${job.id}`;
       await on.store.saveJobState(job);
       const [batch] = (await on.store.getJobState(job.id)).batches;
@@ -698,9 +696,9 @@ onEveryDatabase((on) => {
       expect((await on.store.getJobState(job.id)).batches).toMatchObject([{ id: batch.id, status: 'COMPLETED' }]);
     });
 
-    on.except(['mysql', 'mariadb'], 'its default collation ignores case and accents')('differ where their case differs', async () => {
+    on.needs('!caseInsensitiveIds')('differ where their case differs', async () => {
       const id = newId('case');
-      const [lower, upper] = [jobOf(1, { id }), jobOf(1, { id: id.toUpperCase() })];
+      const [lower, upper] = [makeJob(1, { id }), makeJob(1, { id: id.toUpperCase() })];
       await on.store.saveJobState(lower);
       expect(await on.store.getJobState(upper.id)).toBeNull();
       await on.store.saveJobState(upper);
@@ -708,43 +706,37 @@ onEveryDatabase((on) => {
       expect(await on.store.getJobState(upper.id)).toStrictEqual(upper);
     });
 
-    on.except(['postgres', 'sqlite'], 'it tells them apart')(
-      'of batches that differ in case only collide: CONSTRAINT, and nothing is stored',
-      async () => {
-        const [one, two] = [newId(), newId()];
-        const batchId = newId('batch');
-        await on.store.saveJobState(jobOf(0, { id: one, batches: [batchOf(one, 0, { id: batchId })] }));
-        await rejection(
-          on.store.saveJobState(jobOf(0, { id: two, batches: [batchOf(two, 0, { id: batchId.toUpperCase() })] })),
-          'CONSTRAINT',
-        );
-        expect(await on.store.getJobState(two)).toBeNull();
-        const three = newId();
-        const batches = [batchOf(three, 0, { id: `${three}-x` }), batchOf(three, 1, { id: `${three}-X` })];
-        await rejection(on.store.saveJobState(jobOf(0, { id: three, batches })), 'CONSTRAINT');
-        expect(await on.store.getJobState(three)).toBeNull();
-      },
-    );
+    on.needs('caseInsensitiveIds')('of batches that differ in case only collide: CONSTRAINT, and nothing is stored', async () => {
+      const [one, two] = [newId(), newId()];
+      const batchId = newId('batch');
+      await on.store.saveJobState(makeJob(0, { id: one, batches: [makeBatch(one, 0, { id: batchId })] }));
+      await rejection(
+        on.store.saveJobState(makeJob(0, { id: two, batches: [makeBatch(two, 0, { id: batchId.toUpperCase() })] })),
+        'CONSTRAINT',
+      );
+      expect(await on.store.getJobState(two)).toBeNull();
+      const three = newId();
+      const batches = [makeBatch(three, 0, { id: `${three}-x` }), makeBatch(three, 1, { id: `${three}-X` })];
+      await rejection(on.store.saveJobState(makeJob(0, { id: three, batches })), 'CONSTRAINT');
+      expect(await on.store.getJobState(three)).toBeNull();
+    });
 
-    on.except(['postgres', 'sqlite'], 'it tells them apart')(
-      'of jobs that differ in case only collide: CONSTRAINT, and the job that was there stays',
-      async () => {
-        const job = plain(1);
-        await on.store.saveJobState(job);
-        await rejection(on.store.saveJobState({ ...job, id: job.id.toUpperCase(), totalRecords: 99 }), 'CONSTRAINT');
-        expect(await on.store.getJobState(job.id)).toStrictEqual(job);
-      },
-    );
+    on.needs('caseInsensitiveIds')('of jobs that differ in case only collide: CONSTRAINT, and the job that was there stays', async () => {
+      const job = plain(1);
+      await on.store.saveJobState(job);
+      await rejection(on.store.saveJobState({ ...job, id: job.id.toUpperCase(), totalRecords: 99 }), 'CONSTRAINT');
+      expect(await on.store.getJobState(job.id)).toStrictEqual(job);
+    });
   });
 
   test('calls on many jobs at once do not disturb each other', async () => {
-    const jobs = Array.from({ length: 30 }, () => jobOf(3));
+    const jobs = Array.from({ length: 30 }, () => makeJob(3));
     await Promise.all(
       jobs.map(async (job) => {
         await on.store.saveJobState(job);
         await sleep(0);
         const { batchId } = await claim(on.store, job.id, job.id);
-        await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0));
+        await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0));
       }),
     );
     for (const job of jobs) {

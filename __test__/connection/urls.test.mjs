@@ -8,7 +8,8 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from '../support/databases.mjs';
 import { connect } from '../support/raw.mjs';
 import { runNode } from '../support/run-node.mjs';
-import { freshDatabase, jobOf, rejection, SqlxStateStore } from '../support/suite.mjs';
+import { makeJob } from '../support/fixtures.mjs';
+import { freshDatabase, rejection, SqlxStateStore } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
 
 function open(connection, options) {
@@ -83,7 +84,7 @@ describe('postgres', () => {
     const db = await freshDatabase(postgres);
     await open(db.url).initialize();
     const store = open(withParameters(db.url, { options: '-c statement_timeout=300' }));
-    await store.saveJobState(jobOf(1, { id: 'j' }));
+    await store.saveJobState(makeJob(1, { id: 'j' }));
     await db.query('alter table batchactions_jobs rename to jobs');
     await db.query('create view batchactions_jobs as select jobs.* from jobs, pg_sleep(20)');
     await rejection(store.getJobState('j'), 'TIMEOUT');

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { newId } from '../support/suite.mjs';
+import { newId } from '../support/fixtures.mjs';
 import { assemble, check } from './checker.mjs';
 import { dueStatus, now, recorder, work } from './importer.mjs';
 

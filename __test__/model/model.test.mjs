@@ -18,7 +18,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { test } from 'vitest';
-import { SqlxStateStore, onEveryDatabase } from '../support/suite.mjs';
+import { onEveryDatabase, SqlxStateStore } from '../support/suite.mjs';
 import { sequences } from './operations.mjs';
 import { Difference, Run } from './run.mjs';
 

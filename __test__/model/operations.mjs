@@ -5,7 +5,7 @@
 // what makes them unique in the database.
 
 import fc from 'fast-check';
-import { StateStoreError, collect } from '../support/suite.mjs';
+import { collect, StateStoreError } from '../support/suite.mjs';
 
 /** Longer than anything takes here, and shorter than what `backdate` moves and `longAgo` is away. */
 export const TIMEOUT_MS = 600_000;

@@ -68,19 +68,15 @@ export function defineModels(sequelize) {
   return { Job, Record, Batch };
 }
 
-/** `dialectOptions` for a server on a busy machine: the driver of MariaDB gives one a second to let a connection in. */
-export function patience(dialect) {
-  return dialect === 'mariadb' ? { connectTimeout: 60_000 } : {};
-}
-
 /** A Sequelize instance on a test database. */
 export function connectSequelize(db, options = {}) {
-  if (db.dialect === 'sqlite') {
+  const { name, sequelizeOptions: dialectOptions = {} } = db.dialect;
+  if (db.url.startsWith('sqlite:')) {
     return new Sequelize({ dialect: 'sqlite', storage: db.url.replace(/^sqlite:(\/\/)?/, ''), logging: false, ...options });
   }
   // The dialect is the URL's, whatever the options say.
-  const url = db.url.replace(/^\w+:/, `${db.dialect}:`);
-  return new Sequelize(url, { logging: false, dialectOptions: patience(db.dialect), ...options });
+  const url = db.url.replace(/^\w+:/, `${name}:`);
+  return new Sequelize(url, { logging: false, dialectOptions, ...options });
 }
 
 const present = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== null && value !== undefined));
