@@ -2,7 +2,6 @@
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
-import { connect } from './support/raw.mjs';
 import { makeJob, makeRecord } from './support/fixtures.mjs';
 import { claim, complete, SqlxStateStore } from './support/suite.mjs';
 import { createUser } from './support/users.mjs';
@@ -40,7 +39,7 @@ describe('postgres', () => {
 
   withLz4('a long list is compressed by lz4, whichever call writes it, and no record is', async () => {
     const { own, store, list, raw } = await fresh();
-    const other = await connect('postgres', own.url);
+    const other = await own.connect();
     onTestFinished(() => other.end());
     await other.query('set default_toast_compression = pglz');
     const compressAnew = () => other.query(`update batchactions_jobs set "batches" = ("batches"::text || ' ')::json`);

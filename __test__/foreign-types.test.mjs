@@ -4,100 +4,11 @@
  */
 import { randomUUID } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { both, retype } from './support/column-types.mjs';
 import { createTables, readCatalogue } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
-import {
-  BATCH_STATUSES,
-  DIFFICULT,
-  JOB_STATUSES,
-  makeBatch,
-  makeJob,
-  makeRecord,
-  makeRecords,
-  makeState,
-  RECORD_STATUSES,
-} from './support/fixtures.mjs';
-import { collect, freshDatabase, openStore, rejection, SqlxStateStore } from './support/suite.mjs';
-
-const list = (words) => words.map((word) => `'${word}'`).join(', ');
-
-/** The text with another type for the columns of these names, in all tables or in one. */
-const retype = (names, type, table) => (text) =>
-  text.replace(/CREATE TABLE[^;]*/g, (statement) => {
-    if (table && !statement.includes(table)) return statement;
-    return statement.replace(
-      /(["`])(\w+)\1(\s+)(?:VARCHAR\(\d+\)|JSON|INTEGER|BIGINT|TEXT|BOOLEAN|TINYINT\(1\))(?! auto_increment| PRIMARY)/g,
-      (whole, q, name, space) => (names.includes(name) ? `${q}${name}${q}${space}${type}` : whole),
-    );
-  });
-const both =
-  (...changes) =>
-  (text) =>
-    changes.reduce((changed, change) => change(changed), text);
-
-const IDS = ['id', 'jobId', 'batchId'];
-const TIMES = ['startedAt', 'completedAt', 'claimedAt'];
-const NUMBERS = [
-  'totalRecords',
-  'recordIndex',
-  'batchIndex',
-  'recordStartIndex',
-  'recordEndIndex',
-  'processedCount',
-  'failedCount',
-  'version',
-];
-const JSONS = ['config', 'batches', 'raw', 'parsed', 'errors'];
-
-const postgresEnums = both(
-  retype(['status'], 'app."Job status"', 'batchactions_jobs'),
-  retype(['status'], 'app.batch_status', 'batchactions_batches'),
-  retype(['status'], 'record_status', 'batchactions_records'),
-  (text) => `create schema app;
-create type app."Job status" as enum (${list(JOB_STATUSES)});
-create type app.batch_status as enum (${list(BATCH_STATUSES)});
-create type record_status as enum (${list(RECORD_STATUSES)});
-${text}`,
-);
-const mysqlEnums = both(
-  retype(['status'], `ENUM(${list(JOB_STATUSES)})`, 'batchactions_jobs'),
-  retype(['status'], `ENUM(${list(BATCH_STATUSES)})`, 'batchactions_batches'),
-  retype(['status'], `ENUM(${list(RECORD_STATUSES)})`, 'batchactions_records'),
-);
-
-const mysql = {
-  'char and wider varchar': both(retype(IDS, 'CHAR(36)'), retype(['status', 'workerId'], 'VARCHAR(255)')),
-  enums: mysqlEnums,
-  'bigint numbers': retype(NUMBERS, 'BIGINT'),
-  'unsigned numbers and times': both(retype(NUMBERS, 'INTEGER UNSIGNED'), retype(TIMES, 'BIGINT UNSIGNED')),
-  'numeric times': retype(TIMES, 'DECIMAL(20, 0)'),
-  'longtext for JSON': retype([...JSONS, 'processingError'], 'LONGTEXT'),
-};
-
-/** By dialect and words: what is made of the text of the tables. */
-const KINDS = {
-  postgres: {
-    'uuid ids': retype(IDS, 'UUID'),
-    'uuid ids of jobs alone': retype(['id'], 'UUID', 'batchactions_jobs'),
-    'uuid ids of batches alone': both(retype(['id'], 'UUID', 'batchactions_batches'), retype(['batchId'], 'UUID')),
-    'uuid workers': retype(['workerId'], 'UUID'),
-    enums: postgresEnums,
-    'text and wider varchar': both(retype([...IDS, 'workerId'], 'TEXT'), retype(['status'], 'VARCHAR(255)')),
-    'bigint numbers': retype(NUMBERS, 'BIGINT'),
-    'numeric times': retype(TIMES, 'NUMERIC'),
-    jsonb: retype(JSONS, 'JSONB'),
-    all: both(retype(IDS, 'UUID'), postgresEnums, retype(NUMBERS, 'BIGINT'), retype(TIMES, 'NUMERIC(20, 0)'), retype(JSONS, 'JSONB')),
-  },
-  mysql,
-  mariadb: { ...mysql, 'uuid ids': retype(IDS, 'UUID') },
-  sqlite: {
-    'uuid ids': retype(IDS, 'UUID'),
-    'text and enums': both(retype([...IDS, 'workerId'], 'TEXT'), retype(['status'], `TEXT CHECK ("status" <> '')`)),
-    'bigint numbers and numeric times': both(retype(NUMBERS, 'BIGINT'), retype(TIMES, 'NUMERIC')),
-    'text for JSON': retype(JSONS, 'TEXT'),
-    booleans: retype(['distributed'], 'BOOLEAN'),
-  },
-};
+import { DIFFICULT, JOB_STATUSES, makeBatch, makeJob, makeRecord, makeRecords, makeState } from './support/fixtures.mjs';
+import { collect, freshDatabase, needs, openStore, rejection, SqlxStateStore } from './support/suite.mjs';
 
 /** An id that is the same in two runs of the calls. */
 const uuid = (n) => `0b0f8d5e-6c1a-4d3e-9f00-${String(n).padStart(12, '0')}`;
@@ -237,9 +148,9 @@ for (const database of databases.filter(({ raw }) => raw)) {
     })();
     usual.catch(() => {});
 
-    it.each(Object.keys(KINDS[database.dialect]))('%s: every method answers as on the usual tables', async (kind) => {
+    it.each(Object.keys(database.dialect.foreignTypes))('%s: every method answers as on the usual tables', async (kind) => {
       const db = await freshDatabase(database);
-      await createTables(db, KINDS[database.dialect][kind]);
+      await createTables(db, database.dialect.foreignTypes[kind]);
       const before = await readCatalogue(db);
       const reference = await freshDatabase(database);
       await createTables(reference);
@@ -258,15 +169,19 @@ for (const database of databases.filter(({ raw }) => raw)) {
       expect(await other.claimBatch(uuid(5), uuid(91))).toMatchObject({ claimed: true, reservation: { batchIndex: 0, token: 1 } });
     });
 
-    if (database.dialect === 'postgres') describe('its own types', () => postgresTypes(database));
-    else if (database.dialect !== 'sqlite') describe('its own types', () => mysqlTypes(database));
+    describe('its own types', () => {
+      if (database.has('columnTypesChange')) testStrictTypes(database);
+      if (database.has('columnCharsets')) testEnums(database);
+      testStoredUuids(database);
+    });
   });
 }
 
-function postgresTypes(database) {
+/** Where a type is checked in every statement, and a type is a thing that can be altered. */
+function testStrictTypes(database) {
   it('a string that is no uuid is INVALID_ARGUMENT, which shows it', async () => {
     const db = await freshDatabase(database);
-    await createTables(db, KINDS.postgres['uuid ids']);
+    await createTables(db, database.dialect.foreignTypes['uuid ids']);
     const store = openStore(db);
     const job = jobOfUuids(1, 1);
     await store.saveJobState(job);
@@ -295,7 +210,7 @@ function postgresTypes(database) {
 
   it('a UUID in capital letters is the same id', async () => {
     const db = await freshDatabase(database);
-    await createTables(db, KINDS.postgres['uuid ids']);
+    await createTables(db, database.dialect.foreignTypes['uuid ids']);
     const store = openStore(db);
     const job = jobOfUuids(1, 1);
     await store.saveJobState(job);
@@ -368,7 +283,7 @@ function postgresTypes(database) {
 
   it('the index of a uuid column serves a value that is cast to it', async () => {
     const db = await freshDatabase(database);
-    await createTables(db, KINDS.postgres.all);
+    await createTables(db, database.dialect.foreignTypes.all);
     const store = openStore(db);
     await store.initialize();
     await store.saveJobState(jobOfUuids(1, 50));
@@ -382,7 +297,8 @@ function postgresTypes(database) {
   });
 }
 
-function mysqlTypes(database) {
+/** Where an enum is a part of its column. */
+function testEnums(database) {
   it('an enum that lacks a status says so when that is stored', async () => {
     const db = await freshDatabase(database);
     await createTables(db, retype(['status'], `ENUM('CREATED', 'PROCESSING')`, 'batchactions_jobs'));
@@ -391,21 +307,22 @@ function mysqlTypes(database) {
     const error = await rejection(store.saveJobState(makeJob(1, { id: 'j', status: 'PAUSED' })), 'TABLES_INCOMPATIBLE');
     expect(error.message).toMatch(/enum.*status/);
   });
+}
 
-  if (database.dialect === 'mariadb') {
-    it('a string that is no uuid is INVALID_ARGUMENT where it is stored', async () => {
-      const db = await freshDatabase(database);
-      await createTables(db, KINDS.mariadb['uuid ids']);
-      const store = openStore(db);
-      for (const call of [
-        () => store.saveJobState(makeJob(1, { id: 'job-1', distributed: undefined })),
-        () => store.saveProcessedRecord('job-1', randomUUID(), makeRecord(0)),
-        () => store.saveBatchRecords(randomUUID(), 'job-1', [makeRecord(0), makeRecord(1)]),
-      ]) {
-        const error = await rejection(call(), 'INVALID_ARGUMENT');
-        expect(error.message).toContain('job-1');
-      }
-      expect(await store.getJobState('job-1')).toBeNull();
-    });
-  }
+/** Where a column is a UUID, and what is compared with it is text. */
+function testStoredUuids(database) {
+  needs(database, 'textUuids')('a string that is no uuid is INVALID_ARGUMENT where it is stored', async () => {
+    const db = await freshDatabase(database);
+    await createTables(db, database.dialect.foreignTypes['uuid ids']);
+    const store = openStore(db);
+    for (const call of [
+      () => store.saveJobState(makeJob(1, { id: 'job-1', distributed: undefined })),
+      () => store.saveProcessedRecord('job-1', randomUUID(), makeRecord(0)),
+      () => store.saveBatchRecords(randomUUID(), 'job-1', [makeRecord(0), makeRecord(1)]),
+    ]) {
+      const error = await rejection(call(), 'INVALID_ARGUMENT');
+      expect(error.message).toContain('job-1');
+    }
+    expect(await store.getJobState('job-1')).toBeNull();
+  });
 }

@@ -38,7 +38,7 @@ async function jsonBatches(db, jobId) {
 const stateOf = ({ id, status, processedCount, failedCount }) => ({ id, status, processedCount, failedCount });
 
 for (const database of databases) {
-  if (!database.shared) {
+  if (!database.has('shared')) {
     it.skip(`interop on ${database.name}: exempt, no other adapter can open a database that lives inside a store`);
     continue;
   }

@@ -32,7 +32,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
 
   /** No row is half there, and the file is sound. */
   async function expectSound({ own, store }, jobId) {
-    if (database.dialect === 'sqlite') {
+    if (database.has('file')) {
       expect(await own.query('pragma integrity_check')).toEqual([{ integrity_check: 'ok' }]);
     }
     const status = await store.getDistributedStatus(jobId);
@@ -289,7 +289,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       ['that nobody closes, and that are garbage', 'dropped'],
     ])('of stores %s: memory, threads, sockets and files do not grow', { timeout: 600_000 }, async (__, work) => {
       const { url } = await fresh();
-      const count = work === 'unused' || database.dialect === 'sqlite' ? STORES : SERVER_STORES;
+      const count = work === 'unused' || database.has('file') ? STORES : SERVER_STORES;
       expectNoGrowth(await runFile(file('growth'), { url, work, count }, { timeout: 590_000 }), 16 << 20);
     });
 

@@ -2,24 +2,24 @@
 // until then.
 
 import { describe, expect, onTestFinished } from 'vitest';
+import { serverDialects } from './support/dialects/index.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
-import { connect } from './support/raw.mjs';
 import { makeJob, makeState } from './support/fixtures.mjs';
 import { claim, openStore, rejection } from './support/suite.mjs';
 
 const PACKET = 1 << 20;
 
-for (const kind of ['mariadb', 'mysql']) {
-  describe(kind, () => {
-    onOwnServer(kind, { timeout: 300_000 })(
+for (const dialect of serverDialects) {
+  describe(dialect.name, () => {
+    onOwnServer(dialect, { needs: 'packetLimit', timeout: 300_000 })(
       'the largest job that can be stored can be finalized, and one more batch is refused',
       async () => {
-        const server = await startOwnServer(kind);
+        const server = await startOwnServer(dialect);
         onTestFinished(() => server.end());
-        const first = await connect(kind, server.url);
+        const first = await dialect.connect(server.url);
         await first.query(`set global max_allowed_packet = ${PACKET}`);
         await first.end();
-        const raw = await connect(kind, server.url);
+        const raw = await dialect.connect(server.url);
         onTestFinished(() => raw.end().catch(() => {}));
         const store = openStore({ url: server.url });
         await store.initialize();

@@ -3,6 +3,7 @@
  */
 import { Sequelize } from 'sequelize';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
+import { serverDialects } from './support/dialects/index.mjs';
 import { createAuthority } from './support/certificates.mjs';
 import { createOwnDatabase, DATABASE } from './support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
@@ -31,16 +32,16 @@ async function tryLogin(connection, options) {
   }
 }
 
-for (const kind of ['postgres', 'mariadb', 'mysql']) {
-  describe(kind, () => {
-    const onThisServer = onOwnServer(kind);
+for (const dialect of serverDialects) {
+  describe(dialect.name, () => {
+    const onThisServer = onOwnServer(dialect);
     let started;
 
     function server() {
       started ??= (async () => {
         const tls = createAuthority('An authority of the tests').issue({ hosts: ['127.0.0.1'] });
-        const own = await startOwnServer(kind, { tls });
-        return { own, database: await createOwnDatabase(kind, own.url) };
+        const own = await startOwnServer(dialect, { tls });
+        return { own, database: await createOwnDatabase(dialect, own.url) };
       })();
       return started;
     }
@@ -94,7 +95,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
         const url = database.urlOf(user, password);
         const bare = database.urlOf(user, '');
         const { port } = new URL(url);
-        const place = { dialect: kind, host: '127.0.0.1', port: Number(port), database: DATABASE };
+        const place = { dialect: dialect.name, host: '127.0.0.1', port: Number(port), database: DATABASE };
         const sequelize = new Sequelize({ ...place, username: user, password, logging: false });
         onTestFinished(() => sequelize.close());
         for (const [connection, options] of [
@@ -115,25 +116,15 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       }
     });
 
-    const ways = {
-      postgres: ['md5', 'scram-sha-256'],
-      mariadb: ['via mysql_native_password using password(?)'],
-      mysql: ['with caching_sha2_password by ?', 'with sha256_password by ?'],
-    };
-    onThisServer(`each way of this server to ask for a password: ${ways[kind].join(', ')}`, async () => {
+    const methods = dialect.passwordMethods;
+    onThisServer(`each way of this server to ask for a password: ${methods.join(', ')}`, async () => {
       const { database } = await server();
-      for (const [index, how] of ways[kind].entries()) {
+      for (const [index, how] of methods.entries()) {
         const user = `way_${index}`;
-        const password = kind === 'mysql' ? AWKWARD[2] : AWKWARD[4];
-        if (kind === 'postgres') {
-          await database.query(`alter system set password_encryption = '${how}'`);
-          await database.query('select pg_reload_conf()');
-          await expect.poll(async () => (await database.query('show password_encryption'))[0].password_encryption).toBe(how);
-        }
-        await database.createUser(user, password, { identified: how });
+        const password = `${AWKWARD[2]} ${AWKWARD[4]}`;
+        await database.createUser(user, password, { method: how });
         for (const mode of ['disable', 'require', 'disable']) {
-          // MySQL keeps what it has checked once; without that, it asks for the password itself, under its own key where there is no encryption.
-          if (kind !== 'postgres') await database.query('flush privileges');
+          await database.forgetLogins();
           for (let round = 0; round < 2; round++) {
             expect(await tryLogin(database.urlOf(user, password), { ssl: { mode } })).toBeNull();
             await rejection(tryLogin(database.urlOf(user, 'wrong'), { ssl: { mode } }), 'CONNECTION_FAILED');
@@ -221,7 +212,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
     onThisServer('in parts, in a Sequelize instance, and before what the connection says', async () => {
       const account = await newUser();
       const { port } = new URL(account.url);
-      const place = { dialect: kind, host: '127.0.0.1', port: Number(port), database: DATABASE };
+      const place = { dialect: dialect.name, host: '127.0.0.1', port: Number(port), database: DATABASE };
       const sequelizeOf = (password) => {
         const sequelize = new Sequelize({ ...place, username: account.user, password, logging: false });
         onTestFinished(() => sequelize.close());

@@ -3,22 +3,21 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { databases } from './support/databases.mjs';
+import { serverDialects } from './support/dialects/index.mjs';
+import { databasesWith } from './support/databases.mjs';
 import { createOwnDatabase } from './support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
-import { connect } from './support/raw.mjs';
 import { deadPort } from './support/servers.mjs';
 import { storeOn } from './support/store.mjs';
 import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
 import { claim, collect, complete, freshDatabase, openStore, rejection } from './support/suite.mjs';
 
 const long = { timeout: 120_000 };
-const KINDS = ['postgres', 'mariadb', 'mysql'];
 
-async function ownDatabase(kind) {
-  const server = await startOwnServer(kind);
+async function ownDatabase(dialect) {
+  const server = await startOwnServer(dialect);
   onTestFinished(() => server.end());
-  return { server, database: await createOwnDatabase(kind, server.url) };
+  return { server, database: await createOwnDatabase(dialect, server.url) };
 }
 
 async function openOn(url, options) {
@@ -72,12 +71,12 @@ async function prepareCalls(store) {
   };
 }
 
-describe.each(KINDS)('%s', (kind) => {
-  const onThisServer = onOwnServer(kind, long);
+describe.each(serverDialects)('$name', (dialect) => {
+  const onThisServer = onOwnServer(dialect, long);
 
   describe('a server that is away for four seconds', () => {
     onThisServer('costs no call that is made meanwhile, of any kind', async () => {
-      const { server, database } = await ownDatabase(kind);
+      const { server, database } = await ownDatabase(dialect);
       const store = await openOn(database.url);
       const calls = await prepareCalls(store);
       await server.stop();
@@ -94,7 +93,7 @@ describe.each(KINDS)('%s', (kind) => {
     });
 
     onThisServer('costs no call that is under way', async () => {
-      const { server, database } = await ownDatabase(kind);
+      const { server, database } = await ownDatabase(dialect);
       const store = await openOn(database.url);
       const job = makeJob(2_000);
       await store.saveJobState(job);
@@ -131,18 +130,10 @@ describe.each(KINDS)('%s', (kind) => {
   });
 
   describe('a server that accepts no writes for two seconds', () => {
-    const turn = {
-      postgres: async (database, on) => {
-        await database.query(`alter system set default_transaction_read_only = ${on ? 'on' : 'off'}`);
-        await database.query('select pg_reload_conf()');
-      },
-      mariadb: (database, on) => database.query(`set global read_only = ${on ? 1 : 0}`),
-      mysql: (database, on) => database.query(`set global read_only = ${on ? 1 : 0}`),
-    }[kind];
     /** Resolves once a connection that was open before can't write, or can. */
     const turned = async (database, url, on) => {
-      const other = await connect(kind, url);
-      await turn(database, on);
+      const other = await dialect.connect(url);
+      await dialect.setReadOnly(database, on);
       const canWrite = () =>
         other.query('delete from "batchactions_jobs" where "id" = ?', ['none']).then(
           () => true,
@@ -153,7 +144,7 @@ describe.each(KINDS)('%s', (kind) => {
     };
 
     onThisServer('costs no write; reads go on', async () => {
-      const { database } = await ownDatabase(kind);
+      const { database } = await ownDatabase(dialect);
       await database.createUser('worker', 'pw');
       const url = database.urlOf('worker', 'pw');
       const store = await openOn(url);
@@ -174,7 +165,7 @@ describe.each(KINDS)('%s', (kind) => {
     });
 
     onThisServer('is PERMISSION_DENIED and may be tried again where it stays so', async () => {
-      const { database } = await ownDatabase(kind);
+      const { database } = await ownDatabase(dialect);
       await database.createUser('worker', 'pw');
       const url = database.urlOf('worker', 'pw');
       const store = await openOn(url, { statementTimeoutMs: 1_500 });
@@ -188,10 +179,9 @@ describe.each(KINDS)('%s', (kind) => {
 
   describe('a user who may have three connections', () => {
     onThisServer('has a fourth call wait for one of them', async () => {
-      const { database } = await ownDatabase(kind);
-      await database.createUser('few', 'pw', { further: 'with max_user_connections 3' });
-      if (kind === 'postgres') await database.query('alter role "few" connection limit 3');
-      const admin = await connect(kind, database.url);
+      const { database } = await ownDatabase(dialect);
+      await database.createUser('few', 'pw', { connections: 3 });
+      const admin = await dialect.connect(database.url);
       onTestFinished(() => admin.end());
       const store = await openOn(database.urlOf('few', 'pw'));
       const ids = [newId(), newId(), newId()];
@@ -210,16 +200,15 @@ describe.each(KINDS)('%s', (kind) => {
     });
 
     onThisServer('and has none left is told so after `acquireTimeoutMs`', async () => {
-      const { database } = await ownDatabase(kind);
-      await database.createUser('few', 'pw', { further: 'with max_user_connections 3' });
-      if (kind === 'postgres') await database.query('alter role "few" connection limit 3');
+      const { database } = await ownDatabase(dialect);
+      await database.createUser('few', 'pw', { connections: 3 });
       const url = database.urlOf('few', 'pw');
       const first = storeOn(url);
       await first.initialize();
       await first.close();
       const others = [];
       // A server may take a moment to forget a connection that was closed.
-      const another = () => connect(kind, url).then((other) => others.push(other));
+      const another = () => dialect.connect(url).then((other) => others.push(other));
       while (others.length < 3) await another().catch(() => sleep(50));
       const store = storeOn(url, { pool: { acquireTimeoutMs: 1_000 } });
       onTestFinished(() => store.close());
@@ -233,22 +222,20 @@ describe.each(KINDS)('%s', (kind) => {
     });
   });
 
-  if (kind !== 'postgres') {
-    describe('a server that keeps no more prepared statements', () => {
-      onThisServer('costs no call', async () => {
-        const { database } = await ownDatabase(kind);
-        const store = await openOn(database.url, { pool: { max: 3 } });
-        await database.query('set global max_prepared_stmt_count = 8');
-        const calls = Object.entries(await prepareCalls(store)).map(([, call]) => call());
-        await Promise.all(calls);
-        const [{ Value: prepared }] = await database.query(`show global status like 'Com_stmt_prepare'`);
-        expect(Number(prepared)).toBeGreaterThan(20);
-      });
+  describe('a server that keeps no more prepared statements', () => {
+    onOwnServer(dialect, { ...long, needs: 'preparedStatementLimit' })('costs no call', async () => {
+      const { database } = await ownDatabase(dialect);
+      const store = await openOn(database.url, { pool: { max: 3 } });
+      await database.query('set global max_prepared_stmt_count = 8');
+      const calls = Object.entries(await prepareCalls(store)).map(([, call]) => call());
+      await Promise.all(calls);
+      const [{ Value: prepared }] = await database.query(`show global status like 'Com_stmt_prepare'`);
+      expect(Number(prepared)).toBeGreaterThan(20);
     });
-  }
+  });
 });
 
-for (const database of databases.filter(({ dialect }) => dialect === 'postgres')) {
+for (const database of databasesWith('columnTypesChange')) {
   test(`${database.name}: a column that is widened under a busy store costs no call`, async () => {
     const db = await freshDatabase(database);
     const store = openStore(db, { pool: { max: 6 } });

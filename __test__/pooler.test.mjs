@@ -10,7 +10,6 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
-import { connect } from './support/raw.mjs';
 import { deadPort } from './support/servers.mjs';
 import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
 import { claim, collect, complete, rejection, SqlxStateStore } from './support/suite.mjs';
@@ -63,7 +62,7 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
   });
   for (const deadline = Date.now() + 60_000; ;) {
     try {
-      await (await connect('postgres', urlAt(serverUrl, port))).end();
+      await (await postgres.dialect.connect(urlAt(serverUrl, port))).end();
       return port;
     } catch (error) {
       if (Date.now() > deadline || pooler.exitCode !== null)

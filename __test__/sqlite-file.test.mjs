@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { sqlite } from './support/dialects/sqlite.mjs';
 import { plainUser } from './support/postgres-package.mjs';
-import { connect } from './support/raw.mjs';
 import { INDEX } from './support/run-node.mjs';
 import { makeJob, makeRecord, newId } from './support/fixtures.mjs';
 import { claim, complete, rejection, SqlxStateStore } from './support/suite.mjs';
@@ -79,7 +79,7 @@ describe('a file that was removed', () => {
     await store.saveJobState(after);
     expect(await store.getJobState(before.id)).toBeNull();
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select id from batchactions_jobs')).toEqual([{ id: after.id }]);
     await db.end();
   });
@@ -95,7 +95,7 @@ describe('a file that was removed', () => {
     await store.saveJobState(job);
     expect(await store.getJobState(job.id)).toStrictEqual(job);
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('pragma integrity_check')).toEqual([{ integrity_check: 'ok' }]);
     expect(await db.query('select id from batchactions_jobs')).toEqual([{ id: job.id }]);
     await db.end();
@@ -142,7 +142,7 @@ describe('a file that was replaced', () => {
     await store.saveProcessedRecord(there.id, held.batchId, makeRecord(5));
     await complete(store, there.id, held.batchId);
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select recordIndex from batchactions_records order by recordIndex')).toEqual([
       { recordIndex: 0 },
       { recordIndex: 5 },
@@ -172,7 +172,7 @@ describe('a file that was replaced', () => {
     expect(await store.getJobState(there.id)).toStrictEqual(there);
     await complete(store, there.id, there.batches[0].id);
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select id from batchactions_jobs')).toEqual([{ id: there.id }]);
     await db.end();
   });
@@ -206,7 +206,7 @@ describe('a file that was replaced', () => {
     for (const store of [...stores, ...stores]) indexes.push((await claim(store, there.id)).batchIndex);
     expect(indexes).toEqual([0, 1, 2, 3]);
     for (const store of stores) await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('pragma integrity_check')).toEqual([{ integrity_check: 'ok' }]);
     expect(await db.query("select count(*) as n from batchactions_batches where status = 'PROCESSING'")).toEqual([{ n: 4 }]);
     await db.end();
@@ -232,7 +232,7 @@ describe('a file that was replaced', () => {
     expect(error).toMatchObject({ retryable: false, message: expect.stringContaining('f.db') });
     expect(await store.getBatchRecords(late, 'b')).toHaveLength(1);
     await rejection(store.close(), 'CONNECTION_LOST');
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select recordIndex from batchactions_records')).toEqual([{ recordIndex: 1 }]);
     await db.end();
   });
@@ -292,7 +292,7 @@ describe('where something may not be written', () => {
     const job = makeJob(2);
     await makeFile(file, job);
     if (journal !== 'wal') {
-      const db = await connect('sqlite', file);
+      const db = await sqlite.connect(file);
       await db.query(`pragma journal_mode = ${journal}`);
       await db.end();
     }

@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Sequelize } from 'sequelize';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { databases } from '../support/databases.mjs';
-import { connect } from '../support/raw.mjs';
+import { databases, databasesWith } from '../support/databases.mjs';
 import { runNode } from '../support/run-node.mjs';
 import { makeJob } from '../support/fixtures.mjs';
 import { freshDatabase, rejection, SqlxStateStore } from '../support/suite.mjs';
@@ -38,7 +37,7 @@ describe('postgres', () => {
     const { username, port, pathname } = new URL(db.url);
     const folder = folders.split(/, */).find((each) => existsSync(join(each, `.s.PGSQL.${port || 5432}`)));
     if (!folder) return context.skip('this server has no socket on this machine');
-    const login = await connect('postgres', `postgres://${username}@localhost${pathname}?host=${folder}`).catch((error) => error);
+    const login = await postgres.dialect.connect(`postgres://${username}@localhost${pathname}?host=${folder}`).catch((error) => error);
     if (login instanceof Error) return context.skip(`nobody may come in by the socket: ${login.message}`);
     await login.end();
     const at = port || 5432;
@@ -121,7 +120,7 @@ describe('postgres', () => {
   });
 });
 
-for (const database of databases.filter(({ dialect }) => dialect !== 'sqlite')) {
+for (const database of databasesWith('server')) {
   describe(database.name, () => {
     test('a Sequelize instance: a password that is a number is its digits', async () => {
       const db = await freshDatabase(database);
@@ -129,7 +128,7 @@ for (const database of databases.filter(({ dialect }) => dialect !== 'sqlite')) 
       onTestFinished(() => user.drop());
       const { hostname: host, port, pathname } = new URL(db.url);
       const config = { host, port, database: pathname.slice(1), username: user.name, password: 1234567890, pool: {} };
-      const store = new SqlxStateStore({ config, options: {}, getDialect: () => db.dialect });
+      const store = new SqlxStateStore({ config, options: {}, getDialect: () => db.dialect.name });
       await store.initialize();
       await store.close();
     });

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'vitest';
+import { meets, reasonOf } from './dialects/capabilities.mjs';
 import { namedBy } from './discover.mjs';
 import { deadPort } from './servers.mjs';
 
@@ -30,10 +31,11 @@ function findServer({ name, ownServer }) {
 
 /**
  * `test`, for what needs a server of the test's own of this dialect. Missing programs are said by name; where this database is required, the test
- * runs, and fails with what is missing.
+ * runs, and fails with what is missing. `needs`: a capability without which the dialect is exempt.
  */
-export function onOwnServer(dialect, options = {}) {
+export function onOwnServer(dialect, { needs, ...options } = {}) {
   const skip = (reason) => (name) => test.skip(`${name} [exempt, ${dialect.name}: ${reason}]`, () => {});
+  if (needs && !meets(new Set(dialect.capabilities), needs)) return skip(reasonOf(needs));
   if (namedBy('TEST_DATABASES')?.includes(dialect.name) === false) return skip('TEST_DATABASES leaves it out');
   const { missing } = findServer(dialect);
   const mustRun = namedBy('REQUIRE_DATABASES')?.includes(dialect.name) && !dialect.ownServer.elsewhere;

@@ -97,14 +97,12 @@ class Subject {
 
   /** `test`, for databases with all of these capabilities. On any other the test is reported as skipped, with the reason in its name. */
   needs(...capabilities) {
-    const lacking = capabilities.find((capability) => !this.has(capability));
-    return lacking ? this.exempt(reasonOf(lacking)) : test;
+    return needs(this.database, ...capabilities);
   }
 
+  /** `test` where this database does not run it, for this reason. */
   exempt(reason) {
-    const exempt = (name) => `${name} [exempt, ${this.database.name}: ${reason}]`;
-    const skip = (name) => test.skip(exempt(name), () => {});
-    return Object.assign(skip, { each: (cases) => (name) => test.skip.each(cases)(exempt(name), () => {}) });
+    return exempt(this.database, reason);
   }
 
   /** A record of these fields as it comes back: the same from either way to save it and every way to read it. */
@@ -173,6 +171,18 @@ class Subject {
     await this.backdate(jobId);
     return 60_000;
   }
+}
+
+/** As `Subject.needs`, for a test that makes its databases itself. */
+export function needs(database, ...capabilities) {
+  const lacking = capabilities.find((capability) => !database.has(capability));
+  return lacking ? exempt(database, reasonOf(lacking)) : test;
+}
+
+function exempt(database, reason) {
+  const titled = (name) => `${name} [exempt, ${database.name}: ${reason}]`;
+  const skip = (name) => test.skip(titled(name), () => {});
+  return Object.assign(skip, { each: (cases) => (name) => test.skip.each(cases)(titled(name), () => {}) });
 }
 
 /** As the importer prepares a distributed job: the records of each batch, then the job. */

@@ -15,8 +15,8 @@ export const CAPABILITIES = {
   rowLocks: { missing: 'it has one writer, so that no row is locked while the store writes', present: 'it locks rows' },
   claimSteps: { missing: 'a claim is one statement' },
   copy: { missing: 'it has no COPY' },
-  uuidIds: { missing: 'it has no type UUID' },
-  columnTypesChange: { missing: 'no plan depends on the type of a column' },
+  textUuids: { missing: 'its UUIDs are text, or are compared as UUIDs' },
+  columnTypesChange: { missing: 'its statements do not depend on the types of columns' },
 
   // JSON.
   sortedKeys: { missing: 'it keeps the order of the keys', present: 'its JSON type sorts the keys' },

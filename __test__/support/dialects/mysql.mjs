@@ -246,6 +246,14 @@ export const mysql = {
     ['batchactions_batches', 'version', 'INTEGER', 'DOUBLE'],
   ],
 
+  /** A type of these, as the catalogue writes it. */
+  writtenType: (type) =>
+    type
+      .toLowerCase()
+      .replace('varchar', 'char')
+      .replace('integer', 'int')
+      .split(/[ (]|tz/)[0],
+
   /** What of the tables' text makes the ids of records, and without it; and what makes the key of jobs. */
   generatedId: [' auto_increment', ''],
   primaryKey: /, PRIMARY KEY \(["`]id["`]\)/,
@@ -267,6 +275,10 @@ export const mysql = {
   // Plans.
 
   sourceFile: 'mysql',
+  /** Whether a statement names its values by number, so that one is given once. */
+  numbersValues: false,
+  /** Calls that are one statement here and several elsewhere. */
+  combinedCalls: [],
   analyze: 'analyze table batchactions_batches',
   scan: /"type":"(?:ALL|index)"|(?:Table|Index|Covering index) scan on batchactions_batches/,
 
@@ -383,7 +395,7 @@ export const mariadb = {
   ...mysql,
   name: 'mariadb',
   label: 'MariaDB',
-  capabilities: [...mysql.capabilities.filter((name) => !['sortedKeys', 'keyLimit'].includes(name)), 'uuidIds'],
+  capabilities: [...mysql.capabilities.filter((name) => !['sortedKeys', 'keyLimit'].includes(name)), 'textUuids'],
   deepestJson: 31,
 
   // Its driver gives a server one second to let a connection in.

@@ -46,7 +46,6 @@ export const postgres = {
     'server',
     'rowLocks',
     'copy',
-    'uuidIds',
     'columnTypesChange',
     'stackLimit',
     'loneSurrogates',
@@ -291,6 +290,14 @@ export const postgres = {
     ['batchactions_batches', 'claimedAt', 'BIGINT', 'NUMERIC(10, 2)'],
   ],
 
+  /** A type of these, as the catalogue writes it. */
+  writtenType: (type) =>
+    type
+      .toLowerCase()
+      .replace('varchar', 'char')
+      .replace('integer', 'int')
+      .split(/[ (]|tz/)[0],
+
   /** What of the tables' text makes the ids of records, and without it; and what makes the key of jobs. */
   generatedId: ['SERIAL', 'INTEGER'],
   primaryKey: /, PRIMARY KEY \(["`]id["`]\)/,
@@ -312,6 +319,10 @@ export const postgres = {
   // Plans.
 
   sourceFile: 'postgres',
+  /** Whether a statement names its values by number, so that one is given once. */
+  numbersValues: true,
+  /** Calls that are one statement here and several elsewhere. */
+  combinedCalls: ['update_batch_or_look'],
   analyze: 'analyze',
   scan: /Seq Scan on batchactions_batches/,
 

@@ -93,6 +93,9 @@ export const sqlite = {
     ['batchactions_batches', 'jobId', 'VARCHAR(36)', 'BIGINT'],
   ],
 
+  /** A type of these, as the catalogue writes it. */
+  writtenType: (type) => type,
+
   /** What of the tables' text makes the ids of records, and without it; and what makes the key of jobs. */
   generatedId: ['INTEGER PRIMARY KEY AUTOINCREMENT', 'BIGINT PRIMARY KEY'],
   primaryKey: / PRIMARY KEY/,
@@ -109,6 +112,10 @@ export const sqlite = {
   // Plans.
 
   sourceFile: 'sqlite',
+  /** Whether a statement names its values by number, so that one is given once. */
+  numbersValues: true,
+  /** Calls that are one statement here and several elsewhere. */
+  combinedCalls: [],
   analyze: 'analyze',
   scan: /SCAN (?:TABLE )?batchactions_batches/,
 
