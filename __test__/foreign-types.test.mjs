@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { both, retype } from './support/column-types.mjs';
 import { createTables, readCatalogue } from './support/catalogue.mjs';
-import { databases } from './support/databases.mjs';
+import { databasesWith } from './support/databases.mjs';
 import { DIFFICULT, JOB_STATUSES, makeBatch, makeJob, makeRecord, makeRecords, makeState } from './support/fixtures.mjs';
 import { collect, freshDatabase, needs, openStore, rejection, SqlxStateStore } from './support/suite.mjs';
 
@@ -133,7 +133,7 @@ async function answers(store) {
   return all;
 }
 
-for (const database of databases.filter(({ raw }) => raw)) {
+for (const database of databasesWith('raw')) {
   describe(database.name, () => {
     const usual = (async () => {
       const db = await database.create();

@@ -4,10 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { StateStoreError } from '../../index.js';
 import { open, rejectionOf } from '../support/connections.mjs';
-import { databases, databasesWith } from '../support/databases.mjs';
+import { databases } from '../support/databases.mjs';
 import { makeJob, makeLocalJob, makeRecord } from '../support/fixtures.mjs';
 import { INDEX, runNode } from '../support/run-node.mjs';
-import { freshDatabase, prepare } from '../support/suite.mjs';
+import { freshDatabase, prepare, onDatabasesWith } from '../support/suite.mjs';
 
 for (const database of databases) {
   describe(database.name, () => {
@@ -80,44 +80,43 @@ for (const database of databases) {
   });
 }
 
-for (const database of databasesWith('shared')) {
-  describe(database.name, () => {
-    describe('the end of its process', () => {
-      it('exits by itself: an open store keeps no process alive', async () => {
-        const file = await freshDatabase(database);
-        const result = await runNode(`
+onDatabasesWith('shared', (database) => {
+  describe('the end of its process', () => {
+    it('exits by itself: an open store keeps no process alive', async () => {
+      const file = await freshDatabase(database);
+      const result = await runNode(`
         const store = new SqlxStateStore(${JSON.stringify(file.url)});
         await store.initialize();
         console.log(await store.getJobState('nobody'));`);
-        expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'null\n', stderr: '' });
-      });
+      expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'null\n', stderr: '' });
+    });
 
-      it('exits by itself while it holds a claim and renews it', async () => {
-        const file = await freshDatabase(database);
-        const store = open(file.url);
-        await store.initialize();
-        await prepare(store, makeJob(3, { id: 'j', size: 2 }));
-        const result = await runNode(`
+    it('exits by itself while it holds a claim and renews it', async () => {
+      const file = await freshDatabase(database);
+      const store = open(file.url);
+      await store.initialize();
+      await prepare(store, makeJob(3, { id: 'j', size: 2 }));
+      const result = await runNode(`
         const store = new SqlxStateStore(${JSON.stringify(file.url)}, { leaseRenewal: { everyMs: 20, forMs: 600_000 }, pool: { min: 2 } });
         const { claimed } = await store.claimBatch('j', 'w');
         await new Promise((resolve) => setTimeout(resolve, 100));
         console.log(claimed);`);
-        expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'true\n', stderr: '' });
-      });
+      expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'true\n', stderr: '' });
+    });
 
-      it('process.exit() in the middle of calls ends in peace', async () => {
-        const file = await freshDatabase(database);
-        const result = await runNode(`
+    it('process.exit() in the middle of calls ends in peace', async () => {
+      const file = await freshDatabase(database);
+      const result = await runNode(`
         const store = new SqlxStateStore(${JSON.stringify(file.url)});
         await store.initialize();
         for (let n = 0; n < 100; n++) store.saveProcessedRecord('j', 'b', { index: n, raw: {}, parsed: {}, status: 'valid', errors: [] });
         setTimeout(() => process.exit(0), 5);`);
-        expect(result).toStrictEqual({ code: 0, signal: null, stdout: '', stderr: '' });
-      });
+      expect(result).toStrictEqual({ code: 0, signal: null, stdout: '', stderr: '' });
+    });
 
-      it('a worker thread that is terminated in the middle of calls takes nothing down', async () => {
-        const file = await freshDatabase(database);
-        const worker = `
+    it('a worker thread that is terminated in the middle of calls takes nothing down', async () => {
+      const file = await freshDatabase(database);
+      const worker = `
         const { SqlxStateStore } = require(${JSON.stringify(fileURLToPath(INDEX))});
         const { parentPort } = require('node:worker_threads');
         const record = (n) => ({ index: n, raw: { text: 'x'.repeat(200) }, parsed: {}, status: 'valid', errors: [] });
@@ -132,8 +131,8 @@ for (const database of databasesWith('shared')) {
           loop(() => store.claimBatch('j', 'w'));
           loop(async () => { for await (const each of store.records('j')) if (each.index > 150) break; });
         });`;
-        const result = await runNode(
-          `
+      const result = await runNode(
+        `
         import { once } from 'node:events';
         import { Worker } from 'node:worker_threads';
         const store = new SqlxStateStore(${JSON.stringify(file.url)});
@@ -146,10 +145,9 @@ for (const database of databasesWith('shared')) {
         }
         console.log(await store.getJobState('nobody'));
         await store.close();`,
-          { timeout: 170_000 },
-        );
-        expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'null\n', stderr: '' });
-      });
+        { timeout: 170_000 },
+      );
+      expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'null\n', stderr: '' });
     });
   });
-}
+});

@@ -6,11 +6,11 @@ import { beforeAll, afterAll, describe, expect, it, onTestFinished } from 'vites
 import { SqlxStateStore, StateStoreError } from '../../index.js';
 import { createTables, listTables, TABLES } from '../support/catalogue.mjs';
 import { open, sequelizeOf, partsOf, sequelizePartsOf, withUrl, expectToWork, expectToShare, thrownBy } from '../support/connections.mjs';
-import { databases, databasesWith } from '../support/databases.mjs';
+import { databases } from '../support/databases.mjs';
 import { makeLocalJob } from '../support/fixtures.mjs';
 import { IncumbentLikeStore } from '../support/sequelize-models.mjs';
 import { deadPort, startServer } from '../support/servers.mjs';
-import { freshDatabase, needs } from '../support/suite.mjs';
+import { freshDatabase, needs, onDatabasesWith } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
 
 for (const database of databases) {
@@ -136,153 +136,148 @@ for (const database of databases) {
   });
 }
 
-for (const database of databasesWith('server')) {
-  describe(database.name, () => {
-    describe('a store on a server', () => {
-      let db;
-      beforeAll(async () => {
-        db = await database.create();
+onDatabasesWith('server', (database) => {
+  describe('a store on a server', () => {
+    let db;
+    beforeAll(async () => {
+      db = await database.create();
+    });
+    afterAll(() => db?.drop());
+
+    it.each(database.dialect.schemes)('from a %s:// URL', (scheme) => expectToWork(open(db.url.replace(/^\w+:/, `${scheme}:`)), db));
+
+    it('from a Sequelize instance made from a URL, whose port is a string', async () => {
+      const sequelize = sequelizeOf(db.url.replace(/^\w+:/, `${database.dialect.name}:`), { logging: false });
+      await expectToShare(open(sequelize), sequelize);
+    });
+
+    it('from a Sequelize instance made from database, user and password', async () => {
+      const { database: name, username, password, ...rest } = sequelizePartsOf(db);
+      const sequelize = sequelizeOf(name, username, password ?? null, rest);
+      await expectToShare(open(sequelize), sequelize);
+    });
+
+    it('from a Sequelize instance made from options, whose port is a string', async () => {
+      const parts = sequelizePartsOf(db);
+      const sequelize = sequelizeOf({ ...parts, port: String(parts.port) });
+      await expectToShare(open(sequelize), sequelize);
+    });
+
+    it('from a Sequelize instance with replication: the writer counts', async () => {
+      const { dialect, database: name, username, password, host, port } = sequelizePartsOf(db);
+      const dead = { host: '127.0.0.1', port: await deadPort() };
+      const whole = sequelizeOf({
+        dialect,
+        logging: false,
+        replication: { write: { host, port: String(port), database: name, username, password }, read: [{ ...dead, database: name }] },
       });
-      afterAll(() => db?.drop());
-
-      it.each(database.dialect.schemes)('from a %s:// URL', (scheme) => expectToWork(open(db.url.replace(/^\w+:/, `${scheme}:`)), db));
-
-      it('from a Sequelize instance made from a URL, whose port is a string', async () => {
-        const sequelize = sequelizeOf(db.url.replace(/^\w+:/, `${database.dialect.name}:`), { logging: false });
-        await expectToShare(open(sequelize), sequelize);
+      await expectToWork(open(whole), db);
+      const inherited = sequelizeOf(name, username, password ?? null, {
+        dialect,
+        logging: false,
+        ...dead,
+        replication: { write: { host, port }, read: [dead] },
       });
+      await expectToWork(open(inherited), db);
+    });
 
-      it('from a Sequelize instance made from database, user and password', async () => {
-        const { database: name, username, password, ...rest } = sequelizePartsOf(db);
-        const sequelize = sequelizeOf(name, username, password ?? null, rest);
-        await expectToShare(open(sequelize), sequelize);
-      });
-
-      it('from a Sequelize instance made from options, whose port is a string', async () => {
-        const parts = sequelizePartsOf(db);
-        const sequelize = sequelizeOf({ ...parts, port: String(parts.port) });
-        await expectToShare(open(sequelize), sequelize);
-      });
-
-      it('from a Sequelize instance with replication: the writer counts', async () => {
-        const { dialect, database: name, username, password, host, port } = sequelizePartsOf(db);
-        const dead = { host: '127.0.0.1', port: await deadPort() };
-        const whole = sequelizeOf({
-          dialect,
-          logging: false,
-          replication: { write: { host, port: String(port), database: name, username, password }, read: [{ ...dead, database: name }] },
-        });
-        await expectToWork(open(whole), db);
-        const inherited = sequelizeOf(name, username, password ?? null, {
-          dialect,
-          logging: false,
-          ...dead,
-          replication: { write: { host, port }, read: [dead] },
-        });
-        await expectToWork(open(inherited), db);
-      });
-
-      it('by the socket of the server, in parts and from a Sequelize instance', async (context) => {
-        let user;
-        const newUser = async () => {
-          user = await createUser(db, { rights: 'all' });
-          onTestFinished(() => user.drop());
-          return user;
-        };
-        const socket = await database.dialect.socketOf(db, partsOf(db), newUser);
-        if (socket.reason) return context.skip(socket.reason);
-        await expectToWork(open(socket.parts), db);
-        const sequelize = sequelizeOf({ ...socket.sequelize, logging: false });
-        await expectToShare(open(sequelize), sequelize);
-      });
-
-      it('an empty password is none, however it is given', async (context) => {
-        const url = new URL(db.url);
-        if (url.password) return context.skip('the user of the tests has a password here');
-        const { password: _, ...parts } = partsOf(db);
-        for (const [connection, options] of [
-          [db.url, { password: '' }],
-          [db.url, { password: () => '' }],
-          [{ ...parts, password: '' }],
-          [parts, { password: async () => '' }],
-        ]) {
-          await expectToWork(open(connection, options), db);
-        }
-      });
-
-      it('with a password that a URL has to escape', async () => {
-        const user = await createUser(db, { rights: 'all', password: `p@s:s/w\\'"rd#?%25 &ü` });
+    it('by the socket of the server, in parts and from a Sequelize instance', async (context) => {
+      let user;
+      const newUser = async () => {
+        user = await createUser(db, { rights: 'all' });
         onTestFinished(() => user.drop());
-        // Where the server asks for no password, any will do; that this one was read well, the failures below show.
-        const place = { ...db, url: user.url };
-        // Each user has tables of its own where there is a place for them.
-        const own = database.has('schemas') ? { schema: user.name } : {};
-        if (database.has('schemas')) await db.query(`create schema "${user.name}" authorization "${user.name}"`);
-        await open(user.url, own).initialize();
-        await open(partsOf(place), own).initialize();
-        await open(sequelizeOf(sequelizePartsOf(place)), own).initialize();
-        await open(sequelizeOf(user.url.replace(/^\w+:/, `${database.dialect.name}:`), { logging: false }), own).initialize();
-      });
+        return user;
+      };
+      const socket = await database.dialect.socketOf(db, partsOf(db), newUser);
+      if (socket.reason) return context.skip(socket.reason);
+      await expectToWork(open(socket.parts), db);
+      const sequelize = sequelizeOf({ ...socket.sequelize, logging: false });
+      await expectToShare(open(sequelize), sequelize);
+    });
 
-      it('connects at most as often as the pool allows: the option, and what a Sequelize instance says', async () => {
-        const fresh = await freshDatabase(database);
-        await createTables(fresh);
-        for (const [connection, options] of [
-          [fresh.url, { pool: { max: 2 } }],
-          [sequelizeOf({ ...sequelizePartsOf(fresh), pool: { max: 2 } }), undefined],
-          [sequelizeOf({ ...sequelizePartsOf(fresh), pool: { max: 9 } }), { pool: { max: 2 } }],
-        ]) {
-          const store = new SqlxStateStore(connection, options);
-          const calls = Array.from({ length: 40 }, (_, n) => store.saveJobState(makeLocalJob(3, { id: `j${n}`, size: 2 })));
-          await Promise.all(calls);
-          const sessions = async () => (await database.dialect.sessions(fresh)).length;
-          const most = await sessions();
-          await store.close();
-          expect(most).toBeGreaterThan(0);
-          expect(most).toBeLessThanOrEqual(2);
-          // The server needs a moment to see the end of a connection.
-          await expect.poll(sessions, { timeout: 20_000 }).toBe(0);
-        }
-      });
+    it('an empty password is none, however it is given', async (context) => {
+      const url = new URL(db.url);
+      if (url.password) return context.skip('the user of the tests has a password here');
+      const { password: _, ...parts } = partsOf(db);
+      for (const [connection, options] of [
+        [db.url, { password: '' }],
+        [db.url, { password: () => '' }],
+        [{ ...parts, password: '' }],
+        [parts, { password: async () => '' }],
+      ]) {
+        await expectToWork(open(connection, options), db);
+      }
+    });
 
-      it('close() ends the connections', async () => {
-        const fresh = await freshDatabase(database);
-        await createTables(fresh);
-        // Many stores, for what a store leaves behind is what comes back to its pool while it closes.
-        for (let round = 0; round < 20; round++) {
-          const store = open(fresh.url);
-          await Promise.all(Array.from({ length: 20 }, () => store.getJobState('j')));
-          await store.close();
-        }
+    it('with a password that a URL has to escape', async () => {
+      const user = await createUser(db, { rights: 'all', password: `p@s:s/w\\'"rd#?%25 &ü` });
+      onTestFinished(() => user.drop());
+      // Where the server asks for no password, any will do; that this one was read well, the failures below show.
+      const place = { ...db, url: user.url };
+      // Each user has tables of its own where there is a place for them.
+      const own = database.has('schemas') ? { schema: user.name } : {};
+      if (database.has('schemas')) await db.query(`create schema "${user.name}" authorization "${user.name}"`);
+      await open(user.url, own).initialize();
+      await open(partsOf(place), own).initialize();
+      await open(sequelizeOf(sequelizePartsOf(place)), own).initialize();
+      await open(sequelizeOf(user.url.replace(/^\w+:/, `${database.dialect.name}:`), { logging: false }), own).initialize();
+    });
+
+    it('connects at most as often as the pool allows: the option, and what a Sequelize instance says', async () => {
+      const fresh = await freshDatabase(database);
+      await createTables(fresh);
+      for (const [connection, options] of [
+        [fresh.url, { pool: { max: 2 } }],
+        [sequelizeOf({ ...sequelizePartsOf(fresh), pool: { max: 2 } }), undefined],
+        [sequelizeOf({ ...sequelizePartsOf(fresh), pool: { max: 9 } }), { pool: { max: 2 } }],
+      ]) {
+        const store = new SqlxStateStore(connection, options);
+        const calls = Array.from({ length: 40 }, (_, n) => store.saveJobState(makeLocalJob(3, { id: `j${n}`, size: 2 })));
+        await Promise.all(calls);
+        const sessions = async () => (await database.dialect.sessions(fresh)).length;
+        const most = await sessions();
+        await store.close();
+        expect(most).toBeGreaterThan(0);
+        expect(most).toBeLessThanOrEqual(2);
         // The server needs a moment to see the end of a connection.
-        await expect.poll(async () => (await database.dialect.sessions(fresh)).length, { timeout: 10_000 }).toBe(0);
-      });
+        await expect.poll(sessions, { timeout: 20_000 }).toBe(0);
+      }
+    });
 
-      needs(database, '!schemas')(
-        '`define.schema` of a Sequelize instance is refused: it would be a part of the names of the tables',
-        () => {
-          const error = thrownBy(() => new SqlxStateStore(sequelizeOf({ ...sequelizePartsOf(db), define: { schema: 'imports' } })));
-          expect(error).toBeInstanceOf(StateStoreError);
-          expect(['INVALID_CONNECTION', 'INVALID_ARGUMENT', 'UNSUPPORTED_DATABASE']).toContain(error.code);
-          expect(error.message).toMatch(/schema/);
-        },
-      );
+    it('close() ends the connections', async () => {
+      const fresh = await freshDatabase(database);
+      await createTables(fresh);
+      // Many stores, for what a store leaves behind is what comes back to its pool while it closes.
+      for (let round = 0; round < 20; round++) {
+        const store = open(fresh.url);
+        await Promise.all(Array.from({ length: 20 }, () => store.getJobState('j')));
+        await store.close();
+      }
+      // The server needs a moment to see the end of a connection.
+      await expect.poll(async () => (await database.dialect.sessions(fresh)).length, { timeout: 10_000 }).toBe(0);
+    });
 
-      needs(database, 'schemas')('`define.schema` of a Sequelize instance is the schema of the tables', async () => {
-        const fresh = await freshDatabase(database);
-        const sequelize = sequelizeOf({ ...sequelizePartsOf(fresh), define: { schema: 'imports' } });
-        const store = open(sequelize);
-        await expectToShare(store, sequelize);
-        expect(await listTables(fresh)).toEqual(expect.arrayContaining(TABLES.map((table) => `imports.${table}`)));
-        expect((await listTables(fresh)).filter((name) => name.startsWith('public.'))).toStrictEqual([]);
-      });
+    needs(database, '!schemas')('`define.schema` of a Sequelize instance is refused: it would be a part of the names of the tables', () => {
+      const error = thrownBy(() => new SqlxStateStore(sequelizeOf({ ...sequelizePartsOf(db), define: { schema: 'imports' } })));
+      expect(error).toBeInstanceOf(StateStoreError);
+      expect(['INVALID_CONNECTION', 'INVALID_ARGUMENT', 'UNSUPPORTED_DATABASE']).toContain(error.code);
+      expect(error.message).toMatch(/schema/);
+    });
 
-      needs(database, 'schemas')('the option `schema` goes before `define.schema`', async () => {
-        const fresh = await freshDatabase(database);
-        const store = open(sequelizeOf({ ...sequelizePartsOf(fresh), define: { schema: 'theirs' } }), { schema: 'ours' });
-        await store.initialize();
-        expect((await listTables(fresh)).every((name) => name.startsWith('ours.'))).toBe(true);
-      });
+    needs(database, 'schemas')('`define.schema` of a Sequelize instance is the schema of the tables', async () => {
+      const fresh = await freshDatabase(database);
+      const sequelize = sequelizeOf({ ...sequelizePartsOf(fresh), define: { schema: 'imports' } });
+      const store = open(sequelize);
+      await expectToShare(store, sequelize);
+      expect(await listTables(fresh)).toEqual(expect.arrayContaining(TABLES.map((table) => `imports.${table}`)));
+      expect((await listTables(fresh)).filter((name) => name.startsWith('public.'))).toStrictEqual([]);
+    });
+
+    needs(database, 'schemas')('the option `schema` goes before `define.schema`', async () => {
+      const fresh = await freshDatabase(database);
+      const store = open(sequelizeOf({ ...sequelizePartsOf(fresh), define: { schema: 'theirs' } }), { schema: 'ours' });
+      await store.initialize();
+      expect((await listTables(fresh)).every((name) => name.startsWith('ours.'))).toBe(true);
     });
   });
-}
+});

@@ -6,9 +6,9 @@ import { createServer as createTlsServer } from 'node:tls';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { mariadb } from '../support/dialects/mysql.mjs';
 import { createAuthority } from '../support/certificates.mjs';
-import { databasesWith } from '../support/databases.mjs';
 import { createOwnDatabase } from '../support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from '../support/own-servers.mjs';
+import { databasesWith } from '../support/databases.mjs';
 import { startServer } from '../support/servers.mjs';
 import { freshDatabase, rejection, SqlxStateStore } from '../support/suite.mjs';
 

@@ -46,7 +46,8 @@ describe('a SQLite file', () => {
   it('a relative one too', async () => {
     const folder = temporaryFolder();
     const source = `
-            const { Sequelize } = createRequire(${JSON.stringify(import.meta.url)})('sequelize');
+            import { createRequire } from 'node:module';
+      const { Sequelize } = createRequire(${JSON.stringify(import.meta.url)})('sequelize');
       for (const url of ['sqlite:relative.db', 'sqlite:./dotted.db']) {
         const sequelize = new Sequelize(url, { logging: false });
         const store = new SqlxStateStore(sequelize);

@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Sequelize } from 'sequelize';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { databases, databasesWith } from '../support/databases.mjs';
+import { databases } from '../support/databases.mjs';
 import { runNode } from '../support/run-node.mjs';
 import { makeJob } from '../support/fixtures.mjs';
-import { freshDatabase, rejection, SqlxStateStore } from '../support/suite.mjs';
+import { freshDatabase, rejection, SqlxStateStore, onDatabasesWith } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
 
 function open(connection, options) {
@@ -120,43 +120,41 @@ describe('postgres', () => {
   });
 });
 
-for (const database of databasesWith('server')) {
-  describe(database.name, () => {
-    test('a Sequelize instance: a password that is a number is its digits', async () => {
-      const db = await freshDatabase(database);
-      const user = await createUser(db, { password: '1234567890', rights: 'all' });
-      onTestFinished(() => user.drop());
-      const { hostname: host, port, pathname } = new URL(db.url);
-      const config = { host, port, database: pathname.slice(1), username: user.name, password: 1234567890, pool: {} };
-      const store = new SqlxStateStore({ config, options: {}, getDialect: () => db.dialect.name });
-      await store.initialize();
-      await store.close();
-    });
+onDatabasesWith('server', (database) => {
+  test('a Sequelize instance: a password that is a number is its digits', async () => {
+    const db = await freshDatabase(database);
+    const user = await createUser(db, { password: '1234567890', rights: 'all' });
+    onTestFinished(() => user.drop());
+    const { hostname: host, port, pathname } = new URL(db.url);
+    const config = { host, port, database: pathname.slice(1), username: user.name, password: 1234567890, pool: {} };
+    const store = new SqlxStateStore({ config, options: {}, getDialect: () => db.dialect.name });
+    await store.initialize();
+    await store.close();
+  });
 
-    test('what is around the URL is trimmed', async () => {
-      const db = await freshDatabase(database);
-      await open(`  ${db.url}\n`).initialize();
-    });
+  test('what is around the URL is trimmed', async () => {
+    const db = await freshDatabase(database);
+    await open(`  ${db.url}\n`).initialize();
+  });
 
-    test('a parameter that is unknown is told of once a process, by its name and never its value', async () => {
-      const url = withParameters('postgres://u@127.0.0.1/d', { nonsense: 'hunter2', unheard_of: 'hunter2' }).href;
-      const mysql = url.replace('postgres', 'mysql');
-      const source = `
+  test('a parameter that is unknown is told of once a process, by its name and never its value', async () => {
+    const url = withParameters('postgres://u@127.0.0.1/d', { nonsense: 'hunter2', unheard_of: 'hunter2' }).href;
+    const mysql = url.replace('postgres', 'mysql');
+    const source = `
         process.on('warning', ({ name, code, message }) => console.log(JSON.stringify({ name, code, message })));
         for (const url of [${JSON.stringify(url)}, ${JSON.stringify(mysql)}, ${JSON.stringify(url)} + '&third=1']) new SqlxStateStore(url);`;
-      const { stdout, stderr } = await runNode(source);
-      const lines = stdout
-        .trim()
-        .split('\n')
-        .map((line) => JSON.parse(line));
-      expect(lines).toMatchObject([
-        { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/nonsense, unheard_of/) },
-        { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/third/) },
-      ]);
-      expect(stdout + stderr).not.toContain('hunter2');
-    });
+    const { stdout, stderr } = await runNode(source);
+    const lines = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines).toMatchObject([
+      { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/nonsense, unheard_of/) },
+      { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/third/) },
+    ]);
+    expect(stdout + stderr).not.toContain('hunter2');
   });
-}
+});
 
 describe('sqlite', () => {
   test('the spellings of a file and of memory', async () => {

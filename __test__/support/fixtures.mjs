@@ -32,7 +32,7 @@ export function makeJob(batches = 3, { size = 10, ...fields } = {}) {
 
 /** A job that one process works on, so that it is not marked as distributed: as `makeJob` otherwise. */
 export function makeLocalJob(batches, fields) {
-  return makeJob(batches, { ...fields, distributed: undefined });
+  return makeJob(batches, { distributed: undefined, ...fields });
 }
 
 /** A PENDING batch of the job `jobId`, of `size` records. */

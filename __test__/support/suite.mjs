@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../../index.js';
-import { databases } from './databases.mjs';
+import { databases, databasesWith } from './databases.mjs';
 import { reasonOf } from './dialects/capabilities.mjs';
 import { makeRecord, makeRecords, makeState, newId } from './fixtures.mjs';
 import { storeOn } from './store.mjs';
@@ -16,6 +16,17 @@ export function onEveryDatabase(body) {
   for (const database of databases) {
     describe(database.name, () => body(new Subject(database)));
   }
+}
+
+/**
+ * Runs `body` once for each database that has a capability, in a `describe` block of its name, for tests that make their databases themselves. Where
+ * there is none, that is reported as a skipped test.
+ * @param {(database: object) => void} body
+ */
+export function onDatabasesWith(capability, body) {
+  const having = databasesWith(capability);
+  for (const database of having) describe(database.name, () => body(database));
+  if (having.length === 0) test.skip(`[exempt: this run has no database of which this is true: ${capability}]`, () => {});
 }
 
 /** One database under test, fresh for the `describe` block, with one store on it that the block's tests share: each uses ids of its own. */
