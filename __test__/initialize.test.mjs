@@ -62,7 +62,7 @@ for (const database of databases) {
       const db = await freshDatabase(database);
       const stores = Array.from({ length: PROCESSES }, () => openStore(db));
       await Promise.all(stores.map((store) => store.initialize()));
-      expect(await stores[0].getJobState('nobody')).toBeNull();
+      expect(await stores[0].getJobState('missing')).toBeNull();
     });
 
     needs(database, 'shared')('changes nothing where everything is there, while others work', async () => {
@@ -113,7 +113,7 @@ for (const database of databases) {
         expect(waiting).toBe(true);
         await other.end();
         await waits;
-        expect(await straight.getJobState('nobody')).toBeNull();
+        expect(await straight.getJobState('missing')).toBeNull();
       },
     );
 
@@ -137,7 +137,7 @@ for (const database of databases) {
           store.saveBatchRecords('j', job.batches[0].id, [makeRecord(0, { status: 'pending' })]),
           store.saveJobState(job),
           store.saveProcessedRecord('j', job.batches[0].id, makeRecord(1, { status: 'pending' })),
-          store.getJobState('nobody'),
+          store.getJobState('missing'),
           store.listJobs(),
         ];
         await Promise.all(calls);

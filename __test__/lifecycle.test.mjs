@@ -100,7 +100,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
   });
 
   describe('the end of the process', () => {
-    test('waits for calls that nobody waits for', async () => {
+    test('waits for calls that are not awaited', async () => {
       const { store, url } = await fresh();
       const result = await runNode(`
         const record = ${record};
@@ -147,7 +147,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
 
     test.each([
       ['an uncaught exception', `setTimeout(() => { throw new Error('mine'); }, 3);`, /Error: mine/],
-      ['a rejection that nobody catches', `store.getJobState(5);`, /StateStoreError: jobId must be a string/],
+      ['a rejection that is not caught', `store.getJobState(5);`, /StateStoreError: jobId must be a string/],
     ])('by %s, beside calls under way', async (__, how, says) => {
       const { url } = await fresh();
       const result = await runNode(`
@@ -201,7 +201,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       getDistributedStatus: (store, job) => store.getDistributedStatus(job.id),
       tryFinalizeJob: (store, job) => store.tryFinalizeJob(job.id),
       listJobs: (store) => store.listJobs(),
-      deleteJob: (store) => store.deleteJob('nobody'),
+      deleteJob: (store) => store.deleteJob('missing'),
     };
 
     /** The name of a call, and why it rejected, if it did. */
@@ -225,7 +225,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       for (let round = 0; round < 20; round++) {
         const each = storeOn(url, options);
         const job = makeJob(2);
-        if (round % 2) await each.getJobState('nobody');
+        if (round % 2) await each.getJobState('missing');
         const outcomes = [];
         const callAll = () => {
           for (const [name, call] of Object.entries(calls)) outcomes.push(settled(name, call(each, job)));
@@ -286,7 +286,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
     test.each([
       ['that are opened, used and closed', 'closed'],
       ['that never connect', 'unused'],
-      ['that nobody closes, and that are garbage', 'dropped'],
+      ['that are never closed, and are garbage', 'dropped'],
     ])('of stores %s: memory, threads, sockets and files do not grow', { timeout: 600_000 }, async (__, work) => {
       const { url } = await fresh();
       const count = work === 'unused' || database.has('file') ? STORES : SERVER_STORES;

@@ -235,7 +235,7 @@ for (const database of databases) {
   });
 }
 
-test('the addon that is released panics for nobody', () => {
+test('the addon that is released has no fail points', () => {
   const addonIn = (folder) => {
     const name = readdirSync(folder).find((file) => file.endsWith('.node'));
     return readFileSync(new URL(name, folder));

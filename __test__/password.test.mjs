@@ -26,7 +26,7 @@ async function tryLogin(connection, options) {
   const store = new SqlxStateStore(connection, options);
   try {
     await store.initialize();
-    return await store.getJobState('nobody');
+    return await store.getJobState('missing');
   } finally {
     await store.close();
   }
@@ -80,7 +80,7 @@ for (const dialect of serverDialects) {
       return store;
     }
 
-    const many = (store, count) => Promise.all(Array.from({ length: count }, () => store.getJobState('nobody')));
+    const many = (store, count) => Promise.all(Array.from({ length: count }, () => store.getJobState('missing')));
 
     afterAll(async () => {
       const { own } = (await started?.catch(() => undefined)) ?? {};
@@ -162,7 +162,7 @@ for (const dialect of serverDialects) {
       expect(account.calls).toBe(1);
     });
 
-    onThisServer('an answer that is too old is asked for anew, where a connection is made', async () => {
+    onThisServer('a password older than its TTL is asked for again when a connection is made', async () => {
       const account = await newUser();
       const store = await open(account.url, { password: account.ask, passwordTtlMs: 1, pool: { max: 1, idleTimeoutMs: 600_000 } });
       expect(account.calls).toBe(1);
@@ -178,7 +178,7 @@ for (const dialect of serverDialects) {
       }
     });
 
-    onThisServer('a password that was changed is asked for anew at once, and the calls go through', async () => {
+    onThisServer('a password that was changed is asked for again at once, and the calls succeed', async () => {
       const account = await newUser();
       const store = await open(account.url, { password: account.ask, pool: { max: 8 } });
       await many(store, 8);
@@ -186,7 +186,7 @@ for (const dialect of serverDialects) {
         await account.change();
         await account.end();
         await many(store, 20);
-        // Asked once, whoever of them was refused first.
+        // Asked once, whichever of them was refused first.
         expect(account.calls).toBe(round);
       }
       await store.saveProcessedRecord('job', 'batch', makeRecord(0));
@@ -202,7 +202,7 @@ for (const dialect of serverDialects) {
       expect(error.message).toMatch(/password|denied/i);
       expect(`${error.stack} ${error.cause?.stack}`).not.toMatch(/wrong \d/);
       expect(calls).toBe(2);
-      // And where the second answer is the right one, nobody notices.
+      // And where the second answer is the right one, no call fails.
       const answers = ['wrong', account.password];
       const other = await open(account.url, { password: () => answers.shift() });
       expect(await other.getJobState('j')).toBeNull();
@@ -262,7 +262,7 @@ describe('a function that does not give a password', () => {
     expect(error.cause).toBeInstanceOf(TokenError);
   });
 
-  test('each of many calls that share the failure gets what was thrown, and the next asks anew', async () => {
+  test('each of many calls that share the failure gets what was thrown, and the next asks again', async () => {
     const thrown = [];
     const store = storeOf(async () => {
       await sleep(20);

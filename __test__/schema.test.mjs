@@ -103,7 +103,7 @@ for (const database of databases) {
       expect(await store.getJobState('j')).toStrictEqual(makeJob(3, { id: 'j', size: 2 }));
     });
 
-    it('a column or a table of somebody else is no obstacle', async () => {
+    it('initialize() accepts a column and a table of another program', async () => {
       const db = await freshDatabase(database);
       await createTables(db);
       await db.query('alter table batchactions_jobs add column "tenant" varchar(36)');
@@ -112,9 +112,9 @@ for (const database of databases) {
       await store.initialize();
       await prepare(store, makeJob(3, { id: 'j', size: 2 }));
       expect(await store.getJobState('j')).toStrictEqual(makeJob(3, { id: 'j', size: 2 }));
-      await db.query(`update batchactions_jobs set "tenant" = 'somebody'`);
+      await db.query(`update batchactions_jobs set "tenant" = 'another'`);
       await store.saveJobState({ ...makeJob(3, { id: 'j', size: 2 }), status: 'PAUSED' });
-      expect(await db.query('select "tenant", "status" from batchactions_jobs')).toMatchObject([{ tenant: 'somebody', status: 'PAUSED' }]);
+      expect(await db.query('select "tenant", "status" from batchactions_jobs')).toMatchObject([{ tenant: 'another', status: 'PAUSED' }]);
     });
 
     it.each([

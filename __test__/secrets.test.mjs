@@ -247,12 +247,12 @@ for (const database of servers) {
       }
     };
 
-    it('nobody listens', async () => {
+    it('no server listens', async () => {
       const secret = hostile();
       await expectAllFail({ ...place, user: 'u', password: secret, port: await deadPort() }, [secret]);
     });
 
-    it('somebody hangs up', async () => {
+    it('the server hangs up', async () => {
       const secret = hostile();
       const server = await startServer((socket) => socket.destroy());
       onTestFinished(() => server.close());
@@ -261,7 +261,7 @@ for (const database of servers) {
 
     it('there is no such user', async () => {
       const secret = hostile();
-      await expectAllFail({ ...place, user: `nobody_${letters()}`, password: secret }, [secret]);
+      await expectAllFail({ ...place, user: `unknown_${letters()}`, password: secret }, [secret]);
     });
 
     it('there is no such database', async () => {
@@ -334,7 +334,7 @@ describe('what a process prints as it ends', () => {
 
   it.each([
     [
-      'a call that nobody awaits rejects',
+      'a call that is not awaited rejects',
       (port) => `postgres://u:${E}@127.0.0.1:${port}/d`,
       `new SqlxStateStore(process.env.THE_URL).getJobState('j');`,
     ],

@@ -253,7 +253,7 @@ describe('a file that was replaced', () => {
   });
 });
 
-/** Runs a script as a user to whom permissions apply, with a store on the file; what it logs. */
+/** Runs a script as a user that permissions apply to, with a store on the file; what it logs. */
 async function runAsPlainUser(file, script) {
   const source = `
     const { SqlxStateStore } = require(${JSON.stringify(new URL(INDEX).pathname)});

@@ -1,6 +1,6 @@
 /**
- * Encryption, against servers that this file starts with certificates that it makes: whom the store trusts by which settings, and what it says to
- * the others.
+ * Encryption, against servers that this file starts with certificates that it makes: which servers the store trusts by which settings, and the errors
+ * for the others.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -235,7 +235,7 @@ for (const dialect of serverDialects) {
       );
     });
 
-    onThisServer('a client’s certificate lets in whom the server asks for one', async () => {
+    onThisServer('a client’s certificate is shown to a server that asks for one', async () => {
       const database = await showing('good');
       const certified = 'certified';
       await database.createUser(certified, PASSWORD, { demands: 'require x509' });
@@ -349,9 +349,19 @@ describe('settings that do not fit together', () => {
     expect(() => new SqlxStateStore(url, options)).toThrow(expect.objectContaining({ code, message: expect.stringMatching(message) }));
   });
 
-  test('a URL and the options may each give a part', async () => {
-    const store = new SqlxStateStore('postgres://h/d', { ssl: { cert, key } });
-    await store.close();
-    await new SqlxStateStore('postgres://h/d?sslcert=c.pem', { ssl: { key } }).close();
+  test('a URL and the options may each give a part: both are used', async () => {
+    // Each is read as the store connects, so that an error about the URL's file shows that it counts beside the option.
+    for (const [parameter, ssl] of [
+      ['sslcert', { key }],
+      ['sslkey', { cert }],
+    ]) {
+      const { message } = await rejection(
+        use(new SqlxStateStore(`postgres://u@127.0.0.1:1/d?${parameter}=missing.pem`, { ssl })),
+        'INVALID_CONNECTION',
+      );
+      expect(message).toContain(`ssl.${parameter.slice(3)} is neither PEM text nor the path of a file`);
+    }
+    const { message } = await rejection(use(new SqlxStateStore('postgres://u@127.0.0.1:1/d', { ssl: { cert, key } })), 'CONNECTION_FAILED');
+    expect(message).toMatch(/refused/);
   });
 });

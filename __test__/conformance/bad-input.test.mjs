@@ -322,7 +322,7 @@ describe('a wrong argument is refused without the database', () => {
   });
   afterAll(() => server.close());
 
-  test.each(['postgres', 'mysql', 'sqlite'])('%s: where nobody answers, the refusals are the same', async (dialect) => {
+  test.each(['postgres', 'mysql', 'sqlite'])('%s: where no server answers, the refusals are the same', async (dialect) => {
     const url = dialect === 'sqlite' ? `sqlite://${join('/no', 'such', 'folder.db')}` : `${dialect}://u@127.0.0.1:${server.port}/d`;
     const store = new SqlxStateStore(url, { connectTimeoutMs: 60_000 });
     onTestFinished(() => store.close());

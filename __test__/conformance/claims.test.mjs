@@ -190,7 +190,7 @@ onEveryDatabase((on) => {
     const rowLock = on.needs('rowLocks');
     const locked = (job) => on.lockRows('batches', '"jobId" = ?', [job.id]);
 
-    rowLock('waits for the only PENDING batch while somebody else has it locked, and gets it', async () => {
+    rowLock('waits for the only PENDING batch while another transaction has it locked, and claims it', async () => {
       // It waits for a second, in which a busy machine may not get to the end of the lock.
       for (let attempt = 0, waited = false; !waited; attempt++) {
         const job = await saved(1);
@@ -218,7 +218,7 @@ onEveryDatabase((on) => {
       await claim(on.store, job.id);
     });
 
-    rowLock('passes over a batch that somebody else has locked', async () => {
+    rowLock('passes over a batch that another transaction has locked', async () => {
       const job = await saved(2);
       const holder = await on.lockRows('batches', '"id" = ?', [job.batches[0].id]);
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 1 });

@@ -12,7 +12,7 @@ const range = (count) => Array.from({ length: count }, (_, index) => index);
 
 onEveryDatabase((on) => {
   const open = () => on.open({ durability: 'batch' });
-  /** What has been written, as somebody else sees it. */
+  /** What has been written, as another connection sees it. */
   const written = async (jobId) => (await on.query('select count(*) as "n" from "batchactions_records" where "jobId" = ?', [jobId]))[0].n;
   /** Makes the database refuse records with this index. */
   const refuse = (own, index) => on.dialect.refuseRecords(own, `"recordIndex" = ${index}`);
@@ -272,7 +272,7 @@ onEveryDatabase((on) => {
   });
 
   describe('a claim that is lost while saves of it are queued', () => {
-    on.needs('shared')('costs these saves and the completion; the next claim begins anew', async () => {
+    on.needs('shared')('costs these saves and the completion; the next claim starts without failures', async () => {
       const store = await open();
       const job = makeJob(1);
       await store.saveJobState(job);

@@ -135,7 +135,7 @@ onEveryDatabase((on) => {
     const live = (id) =>
       makeBatch(id, 0, {
         records: [{ index: 0, raw: { big: 1n }, parsed: {}, status: 'valid', errors: [] }],
-        workerId: 'somebody',
+        workerId: 'another',
         claimedAt: 17,
         surprise: true,
       });
@@ -301,7 +301,7 @@ onEveryDatabase((on) => {
       });
     });
 
-    test('takes a batch that is PROCESSING without a worker as PENDING, or nobody could ever take it', async () => {
+    test('takes a batch that is PROCESSING without a worker as PENDING, or no worker could ever claim it', async () => {
       const id = newId();
       await on.store.saveJobState(makeJob(0, { id, batches: [makeBatch(id, 0, { status: 'PROCESSING' })] }));
       expect((await on.store.getJobState(id)).batches[0].status).toBe('PENDING');
@@ -617,7 +617,7 @@ onEveryDatabase((on) => {
       expect((await on.store.getJobState(id)).status).toBe('COMPLETED');
     });
 
-    on.needs('raw')('gets its rows once, whoever comes first: 8 stores that claim at once share the batches', async () => {
+    on.needs('raw')('gets its rows once, whichever call is first: 8 stores that claim at once share the batches', async () => {
       const { id } = await prepare(Array(8).fill('PENDING'));
       const stores = await Promise.all(Array.from({ length: 8 }, () => on.open({ pool: { max: 2 } })));
       const claims = await Promise.all(stores.map((store, n) => claim(store, id, `w${n}`)));

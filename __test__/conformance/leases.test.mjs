@@ -53,7 +53,7 @@ onEveryDatabase((on) => {
       expect((await batchOfJob(present, job)).status).toBe('COMPLETED');
     });
 
-    on.needs('shared')('is told so as soon as the batch was taken back, claimed anew or not', async () => {
+    on.needs('shared')('is told so as soon as the batch was taken back, claimed again or not', async () => {
       const [late, other] = [await on.open(), await on.open()];
       const job = await saved(1);
       const { batchId } = await claim(late, job.id, 'late');
@@ -476,7 +476,7 @@ onEveryDatabase((on) => {
       return store.reclaimStaleBatches(job.id, timeout);
     };
 
-    test('makes a batch that went stale so many times FAILED, and counts it as taken', async () => {
+    test('makes a batch that went stale `maxClaims` times FAILED, and counts it as taken', async () => {
       const store = await on.open({ maxClaims: 3 });
       const job = await saved(1, store);
       expect(await poison(store, job)).toBe(1);

@@ -5,7 +5,7 @@ import { makeBatch, makeJob, makeRecord, newId } from '../support/fixtures.mjs';
 import { claim, complete, onEveryDatabase } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
-  /** The progress of a job with so many records of each status. */
+  /** The progress of a job with the given number of records of each status. */
   const progress = async (fields, records = {}) => {
     const job = makeJob(2, fields);
     await on.store.saveJobState(job);

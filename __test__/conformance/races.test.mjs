@@ -1,4 +1,4 @@
-// Races between a worker that was taken for dead and the one that replaced it. Each test makes the order happen: somebody outside holds a row until
+// Races between a worker that was taken for dead and the one that replaced it. Each test makes the order happen: another transaction holds a row until
 // the call under test waits for it.
 
 import { describe, expect, test } from 'vitest';
@@ -13,8 +13,8 @@ onEveryDatabase((on) => {
   };
 
   describe('a fenced save', () => {
-    on.needs('rowLocks')('that waits for a record keeps its batch from being claimed anew until it is done', async () => {
-      // With its limit for statements the time grows for which it waits for a lock before it begins anew.
+    on.needs('rowLocks')('that waits for a record keeps its batch from being claimed again until it is done', async () => {
+      // With its limit for statements the time grows that it waits for a lock before it tries again.
       const [old, young] = [await on.open({ statementTimeoutMs: 600_000 }), await on.open()];
       const { job, held } = await claimed(old);
       await old.saveProcessedRecord(job.id, held.batchId, makeRecord(0));
@@ -36,7 +36,7 @@ onEveryDatabase((on) => {
       expect(await on.store.getFailedRecords(job.id)).toEqual([]);
     });
 
-    on.needs('shared')('that waits while its batch is claimed anew is refused, and writes nothing', async () => {
+    on.needs('shared')('that waits while its batch is claimed again is refused, and writes nothing', async () => {
       const old = await on.open();
       const { job, held } = await claimed(old);
       const other = await on.begin();

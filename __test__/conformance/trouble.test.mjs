@@ -1,4 +1,4 @@
-// What happens when something outside gets in the way: a row that somebody else has locked, a full disk, a database with other collations, a late
+// What happens when something outside gets in the way: a row that another transaction has locked, a full disk, a database with other collations, a late
 // worker. A call takes effect or it does not, and one claim's trouble is not another's.
 
 import { execFile } from 'node:child_process';
@@ -18,7 +18,7 @@ onEveryDatabase((on) => {
     return job;
   };
 
-  describe('a job row that somebody else has locked', () => {
+  describe('a job row that another transaction has locked', () => {
     on.needs('rowLocks')('costs no claim and no completion: the copy is made up later', async () => {
       const store = await on.open({ statementTimeoutMs: 5_000 });
       const job = await saved(on.store, 3);
@@ -51,7 +51,7 @@ onEveryDatabase((on) => {
       await renewed(present.batchId);
     });
 
-    on.needs('rowLocks')('of one batch that somebody has locked does not cost the others', async () => {
+    on.needs('rowLocks')('of one batch that another transaction has locked does not cost the others', async () => {
       const store = await on.open(options);
       const job = await saved(store, 3);
       const held = [await claim(store, job.id), await claim(store, job.id), await claim(store, job.id)];
@@ -78,7 +78,7 @@ onEveryDatabase((on) => {
   });
 
   describe('saves that are under way together', () => {
-    on.needs('rowLocks')('do not fail with one whose record somebody else has locked', async () => {
+    on.needs('rowLocks')('do not fail with one whose record another transaction has locked', async () => {
       const store = await on.open({ statementTimeoutMs: 10_000 });
       const [free, locked] = [newId(), newId()];
       await store.saveProcessedRecord(locked, 'b', makeRecord(0));

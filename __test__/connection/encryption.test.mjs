@@ -56,7 +56,7 @@ onDatabasesWith('server', (database) => {
       expect(await encrypted(db.url)).toBe(true);
     });
 
-    it('`verify-full` refuses a certificate that nobody known has signed', async (context) => {
+    it('`verify-full` refuses a certificate that no known authority has signed', async (context) => {
       if (!offered) return context.skip('this server has none');
       await expectConnectionFailed(open(db.url, { ssl: { mode: 'verify-full' } }), /certificate|issuer/i, [], forGood);
     });

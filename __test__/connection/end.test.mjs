@@ -24,9 +24,11 @@ for (const database of databases) {
         expect(await store.close()).toBeUndefined();
       });
 
-      it('close() of a store that never connected', async () => {
+      it('close() of a store that never connected resolves, and closes it', async () => {
         const db = await freshDatabase(database);
-        await open(db.url).close();
+        const store = open(db.url);
+        expect(await store.close()).toBeUndefined();
+        await expect(store.getJobState('j')).rejects.toMatchObject({ code: 'CLOSED' });
       });
 
       it('Symbol.asyncDispose closes it', async () => {
@@ -87,7 +89,7 @@ onDatabasesWith('shared', (database) => {
       const result = await runNode(`
         const store = new SqlxStateStore(${JSON.stringify(file.url)});
         await store.initialize();
-        console.log(await store.getJobState('nobody'));`);
+        console.log(await store.getJobState('missing'));`);
       expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'null\n', stderr: '' });
     });
 
@@ -123,7 +125,7 @@ onDatabasesWith('shared', (database) => {
         const store = new SqlxStateStore(${JSON.stringify(file.url)});
         const rows = Array.from({ length: 200 }, (_, n) => record(n));
         const loop = async (step) => { for (;;) await step().catch(() => {}); };
-        store.getJobState('nobody').then(() => {
+        store.getJobState('missing').then(() => {
           parentPort.postMessage('at work');
           loop(() => store.saveProcessedRecord('j', 'b', record(0)));
           loop(() => store.saveBatchRecords('j', 'b', rows));
@@ -143,7 +145,7 @@ onDatabasesWith('shared', (database) => {
           await new Promise((resolve) => setTimeout(resolve, 10 + 7 * round));
           await worker.terminate();
         }
-        console.log(await store.getJobState('nobody'));
+        console.log(await store.getJobState('missing'));
         await store.close();`,
         { timeout: 170_000 },
       );

@@ -93,7 +93,7 @@ describe('the environment of PostgreSQL', () => {
     expect(await open({ ...login(encrypted.port), PGSSLMODE: 'require' })).toBe('connected');
   });
 
-  onThisServer('PGSSLROOTCERT, PGCHANNELBINDING and SSL_CERT_FILE say whom to trust', async () => {
+  onThisServer('PGSSLROOTCERT, PGCHANNELBINDING and SSL_CERT_FILE say which certificates to trust', async () => {
     const { port } = await server('tls');
     const all = login(port);
     expect(await open({ ...all, PGSSLMODE: 'verify-full' })).toMatch(/unknown issuer/);

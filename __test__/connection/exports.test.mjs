@@ -22,14 +22,14 @@ describe('the exports', () => {
     expect(SequelizeStateStore).toBe(SqlxStateStore);
   });
 
-  it('are named exports for an ES module of somebody else', async () => {
+  it('are named exports for an ES module', async () => {
     const source = `import * as all from ${JSON.stringify(INDEX.href)};
       import { SequelizeStateStore } from ${JSON.stringify(INDEX.href)};
       console.log(all.SqlxStateStore === SequelizeStateStore, typeof all.StateStoreError, new SqlxStateStore('sqlite::memory:') instanceof SequelizeStateStore);`;
     expect(await runNode(source)).toMatchObject({ code: 0, stdout: 'true function true\n' });
   });
 
-  it('StateStoreError is an Error that anybody can make', () => {
+  it('StateStoreError is an Error that an application can make', () => {
     const cause = new TypeError('why');
     const error = new StateStoreError('what', { code: 'CONSTRAINT', retryable: true, cause });
     expect(error).toBeInstanceOf(Error);
@@ -62,9 +62,9 @@ describe('the exports', () => {
 
 describe('what a store shows of itself', () => {
   it.each([
-    ['a URL', 'postgres://somebody:hunter2%21x@127.0.0.1:1/db'],
-    ['parts', { dialect: 'mysql', host: '127.0.0.1', port: 1, user: 'somebody', password: 'hunter2!x', database: 'db' }],
-    ['a Sequelize instance', new Sequelize('mariadb://somebody:hunter2%21x@127.0.0.1:1/db', { logging: false })],
+    ['a URL', 'postgres://reader:hunter2%21x@127.0.0.1:1/db'],
+    ['parts', { dialect: 'mysql', host: '127.0.0.1', port: 1, user: 'reader', password: 'hunter2!x', database: 'db' }],
+    ['a Sequelize instance', new Sequelize('mariadb://reader:hunter2%21x@127.0.0.1:1/db', { logging: false })],
   ])('made from %s: no password', async (form, connection) => {
     const store = open(connection);
     expectNoSecret(store, ['hunter2!x', 'hunter2']);

@@ -86,7 +86,7 @@ for (const database of databases) {
         // Not at MySQL's REPEATABLE READ: there an update that finds no row locks the gap where it would be, and with it every insert.
         await sequelize
           .transaction({ isolationLevel: Transaction.ISOLATION_LEVELS.READ_COMMITTED }, async (transaction) => {
-            await incumbent.Job.update({ status: 'PAUSED' }, { where: { id: 'nobody' }, transaction });
+            await incumbent.Job.update({ status: 'PAUSED' }, { where: { id: 'missing' }, transaction });
             await store.saveJobState(job);
             throw new Error('rolled back');
           })
@@ -212,15 +212,15 @@ onDatabasesWith('server', (database) => {
     it('with a password that a URL has to escape', async () => {
       const user = await createUser(db, { rights: 'all', password: `p@s:s/w\\'"rd#?%25 &ü` });
       onTestFinished(() => user.drop());
-      // Where the server asks for no password, any will do; that this one was read well, the failures below show.
+      // Where the server asks for no password, any will do; `password.test.mjs` has servers that ask for it.
       const place = { ...db, url: user.url };
       // Each user has tables of its own where there is a place for them.
       const own = database.has('schemas') ? { schema: user.name } : {};
       if (database.has('schemas')) await db.query(`create schema "${user.name}" authorization "${user.name}"`);
-      await open(user.url, own).initialize();
-      await open(partsOf(place), own).initialize();
-      await open(sequelizeOf(sequelizePartsOf(place)), own).initialize();
-      await open(sequelizeOf(user.url.replace(/^\w+:/, `${database.dialect.name}:`), { logging: false }), own).initialize();
+      const bySequelizeUrl = sequelizeOf(user.url.replace(/^\w+:/, `${database.dialect.name}:`), { logging: false });
+      for (const connection of [user.url, partsOf(place), sequelizeOf(sequelizePartsOf(place)), bySequelizeUrl]) {
+        await expectToWork(open(connection, own));
+      }
     });
 
     it('connects at most as often as the pool allows: the option, and what a Sequelize instance says', async () => {

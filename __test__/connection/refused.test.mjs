@@ -14,7 +14,7 @@ describe('what no store is made from', () => {
     'postgres://host:notaport/db',
     'mysql://host:99999/db',
     'sqlite',
-    // Which of the two is meant, nobody can tell.
+    // The two contradict each other.
     'postgres://u@host/db?ssl=true&sslmode=prefer',
     'postgres://u@host/db?sslmode=verify-full&sslmode=disable',
     'mysql://u@host/db?ssl-mode=disable&ssl=1',
@@ -182,8 +182,11 @@ describe('the options', () => {
     [{ leaseRenewal: { everyMs: 1_000, forMs: 60_000 } }],
     [{ maxClaims: 1 }],
     [{ tablePrefix: 'my_' }],
-  ])('%o are accepted', (options) => {
-    open('postgres://localhost/db', options);
+  ])('%o make a store, which can be closed', async (options) => {
+    const store = open('postgres://localhost/db', options);
+    expect(store).toBeInstanceOf(SqlxStateStore);
+    expect(await store.close()).toBeUndefined();
+    await expect(store.getJobState('j')).rejects.toMatchObject({ code: 'CLOSED' });
   });
 
   it('the object is read once: changing it later changes nothing', async () => {

@@ -35,7 +35,7 @@ onDatabasesWith('server', (database) => {
       ];
     }
 
-    it('nobody listens on the port', async () => {
+    it('no server listens on the port: CONNECTION_FAILED, refused', async () => {
       const port = await deadPort();
       for (const [, connection] of inEveryForm((url) => {
         url.port = String(port);
@@ -45,7 +45,7 @@ onDatabasesWith('server', (database) => {
       }
     });
 
-    it('there is no such host', async () => {
+    it('there is no such host: CONNECTION_FAILED that names it', async () => {
       for (const [, connection] of inEveryForm((url) => {
         url.hostname = 'no-such-host.invalid';
         url.password = encodeURIComponent(SECRET);
@@ -54,7 +54,7 @@ onDatabasesWith('server', (database) => {
       }
     });
 
-    it('there is no such user', async () => {
+    it('there is no such user: CONNECTION_FAILED that names it, and is not retryable', async () => {
       for (const [, connection] of inEveryForm((url) => {
         url.username = 'no_such_user';
         url.password = encodeURIComponent(SECRET);
@@ -63,7 +63,7 @@ onDatabasesWith('server', (database) => {
       }
     });
 
-    it('the password is wrong', async (context) => {
+    it('the password is wrong: CONNECTION_FAILED that shows no password, and is not retryable', async (context) => {
       const user = await createUser(db, { rights: 'none', password: 'the-right-one' });
       onTestFinished(() => user.drop());
       const wrong = (url) => {
@@ -80,13 +80,13 @@ onDatabasesWith('server', (database) => {
       }
     });
 
-    it('there is no such database', async () => {
+    it('there is no such database: CONNECTION_FAILED that names it, and is not retryable', async () => {
       for (const [, connection] of inEveryForm((url) => (url.pathname = '/no_such_database'))) {
         await expectConnectionFailed(open(connection), /no_such_database/, [], { retryable: false });
       }
     });
 
-    it('somebody listens and says nothing', async () => {
+    it('a server that says nothing: CONNECTION_FAILED after connectTimeoutMs', async () => {
       const server = await startServer();
       onTestFinished(() => server.close());
       const url = withUrl(db, (each) => {
@@ -96,7 +96,7 @@ onDatabasesWith('server', (database) => {
       await expectConnectionFailed(open(url, { connectTimeoutMs: 500 }), /time|500 ?ms/i, [SECRET]);
     });
 
-    it('somebody listens and says nothing: saves of many jobs wait for one answer, and not one after the other', async () => {
+    it('a server that says nothing: saves of many jobs wait for one answer, and not one after the other', async () => {
       const server = await startServer();
       onTestFinished(() => server.close());
       const options = { connectTimeoutMs: 500, pool: { max: 100 } };
@@ -112,13 +112,13 @@ onDatabasesWith('server', (database) => {
       expect(server.connections).toBeLessThanOrEqual(database.has('versionProbe') ? 5 : 60);
     });
 
-    it('somebody listens and hangs up', async () => {
+    it('a server that hangs up: CONNECTION_FAILED', async () => {
       const server = await startServer((socket) => socket.destroy());
       onTestFinished(() => server.close());
       await expectConnectionFailed(open(withUrl(db, (url) => (url.port = String(server.port)))), /\w/);
     });
 
-    it('somebody listens who is no database', async () => {
+    it('a server that is no database: CONNECTION_FAILED', async () => {
       const server = await startServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n'));
       onTestFinished(() => server.close());
       await expectConnectionFailed(open(withUrl(db, (url) => (url.port = String(server.port)))), /\w/);
@@ -134,7 +134,7 @@ onDatabasesWith('server', (database) => {
       }
     });
 
-    it('and then it comes: the same store works', async () => {
+    it('once the server is there, the same store works', async () => {
       const fresh = await freshDatabase(database);
       const { host, port } = partsOf(fresh);
       const { store, proxy } = await untilFree(async (door) => {
@@ -146,7 +146,7 @@ onDatabasesWith('server', (database) => {
       await expectToWork(store, fresh);
     });
 
-    it('close() resolves all the same', async () => {
+    it('close() resolves without a server', async () => {
       const port = await deadPort();
       const store = open(withUrl(db, (url) => (url.port = String(port))));
       await rejectionOf(store.getJobState('j'));

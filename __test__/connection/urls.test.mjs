@@ -38,7 +38,7 @@ describe('postgres', () => {
     const folder = folders.split(/, */).find((each) => existsSync(join(each, `.s.PGSQL.${port || 5432}`)));
     if (!folder) return context.skip('this server has no socket on this machine');
     const login = await postgres.dialect.connect(`postgres://${username}@localhost${pathname}?host=${folder}`).catch((error) => error);
-    if (login instanceof Error) return context.skip(`nobody may come in by the socket: ${login.message}`);
+    if (login instanceof Error) return context.skip(`the server lets no one in by the socket: ${login.message}`);
     await login.end();
     const at = port || 5432;
     for (const url of [
@@ -129,15 +129,20 @@ onDatabasesWith('server', (database) => {
     const config = { host, port, database: pathname.slice(1), username: user.name, password: 1234567890, pool: {} };
     const store = new SqlxStateStore({ config, options: {}, getDialect: () => db.dialect.name });
     await store.initialize();
+    expect(await store.getJobState('missing')).toBeNull();
     await store.close();
   });
 
-  test('what is around the URL is trimmed', async () => {
+  test('spaces and line ends around the URL are ignored', async () => {
     const db = await freshDatabase(database);
-    await open(`  ${db.url}\n`).initialize();
+    const store = open(`  ${db.url}\n`);
+    await store.initialize();
+    const job = makeJob(1);
+    await store.saveJobState(job);
+    expect(await db.query('select "id" from batchactions_jobs')).toEqual([{ id: job.id }]);
   });
 
-  test('a parameter that is unknown is told of once a process, by its name and never its value', async () => {
+  test('a parameter that is unknown is warned of once per process, by its name and never its value', async () => {
     const url = withParameters('postgres://u@127.0.0.1/d', { nonsense: 'hunter2', unheard_of: 'hunter2' }).href;
     const mysql = url.replace('postgres', 'mysql');
     const source = `

@@ -44,7 +44,7 @@ onEveryDatabase((on) => {
 
   describe('the network goes quiet', () => {
     // Half of the fleet is behind a door that can be shut without a sound. Its leases end meanwhile, the other half takes over, and what was on
-    // its way arrives when nobody waits for it any more.
+    // its way arrives when no call waits for it any more.
     const options = { statementTimeoutMs: 1_500, connectTimeoutMs: 1_000 };
 
     const openDoor = async () => {
@@ -87,7 +87,7 @@ onEveryDatabase((on) => {
       );
     });
 
-    noNetwork('in the direction of the replies, so that claims are made that nobody knows of', long, async () => {
+    noNetwork('in the direction of the replies, so that claims are made that no worker knows of', long, async () => {
       const inflict = async (fleet, door) => {
         for (let times = 0; times < 30 * scale && !fleet.isDone; times++) {
           await wait(20, 100);

@@ -135,7 +135,7 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
   }
 }
 
-/** For whoever wants to read a history: HISTORY_KEEP names a folder. */
+/** Keeps a history to be read, in the folder that HISTORY_KEEP names. */
 async function keep(job, history, result) {
   const { HISTORY_KEEP: folder } = process.env;
   if (!folder) return;

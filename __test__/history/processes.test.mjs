@@ -18,7 +18,7 @@ import { expectCorrect, long, ROUNDS, targetOf, wait } from './runs.mjs';
 
 onEveryDatabase((on) => {
   describe('nothing fails', () => {
-    // Where no lease ends, nothing is taken from anybody, and there is exactly one who is told that it finalized the job.
+    // Where no lease ends, nothing is taken from any worker, and exactly one is told that it finalized the job.
     const options = { statementTimeoutMs: 30_000, connectTimeoutMs: 30_000 };
     const calm = { leaseMs: 120_000, stalls: false, faultless: true, options };
 

@@ -8,7 +8,7 @@ import { SqlxStateStore } from '../support/suite.mjs';
 import { observe, scale } from './fleet.mjs';
 import { expectCorrect, long, wait } from './runs.mjs';
 
-// On servers of the test's own, for nobody may end another.
+// On servers of the test's own, because a test may end no other.
 describe.each([postgres, mariadb])('$name', (dialect) => {
   const onThisServer = onOwnServer(dialect, long);
 

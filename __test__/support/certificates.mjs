@@ -70,7 +70,7 @@ export function createAuthority(name, hosts = []) {
     cert: ca,
     key: keyText(keys),
     /**
-     * Signs a certificate. `hosts` is whom it is for, names or IPv4 addresses; where there is none, it has no subjectAltName.
+     * Signs a certificate. `hosts`: its subjectAltName, of names or IPv4 addresses; without hosts, it has none.
      * @returns {{ ca: string, cert: string, key: string }} PEM.
      */
     issue({ name: subject = 'server', hosts: names = [], expired = false } = {}) {

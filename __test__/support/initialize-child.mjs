@@ -6,7 +6,7 @@ process.once('message', async ({ url, options }) => {
   let outcome = 'done';
   try {
     await store.initialize();
-    await store.getJobState('nobody');
+    await store.getJobState('missing');
     await store.close();
   } catch (error) {
     outcome = `${error.code}: ${error.message}`;

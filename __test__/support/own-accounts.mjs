@@ -37,7 +37,7 @@ export async function createOwnDatabase(dialect, adminUrl) {
     /** Whether each connection of a user is encrypted. */
     encrypted: (user) => accounts.encrypted(admin, user),
 
-    /** Has the server ask for each password again, where it remembers whom it has let in. */
+    /** Has the server ask for each password again, where it remembers logins. */
     forgetLogins: () => accounts.forgetLogins(admin),
   };
 }

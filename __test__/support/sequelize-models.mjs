@@ -313,7 +313,7 @@ export class IncumbentLikeStore {
     if (job) await job.update({ batches: parsedJson(job.batches).map(change) }, { transaction });
   }
 
-  // A SQLite transaction that begins with a read can't turn into a write while somebody else is writing.
+  // A SQLite transaction that begins with a read can't turn into a write while another connection is writing.
   async #transaction(body) {
     const options = this.sequelize.getDialect() === 'sqlite' ? { type: Transaction.TYPES.IMMEDIATE } : {};
     return this.sequelize.transaction(options, body);

@@ -17,7 +17,7 @@ export async function claimPatiently(store, jobId, workerId) {
 /**
  * Claims and completes batches until none is left, and tries to finalize the job after each.
  *
- * @param {{ releaseEvery?: number }} [options] `releaseEvery`: every so many batches it gives one back before it goes on.
+ * @param {{ releaseEvery?: number }} [options] `releaseEvery`: of this many batches it gives one back and goes on.
  * @returns What it saw: the batches that it completed, the reason why it stopped, how many were PENDING then, and how often it was the one
  *   to finalize the job.
  */

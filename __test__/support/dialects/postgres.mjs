@@ -428,7 +428,7 @@ export const postgres = {
       );
       return rows.map(({ tls }) => Boolean(tls));
     },
-    /** Has the server ask for each password again, where it remembers whom it has let in. */
+    /** Has the server ask for each password again, where it remembers logins. */
     forgetLogins: async () => {},
   },
 
