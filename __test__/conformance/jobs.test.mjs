@@ -1,22 +1,20 @@
-// Guarantees of `saveJobState`, `getJobState` and `updateBatchState`.
+// What a job comes back as: its fields, its batches, its config, and what calls that are not awaited make of it.
 
 import { describe, expect, test } from 'vitest';
-import { makeBatch, makeJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
-import { claim, complete, onEveryDatabase, rejection, sleep } from '../support/suite.mjs';
-
-const jobStatuses = ['CREATED', 'PREVIEWING', 'PREVIEWED', 'PROCESSING', 'PAUSED', 'COMPLETED', 'ABORTED', 'FAILED'];
-const batchStatuses = ['PENDING', 'PROCESSING', 'PAUSED', 'COMPLETED', 'FAILED'];
+import { BATCH_STATUSES, JOB_STATUSES, makeBatch, makeJob, makeLocalJob, makeState, newId } from '../support/fixtures.mjs';
+import { claim, onEveryDatabase, rejection, sleep } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
-  const plain = (batches, fields) => makeJob(batches, { distributed: undefined, ...fields });
-
   describe('a stored job', () => {
     test('is null where there is none', async () => {
       expect(await on.store.getJobState(newId())).toBeNull();
     });
 
     test('comes back as it was saved', async () => {
-      const job = plain(3, { completedAt: 1_700_000_009_999, config: { id: 'c', batchSize: 10, maxRetries: 3, continueOnError: true } });
+      const job = makeLocalJob(3, {
+        completedAt: 1_700_000_009_999,
+        config: { id: 'c', batchSize: 10, maxRetries: 3, continueOnError: true },
+      });
       expect(await on.store.saveJobState(job)).toBeUndefined();
       expect(await on.store.getJobState(job.id)).toStrictEqual(job);
     });
@@ -30,22 +28,22 @@ onEveryDatabase((on) => {
     test('has no key for what it was saved without', async () => {
       const id = newId();
       const batch = makeBatch(id, 0, { recordStartIndex: undefined, recordEndIndex: undefined });
-      await on.store.saveJobState({ ...plain(0, { id, startedAt: undefined }), batches: [batch] });
+      await on.store.saveJobState({ ...makeLocalJob(0, { id, startedAt: undefined }), batches: [batch] });
       const found = await on.store.getJobState(id);
       expect(Object.keys(found).sort()).toEqual(['batches', 'config', 'id', 'status', 'totalRecords']);
       expect(Object.keys(found.batches[0]).sort()).toEqual(['failedCount', 'id', 'index', 'processedCount', 'records', 'status']);
     });
 
     test('has no key for what was undefined, or distributed: false', async () => {
-      const job = { ...plain(1), startedAt: undefined, completedAt: undefined, distributed: false };
+      const job = { ...makeLocalJob(1), startedAt: undefined, completedAt: undefined, distributed: false };
       await on.store.saveJobState(job);
       expect(Object.keys(await on.store.getJobState(job.id)).sort()).toEqual(['batches', 'config', 'id', 'status', 'totalRecords']);
     });
 
     test('is replaced as a whole by the next save: what that one lacks is gone', async () => {
       const id = newId();
-      await on.store.saveJobState(plain(3, { id, completedAt: 1_700_000_000_001, config: { batchSize: 10, note: 'first' } }));
-      const second = plain(1, { id, startedAt: undefined, status: 'PAUSED', totalRecords: 7, config: { batchSize: 20 } });
+      await on.store.saveJobState(makeLocalJob(3, { id, completedAt: 1_700_000_000_001, config: { batchSize: 10, note: 'first' } }));
+      const second = makeLocalJob(1, { id, startedAt: undefined, status: 'PAUSED', totalRecords: 7, config: { batchSize: 20 } });
       await on.store.saveJobState(second);
       expect(await on.store.getJobState(id)).toStrictEqual(second);
     });
@@ -53,7 +51,7 @@ onEveryDatabase((on) => {
     on.needs('raw')('has null for absent times and false for an absent distributed in its row', async () => {
       const id = newId();
       await on.store.saveJobState(makeJob(0, { id, completedAt: 5 }));
-      await on.store.saveJobState(plain(0, { id, startedAt: undefined }));
+      await on.store.saveJobState(makeLocalJob(0, { id, startedAt: undefined }));
       const row = await on.jobRow(id);
       expect(row).toMatchObject({ startedAt: null, completedAt: null });
       expect(Boolean(row.distributed)).toBe(false);
@@ -88,21 +86,21 @@ onEveryDatabase((on) => {
     });
 
     test('without totalRecords has 0', async () => {
-      const job = plain(0, { totalRecords: undefined });
+      const job = makeLocalJob(0, { totalRecords: undefined });
       expect(job).not.toHaveProperty('totalRecords');
       await on.store.saveJobState(job);
       expect((await on.store.getJobState(job.id)).totalRecords).toBe(0);
     });
 
-    test.each(jobStatuses)('keeps the status %s', async (status) => {
-      const job = plain(1, { status });
+    test.each(JOB_STATUSES)('keeps the status %s', async (status) => {
+      const job = makeLocalJob(1, { status });
       await on.store.saveJobState(job);
       expect((await on.store.getJobState(job.id)).status).toBe(status);
     });
 
-    test.each(batchStatuses)('keeps a batch that is %s', async (status) => {
+    test.each(BATCH_STATUSES)('keeps a batch that is %s', async (status) => {
       const id = newId();
-      const job = plain(0, { id, batches: [makeBatch(id, 0, { status, processedCount: 4, failedCount: 2 })] });
+      const job = makeLocalJob(0, { id, batches: [makeBatch(id, 0, { status, processedCount: 4, failedCount: 2 })] });
       await on.store.saveJobState(job);
       expect(await on.store.getJobState(id)).toStrictEqual(job);
     });
@@ -118,7 +116,7 @@ onEveryDatabase((on) => {
 
     test('may have two batches of one index where it is not distributed, as after a restore', async () => {
       const id = newId();
-      const job = plain(0, { id, batches: [makeBatch(id, 0, { status: 'FAILED' }), makeBatch(id, 0, { id: `${id}.again` })] });
+      const job = makeLocalJob(0, { id, batches: [makeBatch(id, 0, { status: 'FAILED' }), makeBatch(id, 0, { id: `${id}.again` })] });
       await on.store.saveJobState(job);
       expect(await on.store.getJobState(id)).toStrictEqual(job);
     });
@@ -154,7 +152,7 @@ onEveryDatabase((on) => {
 
     test('excludes keys that are not a batch’s', async () => {
       const id = newId();
-      await on.store.saveJobState(plain(0, { id, batches: [live(id)] }));
+      await on.store.saveJobState(makeLocalJob(0, { id, batches: [live(id)] }));
       expect((await on.store.getJobState(id)).batches).toStrictEqual([makeBatch(id, 0)]);
     });
 
@@ -175,7 +173,7 @@ onEveryDatabase((on) => {
 
   describe('a stored config', () => {
     const stored = async (config) => {
-      const job = plain(0, { config });
+      const job = makeLocalJob(0, { config });
       await on.store.saveJobState(job);
       return (await on.store.getJobState(job.id)).config;
     };
@@ -269,204 +267,9 @@ onEveryDatabase((on) => {
     });
   });
 
-  describe('saveJobState with distributed: true', () => {
-    on.needs('raw')('writes a row for each batch', async () => {
-      const job = makeJob(2);
-      await on.store.saveJobState(job);
-      expect(await on.rows(job.id)).toEqual(
-        job.batches.map((batch) => ({
-          id: batch.id,
-          jobId: job.id,
-          batchIndex: batch.index,
-          status: 'PENDING',
-          workerId: null,
-          claimedAt: null,
-          recordStartIndex: batch.recordStartIndex,
-          recordEndIndex: batch.recordEndIndex,
-          processedCount: 0,
-          failedCount: 0,
-          version: 0,
-        })),
-      );
-    });
-
-    test('lets workers claim the batches', async () => {
-      const job = makeJob(1);
-      await on.store.saveJobState(job);
-      expect(await claim(on.store, job.id)).toMatchObject({
-        batchId: job.batches[0].id,
-        batchIndex: 0,
-        recordStartIndex: 0,
-        recordEndIndex: 9,
-      });
-    });
-
-    test('takes a batch that is PROCESSING without a worker as PENDING, or no worker could ever claim it', async () => {
-      const id = newId();
-      await on.store.saveJobState(makeJob(0, { id, batches: [makeBatch(id, 0, { status: 'PROCESSING' })] }));
-      expect((await on.store.getJobState(id)).batches[0].status).toBe('PENDING');
-      if (on.has('raw')) expect(await on.behind(id)).toEqual([]);
-      expect(await claim(on.store, id)).toMatchObject({ batchIndex: 0 });
-    });
-
-    test('keeps the state of the batches that it inserts', async () => {
-      const id = newId();
-      const batches = [
-        makeBatch(id, 0, { status: 'COMPLETED', processedCount: 9, failedCount: 1 }),
-        makeBatch(id, 1, { status: 'FAILED', processedCount: 2, failedCount: 8 }),
-        makeBatch(id, 2, { status: 'PAUSED' }),
-        makeBatch(id, 3, { status: 'PROCESSING', workerId: 'w' }),
-      ];
-      await on.store.saveJobState(makeJob(0, { id, batches }));
-      expect((await on.store.getJobState(id)).batches).toMatchObject(batches);
-      expect(await on.store.getDistributedStatus(id)).toMatchObject({ completedBatches: 1, failedBatches: 1, processingBatches: 1 });
-      expect(await on.store.claimBatch(id, 'w')).toEqual({ claimed: false, reason: 'NO_PENDING_BATCHES' });
-    });
-
-    test('leaves rows that exist as they are: a stale snapshot undoes no claim and no result', async () => {
-      const job = makeJob(4);
-      await on.store.saveJobState(job);
-      const first = await claim(on.store, job.id, 'w1');
-      await claim(on.store, job.id, 'w2');
-      await on.store.updateBatchState(job.id, first.batchId, makeState(first.batchId, 'COMPLETED', 9, 1));
-
-      await on.store.saveJobState({ ...job, totalRecords: 41 });
-      const found = await on.store.getJobState(job.id);
-      expect(found.totalRecords).toBe(41);
-      expect(found.batches.map(({ status }) => status)).toEqual(['COMPLETED', 'PROCESSING', 'PENDING', 'PENDING']);
-      expect(found.batches[0]).toMatchObject({ processedCount: 9, failedCount: 1 });
-      expect(found.batches[1]).toMatchObject({ workerId: 'w2' });
-      if (on.has('raw')) expect(await on.behind(job.id)).toEqual([]);
-      expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 2 });
-    });
-
-    test('adds the batches that are new', async () => {
-      const id = newId();
-      await on.store.saveJobState(makeJob(1, { id }));
-      await claim(on.store, id);
-      await on.store.saveJobState(makeJob(3, { id }));
-      expect((await on.store.getJobState(id)).batches.map(({ status }) => status)).toEqual(['PROCESSING', 'PENDING', 'PENDING']);
-      expect(await on.store.getDistributedStatus(id)).toMatchObject({ totalBatches: 3, processingBatches: 1, pendingBatches: 2 });
-    });
-
-    test('rejects with CONSTRAINT where another batch has the index, and changes nothing', async () => {
-      const id = newId();
-      const job = makeJob(2, { id });
-      await on.store.saveJobState(job);
-      const taken = makeJob(0, { id, status: 'PAUSED', batches: [makeBatch(id, 5), makeBatch(id, 1, { id: `${id}.other` })] });
-      const error = await rejection(on.store.saveJobState(taken), 'CONSTRAINT');
-      expect(error.retryable).toBe(false);
-      expect(await on.store.getJobState(id)).toStrictEqual(job);
-      expect((await on.store.getDistributedStatus(id)).totalBatches).toBe(2);
-    });
-
-    test('rejects with CONSTRAINT where two of its batches have one index, and stores nothing', async () => {
-      const id = newId();
-      const job = makeJob(0, { id, batches: [makeBatch(id, 0), makeBatch(id, 1), makeBatch(id, 1, { id: `${id}.other` })] });
-      await rejection(on.store.saveJobState(job), 'CONSTRAINT');
-      expect(await on.store.getJobState(id)).toBeNull();
-      expect((await on.store.getDistributedStatus(id)).totalBatches).toBe(0);
-    });
-
-    test('rejects with CONSTRAINT where a batch id belongs to another job, and stores nothing', async () => {
-      const owner = makeJob(2);
-      await on.store.saveJobState(owner);
-      const id = newId();
-      const thief = makeJob(0, { id, batches: [makeBatch(id, 0), { ...makeBatch(id, 1), id: owner.batches[1].id }] });
-      await rejection(on.store.saveJobState(thief), 'CONSTRAINT');
-      expect(await on.store.getJobState(id)).toBeNull();
-      expect((await on.store.getDistributedStatus(id)).totalBatches).toBe(0);
-      expect(await on.store.getJobState(owner.id)).toStrictEqual(owner);
-    });
-  });
-
-  describe('saveJobState without distributed', () => {
-    test('writes no batch rows', async () => {
-      const job = plain(2);
-      await on.store.saveJobState(job);
-      expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ totalBatches: 0, isComplete: false });
-      expect(await on.store.claimBatch(job.id, 'w')).toEqual({ claimed: false, reason: 'NO_PENDING_BATCHES' });
-    });
-
-    test('sets the state of the batches to what it says, as often as it is called', async () => {
-      const job = plain(2);
-      for (const status of ['PROCESSING', 'COMPLETED', 'PENDING']) {
-        const batches = job.batches.map((batch) => ({ ...batch, status }));
-        await on.store.saveJobState({ ...job, batches });
-        expect((await on.store.getJobState(job.id)).batches).toStrictEqual(batches);
-      }
-    });
-  });
-
-  describe('updateBatchState', () => {
-    test('resolves and changes nothing where there is no such job', async () => {
-      const id = newId();
-      expect(await on.store.updateBatchState(id, 'b', makeState('b', 'COMPLETED', 1, 1))).toBeUndefined();
-      expect(await on.store.getJobState(id)).toBeNull();
-    });
-
-    test.each([
-      ['distributed', true],
-      ['not distributed', undefined],
-    ])('resolves and changes nothing where a job that is %s has no such batch', async (_, distributed) => {
-      const [job, other] = [makeJob(1, { distributed }), makeJob(1, { distributed })];
-      await on.store.saveJobState(job);
-      await on.store.saveJobState(other);
-      for (const batchId of [newId('batch'), other.batches[0].id]) {
-        await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 1, 1));
-      }
-      expect(await on.store.getJobState(job.id)).toStrictEqual(job);
-      expect(await on.store.getJobState(other.id)).toStrictEqual(other);
-    });
-
-    test.each([
-      ['distributed', true],
-      ['not distributed', undefined],
-    ])('sets status and counts, of a job that is %s', async (_, distributed) => {
-      const job = makeJob(3, { distributed });
-      await on.store.saveJobState(job);
-      const [, { id: batchId }] = job.batches;
-      for (const status of batchStatuses) {
-        await on.store.updateBatchState(job.id, batchId, makeState(batchId, status, 6, 4));
-        const expected = job.batches.map((batch) =>
-          batch.id === batchId ? { ...batch, status, processedCount: 6, failedCount: 4 } : batch,
-        );
-        expect((await on.store.getJobState(job.id)).batches).toStrictEqual(expected);
-      }
-    });
-
-    on.needs('raw')('sets them in the row and in the JSON', async () => {
-      const job = makeJob(3);
-      await on.store.saveJobState(job);
-      const [, { id: batchId }] = job.batches;
-      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED', 6, 4));
-      expect(await on.row(batchId)).toMatchObject({ status: 'FAILED', processedCount: 6, failedCount: 4, batchIndex: 1 });
-      expect((await on.copy(job.id))[1]).toMatchObject({ status: 'FAILED', processedCount: 6, failedCount: 4, index: 1 });
-    });
-
-    test('reopens a COMPLETED batch: it is explicit', async () => {
-      const job = makeJob(1);
-      await on.store.saveJobState(job);
-      const [{ id: batchId }] = job.batches;
-      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10));
-      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'PENDING'));
-      expect(await claim(on.store, job.id)).toMatchObject({ batchId });
-    });
-
-    test('leaves the status of a finalized job alone', async () => {
-      const job = makeJob(1);
-      await on.store.saveJobState(job);
-      const [{ id: batchId }] = job.batches;
-      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10));
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
-      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED', 0, 10));
-      expect((await on.store.getJobState(job.id)).status).toBe('COMPLETED');
-    });
-  });
-
   describe('calls on one job that are not awaited', () => {
     test('take effect in their order: of many saves the last one counts', async () => {
-      const job = plain(2);
+      const job = makeLocalJob(2);
       await Promise.all(Array.from({ length: 50 }, (_, n) => on.store.saveJobState({ ...job, totalRecords: n })));
       expect((await on.store.getJobState(job.id)).totalRecords).toBe(49);
     });
@@ -482,7 +285,7 @@ onEveryDatabase((on) => {
     });
 
     test('take effect in their order: a save and an update after it, an update and a save after it', async () => {
-      const job = plain(2);
+      const job = makeLocalJob(2);
       const [{ id }] = job.batches;
       const calls = [];
       for (let n = 0; n < 20; n++) {
@@ -509,7 +312,7 @@ onEveryDatabase((on) => {
     });
 
     test('are what the arguments said when the call was made, not what they say later', async () => {
-      const job = plain(1, { config: { batchSize: 10, note: 'then' } });
+      const job = makeLocalJob(1, { config: { batchSize: 10, note: 'then' } });
       const saved = on.store.saveJobState(job);
       job.config.note = 'later';
       job.batches[0].status = 'FAILED';
@@ -531,201 +334,6 @@ onEveryDatabase((on) => {
           job.batches.map(({ index }) => ['COMPLETED', index]),
         );
       }
-    });
-  });
-
-  describe('getJobState where a batch has a row', () => {
-    on.needs('raw')('takes status and counts from the row, and adds its worker and the time of its claim', async () => {
-      const job = makeJob(2);
-      await on.store.saveJobState(job);
-      await on.query(
-        `update "batchactions_batches"
-        set "status" = 'PROCESSING', "processedCount" = 3, "failedCount" = 2, "workerId" = 'outside', "claimedAt" = 1700000000123
-        where "id" = ?`,
-        [job.batches[1].id],
-      );
-      expect((await on.store.getJobState(job.id)).batches).toStrictEqual([
-        job.batches[0],
-        { ...job.batches[1], status: 'PROCESSING', processedCount: 3, failedCount: 2, workerId: 'outside', claimedAt: 1_700_000_000_123 },
-      ]);
-    });
-
-    on.needs('raw')('lists the batches that the JSON lists, and no other', async () => {
-      const job = makeJob(3);
-      await on.store.saveJobState(job);
-      await on.query('update "batchactions_jobs" set "batches" = ? where "id" = ?', [
-        JSON.stringify([job.batches[2], job.batches[0]]),
-        job.id,
-      ]);
-      expect((await on.store.getJobState(job.id)).batches).toStrictEqual([job.batches[2], job.batches[0]]);
-    });
-  });
-
-  describe('a finalized job', () => {
-    test('is opened again by an explicit saveJobState', async () => {
-      const job = makeJob(1);
-      await on.store.saveJobState(job);
-      const [{ id }] = job.batches;
-      await on.store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', 10));
-      await on.store.tryFinalizeJob(job.id);
-      await on.store.saveJobState(job);
-      const found = await on.store.getJobState(job.id);
-      expect(found).toMatchObject({ status: 'PROCESSING', batches: [{ status: 'COMPLETED' }] });
-      expect(found).not.toHaveProperty('completedAt');
-    });
-  });
-
-  describe('a job that the Sequelize adapter prepared: distributed, with batches in its JSON and without rows', () => {
-    const prepare = async (statuses = ['PENDING', 'PENDING', 'PENDING']) => {
-      const id = newId();
-      const batches = statuses.map((status, index) => makeBatch(id, index, { status, processedCount: status === 'COMPLETED' ? 10 : 0 }));
-      await on.query(
-        `insert into "batchactions_jobs" ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
-        values (?, 'PROCESSING', '{"batchSize":10}', ?, 30, 1700000000000, null, ?)`,
-        [id, JSON.stringify(batches), true],
-      );
-      return { id, batches };
-    };
-
-    on.needs('raw')('has its batches claimed', async () => {
-      const { id, batches } = await prepare();
-      for (const batch of batches)
-        expect(await claim(on.store, id)).toMatchObject({ batchId: batch.id, recordEndIndex: batch.recordEndIndex });
-      expect(await on.store.claimBatch(id, 'w')).toEqual({ claimed: false, reason: 'NO_PENDING_BATCHES' });
-      expect(await on.behind(id)).toEqual([]);
-    });
-
-    on.needs('raw')('keeps what is done of it, and reopens what was PROCESSING', async () => {
-      const { id } = await prepare(['COMPLETED', 'PROCESSING', 'FAILED']);
-      expect(await claim(on.store, id)).toMatchObject({ batchIndex: 1 });
-      expect(await on.store.claimBatch(id, 'w')).toEqual({ claimed: false, reason: 'NO_PENDING_BATCHES' });
-      expect((await on.store.getJobState(id)).batches).toMatchObject([
-        { status: 'COMPLETED', processedCount: 10 },
-        { status: 'PROCESSING' },
-        { status: 'FAILED' },
-      ]);
-    });
-
-    on.needs('raw')('is counted by getDistributedStatus', async () => {
-      const { id } = await prepare(['COMPLETED', 'PENDING', 'PENDING']);
-      expect(await on.store.getDistributedStatus(id)).toMatchObject({ totalBatches: 3, completedBatches: 1, pendingBatches: 2 });
-    });
-
-    on.needs('raw')('is finalized where all of it is done', async () => {
-      const { id } = await prepare(['COMPLETED', 'COMPLETED', 'COMPLETED']);
-      expect(await on.store.tryFinalizeJob(id)).toBe(true);
-      expect((await on.store.getJobState(id)).status).toBe('COMPLETED');
-    });
-
-    on.needs('raw')('gets its rows once, whichever call is first: 8 stores that claim at once share the batches', async () => {
-      const { id } = await prepare(Array(8).fill('PENDING'));
-      const stores = await Promise.all(Array.from({ length: 8 }, () => on.open({ pool: { max: 2 } })));
-      const claims = await Promise.all(stores.map((store, n) => claim(store, id, `w${n}`)));
-      expect(claims.map(({ batchIndex }) => batchIndex).sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
-      expect(await on.behind(id)).toEqual([]);
-    });
-  });
-
-  describe('ids', () => {
-    const long = (characters, unit) => {
-      const head = newId('');
-      return head + unit.repeat(characters - head.length);
-    };
-
-    test.each([
-      ['ASCII', 'x'],
-      ['emoji', '😀'],
-    ])('of 36 characters of %s are stored', async (_, unit) => {
-      const [id, batchId] = [long(36, unit), long(36, unit)];
-      expect([...id]).toHaveLength(36);
-      await on.store.saveJobState(makeJob(0, { id, batches: [makeBatch(id, 0, { id: batchId })] }));
-      expect((await on.store.getJobState(id)).batches[0].id).toBe(batchId);
-      expect(await claim(on.store, id)).toMatchObject({ jobId: id, batchId });
-    });
-
-    test.each([
-      ['ASCII', 'x'],
-      ['emoji', '😀'],
-    ])('of 37 characters of %s are refused with VALUE_TOO_LONG, and nothing is written', async (_, unit) => {
-      const id = newId();
-      const tooLong = long(37, unit);
-      await rejection(on.store.saveJobState(makeJob(1, { id: tooLong })), 'VALUE_TOO_LONG');
-      await rejection(on.store.saveJobState(makeJob(0, { id, batches: [makeBatch(id, 0, { id: tooLong })] })), 'VALUE_TOO_LONG');
-      expect(await on.store.getJobState(id)).toBeNull();
-      await rejection(
-        on.store.saveProcessedRecord(id, tooLong, { index: 0, raw: {}, parsed: {}, status: 'valid', errors: [] }),
-        'VALUE_TOO_LONG',
-      );
-      expect(await on.store.getPendingRecords(id)).toEqual([]);
-    });
-
-    on.needs('caseInsensitiveIds').each([
-      ['case', (id) => id.toUpperCase()],
-      ['accents', (id) => id.replace('e', 'é')],
-    ])('of jobs that differ in %s only collide: CONSTRAINT, and the records that were there stay', async (_, variant) => {
-      const id = newId('case');
-      const records = [makeRecord(0), makeRecord(1)];
-      await on.store.saveBatchRecords(id, 'b', records);
-      const other = variant(id);
-      const error = await rejection(on.store.saveProcessedRecord(other, 'b', makeRecord(1, { status: 'failed' })), 'CONSTRAINT');
-      expect(error.message).toContain(JSON.stringify(other));
-      const bulk = [makeRecord(2), makeRecord(1, { status: 'failed' })];
-      await rejection(on.store.saveBatchRecords(other, 'b', bulk), 'CONSTRAINT');
-      expect(await on.store.getBatchRecords(id, 'b')).toStrictEqual(records);
-    });
-
-    test('of batches with any characters are found in the list of a job that is not distributed', async () => {
-      const ids = ['plain-1', 'b 2', 'quote"d', 'back\\slash', "apos'trophe", 'ünï', '日本', '😀', '%', 'a/b', '\u2028'].map(
-        (id) => `${newId()}${id}`,
-      );
-      const job = makeJob(0, { distributed: undefined, batches: ids.map((id, index) => makeBatch('x', index, { id })) });
-      await on.store.saveJobState(job);
-      for (const [index, id] of ids.entries()) await on.store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', index, 1));
-      await on.store.updateBatchState(job.id, ids[0].slice(0, -1), makeState(ids[0].slice(0, -1), 'FAILED', 9, 9));
-      const expected = job.batches.map((batch, index) => ({ ...batch, status: 'COMPLETED', processedCount: index, failedCount: 1 }));
-      expect((await on.store.getJobState(job.id)).batches).toEqual(expected);
-    });
-
-    test('of a batch that hold half of a surrogate pair have U+FFFD in its place', async () => {
-      const job = makeJob(1);
-      job.batches[0].id = `\ud800${job.id}`;
-      await on.store.saveJobState(job);
-      const [batch] = (await on.store.getJobState(job.id)).batches;
-      expect(batch.id).toBe(`\ufffd${job.id}`);
-      await complete(on.store, job.id, (await claim(on.store, job.id)).batchId);
-      expect((await on.store.getJobState(job.id)).batches).toMatchObject([{ id: batch.id, status: 'COMPLETED' }]);
-    });
-
-    on.needs('!caseInsensitiveIds')('differ where their case differs', async () => {
-      const id = newId('case');
-      const [lower, upper] = [makeJob(1, { id }), makeJob(1, { id: id.toUpperCase() })];
-      await on.store.saveJobState(lower);
-      expect(await on.store.getJobState(upper.id)).toBeNull();
-      await on.store.saveJobState(upper);
-      expect(await on.store.getJobState(lower.id)).toStrictEqual(lower);
-      expect(await on.store.getJobState(upper.id)).toStrictEqual(upper);
-    });
-
-    on.needs('caseInsensitiveIds')('of batches that differ in case only collide: CONSTRAINT, and nothing is stored', async () => {
-      const [one, two] = [newId(), newId()];
-      const batchId = newId('batch');
-      await on.store.saveJobState(makeJob(0, { id: one, batches: [makeBatch(one, 0, { id: batchId })] }));
-      await rejection(
-        on.store.saveJobState(makeJob(0, { id: two, batches: [makeBatch(two, 0, { id: batchId.toUpperCase() })] })),
-        'CONSTRAINT',
-      );
-      expect(await on.store.getJobState(two)).toBeNull();
-      const three = newId();
-      const batches = [makeBatch(three, 0, { id: `${three}-x` }), makeBatch(three, 1, { id: `${three}-X` })];
-      await rejection(on.store.saveJobState(makeJob(0, { id: three, batches })), 'CONSTRAINT');
-      expect(await on.store.getJobState(three)).toBeNull();
-    });
-
-    on.needs('caseInsensitiveIds')('of jobs that differ in case only collide: CONSTRAINT, and the job that was there stays', async () => {
-      const job = plain(1);
-      await on.store.saveJobState(job);
-      await rejection(on.store.saveJobState({ ...job, id: job.id.toUpperCase(), totalRecords: 99 }), 'CONSTRAINT');
-      expect(await on.store.getJobState(job.id)).toStrictEqual(job);
     });
   });
 

@@ -1,10 +1,9 @@
 // Guarantees of the records: how they are saved, how they are read, and the `records` iterator. What their columns hold: fidelity.test.mjs.
 
 import { describe, expect, test } from 'vitest';
-import { makeRecord, nested, newId } from '../support/fixtures.mjs';
+import { makeRecord, nested, newId, RECORD_STATUSES } from '../support/fixtures.mjs';
 import { collect, onEveryDatabase, rejection } from '../support/suite.mjs';
 
-const statuses = ['pending', 'valid', 'invalid', 'processed', 'failed'];
 const range = (from, to) => Array.from({ length: to - from }, (_, offset) => from + offset);
 
 onEveryDatabase((on) => {
@@ -118,7 +117,7 @@ onEveryDatabase((on) => {
       expect((await on.stored({ errors: undefined })).errors).toEqual([]);
     });
 
-    test.each(statuses)('keeps the status %s', async (status) => {
+    test.each(RECORD_STATUSES)('keeps the status %s', async (status) => {
       expect((await on.stored({ status })).status).toBe(status);
     });
 
@@ -166,7 +165,7 @@ onEveryDatabase((on) => {
   describe('saveBatchRecords', () => {
     test('stores them all, to be read by index', async () => {
       const id = newId();
-      const records = range(0, 2_503).map((index) => makeRecord(index, { status: statuses[index % 5] }));
+      const records = range(0, 2_503).map((index) => makeRecord(index, { status: RECORD_STATUSES[index % 5] }));
       expect(await on.store.saveBatchRecords(id, 'b', records.toReversed())).toBeUndefined();
       expect(await on.store.getBatchRecords(id, 'b')).toStrictEqual(records);
     });
@@ -302,7 +301,7 @@ onEveryDatabase((on) => {
   describe('reads', () => {
     test('give each record to the readers of its status, by index', async () => {
       const id = newId();
-      const records = range(0, 50).map((index) => makeRecord(index, { status: statuses[(index * 3) % 5] }));
+      const records = range(0, 50).map((index) => makeRecord(index, { status: RECORD_STATUSES[(index * 3) % 5] }));
       await on.store.saveBatchRecords(id, 'odd', records.filter(({ index }) => index % 2).toReversed());
       await on.store.saveBatchRecords(id, 'even', records.filter(({ index }) => index % 2 === 0).toReversed());
       const having = (...wanted) => records.filter(({ status }) => wanted.includes(status));
@@ -396,7 +395,7 @@ onEveryDatabase((on) => {
   describe('records()', () => {
     const saved = async (count, fields = () => ({})) => {
       const id = newId();
-      const records = range(0, count).map((index) => makeRecord(index, { status: statuses[index % 5], ...fields(index) }));
+      const records = range(0, count).map((index) => makeRecord(index, { status: RECORD_STATUSES[index % 5], ...fields(index) }));
       await on.store.saveBatchRecords(
         id,
         'even',

@@ -1,4 +1,5 @@
 /** The tests' Sequelize adapter on a test database: in this process where it can be, beside the store. */
+import { onTestFinished } from 'vitest';
 import { startRemote } from './remote.mjs';
 import { connectSequelize, IncumbentLikeStore } from './sequelize-models.mjs';
 
@@ -12,4 +13,11 @@ export async function openIncumbent({ dialect: { name, schemes, sequelizeOptions
   const methods = Object.getOwnPropertyNames(IncumbentLikeStore.prototype).filter((name) => name !== 'constructor');
   const incumbent = Object.fromEntries(methods.map((name) => [name, (...args) => call(name, ...args)]));
   return { ...incumbent, close: () => incumbent.close().finally(end) };
+}
+
+/** The same, closed after the test. */
+export async function freshIncumbent(db, options) {
+  const incumbent = await openIncumbent(db, options);
+  onTestFinished(() => incumbent.close());
+  return incumbent;
 }
