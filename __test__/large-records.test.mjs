@@ -85,7 +85,7 @@ onEveryDatabase((on) => {
       await on.store.deleteJob(id);
     });
 
-    on.except(['postgres', 'sqlite'], 'it takes more in one value than a JavaScript string holds')(
+    on.needs('packetLimit')(
       'one that is larger than the server takes is refused, alone or among others, and nothing is written',
       async () => {
         const id = newId();

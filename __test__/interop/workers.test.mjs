@@ -2,7 +2,7 @@
  * Workers of the store and of a Sequelize adapter share a job, and the store adopts jobs that the other prepared. The Sequelize side is the
  * tests' own, on real Sequelize 6.
  */
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { databases } from '../support/databases.mjs';
 import { freshIncumbent } from '../support/incumbent.mjs';
 import { makeBatch, makeJob, makeLocalJob, makeRecord } from '../support/fixtures.mjs';

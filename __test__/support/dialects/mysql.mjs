@@ -123,7 +123,7 @@ export const mysql = {
     const { dialect, database } = parts;
     return {
       parts: { dialect, database, user: user.name, password: user.password, socketPath: path },
-      sequelize: { dialect, database, user: user.name, password: user.password, dialectOptions: { socketPath: path } },
+      sequelize: { dialect, database, username: user.name, password: user.password, dialectOptions: { socketPath: path } },
     };
   },
 

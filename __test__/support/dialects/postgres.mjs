@@ -161,7 +161,7 @@ export const postgres = {
     if (login instanceof Error) return { reason: `the server lets no one in by the socket: ${login.message}` };
     await login.end();
     const rest = without(parts, 'host');
-    return { parts: { ...rest, socketPath: folder }, sequelize: { ...rest, host: folder } };
+    return { parts: { ...rest, socketPath: folder }, sequelize: { ...without(rest, 'user'), username: parts.user, host: folder } };
   },
 
   // Sessions and locks.
