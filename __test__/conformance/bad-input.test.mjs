@@ -322,9 +322,12 @@ describe('a wrong argument is refused without the database', () => {
   });
   afterAll(() => server.close());
 
-  test.each(['postgres', 'mysql', 'sqlite'])('%s: where no server answers, the refusals are the same', async (dialect) => {
-    const url = dialect === 'sqlite' ? `sqlite://${join('/no', 'such', 'folder.db')}` : `${dialect}://u@127.0.0.1:${server.port}/d`;
-    const store = new SqlxStateStore(url, { connectTimeoutMs: 60_000 });
+  test.each([
+    ['postgres', (port) => `postgres://u@127.0.0.1:${port}/d`],
+    ['mysql', (port) => `mysql://u@127.0.0.1:${port}/d`],
+    ['sqlite', () => `sqlite://${join('/no', 'such', 'folder.db')}`],
+  ])('%s: where no server answers, the refusals are the same', async (_, urlOf) => {
+    const store = new SqlxStateStore(urlOf(server.port), { connectTimeoutMs: 60_000 });
     onTestFinished(() => store.close());
     const job = makeJob(2, { id: 'the-job' });
     for (const [title, name, type, call] of named) expect(await wrongsOf(store, job, name, type, call), title).toEqual([]);
