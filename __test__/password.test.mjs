@@ -192,7 +192,7 @@ for (const dialect of serverDialects) {
       await store.saveProcessedRecord('job', 'batch', makeRecord(0));
     });
 
-    onThisServer('a wrong answer is asked for once more, and is then the reason', async () => {
+    onThisServer('a wrong password is asked for once more, and is then the reason', async () => {
       const account = await newUser();
       let calls = 0;
       const store = new SqlxStateStore(account.url, { password: () => `wrong ${++calls}` });

@@ -178,7 +178,7 @@ describe.each(serverDialects)('$name', (dialect) => {
   });
 
   describe('a user who may have three connections', () => {
-    onThisServer('has a fourth call wait for one of them', async () => {
+    onThisServer('makes a fourth call wait for one of them', async () => {
       const { database } = await ownDatabase(dialect);
       await database.createUser('few', 'pw', { connections: 3 });
       const admin = await dialect.connect(database.url);
@@ -199,7 +199,7 @@ describe.each(serverDialects)('$name', (dialect) => {
       expect(await store.getFailedRecords(ids[2])).toHaveLength(1);
     });
 
-    onThisServer('and has none left is told so after `acquireTimeoutMs`', async () => {
+    onThisServer('and has none left: CONNECTION_FAILED after `acquireTimeoutMs`', async () => {
       const { database } = await ownDatabase(dialect);
       await database.createUser('few', 'pw', { connections: 3 });
       const url = database.urlOf('few', 'pw');
@@ -265,7 +265,7 @@ for (const database of databasesWith('columnTypesChange')) {
   });
 }
 
-test('a server that refuses before the store ever connected is told of at once', async () => {
+test('a server that refuses the first connection of a store is CONNECTION_FAILED at once', async () => {
   const store = storeOn(`postgres://u@127.0.0.1:${await deadPort()}/d`);
   onTestFinished(() => store.close());
   const error = await rejection(store.getJobState('j'), 'CONNECTION_FAILED');

@@ -235,7 +235,7 @@ for (const database of databases) {
         await isRefused(db, [RECORD_INDEX, word, needed]);
       });
 
-      it('more indexes, and one of more columns, are no obstacle', async () => {
+      it('initialize() accepts more indexes, and an index of more columns', async () => {
         const db = await freshDatabase(database);
         await createTables(db);
         await db.dialect.dropIndex(db, 'batchactions_batches', 'batchactions_batches_job_id_status');

@@ -37,7 +37,7 @@ onEveryDatabase((on) => {
   };
 
   describe('a save', () => {
-    test('is written by itself, soon', async () => {
+    test('is written soon, without another call', async () => {
       const store = await open();
       const id = newId();
       await store.saveProcessedRecord(id, 'b', makeRecord(0));
@@ -69,7 +69,7 @@ onEveryDatabase((on) => {
       clearInterval(timer);
     });
 
-    on.needs('raw')('is written by itself also while another job is busy, or can not be written', async () => {
+    on.needs('raw')('is written without another call also while another job is busy, or can not be written', async () => {
       const store = await open();
       const [busy, quiet] = [newId(), newId()];
       const ended = new AbortController();

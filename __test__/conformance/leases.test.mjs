@@ -50,7 +50,7 @@ onEveryDatabase((on) => {
       expect((await batchOfJob(present, job)).status).toBe('COMPLETED');
     });
 
-    on.needs('shared')('is told so as soon as the batch was taken back, claimed again or not', async () => {
+    on.needs('shared')('learns so as soon as the batch was taken back, claimed again or not', async () => {
       const [late, other] = [await on.open(), await on.open()];
       const job = await saved(1);
       const { batchId } = await claim(late, job.id, 'late');
@@ -62,7 +62,7 @@ onEveryDatabase((on) => {
       expect(await collect(late.records(job.id))).toEqual([]);
     });
 
-    on.needs('shared')('is told so after it gave the batch back itself', async () => {
+    on.needs('shared')('learns so after it gave the batch back itself', async () => {
       const store = await on.open();
       const job = await saved(1);
       const { batchId } = await claim(store, job.id, 'w');

@@ -19,7 +19,7 @@ onEveryDatabase((on) => {
   };
 
   describe('a job row that another transaction has locked', () => {
-    on.needs('rowLocks')('costs no claim and no completion: the copy is made up later', async () => {
+    on.needs('rowLocks')('costs no claim and no completion: the copy in the job’s row is brought up to date later', async () => {
       const store = await on.open({ statementTimeoutMs: 5_000 });
       const job = await saved(on.store, 3);
       const other = await on.lockRows('jobs', '"id" = ?', [job.id]);

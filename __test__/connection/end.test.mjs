@@ -84,7 +84,7 @@ for (const database of databases) {
 
 onDatabasesWith('shared', (database) => {
   describe('the end of its process', () => {
-    it('exits by itself: an open store keeps no process alive', async () => {
+    it('an open store keeps no process alive', async () => {
       const file = await freshDatabase(database);
       const result = await runNode(`
         const store = new SqlxStateStore(${JSON.stringify(file.url)});
@@ -93,7 +93,7 @@ onDatabasesWith('shared', (database) => {
       expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'null\n', stderr: '' });
     });
 
-    it('exits by itself while it holds a claim and renews it', async () => {
+    it('a claim that is renewed keeps no process alive', async () => {
       const file = await freshDatabase(database);
       const store = open(file.url);
       await store.initialize();
@@ -106,7 +106,7 @@ onDatabasesWith('shared', (database) => {
       expect(result).toStrictEqual({ code: 0, signal: null, stdout: 'true\n', stderr: '' });
     });
 
-    it('process.exit() in the middle of calls ends in peace', async () => {
+    it('process.exit() in the middle of calls ends the process without an error', async () => {
       const file = await freshDatabase(database);
       const result = await runNode(`
         const store = new SqlxStateStore(${JSON.stringify(file.url)});
@@ -116,7 +116,7 @@ onDatabasesWith('shared', (database) => {
       expect(result).toStrictEqual({ code: 0, signal: null, stdout: '', stderr: '' });
     });
 
-    it('a worker thread that is terminated in the middle of calls takes nothing down', async () => {
+    it('a worker thread that is terminated in the middle of calls leaves the process intact', async () => {
       const file = await freshDatabase(database);
       const worker = `
         const { SqlxStateStore } = require(${JSON.stringify(fileURLToPath(INDEX))});

@@ -38,7 +38,7 @@ for (const database of databases) {
         expect(readdirSync('.')).toStrictEqual(before);
       });
 
-      it('keeps its data however long it is idle, and whatever the pool is told', async () => {
+      it('keeps its data however long it is idle, and whatever the options of the pool are', async () => {
         const store = open('sqlite::memory:', { pool: { max: 5, min: 0, idleTimeoutMs: 20 } });
         const job = await expectToWork(store);
         await new Promise((resolve) => setTimeout(resolve, 300));

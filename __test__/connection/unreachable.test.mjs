@@ -17,7 +17,7 @@ import { freshDatabase, onDatabasesWith } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
 
 onDatabasesWith('server', (database) => {
-  describe('a server that can not be had', () => {
+  describe('a server that can not be reached', () => {
     const SECRET = 's3cret/pass@wörd';
     let db;
     beforeAll(async () => {

@@ -135,7 +135,7 @@ for (const database of databases) {
         expect(await store.claimBatch(job.id, 'ours')).toStrictEqual({ claimed: false, reason: 'NO_PENDING_BATCHES' });
       });
 
-      it('a job that the store prepared is worked off by workers of the incumbent alone', async () => {
+      it('workers of the incumbent alone complete a job that the store prepared', async () => {
         const { db, store, incumbent, job } = await sharedJob(database);
         const worker = makeWorker(incumbent, 'theirs');
         await worker.run(job.id, await worker.claim(job.id), -1);
@@ -159,7 +159,7 @@ for (const database of databases) {
         return { db, store, incumbent };
       }
 
-      it('is worked off by workers of the store, which all begin at once', async () => {
+      it('is completed by workers of the store that all start at once', async () => {
         const job = makeJob(40, { id: 'adopted', size: 2 });
         const { db, store } = await preparedByIncumbent(job);
         const stores = [store, openStore(db), openStore(db), openStore(db)];
