@@ -1,4 +1,4 @@
-// PostgreSQL compresses what is long. The list of a job's batches is written again and again, so the store asks for the compression that is quick.
+// PostgreSQL compresses long values. The list of a job's batches is rewritten often, so the store asks for the fast compression, lz4.
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';

@@ -1,4 +1,4 @@
-/** Fake timers hang nothing, whether the store was loaded before or after they came. (Jest fakes `nextTick` too: see `jest.test.mjs`.) */
+/** No call hangs under fake timers, whether the store was loaded before or after they were installed. (Jest fakes `nextTick` too: see `jest.test.mjs`.) */
 import { createRequire } from 'node:module';
 import { afterEach, expect, onTestFinished, test, vi } from 'vitest';
 import { makeRecord } from './support/fixtures.mjs';

@@ -1,4 +1,4 @@
-/** What a process lives through with stores in it: threads that are terminated, its own end, and a long life. Each in a process of its own. */
+/** Stores in terminated threads, at the end of a process, and over a long time. Each test runs a process of its own. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { StateStoreError } from '../index.js';

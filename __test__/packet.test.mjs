@@ -1,4 +1,4 @@
-// max_allowed_packet, which limits what a statement of MySQL and MariaDB holds: a job that can be stored can be finalized, however its list of batches grows
+// max_allowed_packet limits the size of a statement on MySQL and MariaDB. A job that can be stored can also be finalized, however its list of batches grows
 // until then.
 
 import { describe, expect, onTestFinished } from 'vitest';

@@ -1,4 +1,4 @@
-/** A defect of the addon itself, a panic, wherever it happens: it costs one call, which rejects with INTERNAL, and neither the process nor the store. */
+/** A panic of the addon, wherever it happens, costs one call, which rejects with INTERNAL, and neither the process nor the store. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { execFile } from 'node:child_process';

@@ -1,5 +1,5 @@
-// What is transient costs time and no call: a server that starts again, that turns read-only for a while, or that has no connection left; and statements that
-// a server no longer keeps, or that are out of date.
+// A transient failure costs time and no call: a server that restarts, is read-only for a while, or has no connection left; and prepared statements that a
+// server has dropped or that are out of date.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';

@@ -1,4 +1,4 @@
-// That what a worker asks for each batch does not cost more in a job of more batches: the plans of these statements over a job of 20,000.
+// A worker's calls for a batch cost no more in a job of more batches: the plans of their statements over a job of 20,000 batches.
 //
 // The statements are read from the backends' source, so that what is explained is what the store sends; a function that is renamed, or has another
 // number of statements, fails here. A plan fails where it sorts, or where it reads more rows than a few: as the database counts them, not as

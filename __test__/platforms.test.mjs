@@ -1,4 +1,4 @@
-// Which binary is loaded where, and what is said where there is none. A process can't change its machine, so these tell it that it is on another one.
+// Which binary is loaded on which platform, and the error where there is none. A process can't change its machine, so these tests fake the platform.
 
 import { execFile } from 'node:child_process';
 import { copyFileSync, writeFileSync } from 'node:fs';

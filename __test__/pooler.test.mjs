@@ -1,4 +1,4 @@
-// PostgreSQL behind PgBouncer in transaction mode, where each transaction may go to another server connection: `statementCache: 0`.
+// PostgreSQL behind PgBouncer in transaction mode, where each transaction may get another server connection: `statementCache: 0`.
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,4 +1,4 @@
-// Servers whose settings are not the usual ones: the store says on each connection what it needs, so that they make no difference.
+// Servers with unusual settings: the store sets what it needs on each connection, so that they make no difference.
 
 import { describe, expect, onTestFinished } from 'vitest';
 import { serverDialects } from './support/dialects/index.mjs';

@@ -1,4 +1,4 @@
-/** The stack of a rejection leads to the caller of the method, and not to the inside of the package. */
+/** The stack of a rejection leads to the caller of the method, and not into the package. */
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { makeJob, makeRecord, makeState } from './support/fixtures.mjs';
 import { collect, SqlxStateStore } from './support/suite.mjs';

@@ -1,5 +1,5 @@
-// Certificates of the tests' own: an authority, and what it signs. Written as X.509 says (RFC 5280), with Node's keys and signatures, so that the tests
-// need neither a program nor a package for it.
+// A certificate authority for tests, and the certificates that it signs: X.509 (RFC 5280) by hand, with Node's keys and signatures, so that the tests need
+// neither a program nor a package.
 
 import { generateKeyPairSync, randomBytes, sign } from 'node:crypto';
 import { isIP } from 'node:net';

@@ -1,4 +1,4 @@
-// What the tests of connections share: the forms that a store is made from, and what has to become of it.
+// What the tests of connections share: the forms that a store is made from, and how to expect that it works or fails.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,4 @@
-// Database servers that a test starts for itself, to do to them what may be done to no other: end them in the middle, and start them again.
+// Database servers that a test starts for itself, so that it may kill, restart and reconfigure them.
 //
 // They live in a temporary folder and on a free port of 127.0.0.1, and end with the process that started them at the latest.
 

@@ -1,5 +1,5 @@
 /**
- * What the store has to get along with, in the test's own words: models on Sequelize 6 whose `sync()` makes the tables, and an adapter
+ * A stand-in for the Sequelize adapter that the store shares tables with: models on Sequelize 6 whose `sync()` makes the tables, and an adapter
  * that treats them as the Sequelize adapter does. It finds and then updates, copies each change of a batch into the job's JSON, and does
  * so in a transaction that locks the batch row first and the job row second.
  */

@@ -1,4 +1,4 @@
-// What the suites that run on every database are written with.
+// Helpers for suites that run on every database.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';

@@ -1,4 +1,4 @@
-// What a worker of the distributed importer does, as far as the store is concerned.
+// The calls that a worker of the distributed importer makes to the store.
 
 /**
  * `claimBatch`, and again where it gives up after its second because the last PENDING batches were locked by others all the time, as on a machine
