@@ -1,4 +1,4 @@
-// Programs that a bundler made of a program with the store: the package left outside, or its binary copied beside the bundle.
+// Bundled programs that use the store: with the package left outside the bundle, or its binary copied beside it.
 
 import { execFile } from 'node:child_process';
 import { copyFileSync, readdirSync, writeFileSync } from 'node:fs';

@@ -1,9 +1,9 @@
-// PostgreSQL compresses what is long. The list of a job's batches is written again and again, so the store asks for the compression that is quick.
+// PostgreSQL compresses long values. The list of a job's batches is rewritten often, so the store asks for the fast compression, lz4.
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
-import { connect } from './support/raw.mjs';
-import { claim, complete, jobOf, recordOf, SqlxStateStore } from './support/suite.mjs';
+import { makeJob, makeRecord } from './support/fixtures.mjs';
+import { claim, complete, SqlxStateStore } from './support/suite.mjs';
 import { createUser } from './support/users.mjs';
 
 const postgres = databases.find(({ name }) => name === 'postgres');
@@ -39,18 +39,18 @@ describe('postgres', () => {
 
   withLz4('a long list is compressed by lz4, whichever call writes it, and no record is', async () => {
     const { own, store, list, raw } = await fresh();
-    const other = await connect('postgres', own.url);
+    const other = await own.connect();
     onTestFinished(() => other.end());
     await other.query('set default_toast_compression = pglz');
     const compressAnew = () => other.query(`update batchactions_jobs set "batches" = ("batches"::text || ' ')::json`);
 
-    const job = jobOf(80);
+    const job = makeJob(80);
     await store.saveJobState(job);
     expect(await list()).toBe('lz4');
     expect(await store.getJobState(job.id)).toMatchObject({ batches: job.batches.map(({ id }) => ({ id })) });
 
     // What a call asks for ends with it.
-    await store.saveProcessedRecord(job.id, 'b', recordOf(0, { raw: { text: 'abc'.repeat(5_000) } }));
+    await store.saveProcessedRecord(job.id, 'b', makeRecord(0, { raw: { text: 'abc'.repeat(5_000) } }));
     expect(await raw()).toBe('pglz');
 
     await compressAnew();
@@ -74,7 +74,7 @@ describe('postgres', () => {
       onTestFinished(user.drop);
       const theirs = new SqlxStateStore(user.url);
       onTestFinished(() => theirs.close());
-      const job = jobOf(80);
+      const job = makeJob(80);
       await theirs.saveJobState(job);
       expect(await list()).toBe('pglz');
       expect((await store.getJobState(job.id)).batches).toHaveLength(80);
@@ -82,7 +82,7 @@ describe('postgres', () => {
 
   withLz4('a database that is told what to compress by is not told otherwise', async () => {
     const { store, list } = await fresh('pglz');
-    await store.saveJobState(jobOf(80));
+    await store.saveJobState(makeJob(80));
     expect(await list()).toBe('pglz');
   });
 });

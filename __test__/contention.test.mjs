@@ -4,7 +4,8 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
-import { jobOf, onEveryDatabase } from './support/suite.mjs';
+import { makeJob } from './support/fixtures.mjs';
+import { onEveryDatabase } from './support/suite.mjs';
 import { work } from './support/work.mjs';
 
 const batches = 400;
@@ -22,7 +23,7 @@ async function message(child) {
 
 onEveryDatabase((on) => {
   const saved = async () => {
-    const job = jobOf(batches);
+    const job = makeJob(batches);
     await on.store.saveJobState(job);
     return job;
   };
@@ -44,7 +45,7 @@ onEveryDatabase((on) => {
       isComplete: true,
     });
     expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-    if (on.database.raw) expect(await on.behind(job.id)).toEqual([]);
+    if (on.has('raw')) expect(await on.behind(job.id)).toEqual([]);
   };
 
   const neverStoppedEarly = (results) => expect(results.map(({ pending }) => pending)).toEqual(results.map(() => 0));

@@ -1,4 +1,4 @@
-// What a developer has set for libpq changes no test: neither where it connects nor how.
+// A developer's libpq variables (PGHOST and the like) change neither where a test connects nor how.
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';

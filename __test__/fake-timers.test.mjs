@@ -1,7 +1,8 @@
-/** Fake timers hang nothing, whether the store was loaded before or after they came. (Jest fakes `nextTick` too: see `jest.test.mjs`.) */
+/** No call hangs under fake timers, whether the store was loaded before or after they were installed. (Jest fakes `nextTick` too: see `jest.test.mjs`.) */
 import { createRequire } from 'node:module';
 import { afterEach, expect, onTestFinished, test, vi } from 'vitest';
-import { recordOf, SqlxStateStore } from './support/suite.mjs';
+import { makeRecord } from './support/fixtures.mjs';
+import { SqlxStateStore } from './support/suite.mjs';
 
 const FAKED = [
   'setTimeout',
@@ -24,9 +25,9 @@ async function useEverything(Store) {
   const store = new Store('sqlite::memory:', { durability: 'batch', leaseRenewal: { everyMs: 1_000, forMs: 60_000 } });
   onTestFinished(() => store.close());
   await store.initialize();
-  const large = Array.from({ length: 8 }, (_, index) => recordOf(index, { raw: { text: 'x'.repeat(500_000) } }));
+  const large = Array.from({ length: 8 }, (_, index) => makeRecord(index, { raw: { text: 'x'.repeat(500_000) } }));
   await store.saveBatchRecords('j', 'b', large);
-  for (let index = 0; index < 500; index++) await store.saveProcessedRecord('j', 'c', recordOf(100 + index));
+  for (let index = 0; index < 500; index++) await store.saveProcessedRecord('j', 'c', makeRecord(100 + index));
   expect(await store.getBatchRecords('j', 'b')).toHaveLength(8);
   expect(await store.getProcessedRecords('j')).toHaveLength(508);
   let streamed = 0;
@@ -54,7 +55,7 @@ test('the event loop gets a turn between the slices of a large result', async ()
   const store = new SqlxStateStore('sqlite::memory:');
   onTestFinished(() => store.close());
   await store.initialize();
-  const large = Array.from({ length: 12 }, (_, index) => recordOf(index, { raw: { text: 'x'.repeat(500_000) } }));
+  const large = Array.from({ length: 12 }, (_, index) => makeRecord(index, { raw: { text: 'x'.repeat(500_000) } }));
   await store.saveBatchRecords('j', 'b', large);
   let turns = 0;
   let reading = true;

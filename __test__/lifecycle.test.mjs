@@ -1,11 +1,12 @@
-/** What a process lives through with stores in it: threads that are terminated, its own end, and a long life. Each in a process of its own. */
+/** Stores in terminated threads, at the end of a process, and over a long time. Each test runs a process of its own. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { StateStoreError } from '../index.js';
 import { databases } from './support/databases.mjs';
 import { runFile, runNode } from './support/run-node.mjs';
 import { storeOn } from './support/store.mjs';
-import { collect, jobOf, newId, recordOf, stateOf } from './support/suite.mjs';
+import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
+import { collect } from './support/suite.mjs';
 
 /** How many calls, and how many stores, are made where growth is looked for. CONTRIBUTING.md has the longer runs. */
 const CALLS = Number(process.env.LIFECYCLE_CALLS ?? 20_000);
@@ -31,7 +32,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
 
   /** No row is half there, and the file is sound. */
   async function expectSound({ own, store }, jobId) {
-    if (database.dialect === 'sqlite') {
+    if (database.has('file')) {
       expect(await own.query('pragma integrity_check')).toEqual([{ integrity_check: 'ok' }]);
     }
     const status = await store.getDistributedStatus(jobId);
@@ -46,10 +47,10 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
     ])('%s: nothing goes down, and nothing is left behind', { timeout: 600_000 }, async (__, loaded) => {
       const context = await fresh();
       const { store, url } = context;
-      const job = jobOf(50);
+      const job = makeJob(50);
       await store.saveJobState(job);
       const text = 'x'.repeat(50_000);
-      for (let index = 0; index < 60; index++) await store.saveBatchRecords('large', 'b', [recordOf(index, { raw: { text } })]);
+      for (let index = 0; index < 60; index++) await store.saveBatchRecords('large', 'b', [makeRecord(index, { raw: { text } })]);
       const result = await runFile(file('threads'), { url, jobId: job.id, rounds: 20, threads: 4, loaded }, { timeout: 590_000 });
       expect(result).toEqual({ code: 0, signal: null, stdout: '{"message":"works"}\n', stderr: '' });
       await expectSound(context, job.id);
@@ -99,7 +100,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
   });
 
   describe('the end of the process', () => {
-    test('waits for calls that nobody waits for', async () => {
+    test('waits for calls that are not awaited', async () => {
       const { store, url } = await fresh();
       const result = await runNode(`
         const record = ${record};
@@ -122,7 +123,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       ],
     ])('by process.exit() %s', async (__, how) => {
       const { store, url } = await fresh();
-      await store.saveBatchRecords('j', 'b', [recordOf(0), recordOf(1)]);
+      await store.saveBatchRecords('j', 'b', [makeRecord(0), makeRecord(1)]);
       for (let round = 0; round < 5; round++) {
         const result = await runNode(`
           const record = ${record};
@@ -146,7 +147,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
 
     test.each([
       ['an uncaught exception', `setTimeout(() => { throw new Error('mine'); }, 3);`, /Error: mine/],
-      ['a rejection that nobody catches', `store.getJobState(5);`, /StateStoreError: jobId must be a string/],
+      ['a rejection that is not caught', `store.getJobState(5);`, /StateStoreError: jobId must be a string/],
     ])('by %s, beside calls under way', async (__, how, says) => {
       const { url } = await fresh();
       const result = await runNode(`
@@ -184,9 +185,9 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       initialize: (store) => store.initialize(),
       saveJobState: (store, job) => store.saveJobState(job),
       getJobState: (store, job) => store.getJobState(job.id),
-      updateBatchState: (store, job) => store.updateBatchState(job.id, job.batches[0].id, stateOf(job.batches[0].id, 'FAILED')),
-      saveProcessedRecord: (store, job) => store.saveProcessedRecord(job.id, 'b', recordOf(1)),
-      saveBatchRecords: (store, job) => store.saveBatchRecords(job.id, 'b', [recordOf(2), recordOf(3)]),
+      updateBatchState: (store, job) => store.updateBatchState(job.id, job.batches[0].id, makeState(job.batches[0].id, 'FAILED')),
+      saveProcessedRecord: (store, job) => store.saveProcessedRecord(job.id, 'b', makeRecord(1)),
+      saveBatchRecords: (store, job) => store.saveBatchRecords(job.id, 'b', [makeRecord(2), makeRecord(3)]),
       getFailedRecords: (store, job) => store.getFailedRecords(job.id),
       getPendingRecords: (store, job) => store.getPendingRecords(job.id),
       getProcessedRecords: (store, job) => store.getProcessedRecords(job.id),
@@ -200,7 +201,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       getDistributedStatus: (store, job) => store.getDistributedStatus(job.id),
       tryFinalizeJob: (store, job) => store.tryFinalizeJob(job.id),
       listJobs: (store) => store.listJobs(),
-      deleteJob: (store) => store.deleteJob('nobody'),
+      deleteJob: (store) => store.deleteJob('missing'),
     };
 
     /** The name of a call, and why it rejected, if it did. */
@@ -223,8 +224,8 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
       let finished = 0;
       for (let round = 0; round < 20; round++) {
         const each = storeOn(url, options);
-        const job = jobOf(2);
-        if (round % 2) await each.getJobState('nobody');
+        const job = makeJob(2);
+        if (round % 2) await each.getJobState('missing');
         const outcomes = [];
         const callAll = () => {
           for (const [name, call] of Object.entries(calls)) outcomes.push(settled(name, call(each, job)));
@@ -257,7 +258,7 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
     test('a loop over records ends with CLOSED', async () => {
       const { store } = await fresh();
       const id = newId();
-      const rows = Array.from({ length: 500 }, (_, index) => recordOf(index));
+      const rows = Array.from({ length: 500 }, (_, index) => makeRecord(index));
       await store.saveBatchRecords(id, 'b', rows);
       const seen = [];
       const loop = (async () => {
@@ -285,10 +286,10 @@ describe.each(served.map((database) => [database.name, database]))('%s', (_, dat
     test.each([
       ['that are opened, used and closed', 'closed'],
       ['that never connect', 'unused'],
-      ['that nobody closes, and that are garbage', 'dropped'],
+      ['that are never closed, and are garbage', 'dropped'],
     ])('of stores %s: memory, threads, sockets and files do not grow', { timeout: 600_000 }, async (__, work) => {
       const { url } = await fresh();
-      const count = work === 'unused' || database.dialect === 'sqlite' ? STORES : SERVER_STORES;
+      const count = work === 'unused' || database.has('file') ? STORES : SERVER_STORES;
       expectNoGrowth(await runFile(file('growth'), { url, work, count }, { timeout: 590_000 }), 16 << 20);
     });
 

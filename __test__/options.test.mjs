@@ -1,6 +1,7 @@
 /** Options are read as JavaScript reads properties: own ones, those of getters, and those of prototypes. */
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { collect, jobOf, recordOf, rejection, SqlxStateStore, StateStoreError, stateOf } from './support/suite.mjs';
+import { makeJob, makeRecord, makeState } from './support/fixtures.mjs';
+import { collect, rejection, SqlxStateStore, StateStoreError } from './support/suite.mjs';
 
 /** The ways to have properties: an object that has these. */
 const WAYS = {
@@ -71,10 +72,10 @@ describe.each(Object.entries(WAYS))('from %s', (_, having) => {
     const store = new SqlxStateStore(having({ dialect: 'sqlite', storage: ':memory:' }), having({ maxClaims: 5 }));
     onTestFinished(() => store.close());
     await store.initialize();
-    const job = jobOf(1);
+    const job = makeJob(1);
     const [{ id }] = job.batches;
     await store.saveJobState(job);
-    await store.saveBatchRecords(job.id, id, [recordOf(0), recordOf(1, { status: 'failed' })]);
+    await store.saveBatchRecords(job.id, id, [makeRecord(0), makeRecord(1, { status: 'failed' })]);
     expect(await collect(store.records(job.id, having({ status: 'failed' })))).toHaveLength(1);
     expect(await collect(store.records(job.id, having({ from: 1 })))).toHaveLength(1);
     expect(await collect(store.records(job.id, having({ batchId: 'another' })))).toEqual([]);
@@ -82,8 +83,8 @@ describe.each(Object.entries(WAYS))('from %s', (_, having) => {
     expect(await store.listJobs(having({ after: having({ id: job.id, startedAt: job.startedAt }) }))).toEqual([]);
     const { reservation } = await store.claimBatch(job.id, 'w');
     const stale = having({ token: reservation.token - 1 });
-    await rejection(store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED'), stale), 'LEASE_LOST');
-    await rejection(store.saveProcessedRecord(job.id, id, recordOf(0), stale), 'LEASE_LOST');
+    await rejection(store.updateBatchState(job.id, id, makeState(id, 'COMPLETED'), stale), 'LEASE_LOST');
+    await rejection(store.saveProcessedRecord(job.id, id, makeRecord(0), stale), 'LEASE_LOST');
     await rejection(store.renewBatch(job.id, id, 'w', stale), 'LEASE_LOST');
     expect(await store.renewBatch(job.id, id, 'w', having({ token: reservation.token }))).toBe(true);
   });
@@ -114,8 +115,8 @@ test.each([
   await expect(store.records('j', value).next()).rejects.toMatchObject(refused);
   await expect(store.listJobs(value)).rejects.toMatchObject(refused);
   await expect(store.listJobs({ after: value })).rejects.toMatchObject(refused);
-  await expect(store.saveProcessedRecord('j', 'b', recordOf(0), value)).rejects.toMatchObject(refused);
-  await expect(store.updateBatchState('j', 'b', stateOf('b', 'FAILED'), value)).rejects.toMatchObject(refused);
+  await expect(store.saveProcessedRecord('j', 'b', makeRecord(0), value)).rejects.toMatchObject(refused);
+  await expect(store.updateBatchState('j', 'b', makeState('b', 'FAILED'), value)).rejects.toMatchObject(refused);
   await expect(store.renewBatch('j', 'b', 'w', value)).rejects.toMatchObject(refused);
 });
 
@@ -179,7 +180,7 @@ describe('a toJSON of a configuration or a schema says what is stored', () => {
     const store = new SqlxStateStore('sqlite::memory:');
     onTestFinished(() => store.close());
     await store.initialize();
-    const job = jobOf(0, { config });
+    const job = makeJob(0, { config });
     await store.saveJobState(job);
     expect((await store.getJobState(job.id)).config).toEqual(stored);
   });
@@ -194,6 +195,6 @@ describe('a toJSON of a configuration or a schema says what is stored', () => {
     };
     const store = new SqlxStateStore('sqlite::memory:');
     onTestFinished(() => store.close());
-    expect((await rejection(store.saveJobState(jobOf(0, { config: { batchSize: 1, schema } })), 'INVALID_ARGUMENT')).cause).toBe(thrown);
+    expect((await rejection(store.saveJobState(makeJob(0, { config: { batchSize: 1, schema } })), 'INVALID_ARGUMENT')).cause).toBe(thrown);
   });
 });

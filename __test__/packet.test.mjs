@@ -1,30 +1,32 @@
-// max_allowed_packet, which limits what a statement of MySQL and MariaDB holds: a job that can be stored can be finalized, however its list of batches grows
+// max_allowed_packet limits the size of a statement on MySQL and MariaDB. A job that can be stored can also be finalized, however its list of batches grows
 // until then.
 
 import { describe, expect, onTestFinished } from 'vitest';
+import { serverDialects } from './support/dialects/index.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
-import { connect } from './support/raw.mjs';
-import { claim, jobOf, openStore, rejection, stateOf } from './support/suite.mjs';
+import { makeJob, makeState } from './support/fixtures.mjs';
+import { claim, openStore, rejection } from './support/suite.mjs';
 
 const PACKET = 1 << 20;
 
-for (const kind of ['mariadb', 'mysql']) {
-  describe(kind, () => {
-    onOwnServer(kind, { timeout: 300_000 })(
+for (const dialect of serverDialects) {
+  describe(dialect.name, () => {
+    onOwnServer(dialect, { needs: 'packetLimit', timeout: 300_000 })(
       'the largest job that can be stored can be finalized, and one more batch is refused',
       async () => {
-        const server = await startOwnServer(kind);
+        const server = await startOwnServer(dialect);
         onTestFinished(() => server.end());
-        const first = await connect(kind, server.url);
+        const first = await dialect.connect(server.url);
         await first.query(`set global max_allowed_packet = ${PACKET}`);
         await first.end();
-        const raw = await connect(kind, server.url);
+        const raw = await dialect.connect(server.url);
         onTestFinished(() => raw.end().catch(() => {}));
         const store = openStore({ url: server.url });
         await store.initialize();
 
         for (const distributed of [true, false]) {
-          const job = (batches) => jobOf(batches, { id: `j${batches}`, distributed, config: { batchSize: 10, text: 'x'.repeat(50_000) } });
+          const job = (batches) =>
+            makeJob(batches, { id: `j${batches}`, distributed, config: { batchSize: 10, text: 'x'.repeat(50_000) } });
           let [fits, refused] = [1, 20_000];
           while (refused - fits > 1) {
             const middle = Math.floor((fits + refused) / 2);
@@ -71,7 +73,7 @@ for (const kind of ['mariadb', 'mysql']) {
             await store.saveJobState({ ...job(fits), status: 'COMPLETED', completedAt: 1_800_000_000_000 });
           } else {
             const [last] = job(fits).batches.slice(-1);
-            await store.updateBatchState(id, last.id, stateOf(last.id, 'PROCESSING', 2_147_483_647, 2_147_483_647));
+            await store.updateBatchState(id, last.id, makeState(last.id, 'PROCESSING', 2_147_483_647, 2_147_483_647));
             const { batches } = await store.getJobState(id);
             expect(batches.at(-1)).toMatchObject({ status: 'PROCESSING', failedCount: 2_147_483_647 });
           }

@@ -1,4 +1,4 @@
-/** A defect of the addon itself, a panic, wherever it happens: it costs one call, which rejects with INTERNAL, and neither the process nor the store. */
+/** A panic of the addon, wherever it happens, costs one call, which rejects with INTERNAL, and neither the process nor the store. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { execFile } from 'node:child_process';
@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
-import { batchOf, claim, collect, complete, jobOf, newId, recordOf, sleep } from './support/suite.mjs';
+import { makeBatch, makeJob, makeRecord, newId } from './support/fixtures.mjs';
+import { claim, collect, complete, sleep } from './support/suite.mjs';
 
 // An addon that panics where it is told to, and an index.js for it. It is a second addon in this process, so no store of the usual one is opened here.
 const FOLDER = new URL('../target/test-hooks/', import.meta.url);
@@ -45,10 +46,10 @@ function expectDefect(error) {
 
 const CALLS = {
   initialize: (store) => store.initialize(),
-  saveJobState: (store, id) => store.saveJobState(jobOf(0, { id })),
+  saveJobState: (store, id) => store.saveJobState(makeJob(0, { id })),
   getJobState: (store, id) => store.getJobState(id),
   updateBatchState: (store, id) => store.updateBatchState(id, 'b', { batchId: 'b', status: 'FAILED', processedCount: 0, failedCount: 0 }),
-  saveBatchRecords: (store, id) => store.saveBatchRecords(id, 'b', [recordOf(0)]),
+  saveBatchRecords: (store, id) => store.saveBatchRecords(id, 'b', [makeRecord(0)]),
   getFailedRecords: (store, id) => store.getFailedRecords(id),
   getPendingRecords: (store, id) => store.getPendingRecords(id),
   getProcessedRecords: (store, id) => store.getProcessedRecords(id),
@@ -64,7 +65,7 @@ const CALLS = {
   listJobs: (store) => store.listJobs(),
   deleteJob: (store, id) => store.deleteJob(id),
 };
-const saveRecord = (store, id) => store.saveProcessedRecord(id, 'b', recordOf(0));
+const saveRecord = (store, id) => store.saveProcessedRecord(id, 'b', makeRecord(0));
 
 for (const database of databases) {
   describe(database.name, () => {
@@ -89,11 +90,11 @@ for (const database of databases) {
 
     /** The store goes on as if nothing had happened. */
     async function expectToWork(each = store) {
-      const job = jobOf(1);
-      await each.saveBatchRecords(job.id, job.batches[0].id, [recordOf(0), recordOf(1)]);
+      const job = makeJob(1);
+      await each.saveBatchRecords(job.id, job.batches[0].id, [makeRecord(0), makeRecord(1)]);
       await each.saveJobState(job);
       const { batchId } = await claim(each, job.id);
-      await each.saveProcessedRecord(job.id, batchId, recordOf(1, { status: 'failed' }));
+      await each.saveProcessedRecord(job.id, batchId, makeRecord(1, { status: 'failed' }));
       await complete(each, job.id, batchId);
       expect(await each.tryFinalizeJob(job.id)).toBe(true);
       expect(await each.getFailedRecords(job.id)).toHaveLength(1);
@@ -128,7 +129,7 @@ for (const database of databases) {
     test('between two slices of a large result', async () => {
       const id = newId();
       const text = 'x'.repeat(500_000);
-      for (let index = 0; index < 8; index++) await store.saveBatchRecords(id, 'b', [recordOf(index, { raw: { text } })]);
+      for (let index = 0; index < 8; index++) await store.saveBatchRecords(id, 'b', [makeRecord(index, { raw: { text } })]);
       panicAt('reader');
       await expectInternal(store.getBatchRecords(id, 'b'));
       expect(await store.getBatchRecords(id, 'b')).toHaveLength(8);
@@ -140,7 +141,7 @@ for (const database of databases) {
       ['the claims', 'claims, locked', (each, job) => each.claimBatch(job.id, 'w')],
       ['the idle connections', 'connections, locked', (each, job) => each.getProgress(job.id)],
     ])('with %s locked', async (_, place, call) => {
-      const job = jobOf(2);
+      const job = makeJob(2);
       await store.saveJobState(job);
       panicAt(place);
       await expectInternal(call(store, job));
@@ -148,7 +149,7 @@ for (const database of databases) {
     });
 
     test('in a transaction, which is rolled back', async () => {
-      const job = jobOf(3);
+      const job = makeJob(3);
       panicAt('transaction');
       await expectInternal(store.saveJobState(job));
       expect(await store.getJobState(job.id)).toBeNull();
@@ -160,27 +161,27 @@ for (const database of databases) {
     test('in the writer of single saves: those of its group reject, and the others are stored', async () => {
       const id = newId();
       panicAt('writer');
-      const saves = Array.from({ length: 50 }, (_, index) => store.saveProcessedRecord(id, 'b', recordOf(index)));
+      const saves = Array.from({ length: 50 }, (_, index) => store.saveProcessedRecord(id, 'b', makeRecord(index)));
       const outcomes = await Promise.allSettled(saves);
       const failed = outcomes.flatMap(({ status }, index) => (status === 'rejected' ? [index] : []));
       expect(failed.length).toBeGreaterThan(0);
       for (const index of failed) expectDefect(outcomes[index].reason);
       expect(await store.getBatchRecords(id, 'b')).toHaveLength(50 - failed.length);
-      await Promise.all(failed.map((index) => store.saveProcessedRecord(id, 'b', recordOf(index))));
+      await Promise.all(failed.map((index) => store.saveProcessedRecord(id, 'b', makeRecord(index))));
       expect(await store.getBatchRecords(id, 'b')).toHaveLength(50);
       await expectToWork();
     });
 
     test("in the writer with durability 'batch': the failure sticks to the batch until its records are saved again", async () => {
       const each = await open({ durability: 'batch' });
-      const job = jobOf(0, { distributed: undefined });
-      const batches = [batchOf(job.id, 0), batchOf(job.id, 1)];
+      const job = makeJob(0, { distributed: undefined });
+      const batches = [makeBatch(job.id, 0), makeBatch(job.id, 1)];
       await each.saveJobState({ ...job, batches });
       const [bad, good] = batches.map(({ id }) => id);
       panicAt('writer');
       // In one turn, so that most are queued before the writer takes any; how many it takes is up to the machine.
       const indexes = Array.from({ length: 20 }, (_, index) => index);
-      const queued = await Promise.allSettled(indexes.map((index) => each.saveProcessedRecord(job.id, bad, recordOf(index))));
+      const queued = await Promise.allSettled(indexes.map((index) => each.saveProcessedRecord(job.id, bad, makeRecord(index))));
       expect(queued[0].status).toBe('fulfilled');
       // Reads only wait.
       expect((await each.getBatchRecords(job.id, bad)).map(({ index }) => index)).not.toContain(0);
@@ -188,8 +189,8 @@ for (const database of databases) {
       const error = await each.updateBatchState(job.id, bad, completed).catch((reason) => reason);
       expect(error).toMatchObject({ code: 'INTERNAL' });
       expect(error.message).toMatch(/record 0( and \d+ more)? /);
-      await each.saveProcessedRecord(job.id, good, recordOf(20));
-      for (const index of indexes) await each.saveProcessedRecord(job.id, bad, recordOf(index));
+      await each.saveProcessedRecord(job.id, good, makeRecord(20));
+      for (const index of indexes) await each.saveProcessedRecord(job.id, bad, makeRecord(index));
       await each.updateBatchState(job.id, bad, completed);
       expect(await each.getBatchRecords(job.id, bad)).toHaveLength(20);
       expect(await each.getBatchRecords(job.id, good)).toHaveLength(1);
@@ -198,7 +199,7 @@ for (const database of databases) {
 
     test('in a renewal of leases: the next round makes up for it', async () => {
       const each = await open({ leaseRenewal: { everyMs: 20, forMs: 60_000 } });
-      const job = jobOf(1);
+      const job = makeJob(1);
       await each.saveJobState(job);
       const { batchId, claimedAt } = await claim(each, job.id);
       panicAt('renewal');
@@ -234,7 +235,7 @@ for (const database of databases) {
   });
 }
 
-test('the addon that is released panics for nobody', () => {
+test('the addon that is released has no fail points', () => {
   const addonIn = (folder) => {
     const name = readdirSync(folder).find((file) => file.endsWith('.node'));
     return readFileSync(new URL(name, folder));

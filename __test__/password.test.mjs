@@ -3,11 +3,13 @@
  */
 import { Sequelize } from 'sequelize';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
+import { serverDialects } from './support/dialects/index.mjs';
 import { createAuthority } from './support/certificates.mjs';
 import { createOwnDatabase, DATABASE } from './support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
 import { INDEX, runNode } from './support/run-node.mjs';
-import { newId, recordOf, rejection, sleep, SqlxStateStore } from './support/suite.mjs';
+import { makeRecord, newId } from './support/fixtures.mjs';
+import { rejection, sleep, SqlxStateStore } from './support/suite.mjs';
 
 const AWKWARD = [
   'with spaces, \'quotes\', "more" and `more`',
@@ -24,22 +26,22 @@ async function tryLogin(connection, options) {
   const store = new SqlxStateStore(connection, options);
   try {
     await store.initialize();
-    return await store.getJobState('nobody');
+    return await store.getJobState('missing');
   } finally {
     await store.close();
   }
 }
 
-for (const kind of ['postgres', 'mariadb', 'mysql']) {
-  describe(kind, () => {
-    const onThisServer = onOwnServer(kind);
+for (const dialect of serverDialects) {
+  describe(dialect.name, () => {
+    const onThisServer = onOwnServer(dialect);
     let started;
 
     function server() {
       started ??= (async () => {
         const tls = createAuthority('An authority of the tests').issue({ hosts: ['127.0.0.1'] });
-        const own = await startOwnServer(kind, { tls });
-        return { own, database: await createOwnDatabase(kind, own.url) };
+        const own = await startOwnServer(dialect, { tls });
+        return { own, database: await createOwnDatabase(dialect, own.url) };
       })();
       return started;
     }
@@ -78,7 +80,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       return store;
     }
 
-    const many = (store, count) => Promise.all(Array.from({ length: count }, () => store.getJobState('nobody')));
+    const many = (store, count) => Promise.all(Array.from({ length: count }, () => store.getJobState('missing')));
 
     afterAll(async () => {
       const { own } = (await started?.catch(() => undefined)) ?? {};
@@ -93,7 +95,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
         const url = database.urlOf(user, password);
         const bare = database.urlOf(user, '');
         const { port } = new URL(url);
-        const place = { dialect: kind, host: '127.0.0.1', port: Number(port), database: DATABASE };
+        const place = { dialect: dialect.name, host: '127.0.0.1', port: Number(port), database: DATABASE };
         const sequelize = new Sequelize({ ...place, username: user, password, logging: false });
         onTestFinished(() => sequelize.close());
         for (const [connection, options] of [
@@ -114,25 +116,15 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       }
     });
 
-    const ways = {
-      postgres: ['md5', 'scram-sha-256'],
-      mariadb: ['via mysql_native_password using password(?)'],
-      mysql: ['with caching_sha2_password by ?', 'with sha256_password by ?'],
-    };
-    onThisServer(`each way of this server to ask for a password: ${ways[kind].join(', ')}`, async () => {
+    const methods = dialect.passwordMethods;
+    onThisServer(`each way of this server to ask for a password: ${methods.join(', ')}`, async () => {
       const { database } = await server();
-      for (const [index, how] of ways[kind].entries()) {
+      for (const [index, how] of methods.entries()) {
         const user = `way_${index}`;
-        const password = kind === 'mysql' ? AWKWARD[2] : AWKWARD[4];
-        if (kind === 'postgres') {
-          await database.query(`alter system set password_encryption = '${how}'`);
-          await database.query('select pg_reload_conf()');
-          await expect.poll(async () => (await database.query('show password_encryption'))[0].password_encryption).toBe(how);
-        }
-        await database.createUser(user, password, { identified: how });
+        const password = `${AWKWARD[2]} ${AWKWARD[4]}`;
+        await database.createUser(user, password, { method: how });
         for (const mode of ['disable', 'require', 'disable']) {
-          // MySQL keeps what it has checked once; without that, it asks for the password itself, under its own key where there is no encryption.
-          if (kind !== 'postgres') await database.query('flush privileges');
+          await database.forgetLogins();
           for (let round = 0; round < 2; round++) {
             expect(await tryLogin(database.urlOf(user, password), { ssl: { mode } })).toBeNull();
             await rejection(tryLogin(database.urlOf(user, 'wrong'), { ssl: { mode } }), 'CONNECTION_FAILED');
@@ -170,7 +162,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       expect(account.calls).toBe(1);
     });
 
-    onThisServer('an answer that is too old is asked for anew, where a connection is made', async () => {
+    onThisServer('a password older than its TTL is asked for again when a connection is made', async () => {
       const account = await newUser();
       const store = await open(account.url, { password: account.ask, passwordTtlMs: 1, pool: { max: 1, idleTimeoutMs: 600_000 } });
       expect(account.calls).toBe(1);
@@ -186,7 +178,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       }
     });
 
-    onThisServer('a password that was changed is asked for anew at once, and the calls go through', async () => {
+    onThisServer('a password that was changed is asked for again at once, and the calls succeed', async () => {
       const account = await newUser();
       const store = await open(account.url, { password: account.ask, pool: { max: 8 } });
       await many(store, 8);
@@ -194,13 +186,13 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
         await account.change();
         await account.end();
         await many(store, 20);
-        // Asked once, whoever of them was refused first.
+        // Asked once, whichever of them was refused first.
         expect(account.calls).toBe(round);
       }
-      await store.saveProcessedRecord('job', 'batch', recordOf(0));
+      await store.saveProcessedRecord('job', 'batch', makeRecord(0));
     });
 
-    onThisServer('a wrong answer is asked for once more, and is then the reason', async () => {
+    onThisServer('a wrong password is asked for once more, and is then the reason', async () => {
       const account = await newUser();
       let calls = 0;
       const store = new SqlxStateStore(account.url, { password: () => `wrong ${++calls}` });
@@ -210,7 +202,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       expect(error.message).toMatch(/password|denied/i);
       expect(`${error.stack} ${error.cause?.stack}`).not.toMatch(/wrong \d/);
       expect(calls).toBe(2);
-      // And where the second answer is the right one, nobody notices.
+      // And where the second answer is the right one, no call fails.
       const answers = ['wrong', account.password];
       const other = await open(account.url, { password: () => answers.shift() });
       expect(await other.getJobState('j')).toBeNull();
@@ -220,7 +212,7 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
     onThisServer('in parts, in a Sequelize instance, and before what the connection says', async () => {
       const account = await newUser();
       const { port } = new URL(account.url);
-      const place = { dialect: kind, host: '127.0.0.1', port: Number(port), database: DATABASE };
+      const place = { dialect: dialect.name, host: '127.0.0.1', port: Number(port), database: DATABASE };
       const sequelizeOf = (password) => {
         const sequelize = new Sequelize({ ...place, username: account.user, password, logging: false });
         onTestFinished(() => sequelize.close());
@@ -270,7 +262,7 @@ describe('a function that does not give a password', () => {
     expect(error.cause).toBeInstanceOf(TokenError);
   });
 
-  test('each of many calls that share the failure gets what was thrown, and the next asks anew', async () => {
+  test('each of many calls that share the failure gets what was thrown, and the next asks again', async () => {
     const thrown = [];
     const store = storeOf(async () => {
       await sleep(20);

@@ -1,23 +1,23 @@
-// What is transient costs time and no call: a server that starts again, that turns read-only for a while, or that has no connection left; and statements that
-// a server no longer keeps, or that are out of date.
+// A transient failure costs time and no call: a server that restarts, is read-only for a while, or has no connection left; and prepared statements that a
+// server has dropped or that are out of date.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { databases } from './support/databases.mjs';
+import { serverDialects } from './support/dialects/index.mjs';
+import { databasesWith } from './support/databases.mjs';
 import { createOwnDatabase } from './support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
-import { connect } from './support/raw.mjs';
 import { deadPort } from './support/servers.mjs';
 import { storeOn } from './support/store.mjs';
-import { claim, collect, complete, freshDatabase, jobOf, newId, openStore, recordOf, rejection, stateOf } from './support/suite.mjs';
+import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
+import { claim, collect, complete, freshDatabase, openStore, rejection } from './support/suite.mjs';
 
 const long = { timeout: 120_000 };
-const KINDS = ['postgres', 'mariadb', 'mysql'];
 
-async function ownDatabase(kind) {
-  const server = await startOwnServer(kind);
+async function ownDatabase(dialect) {
+  const server = await startOwnServer(dialect);
   onTestFinished(() => server.end());
-  return { server, database: await createOwnDatabase(kind, server.url) };
+  return { server, database: await createOwnDatabase(dialect, server.url) };
 }
 
 async function openOn(url, options) {
@@ -31,7 +31,7 @@ async function openOn(url, options) {
 async function prepareCalls(store) {
   const jobs = {};
   for (const name of ['plain', 'read', 'claims', 'held', 'stale', 'gone', 'ended']) {
-    jobs[name] = jobOf(2, name === 'plain' ? { distributed: undefined } : {});
+    jobs[name] = makeJob(2, name === 'plain' ? { distributed: undefined } : {});
     await store.saveJobState(jobs[name]);
   }
   const held = await claim(store, jobs.held.id);
@@ -39,21 +39,21 @@ async function prepareCalls(store) {
   await claim(store, jobs.stale.id);
   for (let n = 0; n < 2; n++) await complete(store, jobs.ended.id, (await claim(store, jobs.ended.id)).batchId);
   const records = newId();
-  await store.saveBatchRecords(records, 'b', [recordOf(0), recordOf(1, { status: 'failed' })]);
+  await store.saveBatchRecords(records, 'b', [makeRecord(0), makeRecord(1, { status: 'failed' })]);
   const { plain, read, claims, stale, gone, ended } = jobs;
   return {
     initialize: () => store.initialize(),
-    saveJobState: () => store.saveJobState(jobOf(3)),
+    saveJobState: () => store.saveJobState(makeJob(3)),
     getJobState: async () => expect(await store.getJobState(read.id)).toStrictEqual(read),
-    updateBatchState: () => store.updateBatchState(jobs.held.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 10)),
+    updateBatchState: () => store.updateBatchState(jobs.held.id, held.batchId, makeState(held.batchId, 'COMPLETED', 10)),
     'updateBatchState of a batch in the list': () => complete(store, plain.id, plain.batches[0].id),
-    saveProcessedRecord: () => store.saveProcessedRecord(newId(), 'b', recordOf(0)),
-    'saveProcessedRecord of a claimed batch': () => store.saveProcessedRecord(jobs.held.id, held.batchId, recordOf(0)),
+    saveProcessedRecord: () => store.saveProcessedRecord(newId(), 'b', makeRecord(0)),
+    'saveProcessedRecord of a claimed batch': () => store.saveProcessedRecord(jobs.held.id, held.batchId, makeRecord(0)),
     saveBatchRecords: () =>
       store.saveBatchRecords(
         newId(),
         'b',
-        [0, 1, 2].map((index) => recordOf(index)),
+        [0, 1, 2].map((index) => makeRecord(index)),
       ),
     getFailedRecords: async () => expect(await store.getFailedRecords(records)).toHaveLength(1),
     getPendingRecords: () => store.getPendingRecords(records),
@@ -71,12 +71,12 @@ async function prepareCalls(store) {
   };
 }
 
-describe.each(KINDS)('%s', (kind) => {
-  const onThisServer = onOwnServer(kind, long);
+describe.each(serverDialects)('$name', (dialect) => {
+  const onThisServer = onOwnServer(dialect, long);
 
   describe('a server that is away for four seconds', () => {
     onThisServer('costs no call that is made meanwhile, of any kind', async () => {
-      const { server, database } = await ownDatabase(kind);
+      const { server, database } = await ownDatabase(dialect);
       const store = await openOn(database.url);
       const calls = await prepareCalls(store);
       await server.stop();
@@ -93,9 +93,9 @@ describe.each(KINDS)('%s', (kind) => {
     });
 
     onThisServer('costs no call that is under way', async () => {
-      const { server, database } = await ownDatabase(kind);
+      const { server, database } = await ownDatabase(dialect);
       const store = await openOn(database.url);
-      const job = jobOf(2_000);
+      const job = makeJob(2_000);
       await store.saveJobState(job);
       const end = new AbortController();
       const saved = [];
@@ -105,7 +105,7 @@ describe.each(KINDS)('%s', (kind) => {
       };
       const loops = [
         repeat(async (n) => {
-          await store.saveProcessedRecord(job.id, 'b', recordOf(n));
+          await store.saveProcessedRecord(job.id, 'b', makeRecord(n));
           saved.push(n);
         }),
         repeat(async () => expect(await store.getJobState(job.id)).toMatchObject({ id: job.id })),
@@ -130,18 +130,10 @@ describe.each(KINDS)('%s', (kind) => {
   });
 
   describe('a server that accepts no writes for two seconds', () => {
-    const turn = {
-      postgres: async (database, on) => {
-        await database.query(`alter system set default_transaction_read_only = ${on ? 'on' : 'off'}`);
-        await database.query('select pg_reload_conf()');
-      },
-      mariadb: (database, on) => database.query(`set global read_only = ${on ? 1 : 0}`),
-      mysql: (database, on) => database.query(`set global read_only = ${on ? 1 : 0}`),
-    }[kind];
     /** Resolves once a connection that was open before can't write, or can. */
     const turned = async (database, url, on) => {
-      const other = await connect(kind, url);
-      await turn(database, on);
+      const other = await dialect.connect(url);
+      await dialect.setReadOnly(database, on);
       const canWrite = () =>
         other.query('delete from "batchactions_jobs" where "id" = ?', ['none']).then(
           () => true,
@@ -152,18 +144,18 @@ describe.each(KINDS)('%s', (kind) => {
     };
 
     onThisServer('costs no write; reads go on', async () => {
-      const { database } = await ownDatabase(kind);
+      const { database } = await ownDatabase(dialect);
       await database.createUser('worker', 'pw');
       const url = database.urlOf('worker', 'pw');
       const store = await openOn(url);
-      const job = jobOf(2);
+      const job = makeJob(2);
       await store.saveJobState(job);
       await turned(database, url, true);
       const writes = [
-        store.saveProcessedRecord(job.id, 'b', recordOf(0)),
-        store.saveBatchRecords(newId(), 'b', [recordOf(1)]),
+        store.saveProcessedRecord(job.id, 'b', makeRecord(0)),
+        store.saveBatchRecords(newId(), 'b', [makeRecord(1)]),
         claim(store, job.id),
-        store.saveJobState(jobOf(1)),
+        store.saveJobState(makeJob(1)),
       ];
       expect(await store.getJobState(job.id)).toMatchObject({ id: job.id });
       await sleep(2_000);
@@ -173,31 +165,30 @@ describe.each(KINDS)('%s', (kind) => {
     });
 
     onThisServer('is PERMISSION_DENIED and may be tried again where it stays so', async () => {
-      const { database } = await ownDatabase(kind);
+      const { database } = await ownDatabase(dialect);
       await database.createUser('worker', 'pw');
       const url = database.urlOf('worker', 'pw');
       const store = await openOn(url, { statementTimeoutMs: 1_500 });
       await turned(database, url, true);
-      const error = await rejection(store.saveProcessedRecord('j', 'b', recordOf(0)), 'PERMISSION_DENIED');
+      const error = await rejection(store.saveProcessedRecord('j', 'b', makeRecord(0)), 'PERMISSION_DENIED');
       expect(error.retryable).toBe(true);
       await turned(database, url, false);
-      await store.saveProcessedRecord('j', 'b', recordOf(0));
+      await store.saveProcessedRecord('j', 'b', makeRecord(0));
     });
   });
 
   describe('a user who may have three connections', () => {
-    onThisServer('has a fourth call wait for one of them', async () => {
-      const { database } = await ownDatabase(kind);
-      await database.createUser('few', 'pw', { further: 'with max_user_connections 3' });
-      if (kind === 'postgres') await database.query('alter role "few" connection limit 3');
-      const admin = await connect(kind, database.url);
+    onThisServer('makes a fourth call wait for one of them', async () => {
+      const { database } = await ownDatabase(dialect);
+      await database.createUser('few', 'pw', { connections: 3 });
+      const admin = await dialect.connect(database.url);
       onTestFinished(() => admin.end());
       const store = await openOn(database.urlOf('few', 'pw'));
       const ids = [newId(), newId(), newId()];
-      for (const id of ids) await store.saveProcessedRecord(id, 'b', recordOf(0));
+      for (const id of ids) await store.saveProcessedRecord(id, 'b', makeRecord(0));
       await admin.query('begin');
       await admin.query('select 1 from "batchactions_records" for update');
-      const stuck = ids.map((id) => store.saveProcessedRecord(id, 'b', recordOf(0, { status: 'failed' })));
+      const stuck = ids.map((id) => store.saveProcessedRecord(id, 'b', makeRecord(0, { status: 'failed' })));
       await sleep(500);
       // There are ten places in the pool, and no connection for seven of them.
       const fourth = Promise.all([store.getProcessedRecords(ids[0]), store.getProcessedRecords(ids[1]), store.listJobs()]);
@@ -208,17 +199,16 @@ describe.each(KINDS)('%s', (kind) => {
       expect(await store.getFailedRecords(ids[2])).toHaveLength(1);
     });
 
-    onThisServer('and has none left is told so after `acquireTimeoutMs`', async () => {
-      const { database } = await ownDatabase(kind);
-      await database.createUser('few', 'pw', { further: 'with max_user_connections 3' });
-      if (kind === 'postgres') await database.query('alter role "few" connection limit 3');
+    onThisServer('and has none left: CONNECTION_FAILED after `acquireTimeoutMs`', async () => {
+      const { database } = await ownDatabase(dialect);
+      await database.createUser('few', 'pw', { connections: 3 });
       const url = database.urlOf('few', 'pw');
       const first = storeOn(url);
       await first.initialize();
       await first.close();
       const others = [];
       // A server may take a moment to forget a connection that was closed.
-      const another = () => connect(kind, url).then((other) => others.push(other));
+      const another = () => dialect.connect(url).then((other) => others.push(other));
       while (others.length < 3) await another().catch(() => sleep(50));
       const store = storeOn(url, { pool: { acquireTimeoutMs: 1_000 } });
       onTestFinished(() => store.close());
@@ -232,29 +222,27 @@ describe.each(KINDS)('%s', (kind) => {
     });
   });
 
-  if (kind !== 'postgres') {
-    describe('a server that keeps no more prepared statements', () => {
-      onThisServer('costs no call', async () => {
-        const { database } = await ownDatabase(kind);
-        const store = await openOn(database.url, { pool: { max: 3 } });
-        await database.query('set global max_prepared_stmt_count = 8');
-        const calls = Object.entries(await prepareCalls(store)).map(([, call]) => call());
-        await Promise.all(calls);
-        const [{ Value: prepared }] = await database.query(`show global status like 'Com_stmt_prepare'`);
-        expect(Number(prepared)).toBeGreaterThan(20);
-      });
+  describe('a server that keeps no more prepared statements', () => {
+    onOwnServer(dialect, { ...long, needs: 'preparedStatementLimit' })('costs no call', async () => {
+      const { database } = await ownDatabase(dialect);
+      const store = await openOn(database.url, { pool: { max: 3 } });
+      await database.query('set global max_prepared_stmt_count = 8');
+      const calls = Object.entries(await prepareCalls(store)).map(([, call]) => call());
+      await Promise.all(calls);
+      const [{ Value: prepared }] = await database.query(`show global status like 'Com_stmt_prepare'`);
+      expect(Number(prepared)).toBeGreaterThan(20);
     });
-  }
+  });
 });
 
-for (const database of databases.filter(({ dialect }) => dialect === 'postgres')) {
+for (const database of databasesWith('columnTypesChange')) {
   test(`${database.name}: a column that is widened under a busy store costs no call`, async () => {
     const db = await freshDatabase(database);
     const store = openStore(db, { pool: { max: 6 } });
     await store.initialize();
-    const job = jobOf(60);
+    const job = makeJob(60);
     await store.saveJobState(job);
-    await store.saveBatchRecords(job.id, 'b', [recordOf(0)]);
+    await store.saveBatchRecords(job.id, 'b', [makeRecord(0)]);
     const round = () =>
       Promise.all(
         Array.from({ length: 24 }, async () => {
@@ -277,7 +265,7 @@ for (const database of databases.filter(({ dialect }) => dialect === 'postgres')
   });
 }
 
-test('a server that refuses before the store ever connected is told of at once', async () => {
+test('a server that refuses the first connection of a store is CONNECTION_FAILED at once', async () => {
   const store = storeOn(`postgres://u@127.0.0.1:${await deadPort()}/d`);
   onTestFinished(() => store.close());
   const error = await rejection(store.getJobState('j'), 'CONNECTION_FAILED');

@@ -1,4 +1,4 @@
-// That what a worker asks for each batch does not cost more in a job of more batches: the plans of these statements over a job of 20,000.
+// A worker's calls for a batch cost no more in a job of more batches: the plans of their statements over a job of 20,000 batches.
 //
 // The statements are read from the backends' source, so that what is explained is what the store sends; a function that is renamed, or has another
 // number of statements, fails here. A plan fails where it sorts, or where it reads more rows than a few: as the database counts them, not as
@@ -8,19 +8,18 @@
 
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect } from 'vitest';
-import { claim, complete, jobOf, onEveryDatabase } from './support/suite.mjs';
+import { makeJob } from './support/fixtures.mjs';
+import { claim, complete, onEveryDatabase } from './support/suite.mjs';
 
 const batches = 20_000;
 /** Rows that a statement may look at: those that other workers hold, and their neighbours. */
 const few = 60;
 
-const file = { postgres: 'postgres', sqlite: 'sqlite', mysql: 'mysql', mariadb: 'mysql' };
-
 /** The SQL texts of one function of a backend, in their order. */
-async function statements(dialect, name) {
-  const source = await readFile(new URL(`../src/backend/${file[dialect]}.rs`, import.meta.url), 'utf8');
+async function statements({ sourceFile }, name) {
+  const source = await readFile(new URL(`../src/backend/${sourceFile}/mod.rs`, import.meta.url), 'utf8');
   const start = source.search(new RegExp(`async fn ${name}\\b`));
-  expect(start, `${name} in ${file[dialect]}.rs`).toBeGreaterThan(-1);
+  expect(start, `${name} in ${sourceFile}/mod.rs`).toBeGreaterThan(-1);
   const body = source.slice(start, source.indexOf('\n    }\n', start));
   const texts = [...body.matchAll(/r#"([^]*?)"#|"((?:[^"\\]|\\.)*)"/g)].map(([, raw, plain]) => raw ?? plain);
   // A cast to a column's type is left out on the tables that the store makes.
@@ -28,66 +27,11 @@ async function statements(dialect, name) {
   return texts.filter((text) => /^\s*(select|update|with)\b/.test(text)).map(plain);
 }
 
-/** The planner's settings that the store's connections begin with. */
-async function plannerSettings() {
-  const source = await readFile(new URL('../src/backend/postgres.rs', import.meta.url), 'utf8');
-  const settings = [...source.matchAll(/\("(enable_\w+|jit)", "(\w+)"\.to_owned\(\)\)/g)].map(
-    ([, name, value]) => `set ${name} = ${value}`,
-  );
-  expect(settings.length).toBeGreaterThan(0);
-  return settings;
-}
-
-/** Runs the statement, and says what it did: the plan's text, and how many rows were looked at. Nothing stays changed. */
-const explain = {
-  async postgres(connection, sql, values) {
-    const plans = [];
-    // A statement that was run often gets a plan for any value.
-    for (const mode of ['force_custom_plan', 'force_generic_plan']) {
-      await connection.query('begin');
-      await connection.query(`set local plan_cache_mode = ${mode}`);
-      await connection.query(`prepare explained as ${sql}`);
-      const literals = values.map((value) => (typeof value === 'string' ? `'${value}'` : String(value))).join(', ');
-      const rows = await connection.query(`explain (analyze, costs off, timing off, summary off) execute explained(${literals})`);
-      await connection.query('rollback');
-      await connection.query('deallocate explained');
-      const text = rows.map((row) => row['QUERY PLAN']).join('\n');
-      const looked = [...text.matchAll(/actual rows=(\d+(?:\.\d+)?) loops=(\d+)|Rows Removed by \w+(?: \w+)*: (\d+)/g)];
-      plans.push({ text, rows: Math.max(0, ...looked.map(([, rows, loops, removed]) => Number(removed ?? rows * loops))) });
-    }
-    return plans;
-  },
-
-  async sqlite(connection, sql, values) {
-    const positional = [...sql.matchAll(/\?(\d)/g)].map(([, place]) => values[place - 1]);
-    const rows = await connection.query(`explain query plan ${sql.replace(/\?\d/g, '?')}`, positional);
-    return [{ text: rows.map(({ detail }) => detail).join('\n'), rows: 0 }];
-  },
-
-  async mysql(connection, sql, values) {
-    const text = (await connection.query(`explain ${sql}`, values)).map((row) => JSON.stringify(row)).join('\n');
-    await connection.query('begin');
-    await connection.query('flush status');
-    await connection.query(sql, values);
-    const counters = await connection.query(`show session status like 'Handler_read%'`);
-    await connection.query('rollback');
-    return [{ text, rows: counters.reduce((sum, row) => sum + Number(row.Value), 0) }];
-  },
-};
-explain.mariadb = explain.mysql;
-
 const SORTS = /\bSort\b|filesort|TEMP B-TREE|temporary/i;
-const SCANS = {
-  postgres: /Seq Scan on batchactions_batches/,
-  sqlite: /SCAN (?:TABLE )?batchactions_batches/,
-  mysql: /"type":"(?:ALL|index)"|(?:Table|Index|Covering index) scan on batchactions_batches/,
-};
-SCANS.mariadb = SCANS.mysql;
-
 onEveryDatabase((on) => {
   describe('in the middle of a job of 20,000 batches', () => {
     const { dialect } = on;
-    const job = jobOf(batches);
+    const job = makeJob(batches);
     let connection;
     let held;
 
@@ -103,11 +47,11 @@ onEveryDatabase((on) => {
       held = [];
       for (let n = 0; n < 16; n++) held.push(await claim(on.store, job.id, 'worker'));
       connection = await on.own.connect();
-      if (dialect === 'postgres') for (const setting of await plannerSettings()) await connection.query(setting);
+      await dialect.prepareToExplain(connection);
     };
-    if (on.database.raw) beforeAll(prepared);
+    if (on.has('raw')) beforeAll(prepared);
 
-    /** What stands for each placeholder, by function and statement; MySQL's repeat. */
+    /** What stands for each placeholder, by function and statement; positional ones repeat. */
     const values = () => {
       const last = held.at(-1);
       const from = last.batchIndex + 1;
@@ -115,7 +59,7 @@ onEveryDatabase((on) => {
       const change = [job.id, last.batchId, 'worker', any];
       const mysqlChange = [last.batchId, job.id, 'worker', any, any];
       return {
-        postgres: {
+        numbered: {
           claim: [[job.id, 'worker', from]],
           update_batch: [[job.id, last.batchId, 'COMPLETED', 10, 0, any, false]],
           // One that has no row, so that it looks on.
@@ -127,7 +71,7 @@ onEveryDatabase((on) => {
           has_open_batch: [[job.id, from]],
           reclaim: [[job.id, minutes, any]],
         },
-        mysql: {
+        positional: {
           claim: [
             [job.id, job.id, from, job.id],
             ['worker', 1, last.batchId],
@@ -146,20 +90,19 @@ onEveryDatabase((on) => {
       };
     };
     const names = ['claim', 'update_batch', 'release', 'renew', 'claim_outlook', 'reclaim_outlook', 'has_open_batch', 'reclaim'];
-    if (dialect === 'postgres') names.push('update_batch_or_look');
+    names.push(...dialect.combinedCalls);
 
     const check = async (name) => {
-      const given = values();
-      const list = (given[dialect] ?? given[dialect === 'sqlite' ? 'postgres' : 'mysql'])[name];
+      const list = values()[dialect.numbersValues ? 'numbered' : 'positional'][name];
       const texts = await statements(dialect, name);
       expect(texts).toHaveLength(list.length);
       for (const [place, text] of texts.entries()) {
         if (list[place] === undefined) continue;
-        for (const plan of await explain[dialect](connection, text, list[place])) {
+        for (const plan of await dialect.explain(connection, text, list[place])) {
           if (process.env.PRINT_PLANS) console.log(`## ${on.database.name}: ${name}\n${plan.text}\n`);
           // The batches that a reclaim takes are sorted, so that they are locked in order: these few, and no other.
           if (name !== 'reclaim') expect(plan.text).not.toMatch(SORTS);
-          expect(plan.text).not.toMatch(SCANS[dialect]);
+          expect(plan.text).not.toMatch(dialect.scan);
           expect(plan.text).not.toContain('JIT');
           expect(plan.rows, plan.text).toBeLessThanOrEqual(few);
         }
@@ -170,7 +113,7 @@ onEveryDatabase((on) => {
 
     for (const name of names) {
       on.needs('raw')(`${name} looks at a few rows once the table is analyzed`, async () => {
-        await connection.query(on.mysqlFamily ? 'analyze table batchactions_batches' : 'analyze');
+        await connection.query(dialect.analyze);
         await check(name);
       });
     }

@@ -1,4 +1,4 @@
-// Which binary is loaded where, and what is said where there is none. A process can't change its machine, so these tell it that it is on another one.
+// Which binary is loaded on which platform, and the error where there is none. A process can't change its machine, so these tests fake the platform.
 
 import { execFile } from 'node:child_process';
 import { copyFileSync, writeFileSync } from 'node:fs';
@@ -79,7 +79,7 @@ test.each([
   expect(message).toContain('npm run build');
 });
 
-test('a local build that does not load is told too', async () => {
+test('a local build that does not load is reported too', async () => {
   const folder = installedFolder();
   const name = thisPlatform();
   writeFileSync(join(folder, 'node_modules', '@batchactions', 'state-sqlx', `state-sqlx.${name}.node`), 'no binary');
@@ -89,7 +89,7 @@ test('a local build that does not load is told too', async () => {
   expect(cause).toBe('with its cause');
 });
 
-test('a binary that wants a newer C library is told from one that is missing', async () => {
+test('a binary that needs a newer C library is reported as such, and not as missing', async () => {
   const folder = installedFolder();
   installBinary(
     folder,

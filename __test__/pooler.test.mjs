@@ -1,4 +1,4 @@
-// PostgreSQL behind PgBouncer in transaction mode, where each transaction may go to another server connection: `statementCache: 0`.
+// PostgreSQL behind PgBouncer in transaction mode, where each transaction may get another server connection: `statementCache: 0`.
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,9 +10,9 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
-import { connect } from './support/raw.mjs';
 import { deadPort } from './support/servers.mjs';
-import { claim, collect, complete, jobOf, newId, recordOf, rejection, SqlxStateStore, stateOf } from './support/suite.mjs';
+import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
+import { claim, collect, complete, rejection, SqlxStateStore } from './support/suite.mjs';
 import { work } from './support/work.mjs';
 
 const script = fileURLToPath(new URL('../scripts/pgbouncer', import.meta.url));
@@ -62,7 +62,7 @@ ${process.getuid?.() === 0 ? 'user = nobody' : ''}
   });
   for (const deadline = Date.now() + 60_000; ;) {
     try {
-      await (await connect('postgres', urlAt(serverUrl, port))).end();
+      await (await postgres.dialect.connect(urlAt(serverUrl, port))).end();
       return port;
     } catch (error) {
       if (Date.now() > deadline || pooler.exitCode !== null)
@@ -97,13 +97,13 @@ describe('a store behind a transaction pooler', () => {
     const store = await open({ pool: { max: 10 } });
     await store.initialize();
     await store.initialize();
-    const job = jobOf(200);
+    const job = makeJob(200);
     await Promise.all(
       job.batches.map((batch) =>
         store.saveBatchRecords(
           job.id,
           batch.id,
-          range(10).map((n) => recordOf(batch.index * 10 + n, { status: 'pending' })),
+          range(10).map((n) => makeRecord(batch.index * 10 + n, { status: 'pending' })),
         ),
       ),
     );
@@ -123,14 +123,14 @@ describe('a store behind a transaction pooler', () => {
     const { own, open } = await setUp({ leaseRenewal: { everyMs: 100, forMs: 60_000 } });
     const [old, young] = [await open(), await open()];
     await old.initialize();
-    const job = jobOf(2);
+    const job = makeJob(2);
     await old.saveJobState(job);
     const held = await claim(old, job.id, 'old');
-    await Promise.all(range(50).map((n) => old.saveProcessedRecord(job.id, held.batchId, recordOf(n))));
+    await Promise.all(range(50).map((n) => old.saveProcessedRecord(job.id, held.batchId, makeRecord(n))));
     await own.query(`update "batchactions_batches" set "status" = 'PENDING', "version" = "version" + 1 where "id" = ?`, [held.batchId]);
     await claim(young, job.id, 'young');
-    await rejection(old.saveProcessedRecord(job.id, held.batchId, recordOf(0, { status: 'failed' })), 'LEASE_LOST');
-    await rejection(old.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'FAILED')), 'LEASE_LOST');
+    await rejection(old.saveProcessedRecord(job.id, held.batchId, makeRecord(0, { status: 'failed' })), 'LEASE_LOST');
+    await rejection(old.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'FAILED')), 'LEASE_LOST');
     await complete(young, job.id, held.batchId);
     expect(await young.reclaimStaleBatches(job.id, 60_000)).toBe(0);
     expect(await young.getFailedRecords(job.id)).toEqual([]);
@@ -142,7 +142,7 @@ describe('a store behind a transaction pooler', () => {
     for (const store of stores) await store.initialize();
     const id = newId();
     await Promise.all(
-      stores.flatMap((store, n) => range(40).map((index) => store.saveProcessedRecord(id, 'b', recordOf(index, { raw: { n } })))),
+      stores.flatMap((store, n) => range(40).map((index) => store.saveProcessedRecord(id, 'b', makeRecord(index, { raw: { n } })))),
     );
     for (const [n, store] of stores.entries()) {
       expect((await store.getBatchRecords(id, 'b')).map(({ raw }) => raw.n)).toEqual(range(40).map(() => n));
@@ -154,7 +154,7 @@ describe('a store behind a transaction pooler', () => {
     const { own, open } = await setUp();
     const store = await open();
     await store.initialize();
-    await store.saveJobState(jobOf(20_000));
+    await store.saveJobState(makeJob(20_000));
     const job = (await store.listJobs())[0];
     await own.query('analyze');
     const read = async () =>

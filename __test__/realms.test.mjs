@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import vm from 'node:vm';
 import { expect, onTestFinished, test } from 'vitest';
-import { jobOf, recordOf } from './support/suite.mjs';
+import { makeJob, makeRecord } from './support/fixtures.mjs';
 
 const INDEX = fileURLToPath(new URL('../index.js', import.meta.url));
 
@@ -49,9 +49,9 @@ async function rejection(realm, promise) {
 
 /** Whatever a store gives, and refuses with. */
 async function expectItsOwn(realm, store) {
-  const job = jobOf(1);
+  const job = makeJob(1);
   const [{ id: batchId }] = job.batches;
-  const large = Array.from({ length: 8 }, (_, index) => recordOf(index, { raw: { text: 'x'.repeat(500_000), list: [1] } }));
+  const large = Array.from({ length: 8 }, (_, index) => makeRecord(index, { raw: { text: 'x'.repeat(500_000), list: [1] } }));
   await store.saveBatchRecords(job.id, batchId, large);
   await store.saveJobState(job);
   for (const records of [await store.getBatchRecords(job.id, batchId), await store.getProcessedRecords(job.id)]) {
@@ -181,7 +181,7 @@ test('a store behind a proxy works', async () => {
   const unbound = { get: (target, key) => target[key] };
   for (const handler of [{}, unbound]) {
     const proxy = new Proxy(store, handler);
-    const job = jobOf(1);
+    const job = makeJob(1);
     await proxy.saveJobState(job);
     expect(await proxy.getJobState(job.id)).toMatchObject({ id: job.id });
     for await (const record of proxy.records(job.id)) expect.unreachable(record);

@@ -5,15 +5,16 @@ import { randomBytes } from 'node:crypto';
 import { Sequelize } from 'sequelize';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../index.js';
-import { databases } from './support/databases.mjs';
+import { postgres } from './support/dialects/postgres.mjs';
+import { databasesWith } from './support/databases.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
-import { connect } from './support/raw.mjs';
 import { runNode } from './support/run-node.mjs';
 import { expectNoSecret } from './support/secrets.mjs';
 import { deadPort, startServer } from './support/servers.mjs';
+import { addressOf, needs } from './support/suite.mjs';
 import { createUser } from './support/users.mjs';
 
-const servers = databases.filter(({ dialect }) => dialect !== 'sqlite');
+const servers = databasesWith('server');
 
 /** Letters that nothing else has. */
 const letters = () => randomBytes(9).toString('base64url').replace(/[-_]/g, 'Q');
@@ -234,18 +235,11 @@ for (const database of servers) {
     let place;
     beforeAll(async () => {
       db = await database.create();
-      const { hostname, port } = new URL(db.url);
-      place = {
-        dialect: database.dialect,
-        host: hostname,
-        port: Number(port || { postgres: 5432 }[database.dialect] || 3306),
-        database: db.name,
-      };
+      place = { dialect: database.dialect.name, ...addressOf(db), database: db.name };
     });
     afterAll(() => db?.drop());
 
-    // MySQL and MariaDB do not say whether a database is missing or the user may not use it.
-    const noDatabase = database.dialect === 'postgres' ? 'CONNECTION_FAILED' : 'PERMISSION_DENIED';
+    const noDatabase = database.dialect.unknownDatabaseCode;
     const expectAllFail = async (where, secrets, due = 'CONNECTION_FAILED') => {
       for (const [form, connection] of everyForm(where)) {
         const code = await expectSilentFailure(() => new SqlxStateStore(connection()), secrets, [due]);
@@ -253,12 +247,12 @@ for (const database of servers) {
       }
     };
 
-    it('nobody listens', async () => {
+    it('no server listens', async () => {
       const secret = hostile();
       await expectAllFail({ ...place, user: 'u', password: secret, port: await deadPort() }, [secret]);
     });
 
-    it('somebody hangs up', async () => {
+    it('the server hangs up', async () => {
       const secret = hostile();
       const server = await startServer((socket) => socket.destroy());
       onTestFinished(() => server.close());
@@ -267,7 +261,7 @@ for (const database of servers) {
 
     it('there is no such user', async () => {
       const secret = hostile();
-      await expectAllFail({ ...place, user: `nobody_${letters()}`, password: secret }, [secret]);
+      await expectAllFail({ ...place, user: `unknown_${letters()}`, password: secret }, [secret]);
     });
 
     it('there is no such database', async () => {
@@ -280,32 +274,30 @@ for (const database of servers) {
       );
     });
 
-    if (database.dialect !== 'postgres') {
-      it('there is no such socket', async () => {
-        const secret = hostile();
-        await expectAllFail({ ...place, user: 'u', password: secret, socketPath: '/no/such.sock' }, [secret]);
-      });
+    needs(database, 'asksForPasswords')('there is no such socket', async () => {
+      const secret = hostile();
+      await expectAllFail({ ...place, user: 'u', password: secret, socketPath: '/no/such.sock' }, [secret]);
+    });
 
-      it('the password is wrong', async () => {
-        const [user, wrong] = [await createUser(db, { rights: 'none', password: hostile() }), hostile()];
-        onTestFinished(() => user.drop());
-        await expectAllFail({ ...place, user: user.name, password: wrong }, [wrong, user.password]);
-      });
+    needs(database, 'asksForPasswords')('the password is wrong', async () => {
+      const [user, wrong] = [await createUser(db, { rights: 'none', password: hostile() }), hostile()];
+      onTestFinished(() => user.drop());
+      await expectAllFail({ ...place, user: user.name, password: wrong }, [wrong, user.password]);
+    });
 
-      it('the password is right, and the user may do nothing', async () => {
-        const user = await createUser(db, { rights: 'none', password: hostile() });
-        onTestFinished(() => user.drop());
-        await expectAllFail({ ...place, user: user.name, password: user.password }, [user.password], noDatabase);
-      });
-    }
+    needs(database, 'asksForPasswords')('the password is right, and the user may do nothing', async () => {
+      const user = await createUser(db, { rights: 'none', password: hostile() });
+      onTestFinished(() => user.drop());
+      await expectAllFail({ ...place, user: user.name, password: user.password }, [user.password], noDatabase);
+    });
   });
 }
 
 describe('postgres: a login that fails', () => {
-  onOwnServer('postgres')('the password is wrong, however the server asks for it', async () => {
-    const server = await startOwnServer('postgres');
+  onOwnServer(postgres)('the password is wrong, however the server asks for it', async () => {
+    const server = await startOwnServer(postgres);
     onTestFinished(() => server.end());
-    const admin = await connect('postgres', server.url);
+    const admin = await postgres.connect(server.url);
     onTestFinished(() => admin.end());
     const [{ hba_file: file }] = await admin.query('show hba_file');
     const [right, wrong] = [hostile(), hostile()];
@@ -323,7 +315,7 @@ describe('postgres: a login that fails', () => {
       const where = { dialect: 'postgres', port: Number(new URL(server.url).port), database: 'postgres', user };
       // The server reads its settings in its own time; it has once it refuses a login without a password.
       const asks = (password) =>
-        connect('postgres', `postgres://${user}:${encodeURIComponent(password)}@127.0.0.1:${where.port}/postgres`).then(
+        postgres.connect(`postgres://${user}:${encodeURIComponent(password)}@127.0.0.1:${where.port}/postgres`).then(
           (connection) => connection.end().then(() => false),
           (error) => /password authentication failed/.test(error.message),
         );
@@ -342,7 +334,7 @@ describe('what a process prints as it ends', () => {
 
   it.each([
     [
-      'a call that nobody awaits rejects',
+      'a call that is not awaited rejects',
       (port) => `postgres://u:${E}@127.0.0.1:${port}/d`,
       `new SqlxStateStore(process.env.THE_URL).getJobState('j');`,
     ],

@@ -7,10 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { sqlite } from './support/dialects/sqlite.mjs';
 import { plainUser } from './support/postgres-package.mjs';
-import { connect } from './support/raw.mjs';
 import { INDEX } from './support/run-node.mjs';
-import { claim, complete, jobOf, newId, recordOf, rejection, SqlxStateStore } from './support/suite.mjs';
+import { makeJob, makeRecord, newId } from './support/fixtures.mjs';
+import { claim, complete, rejection, SqlxStateStore } from './support/suite.mjs';
 
 const onUnix = process.platform === 'win32' ? test.skip : test;
 
@@ -32,7 +33,7 @@ async function makeFile(file, job) {
   await store.initialize();
   if (job) {
     await store.saveJobState(job);
-    await store.saveBatchRecords(job.id, 'b', [recordOf(0)]);
+    await store.saveBatchRecords(job.id, 'b', [makeRecord(0)]);
   }
   await store.close();
 }
@@ -44,13 +45,13 @@ describe('a file that was removed', () => {
     const file = join(await newFolder(), 'f.db');
     const store = openOn(file);
     await store.initialize();
-    const job = jobOf(2);
+    const job = makeJob(2);
     await store.saveJobState(job);
     const held = await claim(store, job.id);
     await removeAll(file);
     for (const call of [
-      () => store.saveProcessedRecord(job.id, held.batchId, recordOf(0)),
-      () => store.saveBatchRecords(job.id, 'b', [recordOf(0)]),
+      () => store.saveProcessedRecord(job.id, held.batchId, makeRecord(0)),
+      () => store.saveBatchRecords(job.id, 'b', [makeRecord(0)]),
       () => store.saveJobState(job),
       () => store.getJobState(job.id),
       () => store.getProgress(job.id),
@@ -71,14 +72,14 @@ describe('a file that was removed', () => {
     const file = join(await newFolder(), 'f.db');
     const store = openOn(file);
     await store.initialize();
-    const [before, after] = [jobOf(1), jobOf(1)];
+    const [before, after] = [makeJob(1), makeJob(1)];
     await store.saveJobState(before);
     await removeAll(file);
     await store.initialize();
     await store.saveJobState(after);
     expect(await store.getJobState(before.id)).toBeNull();
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select id from batchactions_jobs')).toEqual([{ id: after.id }]);
     await db.end();
   });
@@ -87,14 +88,14 @@ describe('a file that was removed', () => {
     const file = join(await newFolder(), 'f.db');
     const store = openOn(file);
     await store.initialize();
-    await store.saveJobState(jobOf(50));
+    await store.saveJobState(makeJob(50));
     await rm(file);
     await store.initialize();
-    const job = jobOf(2);
+    const job = makeJob(2);
     await store.saveJobState(job);
     expect(await store.getJobState(job.id)).toStrictEqual(job);
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('pragma integrity_check')).toEqual([{ integrity_check: 'ok' }]);
     expect(await db.query('select id from batchactions_jobs')).toEqual([{ id: job.id }]);
     await db.end();
@@ -104,7 +105,7 @@ describe('a file that was removed', () => {
     const folder = await newFolder();
     const store = openOn(join(folder, 'never.db'));
     await rejection(store.getJobState('j'), 'TABLES_MISSING');
-    await rejection(store.saveProcessedRecord('j', 'b', recordOf(0)), 'TABLES_MISSING');
+    await rejection(store.saveProcessedRecord('j', 'b', makeRecord(0)), 'TABLES_MISSING');
     expect(await readdir(folder)).toEqual([]);
     await store.initialize();
     expect(await store.getJobState('j')).toBeNull();
@@ -112,7 +113,7 @@ describe('a file that was removed', () => {
 
   onUnix('and comes back is the same one', async () => {
     const file = join(await newFolder(), 'f.db');
-    const job = jobOf(1);
+    const job = makeJob(1);
     await makeFile(file, job);
     const store = openOn(file);
     expect(await store.getJobState(job.id)).toStrictEqual(job);
@@ -127,7 +128,7 @@ describe('a file that was replaced', () => {
   onUnix('is left by the next call, which opens the new one', async () => {
     const folder = await newFolder();
     const [file, other] = [join(folder, 'f.db'), join(folder, 'other.db')];
-    const [here, there] = [jobOf(2), jobOf(2)];
+    const [here, there] = [makeJob(2), makeJob(2)];
     await makeFile(other, there);
     await makeFile(file, here);
     const store = openOn(file);
@@ -138,10 +139,10 @@ describe('a file that was replaced', () => {
     expect(await store.getJobState(here.id)).toBeNull();
     expect(await store.getJobState(there.id)).toStrictEqual(there);
     const held = await claim(store, there.id);
-    await store.saveProcessedRecord(there.id, held.batchId, recordOf(5));
+    await store.saveProcessedRecord(there.id, held.batchId, makeRecord(5));
     await complete(store, there.id, held.batchId);
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select recordIndex from batchactions_records order by recordIndex')).toEqual([
       { recordIndex: 0 },
       { recordIndex: 5 },
@@ -153,7 +154,7 @@ describe('a file that was replaced', () => {
   onLinux('is not mixed with the journal of the one before by the call after one that could not remove that', async () => {
     const folder = await newFolder();
     const [file, other] = [join(folder, 'f.db'), join(folder, 'other.db')];
-    const [here, there] = [jobOf(2), jobOf(2)];
+    const [here, there] = [makeJob(2), makeJob(2)];
     await makeFile(other, there);
     await makeFile(file, here);
     const store = openOn(file);
@@ -171,7 +172,7 @@ describe('a file that was replaced', () => {
     expect(await store.getJobState(there.id)).toStrictEqual(there);
     await complete(store, there.id, there.batches[0].id);
     await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select id from batchactions_jobs')).toEqual([{ id: there.id }]);
     await db.end();
   });
@@ -179,14 +180,14 @@ describe('a file that was replaced', () => {
   onUnix('takes all calls that are made at once, and none is lost', async () => {
     const folder = await newFolder();
     const [file, other] = [join(folder, 'f.db'), join(folder, 'other.db')];
-    const [here, there] = [jobOf(40), jobOf(40)];
+    const [here, there] = [makeJob(40), makeJob(40)];
     await makeFile(other, there);
     await makeFile(file, here);
     const store = openOn(file);
     await claim(store, here.id);
     await rename(other, file);
     const claims = Array.from({ length: 20 }, () => claim(store, there.id));
-    const saves = Array.from({ length: 20 }, (_, index) => store.saveProcessedRecord(there.id, 'c', recordOf(100 + index)));
+    const saves = Array.from({ length: 20 }, (_, index) => store.saveProcessedRecord(there.id, 'c', makeRecord(100 + index)));
     await Promise.all([...claims, ...saves]);
     expect(await store.getBatchRecords(there.id, 'c')).toHaveLength(20);
     expect(await store.getDistributedStatus(there.id)).toMatchObject({ processingBatches: 20 });
@@ -195,7 +196,7 @@ describe('a file that was replaced', () => {
   onUnix('is left by every store of the process, one after the other', async () => {
     const folder = await newFolder();
     const [file, other] = [join(folder, 'f.db'), join(folder, 'other.db')];
-    const [here, there] = [jobOf(2), jobOf(4)];
+    const [here, there] = [makeJob(2), makeJob(4)];
     await makeFile(other, there);
     await makeFile(file, here);
     const stores = [openOn(file), openOn(file)];
@@ -205,7 +206,7 @@ describe('a file that was replaced', () => {
     for (const store of [...stores, ...stores]) indexes.push((await claim(store, there.id)).batchIndex);
     expect(indexes).toEqual([0, 1, 2, 3]);
     for (const store of stores) await store.close();
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('pragma integrity_check')).toEqual([{ integrity_check: 'ok' }]);
     expect(await db.query("select count(*) as n from batchactions_batches where status = 'PROCESSING'")).toEqual([{ n: 4 }]);
     await db.end();
@@ -221,17 +222,17 @@ describe('a file that was replaced', () => {
     const [early, late] = [newId(), newId()];
     await store.initialize();
     // Queued at once: the file is replaced before 50 ms are over, and before anything else looks.
-    const queued = store.saveProcessedRecord(early, 'b', recordOf(0));
+    const queued = store.saveProcessedRecord(early, 'b', makeRecord(0));
     const replaced = rename(other, file);
     await queued;
     await replaced;
-    await store.saveProcessedRecord(late, 'b', recordOf(1));
+    await store.saveProcessedRecord(late, 'b', makeRecord(1));
     expect(await store.getBatchRecords(early, 'b')).toEqual([]);
-    const error = await rejection(store.saveProcessedRecord(early, 'b', recordOf(2)), 'CONNECTION_LOST');
+    const error = await rejection(store.saveProcessedRecord(early, 'b', makeRecord(2)), 'CONNECTION_LOST');
     expect(error).toMatchObject({ retryable: false, message: expect.stringContaining('f.db') });
     expect(await store.getBatchRecords(late, 'b')).toHaveLength(1);
     await rejection(store.close(), 'CONNECTION_LOST');
-    const db = await connect('sqlite', file);
+    const db = await sqlite.connect(file);
     expect(await db.query('select recordIndex from batchactions_records')).toEqual([{ recordIndex: 1 }]);
     await db.end();
   });
@@ -244,15 +245,15 @@ describe('a file that was replaced', () => {
     const store = openOn(file, { durability: 'batch' });
     await store.initialize();
     const id = newId();
-    await store.saveProcessedRecord(id, 'before', recordOf(0));
+    await store.saveProcessedRecord(id, 'before', makeRecord(0));
     await rename(other, file);
-    await store.saveProcessedRecord(id, 'after', recordOf(1));
+    await store.saveProcessedRecord(id, 'after', makeRecord(1));
     expect((await store.getProcessedRecords(id)).map(({ index }) => index)).toEqual([1]);
     await rejection(store.close(), 'CONNECTION_LOST');
   });
 });
 
-/** Runs a script as a user to whom permissions apply, with a store on the file; what it logs. */
+/** Runs a script as a user that permissions apply to, with a store on the file; what it logs. */
 async function runAsPlainUser(file, script) {
   const source = `
     const { SqlxStateStore } = require(${JSON.stringify(new URL(INDEX).pathname)});
@@ -274,7 +275,7 @@ describe('where something may not be written', () => {
       initialize: await outcome(store.initialize()),
       job: await outcome(store.getJobState(job.id)),
       records: await outcome(store.getBatchRecords(job.id, 'b')),
-      save: await outcome(store.saveProcessedRecord(job.id, 'b', ${JSON.stringify(recordOf(1))})),
+      save: await outcome(store.saveProcessedRecord(job.id, 'b', ${JSON.stringify(makeRecord(1))})),
       claim: await outcome(store.claimBatch(job.id, 'w')),
     };`;
   const denied = { code: 'PERMISSION_DENIED', retryable: false, message: expect.any(String) };
@@ -288,10 +289,10 @@ describe('where something may not be written', () => {
   const prepare = async ({ fileMode, folderMode, journal = 'wal' }) => {
     const folder = await newFolder();
     const file = join(folder, 'f.db');
-    const job = jobOf(2);
+    const job = makeJob(2);
     await makeFile(file, job);
     if (journal !== 'wal') {
-      const db = await connect('sqlite', file);
+      const db = await sqlite.connect(file);
       await db.query(`pragma journal_mode = ${journal}`);
       await db.end();
     }

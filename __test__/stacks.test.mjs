@@ -1,17 +1,18 @@
-/** The stack of a rejection leads to the caller of the method, and not to the inside of the package. */
+/** The stack of a rejection leads to the caller of the method, and not into the package. */
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { collect, jobOf, recordOf, SqlxStateStore, stateOf } from './support/suite.mjs';
+import { makeJob, makeRecord, makeState } from './support/fixtures.mjs';
+import { collect, SqlxStateStore } from './support/suite.mjs';
 
 const PASSWORD = 'hunter2-and-the-rest';
 
 /** Each method, with arguments that are right where `id` is. */
 const CALLS = {
   initialize: (store) => store.initialize(),
-  saveJobState: (store, id) => store.saveJobState(jobOf(0, { id })),
+  saveJobState: (store, id) => store.saveJobState(makeJob(0, { id })),
   getJobState: (store, id) => store.getJobState(id),
-  updateBatchState: (store, id) => store.updateBatchState(id, 'b', stateOf('b', 'FAILED')),
-  saveProcessedRecord: (store, id) => store.saveProcessedRecord(id, 'b', recordOf(0)),
-  saveBatchRecords: (store, id) => store.saveBatchRecords(id, 'b', [recordOf(0)]),
+  updateBatchState: (store, id) => store.updateBatchState(id, 'b', makeState('b', 'FAILED')),
+  saveProcessedRecord: (store, id) => store.saveProcessedRecord(id, 'b', makeRecord(0)),
+  saveBatchRecords: (store, id) => store.saveBatchRecords(id, 'b', [makeRecord(0)]),
   getFailedRecords: (store, id) => store.getFailedRecords(id),
   getPendingRecords: (store, id) => store.getPendingRecords(id),
   getProcessedRecords: (store, id) => store.getProcessedRecords(id),
@@ -84,7 +85,7 @@ describe('of what a server refuses', () => {
 
   test('close()', async () => {
     const own = new SqlxStateStore('sqlite:///no/such/folder/at/all.db', { durability: 'batch' });
-    await own.saveProcessedRecord('j', 'b', recordOf(0));
+    await own.saveProcessedRecord('j', 'b', makeRecord(0));
     expect((await errorOf(importOrdersWithoutAwait(() => own.close()))).stack).toContain('importOrdersWithoutAwait');
   });
 });

@@ -1,6 +1,6 @@
 /**
- * Encryption, against servers that this file starts with certificates that it makes: whom the store trusts by which settings, and what it says to
- * the others.
+ * Encryption, against servers that this file starts with certificates that it makes: which servers the store trusts by which settings, and the errors
+ * for the others.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,10 +8,10 @@ import { join } from 'node:path';
 import { Sequelize } from 'sequelize';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SqlxStateStore } from '../index.js';
+import { serverDialects } from './support/dialects/index.mjs';
 import { createAuthority } from './support/certificates.mjs';
 import { createOwnDatabase, DATABASE } from './support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from './support/own-servers.mjs';
-import { patience } from './support/sequelize-models.mjs';
 import { rejection } from './support/suite.mjs';
 
 const USER = 'reader';
@@ -63,17 +63,17 @@ async function refusal(store, code = 'CONNECTION_FAILED') {
   }
 }
 
-for (const kind of ['postgres', 'mariadb', 'mysql']) {
-  describe(kind, () => {
-    const onThisServer = onOwnServer(kind);
+for (const dialect of serverDialects) {
+  describe(dialect.name, () => {
+    const onThisServer = onOwnServer(dialect);
     const open = { tls: undefined, plain: undefined };
     let shows = 'good';
 
     /** The server with encryption, or the one without, started once. */
     function server(which) {
       open[which] ??= (async () => {
-        const own = await startOwnServer(kind, which === 'tls' ? { tls: shown.good } : {});
-        const database = await createOwnDatabase(kind, own.url);
+        const own = await startOwnServer(dialect, which === 'tls' ? { tls: shown.good } : {});
+        const database = await createOwnDatabase(dialect, own.url);
         await database.createUser(USER, PASSWORD);
         return { own, database };
       })();
@@ -235,10 +235,10 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
       );
     });
 
-    onThisServer('a client’s certificate lets in whom the server asks for one', async () => {
+    onThisServer('a client’s certificate is shown to a server that asks for one', async () => {
       const database = await showing('good');
       const certified = 'certified';
-      await database.createUser(certified, PASSWORD, { further: 'require x509' });
+      await database.createUser(certified, PASSWORD, { demands: 'require x509' });
       const url = database.urlOf(certified, PASSWORD);
       const { cert, key } = authority.issue({ name: certified });
       for (const ssl of [
@@ -278,23 +278,23 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
         ['expired', { ...lax, ca }, both(true)],
         ['for another host', { ...lax, ca }, both(true)],
         ['signed by itself', { ...lax }, both(true)],
-        // mysql2 looks at the name where it is told to; the store always does.
-        ['for another host', { ca }, kind === 'mysql' ? [true, false] : both(false)],
+        // Not each driver checks the name unless it is told to; the store always does.
+        ['for another host', { ca }, [!dialect.sequelizeTls.checksName, false]],
         ['for another host', { ca, verifyIdentity: true }, both(false)],
         // Node takes the common name where there is no other, and a certificate that is an authority's; the store does neither.
         ['with a common name and no subjectAltName', { ca, verifyIdentity: true }, [true, false]],
         ['signed by itself', { ca: shown['signed by itself'].ca, verifyIdentity: true }, [true, false]],
       ];
-      if (kind !== 'mysql') cases.push(['good', true, both(false)]);
+      if (dialect.sequelizeTls.takesTrue) cases.push(['good', true, both(false)]);
       for (const [certificate, ssl, [bySequelize, byStore]] of cases) {
         const database = await showing(certificate);
         const { port } = new URL(database.urlOf(USER, PASSWORD));
-        const place = { dialect: kind, host: 'localhost', port, database: DATABASE, username: USER, password: PASSWORD };
+        const place = { dialect: dialect.name, host: 'localhost', port, database: DATABASE, username: USER, password: PASSWORD };
         // The drivers write into the objects that they are given.
         const copy = () => (ssl === true ? true : { ...ssl });
         const sequelize = new Sequelize({
           ...place,
-          dialectOptions: { ...patience(kind), ssl: copy() },
+          dialectOptions: { ...dialect.sequelizeOptions, ssl: copy() },
           logging: false,
           retry: { max: 0 },
         });
@@ -312,9 +312,17 @@ for (const kind of ['postgres', 'mariadb', 'mysql']) {
     onThisServer('`dialectOptions.ssl` on a server without encryption', async () => {
       const { database } = await server('plain');
       const { port } = new URL(database.urlOf(USER, PASSWORD));
-      const place = { dialect: kind, host: '127.0.0.1', port, database: DATABASE, username: USER, password: PASSWORD, logging: false };
+      const place = {
+        dialect: dialect.name,
+        host: '127.0.0.1',
+        port,
+        database: DATABASE,
+        username: USER,
+        password: PASSWORD,
+        logging: false,
+      };
       const sequelize = (dialectOptions) => {
-        const made = new Sequelize({ ...place, dialectOptions: { ...patience(kind), ...dialectOptions }, retry: { max: 0 } });
+        const made = new Sequelize({ ...place, dialectOptions: { ...dialect.sequelizeOptions, ...dialectOptions }, retry: { max: 0 } });
         onTestFinished(() => made.close());
         return made;
       };
@@ -341,9 +349,19 @@ describe('settings that do not fit together', () => {
     expect(() => new SqlxStateStore(url, options)).toThrow(expect.objectContaining({ code, message: expect.stringMatching(message) }));
   });
 
-  test('a URL and the options may each give a part', async () => {
-    const store = new SqlxStateStore('postgres://h/d', { ssl: { cert, key } });
-    await store.close();
-    await new SqlxStateStore('postgres://h/d?sslcert=c.pem', { ssl: { key } }).close();
+  test('a URL and the options may each give a part: both are used', async () => {
+    // Each is read as the store connects, so that an error about the URL's file shows that it counts beside the option.
+    for (const [parameter, ssl] of [
+      ['sslcert', { key }],
+      ['sslkey', { cert }],
+    ]) {
+      const { message } = await rejection(
+        use(new SqlxStateStore(`postgres://u@127.0.0.1:1/d?${parameter}=missing.pem`, { ssl })),
+        'INVALID_CONNECTION',
+      );
+      expect(message).toContain(`ssl.${parameter.slice(3)} is neither PEM text nor the path of a file`);
+    }
+    const { message } = await rejection(use(new SqlxStateStore('postgres://u@127.0.0.1:1/d', { ssl: { cert, key } })), 'CONNECTION_FAILED');
+    expect(message).toMatch(/refused/);
   });
 });

@@ -13,8 +13,8 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { SqlxStateStore } from '../index.js';
-import { databases } from '../__test__/support/databases.mjs';
-import { makeJob } from '../__test__/support/jobs.mjs';
+import { databasesWith } from '../__test__/support/databases.mjs';
+import { makeJob } from '../__test__/support/fixtures.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -33,7 +33,7 @@ const places = [0, 0.5, 1];
 const minutes = 15 * 60_000;
 const results = [];
 
-for (const database of databases.filter(({ name, shared }) => shared && (options.database ?? [name]).includes(name))) {
+for (const database of databasesWith('shared').filter(({ name }) => (options.database ?? [name]).includes(name))) {
   const own = await database.create();
   const store = new SqlxStateStore(own.url, { pool: { max: 16 } });
   try {
@@ -49,7 +49,7 @@ if (options.json) writeFileSync(options.json, JSON.stringify(results, null, 2));
 
 /** The list of 100,000 batches is larger than MySQL and MariaDB take by default. */
 async function allowLargeLists({ dialect }, own) {
-  if (!['mysql', 'mariadb'].includes(dialect)) return;
+  if (!['mysql', 'mariadb'].includes(dialect.name)) return;
   const [{ bytes }] = await own.query('select @@global.max_allowed_packet as "bytes"');
   if (Number(bytes) < 64 << 20 && Math.max(...sizes) > 50_000) {
     throw new Error(`the server's max_allowed_packet is ${bytes}: jobs of 100,000 batches need 64 MB`);
@@ -60,7 +60,7 @@ async function measure(store, callers) {
   const jobs = [];
   for (const size of sizes) {
     const id = `bench-${callers}-${size}-${Date.now()}`;
-    await store.saveJobState(makeJob(id, { batches: size, size: 100, distributed: true }));
+    await store.saveJobState(makeJob(size, { id, size: 100 }));
     jobs.push({
       id,
       size,

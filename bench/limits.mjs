@@ -23,8 +23,8 @@ async function has(program) {
 
 /** The limits that can be measured for a database, by name. */
 export async function limitsOf({ dialect }, own, folder, times) {
-  if (dialect === 'postgres') return postgresLimits(own, folder, times);
-  if (dialect === 'sqlite') return sqliteLimits(own, times);
+  if (dialect.name === 'postgres') return postgresLimits(own, folder, times);
+  if (dialect.name === 'sqlite') return sqliteLimits(own, times);
   return {};
 }
 

@@ -37,7 +37,7 @@ returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex",
 
 /** What the server takes for that many rows which it has already. */
 async function serverBulk(own, size) {
-  const cast = own.dialect === 'postgres' ? '::json' : '';
+  const cast = own.dialect.name === 'postgres' ? '::json' : '';
   await own.query('create table "profile_rows" ("n" int, "raw" text, "parsed" text)');
   for (const n of range(size)) {
     await own.query('insert into "profile_rows" values (?, ?, ?)', [
@@ -56,7 +56,7 @@ async function serverBulk(own, size) {
 
 export async function profile(store, own, folder, times) {
   const boundary = await timed(times(2_000), () => store.saveBatchRecords('profile', 'b', []));
-  const parts = own.dialect === 'postgres' ? await singleCalls(store, own, folder, times, boundary) : [];
+  const parts = own.dialect.name === 'postgres' ? await singleCalls(store, own, folder, times, boundary) : [];
   for (const size of [100, 1_000]) {
     const id = newId();
     const calls = 100_000 / size / (size < 1_000 ? 4 : 2);

@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import { SqlxStateStore } from '../index.js';
-import { databases } from '../__test__/support/databases.mjs';
+import { databasesWith } from '../__test__/support/databases.mjs';
 import { connectSequelize, IncumbentLikeStore } from '../__test__/support/sequelize-models.mjs';
 import { limitsOf } from './limits.mjs';
 import { profile } from './profile.mjs';
@@ -269,23 +269,23 @@ async function compare(database) {
     await baseline.initialize();
     await tables.initialize();
     await tables.close();
-    const limits = await limitsOf(database, database.dialect === 'sqlite' ? spare : own, folder, times);
+    const limits = await limitsOf(database, database.dialect.name === 'sqlite' ? spare : own, folder, times);
     console.log(`\n${database.name} (${database.version})`);
     line('', 'ours', 'Sequelize', 'ratio', 'limit', 'ratio', 'goal');
     const shared = {};
-    for (const row of ROWS.filter(({ only }) => (only ?? database.dialect) === database.dialect)) {
+    for (const row of ROWS.filter(({ only }) => (only ?? database.dialect.name) === database.dialect.name)) {
       const rates = { ours: [], baseline: [], limit: [] };
-      const limit = limits[row.limit?.[database.dialect]];
+      const limit = limits[row.limit?.[database.dialect.name]];
       for (let round = 0; round < (row.once ? 1 : rounds); round++) {
         rates.ours.push(await rate(row.work, row.queued ? queued : store));
         if (row.baselineOf) rates.baseline.push((shared[row.baselineOf] ??= await rate(row.work, baseline)));
         else rates.baseline.push(await rate(row.baseline ?? row.work, baseline));
         if (limit) rates.limit.push(await limit());
       }
-      report(database, { ...row, limit: limit && row.limit[database.dialect], unit: 'a second' }, rates);
+      report(database, { ...row, limit: limit && row.limit[database.dialect.name], unit: 'a second' }, rates);
     }
     await largeJob(database, own, store, other, baseline);
-    if (database.dialect !== 'sqlite') await profiled(database, store, own, folder);
+    if (database.dialect.name !== 'sqlite') await profiled(database, store, own, folder);
   } finally {
     await Promise.allSettled([store.close(), queued.close(), baseline.close()]);
     await Promise.allSettled([own.drop(), other.drop(), spare.drop(), rm(folder, { recursive: true, force: true })]);
@@ -341,7 +341,7 @@ async function largeJob(database, own, store, other, baseline) {
   const job = jobOf(id, 0, { totalRecords: counted });
   await store.saveJobState(job);
   await baseline.saveJobState(job);
-  if (database.dialect === 'postgres') for (const each of [own, other]) await each.query('vacuum analyze batchactions_records');
+  if (database.dialect.name === 'postgres') for (const each of [own, other]) await each.query('vacuum analyze batchactions_records');
   const rates = { ours: [], baseline: [], limit: [] };
   const count = 'select "status", count(*) as "count" from "batchactions_records" where "jobId" = ? group by "status"';
   for (let round = 0; round < rounds; round++) {
@@ -373,7 +373,7 @@ async function startUp(database) {
     const measured = { ours: [], baseline: [] };
     for (let round = 0; round < rounds; round++) {
       for (const side of ['ours', 'baseline']) {
-        const { stdout } = await run(process.execPath, [here('start-up.mjs'), side, own.dialect, own.url]);
+        const { stdout } = await run(process.execPath, [here('start-up.mjs'), side, own.dialect.name, own.url]);
         measured[side].push(JSON.parse(stdout));
       }
     }
@@ -406,7 +406,7 @@ async function wholeJobs(database) {
 
 function report({ name: database, dialect, version }, { name, unit, limit, less = false, goal = {} }, rates) {
   const [ours, theirs, native] = [rates.ours, rates.baseline, rates.limit].map((values) => (values.length ? median(values) : null));
-  const own = (wanted) => (typeof wanted === 'object' ? wanted[dialect] : wanted) ?? null;
+  const own = (wanted) => (typeof wanted === 'object' ? wanted[dialect.name] : wanted) ?? null;
   const goals = { baseline: own(goal.baseline), limit: own(goal.limit), most: goal.most ?? null };
   results.rows.push({
     database,
@@ -445,15 +445,15 @@ function line(first, ...rest) {
 
 const { node, cpus: cores, model = 'an unknown processor' } = results.machine;
 console.log(`Node ${node}, ${cores} × ${model}, median of ${rounds} rounds`);
-const chosen = databases.filter(({ name, shared }) => shared && (options.database ?? [name]).includes(name));
+const chosen = databasesWith('shared').filter(({ name }) => (options.database ?? [name]).includes(name));
 const file = here('../docs/benchmarks/results.json');
 if (options.profile) {
-  for (const database of chosen.filter(({ dialect }) => dialect !== 'sqlite')) await onlyProfile(database);
+  for (const database of chosen.filter(({ dialect }) => dialect.name !== 'sqlite')) await onlyProfile(database);
 } else {
   for (const database of chosen) {
     await compare(database);
     await startUp(database);
-    if (database.dialect === 'postgres') await wholeJobs(database);
+    if (database.dialect.name === 'postgres') await wholeJobs(database);
   }
 }
 const kept = options.profile ? { ...JSON.parse(await readFile(file, 'utf8')), profile: results.profile } : results;

@@ -10,7 +10,7 @@ if (side === 'ours') {
   store = new SqlxStateStore(url);
 } else {
   const { connectSequelize, IncumbentLikeStore } = await import('../__test__/support/sequelize-models.mjs');
-  store = new IncumbentLikeStore(connectSequelize({ dialect, url }));
+  store = new IncumbentLikeStore(connectSequelize({ dialect: { name: dialect }, url }));
 }
 await store.initialize();
 const { claimed } = await store.claimBatch('start', `${side}-${process.pid}`);

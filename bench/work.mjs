@@ -1,6 +1,6 @@
 // What the benchmarks are made of: records, batches, jobs, callers.
 
-import { makeBatch, makeJob } from '../__test__/support/jobs.mjs';
+import { makeBatch, makeLocalJob } from '../__test__/support/fixtures.mjs';
 
 export const range = (count) => Array.from({ length: count }, (_, index) => index);
 export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
@@ -22,7 +22,7 @@ export function recordOf(index, status = 'processed') {
 
 /** Batches of 100 records. */
 export const batchOf = (id, index) => makeBatch(id, index, { size: 100 });
-export const jobOf = (id, batches, more) => makeJob(id, { batches, size: 100, ...more });
+export const jobOf = (id, batches, more) => makeLocalJob(batches, { id, size: 100, ...more });
 
 /** Does `work` `count` times, by so many callers, each awaiting one after the other. */
 export async function callers(many, count, work) {

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { KINDS, kindsBut } from '../support/kinds.mjs';
 import { startServer } from '../support/servers.mjs';
-import { collect, jobOf, onEveryDatabase, recordOf, SqlxStateStore, StateStoreError, stateOf } from '../support/suite.mjs';
+import { makeJob, makeRecord, makeState } from '../support/fixtures.mjs';
+import { collect, onEveryDatabase, SqlxStateStore, StateStoreError } from '../support/suite.mjs';
 
 /** What each type of argument refuses. What JSON can't write at all comes last: everywhere it is a wrong value of a field that holds JSON. */
 const UNWRITABLE = ['a BigInt', 'a cycle', ...Object.keys(KINDS).filter((kind) => /throws|revoked/.test(kind))];
@@ -58,9 +59,9 @@ for (const method of [
 }
 /** `[method, its other arguments]`, for the methods that are about a batch. */
 const ofBatch = [
-  ['updateBatchState', (batchId) => [stateOf(batchId, 'COMPLETED')]],
-  ['saveProcessedRecord', () => [recordOf(9)]],
-  ['saveBatchRecords', () => [[recordOf(9)]]],
+  ['updateBatchState', (batchId) => [makeState(batchId, 'COMPLETED')]],
+  ['saveProcessedRecord', () => [makeRecord(9)]],
+  ['saveBatchRecords', () => [[makeRecord(9)]]],
   ['getBatchRecords', () => []],
   ['releaseBatch', () => ['w']],
   ['renewBatch', () => ['w']],
@@ -126,7 +127,7 @@ for (const [field, type] of Object.entries({
   failedCount: 'integer',
 })) {
   refuse('updateBatchState', `state.${field}`, type, (store, job, value) =>
-    update(store, job, { ...stateOf(job.batches[0].id, 'COMPLETED'), [field]: value }),
+    update(store, job, { ...makeState(job.batches[0].id, 'COMPLETED'), [field]: value }),
   );
 }
 
@@ -134,7 +135,7 @@ const single = (store, job, record, ...fence) => store.saveProcessedRecord(job.i
 const bulk = (store, job, records) => store.saveBatchRecords(job.id, job.batches[0].id, records);
 refuse('saveProcessedRecord', 'record', 'thing', single);
 refuse('saveBatchRecords', 'records', 'list', bulk);
-refuse('saveBatchRecords', 'records', 'thing', (store, job, value) => bulk(store, job, [recordOf(0, { raw: 'new' }), value]));
+refuse('saveBatchRecords', 'records', 'thing', (store, job, value) => bulk(store, job, [makeRecord(0, { raw: 'new' }), value]));
 const RECORD = {
   index: 'integer',
   status: 'status',
@@ -146,16 +147,16 @@ const RECORD = {
 for (const [field, type] of Object.entries(RECORD)) {
   // What can't be written is named by the whole argument and where it is in it.
   refuse('saveProcessedRecord', 'record', type, (store, job, value) =>
-    single(store, job, { ...recordOf(0, { raw: 'new' }), [field]: value }),
+    single(store, job, { ...makeRecord(0, { raw: 'new' }), [field]: value }),
   );
   refuse('saveBatchRecords', 'records', type, (store, job, value) =>
-    bulk(store, job, [recordOf(0, { raw: 'new' }), { ...recordOf(1), [field]: value }]),
+    bulk(store, job, [makeRecord(0, { raw: 'new' }), { ...makeRecord(1), [field]: value }]),
   );
 }
 
 const fenced = [
-  ['updateBatchState', (store, job, fence) => update(store, job, stateOf(job.batches[0].id, 'COMPLETED'), fence)],
-  ['saveProcessedRecord', (store, job, fence) => single(store, job, recordOf(9), fence)],
+  ['updateBatchState', (store, job, fence) => update(store, job, makeState(job.batches[0].id, 'COMPLETED'), fence)],
+  ['saveProcessedRecord', (store, job, fence) => single(store, job, makeRecord(9), fence)],
   ['renewBatch', (store, job, fence) => store.renewBatch(job.id, job.batches[0].id, 'w', fence)],
 ];
 for (const [method, call] of fenced) {
@@ -213,15 +214,15 @@ const named = ARGUMENTS.map(([method, name, type, call]) => [
 
 onEveryDatabase((on) => {
   describe('a wrong argument is refused, named and without effect', () => {
-    const job = jobOf(2, { id: 'the-job' });
+    const job = makeJob(2, { id: 'the-job' });
     beforeAll(async () => {
       await on.store.saveJobState(job);
-      await on.store.saveProcessedRecord(job.id, job.batches[0].id, recordOf(0, { raw: 'old' }));
+      await on.store.saveProcessedRecord(job.id, job.batches[0].id, makeRecord(0, { raw: 'old' }));
     });
 
     /** All that is stored. */
     const everything = async () => {
-      if (on.database.raw) {
+      if (on.has('raw')) {
         const tables = ['batchactions_jobs', 'batchactions_records', 'batchactions_batches'];
         return Promise.all(tables.map((table) => on.query(`select * from "${table}" order by "id"`)));
       }
@@ -244,9 +245,9 @@ onEveryDatabase((on) => {
       const complete = {
         saveJobState: [job],
         getJobState: [job.id],
-        updateBatchState: [job.id, 'b', stateOf('b', 'COMPLETED')],
-        saveProcessedRecord: [job.id, 'b', recordOf(9)],
-        saveBatchRecords: [job.id, 'b', [recordOf(9)]],
+        updateBatchState: [job.id, 'b', makeState('b', 'COMPLETED')],
+        saveProcessedRecord: [job.id, 'b', makeRecord(9)],
+        saveBatchRecords: [job.id, 'b', [makeRecord(9)]],
         getFailedRecords: [job.id],
         getPendingRecords: [job.id],
         getProcessedRecords: [job.id],
@@ -278,7 +279,7 @@ onEveryDatabase((on) => {
           throw thrown;
         },
       };
-      const record = recordOf(0);
+      const record = makeRecord(0);
       const viaGetter = Object.defineProperties({ ...record }, Object.getOwnPropertyDescriptors(trap));
       const viaToJson = { ...record, raw: { toJSON: () => trap.raw } };
       for (const given of [viaGetter, viaToJson]) {
@@ -321,11 +322,14 @@ describe('a wrong argument is refused without the database', () => {
   });
   afterAll(() => server.close());
 
-  test.each(['postgres', 'mysql', 'sqlite'])('%s: where nobody answers, the refusals are the same', async (dialect) => {
-    const url = dialect === 'sqlite' ? `sqlite://${join('/no', 'such', 'folder.db')}` : `${dialect}://u@127.0.0.1:${server.port}/d`;
-    const store = new SqlxStateStore(url, { connectTimeoutMs: 60_000 });
+  test.each([
+    ['postgres', (port) => `postgres://u@127.0.0.1:${port}/d`],
+    ['mysql', (port) => `mysql://u@127.0.0.1:${port}/d`],
+    ['sqlite', () => `sqlite://${join('/no', 'such', 'folder.db')}`],
+  ])('%s: where no server answers, the refusals are the same', async (_, urlOf) => {
+    const store = new SqlxStateStore(urlOf(server.port), { connectTimeoutMs: 60_000 });
     onTestFinished(() => store.close());
-    const job = jobOf(2, { id: 'the-job' });
+    const job = makeJob(2, { id: 'the-job' });
     for (const [title, name, type, call] of named) expect(await wrongsOf(store, job, name, type, call), title).toEqual([]);
     expect(server.connections).toBe(0);
   });

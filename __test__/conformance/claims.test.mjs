@@ -1,14 +1,15 @@
-// Guarantees of `claimBatch`, `releaseBatch`, `reclaimStaleBatches`, `tryFinalizeJob` and `getDistributedStatus`.
+// claimBatch and releaseBatch: who gets which batch, and when.
 
 import { describe, expect, test } from 'vitest';
-import { batchOf, claim, complete, jobOf, newId, onEveryDatabase, rejection, sleep, stateOf } from '../support/suite.mjs';
+import { makeBatch, makeJob, makeState, newId } from '../support/fixtures.mjs';
+import { claim, complete, onEveryDatabase, rejection, sleep } from '../support/suite.mjs';
 import { claimPatiently } from '../support/work.mjs';
 
 const none = (reason) => ({ claimed: false, reason });
 
 onEveryDatabase((on) => {
   const saved = async (batches, fields) => {
-    const job = jobOf(batches, fields);
+    const job = makeJob(batches, fields);
     await on.store.saveJobState(job);
     return job;
   };
@@ -59,12 +60,7 @@ onEveryDatabase((on) => {
     });
 
     on.needs('raw')('takes the time from the database’s clock', async () => {
-      const clock = {
-        postgres: 'select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as "now"',
-        sqlite: `select cast((julianday('now') - 2440587.5) * 86400000 as integer) as "now"`,
-      };
-      const now = async () =>
-        (await on.query(clock[on.dialect] ?? 'select cast(unix_timestamp(sysdate(3)) * 1000 as signed) as "now"'))[0].now;
+      const now = async () => (await on.query(on.dialect.clock))[0].now;
       const job = await saved(1);
       const before = await now();
       const { claimedAt } = await claim(on.store, job.id);
@@ -74,7 +70,7 @@ onEveryDatabase((on) => {
 
     test('gives the lowest index first, whatever the order in which the batches were saved', async () => {
       const id = newId();
-      await on.store.saveJobState(jobOf(0, { id, batches: [3, 1, 4, 0, 2].map((index) => batchOf(id, index)) }));
+      await on.store.saveJobState(makeJob(0, { id, batches: [3, 1, 4, 0, 2].map((index) => makeBatch(id, index)) }));
       const order = [];
       for (let n = 0; n < 5; n++) order.push((await claim(on.store, id)).batchIndex);
       expect(order).toEqual([0, 1, 2, 3, 4]);
@@ -92,7 +88,7 @@ onEveryDatabase((on) => {
       const job = await saved(5);
       for (let n = 0; n < 3; n++) await claim(on.store, job.id, 'w');
       for (const { id } of job.batches.slice(1, 3)) await complete(on.store, job.id, id);
-      await on.store.updateBatchState(job.id, job.batches[2].id, stateOf(job.batches[2].id, 'PENDING'));
+      await on.store.updateBatchState(job.id, job.batches[2].id, makeState(job.batches[2].id, 'PENDING'));
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 2 });
       await on.store.reclaimStaleBatches(job.id, await on.expire(job.id));
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 0 });
@@ -103,7 +99,10 @@ onEveryDatabase((on) => {
     test('finds indexes of any sign, with gaps', async () => {
       const id = newId();
       await on.store.saveJobState(
-        jobOf(0, { id, batches: [-7, 0, 90, 2147483647].map((index) => batchOf(id, index, { recordStartIndex: 0, recordEndIndex: 9 })) }),
+        makeJob(0, {
+          id,
+          batches: [-7, 0, 90, 2147483647].map((index) => makeBatch(id, index, { recordStartIndex: 0, recordEndIndex: 9 })),
+        }),
       );
       const order = [];
       for (let n = 0; n < 4; n++) order.push((await claim(on.store, id)).batchIndex);
@@ -152,7 +151,7 @@ onEveryDatabase((on) => {
     test('says NO_PENDING_BATCHES where none is PENDING', async () => {
       const id = newId();
       await on.store.saveJobState(
-        jobOf(0, { id, batches: ['PAUSED', 'COMPLETED', 'FAILED'].map((status, index) => batchOf(id, index, { status })) }),
+        makeJob(0, { id, batches: ['PAUSED', 'COMPLETED', 'FAILED'].map((status, index) => makeBatch(id, index, { status })) }),
       );
       expect(await on.store.claimBatch(id, 'w')).toStrictEqual(none('NO_PENDING_BATCHES'));
       const empty = await saved(0);
@@ -188,15 +187,10 @@ onEveryDatabase((on) => {
       expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ pendingBatches: 1 });
     });
 
-    const rowLock = on.except(['sqlite'], 'it locks no rows');
-    const locked = async (job) => {
-      const holder = await on.connect();
-      await holder.query('begin');
-      await holder.query('select "id" from "batchactions_batches" where "jobId" = ? for update', [job.id]);
-      return holder;
-    };
+    const rowLock = on.needs('rowLocks');
+    const locked = (job) => on.lockRows('batches', '"jobId" = ?', [job.id]);
 
-    rowLock('waits for the only PENDING batch while somebody else has it locked, and gets it', async () => {
+    rowLock('waits for the only PENDING batch while another transaction has it locked, and claims it', async () => {
       // It waits for a second, in which a busy machine may not get to the end of the lock.
       for (let attempt = 0, waited = false; !waited; attempt++) {
         const job = await saved(1);
@@ -224,21 +218,17 @@ onEveryDatabase((on) => {
       await claim(on.store, job.id);
     });
 
-    rowLock('passes over a batch that somebody else has locked', async () => {
+    rowLock('passes over a batch that another transaction has locked', async () => {
       const job = await saved(2);
-      const holder = await on.connect();
-      await holder.query('begin');
-      await holder.query('select "id" from "batchactions_batches" where "id" = ? for update', [job.batches[0].id]);
+      const holder = await on.lockRows('batches', '"id" = ?', [job.batches[0].id]);
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 1 });
       await holder.query('rollback');
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 0 });
     });
 
-    const oneWriter = on.database.raw ? on.except(['postgres', 'mysql', 'mariadb'], 'it locks rows') : on.needs('raw');
-    oneWriter('waits while another connection writes', async () => {
+    on.needs('raw', '!rowLocks')('waits while another connection writes', async () => {
       const job = await saved(1);
-      const holder = await on.connect();
-      await holder.query('begin immediate');
+      const holder = await on.begin();
       const claiming = claim(on.store, job.id);
       await sleep(300);
       await holder.query('rollback');
@@ -279,7 +269,7 @@ onEveryDatabase((on) => {
     test.each(['COMPLETED', 'FAILED', 'PAUSED'])('does not reopen a batch that is %s', async (status) => {
       const job = await saved(1);
       const { batchId } = await claim(on.store, job.id, 'w');
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, status, 3, 1));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, status, 3, 1));
       await on.store.releaseBatch(job.id, batchId, 'w');
       expect((await on.store.getJobState(job.id)).batches[0]).toMatchObject({ status, processedCount: 3, failedCount: 1 });
     });
@@ -293,358 +283,6 @@ onEveryDatabase((on) => {
       await on.store.releaseBatch(job.id, job.batches[0].id, 'w');
       expect(await on.store.getJobState(job.id)).toStrictEqual(job);
       expect(await statusOf(on.store, other.id)).toEqual(['PROCESSING']);
-    });
-  });
-
-  describe('reclaimStaleBatches', () => {
-    test('takes back what was claimed longer ago than the timeout, and says how many', async () => {
-      const job = await saved(4);
-      for (let n = 0; n < 3; n++) await claim(on.store, job.id, `w${n}`);
-      await complete(on.store, job.id, job.batches[1].id);
-      expect(await on.store.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(2);
-      expect(await statusOf(on.store, job.id)).toEqual(['PENDING', 'COMPLETED', 'PENDING', 'PENDING']);
-      expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
-    });
-
-    test('leaves what was claimed since', async () => {
-      const job = await saved(2);
-      await claim(on.store, job.id);
-      expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
-      expect(await statusOf(on.store, job.id)).toEqual(['PROCESSING', 'PENDING']);
-    });
-
-    on.needs('raw')('tells stale from fresh claims of one job, by the database’s clock', async () => {
-      const job = await saved(6);
-      for (let n = 0; n < 6; n++) await claim(on.store, job.id, `w${n}`);
-      for (const [index, age] of [2_400_000, 3_540_000, 3_660_000, 216_000_000, 0, 60_000_000].entries()) {
-        await on.query('update "batchactions_batches" set "claimedAt" = "claimedAt" - ? where "id" = ?', [age, job.batches[index].id]);
-      }
-      expect(await on.store.reclaimStaleBatches(job.id, 3_600_000)).toBe(3);
-      expect(await statusOf(on.store, job.id)).toEqual(['PROCESSING', 'PROCESSING', 'PENDING', 'PENDING', 'PROCESSING', 'PENDING']);
-    });
-
-    on.needs('raw')('takes back a batch that is PROCESSING without the time of its claim', async () => {
-      const job = await saved(1);
-      await claim(on.store, job.id);
-      await on.query('update "batchactions_batches" set "claimedAt" = null where "jobId" = ?', [job.id]);
-      expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(1);
-      expect(await statusOf(on.store, job.id)).toEqual(['PENDING']);
-    });
-
-    on.needs('raw')('adds 1 to the version of what it takes, and leaves the others’', async () => {
-      const job = await saved(2);
-      await claim(on.store, job.id);
-      await on.backdate(job.id);
-      await on.store.reclaimStaleBatches(job.id, 60_000);
-      expect((await on.rows(job.id)).map(({ version }) => version)).toEqual([2, 0]);
-    });
-
-    test('leaves batches that are PENDING, PAUSED, COMPLETED or FAILED, however long ago they were claimed', async () => {
-      const job = await saved(4);
-      for (const { id, index } of job.batches.slice(0, 3)) {
-        await claim(on.store, job.id);
-        await on.store.updateBatchState(job.id, id, stateOf(id, ['COMPLETED', 'FAILED', 'PAUSED'][index], 5, 5));
-      }
-      expect(await on.store.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(0);
-      expect(await statusOf(on.store, job.id)).toEqual(['COMPLETED', 'FAILED', 'PAUSED', 'PENDING']);
-    });
-
-    test('is 0 for an unknown job, and touches no other job', async () => {
-      const job = await saved(1);
-      await claim(on.store, job.id);
-      const timeout = await on.expire(job.id);
-      expect(await on.store.reclaimStaleBatches(newId(), timeout)).toBe(0);
-      expect(await statusOf(on.store, job.id)).toEqual(['PROCESSING']);
-    });
-
-    test('lets the batch be claimed again, with a higher token', async () => {
-      const job = await saved(1);
-      const first = await claim(on.store, job.id, 'w1');
-      await on.store.reclaimStaleBatches(job.id, await on.expire(job.id));
-      const second = await claim(on.store, job.id, 'w2');
-      expect(second).toMatchObject({ batchId: first.batchId, workerId: 'w2' });
-      expect(second.token).toBeGreaterThan(first.token);
-      expect((await on.store.getJobState(job.id)).batches[0].workerId).toBe('w2');
-    });
-
-    on.needs('shared')('called at once by many counts each batch once', async () => {
-      const stores = [on.store, await on.open(), await on.open(), await on.open()];
-      for (let round = 0; round < 5; round++) {
-        const job = await saved(40);
-        await Promise.all(job.batches.map(() => claim(on.store, job.id)));
-        await on.backdate(job.id);
-        const counts = await Promise.all([...stores, ...stores].map((store) => store.reclaimStaleBatches(job.id, 60_000)));
-        expect(counts.reduce((sum, count) => sum + count, 0)).toBe(40);
-        expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ pendingBatches: 40, processingBatches: 0 });
-        expect((await on.rows(job.id)).every(({ version }) => version === 2)).toBe(true);
-      }
-    });
-
-    on.needs('shared')('beside claims takes no fresh claim from its worker', async () => {
-      const other = await on.open();
-      const job = await saved(30);
-      for (let n = 0; n < 15; n++) await claim(on.store, job.id);
-      await on.backdate(job.id);
-      const [taken, ...claims] = await Promise.all([
-        other.reclaimStaleBatches(job.id, 60_000),
-        ...Array.from({ length: 10 }, (_, n) => claim(on.store, job.id, `fresh${n}`)),
-      ]);
-      expect(taken).toBe(15);
-      const { batches } = await on.store.getJobState(job.id);
-      for (const { batchIndex, workerId } of claims) expect(batches[batchIndex]).toMatchObject({ status: 'PROCESSING', workerId });
-      expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ processingBatches: 10, pendingBatches: 20 });
-    });
-
-    test.each([
-      ['COMPLETED', ['COMPLETED', 'COMPLETED']],
-      ['FAILED', ['COMPLETED', 'FAILED']],
-    ])('finalizes a job as %s whose last worker died before it could', async (status, results) => {
-      const job = await saved(2);
-      for (const { id, index } of job.batches) {
-        await claim(on.store, job.id);
-        await complete(on.store, job.id, id, results[index]);
-      }
-      expect(await on.store.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(0);
-      const found = await on.store.getJobState(job.id);
-      expect(found.status).toBe(status);
-      expect(found.completedAt).toEqual(expect.any(Number));
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-    });
-
-    test('leaves the finalizing of a complete job to its worker while the last claim is fresh', async () => {
-      const job = await saved(2);
-      for (const { id } of job.batches) {
-        await claim(on.store, job.id);
-        await complete(on.store, job.id, id);
-      }
-      expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
-      expect((await on.store.getJobState(job.id)).status).toBe('PROCESSING');
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
-    });
-
-    on.needs('raw')('goes by the newest claim of the job', async () => {
-      const job = await saved(2);
-      for (const { id } of job.batches) {
-        await claim(on.store, job.id);
-        await complete(on.store, job.id, id);
-      }
-      await on.query('update "batchactions_batches" set "claimedAt" = "claimedAt" - 3600000 where "id" = ?', [job.batches[0].id]);
-      await on.store.reclaimStaleBatches(job.id, 60_000);
-      expect((await on.store.getJobState(job.id)).status).toBe('PROCESSING');
-    });
-
-    test('finalizes a distributed job that lists no batches at once', async () => {
-      const job = await saved(0, { startedAt: Date.now() });
-      expect(await on.store.reclaimStaleBatches(job.id, 3_600_000)).toBe(0);
-      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED', completedAt: expect.any(Number) });
-    });
-
-    test('finalizes a complete job without a recorded claim once it was started longer ago than the timeout', async () => {
-      const complete = (id) => [batchOf(id, 0, { status: 'COMPLETED', processedCount: 10 })];
-      const [early, late] = [newId(), newId()];
-      await on.store.saveJobState(jobOf(0, { id: early, batches: complete(early), startedAt: Date.now() - 7_200_000 }));
-      await on.store.saveJobState(jobOf(0, { id: late, batches: complete(late), startedAt: Date.now() + 60_000 }));
-      await on.store.reclaimStaleBatches(early, 3_600_000);
-      await on.store.reclaimStaleBatches(late, 3_600_000);
-      expect((await on.store.getJobState(early)).status).toBe('COMPLETED');
-      expect((await on.store.getJobState(late)).status).toBe('PROCESSING');
-    });
-
-    test('does not finalize a job that is incomplete, or not PROCESSING', async () => {
-      const incomplete = await saved(2);
-      await claim(on.store, incomplete.id);
-      await complete(on.store, incomplete.id, incomplete.batches[0].id);
-      await on.store.reclaimStaleBatches(incomplete.id, await on.expire(incomplete.id));
-      expect((await on.store.getJobState(incomplete.id)).status).toBe('PROCESSING');
-
-      const aborted = await saved(1);
-      await claim(on.store, aborted.id);
-      await complete(on.store, aborted.id, aborted.batches[0].id);
-      await on.store.saveJobState({ ...aborted, status: 'ABORTED' });
-      await on.store.reclaimStaleBatches(aborted.id, await on.expire(aborted.id));
-      const found = await on.store.getJobState(aborted.id);
-      expect(found.status).toBe('ABORTED');
-    });
-  });
-
-  describe('tryFinalizeJob', () => {
-    test('sets COMPLETED and completedAt where all batches are COMPLETED', async () => {
-      const job = await saved(3);
-      const before = Date.now();
-      for (const { id } of job.batches) {
-        expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-        expect((await on.store.getJobState(job.id)).status).toBe('PROCESSING');
-        await complete(on.store, job.id, id);
-      }
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
-      const found = await on.store.getJobState(job.id);
-      expect(found.status).toBe('COMPLETED');
-      expect(Number.isInteger(found.completedAt)).toBe(true);
-      expect(found.completedAt).toBeGreaterThanOrEqual(before - 1_000);
-      expect(found.completedAt).toBeLessThanOrEqual(Date.now() + 1_000);
-      expect(found).toMatchObject({ startedAt: job.startedAt, totalRecords: 30, config: job.config, distributed: true });
-    });
-
-    test('sets FAILED where any batch is FAILED', async () => {
-      const job = await saved(3);
-      for (const { id, index } of job.batches) await complete(on.store, job.id, id, index === 1 ? 'FAILED' : 'COMPLETED');
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
-      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'FAILED', completedAt: expect.any(Number) });
-    });
-
-    test('is false, and changes nothing, while a batch is PENDING, PROCESSING or PAUSED', async () => {
-      const job = await saved(2);
-      await complete(on.store, job.id, job.batches[0].id);
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      const { batchId } = await claim(on.store, job.id);
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PAUSED'));
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ isComplete: false });
-      expect(await on.store.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(0);
-      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'PROCESSING' });
-      expect(await on.store.getJobState(job.id)).not.toHaveProperty('completedAt');
-    });
-
-    test('finalizes a distributed job that lists no batches', async () => {
-      const job = await saved(0);
-      expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ totalBatches: 0, isComplete: true });
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED', completedAt: expect.any(Number) });
-    });
-
-    test('is false for an unknown job, and for one that is not distributed', async () => {
-      expect(await on.store.tryFinalizeJob(newId())).toBe(false);
-      const empty = await saved(0, { distributed: undefined });
-      expect(await on.store.tryFinalizeJob(empty.id)).toBe(false);
-      const plain = await saved(1, { distributed: undefined });
-      await complete(on.store, plain.id, plain.batches[0].id);
-      expect(await on.store.tryFinalizeJob(plain.id)).toBe(false);
-      expect((await on.store.getJobState(plain.id)).status).toBe('PROCESSING');
-    });
-
-    test.each(['CREATED', 'PAUSED', 'ABORTED', 'FAILED', 'COMPLETED'])('is false where the job is %s', async (status) => {
-      const job = await saved(1, { status });
-      await complete(on.store, job.id, job.batches[0].id);
-      const before = await on.store.getJobState(job.id);
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      const found = await on.store.getJobState(job.id);
-      expect(found).toEqual(before);
-      expect(found.status).toBe(status);
-    });
-
-    test('is true for one of 16 concurrent callers, and for none after them', async () => {
-      const job = await saved(3);
-      for (const { id } of job.batches) await complete(on.store, job.id, id);
-      const verdicts = await Promise.all(Array.from({ length: 16 }, () => on.store.tryFinalizeJob(job.id)));
-      expect(verdicts.filter(Boolean)).toHaveLength(1);
-      const { completedAt } = await on.store.getJobState(job.id);
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      expect((await on.store.getJobState(job.id)).completedAt).toBe(completedAt);
-    });
-
-    on.needs('shared')('is true for one of 16 stores that call it at once', async () => {
-      const stores = await Promise.all(Array.from({ length: 16 }, () => on.open({ pool: { max: 1 } })));
-      for (let round = 0; round < 5; round++) {
-        const job = await saved(3);
-        for (const { id } of job.batches) await complete(on.store, job.id, id);
-        const verdicts = await Promise.all(stores.map((store) => store.tryFinalizeJob(job.id)));
-        expect(verdicts.filter(Boolean)).toHaveLength(1);
-      }
-    });
-
-    on.needs('shared')('is true for exactly one of the workers that finish the last batches at once', async () => {
-      const stores = await Promise.all(Array.from({ length: 8 }, () => on.open({ pool: { max: 1 } })));
-      for (let round = 0; round < 5; round++) {
-        const job = await saved(8);
-        const verdicts = await Promise.all(
-          stores.map(async (store, n) => {
-            const { batchId } = await claim(store, job.id, `w${n}`);
-            await complete(store, job.id, batchId);
-            return store.tryFinalizeJob(job.id);
-          }),
-        );
-        expect(verdicts.filter(Boolean)).toHaveLength(1);
-        expect((await on.store.getJobState(job.id)).status).toBe('COMPLETED');
-      }
-    });
-  });
-
-  describe('a final state stays', () => {
-    test('of a batch: release, reclaim, a stale snapshot and a claim leave COMPLETED and FAILED as they are', async () => {
-      const job = await saved(2);
-      for (const { id, index } of job.batches) {
-        await claim(on.store, job.id, 'w');
-        await on.store.updateBatchState(job.id, id, stateOf(id, ['COMPLETED', 'FAILED'][index], 8, 2));
-      }
-      for (const { id } of job.batches) await on.store.releaseBatch(job.id, id, 'w');
-      await on.store.saveJobState(job);
-      expect(await on.store.claimBatch(job.id, 'w')).toEqual(none('NO_PENDING_BATCHES'));
-      await on.store.reclaimStaleBatches(job.id, await on.expire(job.id));
-      expect((await on.store.getJobState(job.id)).batches).toMatchObject([
-        { status: 'COMPLETED', processedCount: 8, failedCount: 2 },
-        { status: 'FAILED', processedCount: 8, failedCount: 2 },
-      ]);
-    });
-
-    test('of a job: nothing but saveJobState changes its status', async () => {
-      const job = await saved(2);
-      const [{ id }] = job.batches;
-      for (const batch of job.batches) await complete(on.store, job.id, batch.id);
-      await on.store.tryFinalizeJob(job.id);
-      const { completedAt } = await on.store.getJobState(job.id);
-
-      expect(await on.store.claimBatch(job.id, 'w')).toEqual(none('JOB_NOT_PROCESSING'));
-      await on.store.releaseBatch(job.id, id, 'w');
-      await on.store.updateBatchState(job.id, id, stateOf(id, 'PENDING'));
-      expect(await on.store.claimBatch(job.id, 'w')).toEqual(none('JOB_NOT_PROCESSING'));
-      await on.store.updateBatchState(job.id, id, stateOf(id, 'FAILED', 0, 10));
-      await on.store.reclaimStaleBatches(job.id, await on.expire(job.id));
-      expect(await on.store.tryFinalizeJob(job.id)).toBe(false);
-      expect(await on.store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED', completedAt });
-    });
-  });
-
-  describe('getDistributedStatus', () => {
-    test('counts the batches by status', async () => {
-      const id = newId();
-      const statuses = ['PENDING', 'PENDING', 'PENDING', 'COMPLETED', 'COMPLETED', 'FAILED', 'PENDING'];
-      await on.store.saveJobState(jobOf(0, { id, batches: statuses.map((status, index) => batchOf(id, index, { status })) }));
-      await claim(on.store, id);
-      await claim(on.store, id);
-      expect(await on.store.getDistributedStatus(id)).toStrictEqual({
-        jobId: id,
-        totalBatches: 7,
-        completedBatches: 2,
-        failedBatches: 1,
-        processingBatches: 2,
-        pendingBatches: 2,
-        isComplete: false,
-      });
-    });
-
-    test('is complete where there are batches and none is PENDING or PROCESSING', async () => {
-      const job = await saved(2);
-      await complete(on.store, job.id, job.batches[0].id);
-      expect((await on.store.getDistributedStatus(job.id)).isComplete).toBe(false);
-      await on.store.updateBatchState(job.id, job.batches[1].id, stateOf(job.batches[1].id, 'PROCESSING'));
-      expect((await on.store.getDistributedStatus(job.id)).isComplete).toBe(false);
-      await complete(on.store, job.id, job.batches[1].id, 'FAILED');
-      expect((await on.store.getDistributedStatus(job.id)).isComplete).toBe(true);
-    });
-
-    test('is all zeros and not complete for an unknown job', async () => {
-      const jobId = newId();
-      expect(await on.store.getDistributedStatus(jobId)).toStrictEqual({
-        jobId,
-        totalBatches: 0,
-        completedBatches: 0,
-        failedBatches: 0,
-        processingBatches: 0,
-        pendingBatches: 0,
-        isComplete: false,
-      });
     });
   });
 });

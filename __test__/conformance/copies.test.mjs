@@ -1,12 +1,13 @@
 // Guarantees about the second copy of a batch's state, in the job's JSON: how far it may be behind the rows, and after which calls it may not.
 
 import { describe, expect, test } from 'vitest';
-import { claim, complete, jobOf, onEveryDatabase, stateOf } from '../support/suite.mjs';
+import { makeJob, makeState } from '../support/fixtures.mjs';
+import { claim, complete, onEveryDatabase } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
   const copied = on.needs('raw');
   const saved = async (batches) => {
-    const job = jobOf(batches);
+    const job = makeJob(batches);
     await on.store.saveJobState(job);
     return job;
   };
@@ -24,7 +25,7 @@ onEveryDatabase((on) => {
             expect(await on.behind(job.id)).toEqual([]);
             expect(await claim(on.store, job.id, 'w')).toMatchObject({ batchId: id });
           }
-          await on.store.updateBatchState(job.id, id, stateOf(id, index % 7 === 2 ? 'FAILED' : 'COMPLETED', 9, 1));
+          await on.store.updateBatchState(job.id, id, makeState(id, index % 7 === 2 ? 'FAILED' : 'COMPLETED', 9, 1));
           expect(await on.behind(job.id)).toEqual([]);
         }
         expect(await on.store.tryFinalizeJob(job.id)).toBe(true);
@@ -152,11 +153,11 @@ onEveryDatabase((on) => {
   });
 
   test('the JSON of a job that is not distributed is the only copy, and has every update', async () => {
-    const job = jobOf(250, { distributed: undefined });
+    const job = makeJob(250, { distributed: undefined });
     await on.store.saveJobState(job);
-    for (const { id, index } of job.batches.slice(0, 10)) await on.store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', index, 0));
+    for (const { id, index } of job.batches.slice(0, 10)) await on.store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', index, 0));
     const { batches } = await on.store.getJobState(job.id);
     expect(batches.slice(0, 10).map(({ processedCount }) => processedCount)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    if (on.database.raw) expect((await on.copy(job.id)).slice(0, 10)).toMatchObject(batches.slice(0, 10).map(({ status }) => ({ status })));
+    if (on.has('raw')) expect((await on.copy(job.id)).slice(0, 10)).toMatchObject(batches.slice(0, 10).map(({ status }) => ({ status })));
   });
 });

@@ -8,7 +8,9 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { collect, jobOf, nested, newId, onEveryDatabase, recordOf, rejection, SqlxStateStore } from '../support/suite.mjs';
+import { reasonOf } from '../support/dialects/capabilities.mjs';
+import { makeJob, makeRecord, nested, newId } from '../support/fixtures.mjs';
+import { collect, onEveryDatabase, rejection, SqlxStateStore } from '../support/suite.mjs';
 
 const runs = Number(process.env.FIDELITY_RUNS ?? 200);
 const { FIDELITY_PATH: path } = process.env;
@@ -145,19 +147,22 @@ function textOf(given, sorted) {
 
 onEveryDatabase((on) => {
   describe('random values', () => {
-    const sortsKeys = on.dialect === 'mysql';
-    const order = sortsKeys ? 'whatever the order of the keys [exempt, mysql: its JSON type sorts the keys]' : 'key order included';
+    const sortsKeys = on.has('sortedKeys');
+    const order = sortsKeys
+      ? `whatever the order of the keys [exempt, ${on.database.name}: ${reasonOf('!sortedKeys')}]`
+      : 'key order included';
     let run = 0;
 
     /** Saves them by every way, and compares what every way to read them gives. */
     const roundTrip = async ({ raw, parsed, errors, processingError, index, config: given }) => {
-      const same = (back, saved, what) => expect(textOf(back, sortsKeys), what).toBe(textOf(due(saved, on.mysqlFamily), sortsKeys));
+      const same = (back, saved, what) =>
+        expect(textOf(back, sortsKeys), what).toBe(textOf(due(saved, on.has('!loneSurrogates')), sortsKeys));
       const [single, bulk] = [newId(), newId()];
-      const record = recordOf(index, { raw, parsed, errors });
+      const record = makeRecord(index, { raw, parsed, errors });
       // A column of text, and no JSON: U+0000 and halves of pairs have tests of their own below.
       if (processingError !== undefined) record.processingError = processingError.toWellFormed().replaceAll('\0', ' ');
       await on.store.saveProcessedRecord(single, 'b', record);
-      await on.store.saveBatchRecords(bulk, 'b', [recordOf(index === 0 ? 1 : 0), record]);
+      await on.store.saveBatchRecords(bulk, 'b', [makeRecord(index === 0 ? 1 : 0), record]);
       for (const id of [single, bulk]) {
         const readers = {
           getProcessedRecords: await on.store.getProcessedRecords(id),
@@ -170,7 +175,7 @@ onEveryDatabase((on) => {
           expect(back.processingError).toBe(record.processingError);
         }
       }
-      const job = jobOf(0, { config: given, startedAt: 1_700_000_000_000 + run++ });
+      const job = makeJob(0, { config: given, startedAt: 1_700_000_000_000 + run++ });
       await on.store.saveJobState(job);
       same((await on.store.getJobState(job.id)).config, given, 'config by getJobState');
       const listed = await on.store.listJobs({ limit: 5 });
@@ -205,35 +210,32 @@ onEveryDatabase((on) => {
   describe('a long key', () => {
     const long = (length) => ({ ['k'.repeat(length)]: 1, after: 2 });
     const save = [
-      ['saveProcessedRecord', (id, fields) => on.store.saveProcessedRecord(id, 'b', recordOf(0, fields))],
-      ['saveBatchRecords', (id, fields) => on.store.saveBatchRecords(id, 'b', [recordOf(1), recordOf(0, fields)])],
-      ['saveJobState', (id, { raw }) => on.store.saveJobState(jobOf(1, { id, config: { batchSize: 10, ...raw } }))],
+      ['saveProcessedRecord', (id, fields) => on.store.saveProcessedRecord(id, 'b', makeRecord(0, fields))],
+      ['saveBatchRecords', (id, fields) => on.store.saveBatchRecords(id, 'b', [makeRecord(1), makeRecord(0, fields)])],
+      ['saveJobState', (id, { raw }) => on.store.saveJobState(makeJob(1, { id, config: { batchSize: 10, ...raw } }))],
     ];
 
     test('of 65,535 bytes comes back', async () => {
       expect((await on.stored({ raw: long(65_535) })).raw).toEqual(long(65_535));
     });
 
-    on.except(['mysql'], 'its JSON type holds keys of at most 65,535 bytes')('of a million bytes comes back', async () => {
+    on.needs('!keyLimit')('of a million bytes comes back', async () => {
       expect((await on.stored({ raw: long(1_000_000) })).raw).toEqual(long(1_000_000));
     });
 
     for (const [method, call] of save) {
-      on.except(['mariadb', 'postgres', 'sqlite'], 'it sets no such limit')(
-        `of more is refused by ${method} with VALUE_TOO_LONG, and nothing is written`,
-        async () => {
-          const id = newId();
-          const error = await rejection(call(id, { raw: long(65_536) }), 'VALUE_TOO_LONG');
-          expect(error.message).toMatch(/key/);
-          expect(await collect(on.store.records(id))).toEqual([]);
-          expect(await on.store.getJobState(id)).toBeNull();
-        },
-      );
+      on.needs('keyLimit')(`of more is refused by ${method} with VALUE_TOO_LONG, and nothing is written`, async () => {
+        const id = newId();
+        const error = await rejection(call(id, { raw: long(65_536) }), 'VALUE_TOO_LONG');
+        expect(error.message).toMatch(/key/);
+        expect(await collect(on.store.records(id))).toEqual([]);
+        expect(await on.store.getJobState(id)).toBeNull();
+      });
     }
   });
 
   describe('a JSON value that is nested', () => {
-    const deepest = { mysql: 100, mariadb: 31 }[on.dialect];
+    const deepest = on.dialect.deepestJson;
 
     /** The same number of levels in each column: `[what, record fields or config]`. */
     const places = (levels) => [
@@ -248,15 +250,15 @@ onEveryDatabase((on) => {
       const id = newId();
       for (const [place, fields] of places(levels)) {
         for (const save of [
-          store.saveProcessedRecord(id, 'b', recordOf(1, fields)),
-          store.saveBatchRecords(id, 'b', [recordOf(0), recordOf(1, fields)]),
+          store.saveProcessedRecord(id, 'b', makeRecord(1, fields)),
+          store.saveBatchRecords(id, 'b', [makeRecord(0), makeRecord(1, fields)]),
         ]) {
           const error = await rejection(save, 'INVALID_ARGUMENT');
           expect(error.message, place).toMatch(names);
           expect(error.retryable).toBe(false);
         }
       }
-      const job = jobOf(1, { config: configOf(levels) });
+      const job = makeJob(1, { config: configOf(levels) });
       expect((await rejection(store.saveJobState(job), 'INVALID_ARGUMENT')).message).toMatch(names);
       expect(await collect(store.records(id))).toEqual([]);
       expect(await store.getJobState(job.id)).toBeNull();
@@ -268,35 +270,38 @@ onEveryDatabase((on) => {
       // As text, for comparing values that nest so deep would end the stack.
       for (const [place, fields] of places(held)) {
         const [single, bulk] = [newId(), newId()];
-        await on.store.saveProcessedRecord(single, 'b', recordOf(0, fields));
-        await on.store.saveBatchRecords(bulk, 'b', [recordOf(0, fields)]);
+        await on.store.saveProcessedRecord(single, 'b', makeRecord(0, fields));
+        await on.store.saveBatchRecords(bulk, 'b', [makeRecord(0, fields)]);
         for (const id of [single, bulk]) {
           for (const records of [
             await on.store.getProcessedRecords(id),
             await on.store.getBatchRecords(id, 'b'),
             await collect(on.store.records(id)),
           ]) {
-            expect(textOf(records[0][place], on.dialect === 'mysql')).toBe(textOf(fields[place], on.dialect === 'mysql'));
+            expect(textOf(records[0][place], on.has('sortedKeys'))).toBe(textOf(fields[place], on.has('sortedKeys')));
           }
         }
       }
-      const job = jobOf(1, { config: configOf(held) });
+      const job = makeJob(1, { config: configOf(held) });
       await on.store.saveJobState(job);
       expect(JSON.stringify((await on.store.getJobState(job.id)).config.deep)).toBe(JSON.stringify(job.config.deep));
     });
 
-    on.except(['postgres', 'sqlite'], 'it sets no such limit')(
+    on.needs('nestingLimit')(
       'deeper than the database holds is refused with INVALID_ARGUMENT, which says how deep that is, and nothing is written',
       () => expectRefused(on.store, deepest + 1, new RegExp(`levels.*at most ${deepest} levels`)),
     );
 
     test('deeper than JSON.stringify can go is refused with its RangeError as cause, and nothing is written', async () => {
       await expectRefused(on.store, 100_000, /deep/);
-      const error = await rejection(on.store.saveProcessedRecord(newId(), 'b', recordOf(0, { raw: nested(100_000) })), 'INVALID_ARGUMENT');
+      const error = await rejection(
+        on.store.saveProcessedRecord(newId(), 'b', makeRecord(0, { raw: nested(100_000) })),
+        'INVALID_ARGUMENT',
+      );
       expect(error.cause).toBeInstanceOf(RangeError);
     });
 
-    on.except(['mysql', 'mariadb', 'sqlite'], 'it has no setting for it')(
+    on.needs('stackLimit')(
       'deeper than the server has stack for is refused with INVALID_ARGUMENT, which names the setting, and nothing is written',
       async () => {
         const own = await on.createEmpty();
@@ -365,7 +370,7 @@ onEveryDatabase((on) => {
       expect(Object.getPrototypeOf(back)).toBe(Object.prototype);
     });
 
-    on.except(['mysql'], 'its JSON type sorts the keys')('keeps the order of its keys', async () => {
+    on.needs('!sortedKeys')('keeps the order of its keys', async () => {
       const value = { zz: 1, b: { y: 1, x: [{ d: 1, c: 2 }] }, aaa: 2, a: 3 };
       const record = await on.stored({ raw: value, parsed: value, errors: [{ message: 'm', field: 'f', code: 'c' }] });
       expect(JSON.stringify(record.raw)).toBe(JSON.stringify(value));
@@ -379,11 +384,11 @@ onEveryDatabase((on) => {
     });
 
     const lone = { half: 'a\ud800b', other: '\udc00', '\udbff': 1, whole: '\ud83d\ude00' };
-    on.except(['mysql', 'mariadb'], 'it refuses lone surrogates')('keeps lone surrogates', async () => {
+    on.needs('loneSurrogates')('keeps lone surrogates', async () => {
       expect((await on.stored({ raw: lone })).raw).toStrictEqual(lone);
     });
 
-    on.except(['postgres', 'sqlite'], 'it keeps them')('has U+FFFD for lone surrogates', async () => {
+    on.needs('!loneSurrogates')('has U+FFFD for lone surrogates', async () => {
       const replaced = { half: 'a\ufffdb', other: '\ufffd', '\ufffd': 1, whole: '😀' };
       const record = await on.stored({ raw: lone, errors: [{ field: '\ud800', message: 'm', code: 'c' }] });
       expect(record.raw).toStrictEqual(replaced);
@@ -401,10 +406,10 @@ onEveryDatabase((on) => {
       ['errors: a cycle', { errors: [{ field: 'f', message: 'm', code: 'c', metadata: cycle }] }],
     ])('that JSON.stringify refuses is refused with its TypeError as cause, and nothing is written (%s)', async (_, fields) => {
       const id = newId();
-      const single = await rejection(on.store.saveProcessedRecord(id, 'b', recordOf(0, fields)), 'INVALID_ARGUMENT');
+      const single = await rejection(on.store.saveProcessedRecord(id, 'b', makeRecord(0, fields)), 'INVALID_ARGUMENT');
       expect(single.cause).toBeInstanceOf(TypeError);
       expect(single.retryable).toBe(false);
-      const bulk = await rejection(on.store.saveBatchRecords(id, 'b', [recordOf(1), recordOf(2, fields)]), 'INVALID_ARGUMENT');
+      const bulk = await rejection(on.store.saveBatchRecords(id, 'b', [makeRecord(1), makeRecord(2, fields)]), 'INVALID_ARGUMENT');
       expect(bulk.cause).toBeInstanceOf(TypeError);
       expect(await collect(on.store.records(id))).toEqual([]);
     });
@@ -417,11 +422,11 @@ onEveryDatabase((on) => {
       expect((await on.stored({ processingError: '' })).processingError).toBe('');
     });
 
-    on.except(['postgres'], 'its text has no U+0000')('keeps U+0000', async () => {
+    on.needs('nulInText')('keeps U+0000', async () => {
       expect((await on.stored({ processingError: 'a\u0000b\u0000' })).processingError).toBe('a\u0000b\u0000');
     });
 
-    on.except(['mysql', 'mariadb', 'sqlite'], 'it keeps U+0000')('has U+FFFD for U+0000', async () => {
+    on.needs('!nulInText')('has U+FFFD for U+0000', async () => {
       expect((await on.stored({ processingError: 'a\u0000b\u0000' })).processingError).toBe('a\ufffdb\ufffd');
     });
 
@@ -429,7 +434,7 @@ onEveryDatabase((on) => {
       expect((await on.stored({ processingError: 'a\ud800b 😀' })).processingError).toBe('a\ufffdb 😀');
     });
 
-    on.except(['mysql', 'mariadb'], 'its column holds 65,535 bytes')('may be long', async () => {
+    on.needs('!textLimit')('may be long', async () => {
       const text = 'é😀'.repeat(100_000);
       expect((await on.stored({ processingError: text })).processingError).toBe(text);
     });
@@ -440,7 +445,7 @@ onEveryDatabase((on) => {
       expect((await on.stored({ processingError: text })).processingError).toBe(text);
     });
 
-    on.except(['postgres', 'sqlite'], 'it sets no such limit')('that is longer is cut at a character, and ends in … [cut]', async () => {
+    on.needs('textLimit')('that is longer is cut at a character, and ends in … [cut]', async () => {
       for (const text of [`x${'é'.repeat(32_767)}y`, `${'😀'.repeat(20_000)}`, `xx${'漢'.repeat(100_000)}`]) {
         const { processingError: cut } = await on.stored({ processingError: text });
         expect(cut.endsWith('… [cut]')).toBe(true);

@@ -2,8 +2,8 @@
 // and never a defect of the package.
 
 import { describe, expect } from 'vitest';
-import { makeJob, prepare } from '../support/jobs.mjs';
-import { collect, newId, onEveryDatabase, rejection, StateStoreError } from '../support/suite.mjs';
+import { makeJob, makeLocalJob, newId } from '../support/fixtures.mjs';
+import { collect, onEveryDatabase, prepare, rejection, StateStoreError } from '../support/suite.mjs';
 
 const lists = [
   '42',
@@ -86,7 +86,7 @@ onEveryDatabase((on) => {
   describe('what another program wrote', () => {
     onRows('is taken or refused by every call', async () => {
       for (const [table, column, value] of cases) {
-        const job = makeJob(newId(), { distributed: true, batches: 2 });
+        const job = makeJob(2, { id: newId(), size: 2 });
         await prepare(on.store, job);
         const where =
           table === 'batchactions_jobs' ? `"id" = ?` : column.endsWith('Index') ? `"jobId" = ? and "${column}" = 0` : `"jobId" = ?`;
@@ -94,14 +94,13 @@ onEveryDatabase((on) => {
         await checkCalls(on.store, job, `${table}.${column} is ${value}`);
       }
       // The store is none the worse.
-      const job = makeJob(newId(), { distributed: true });
+      const job = makeJob(3, { id: newId(), size: 2 });
       await prepare(on.store, job);
       expect(await on.store.claimBatch(job.id, 'worker')).toMatchObject({ claimed: true });
     });
 
-    const onText = on.database.raw ? on.except(['postgres', 'mysql', 'mariadb'], 'its columns refuse what is not JSON') : onRows;
-    onText('is refused where it is not JSON', async () => {
-      const job = makeJob(newId(), { batches: 1 });
+    on.needs('raw', 'uncheckedJson')('is refused where it is not JSON', async () => {
+      const job = makeLocalJob(1, { id: newId(), size: 2 });
       await prepare(on.store, job);
       await on.query(`update "batchactions_records" set "raw" = '{not json' where "jobId" = ?`, [job.id]);
       await rejection(on.store.getPendingRecords(job.id), 'TABLES_INCOMPATIBLE');

@@ -3,9 +3,8 @@
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { TABLES } from '../support/catalogue.mjs';
-import { drop } from '../support/databases.mjs';
-import { quote } from '../support/raw.mjs';
-import { batchOf, claim, collect, jobOf, newId, onEveryDatabase, recordOf, rejection, SqlxStateStore, stateOf } from '../support/suite.mjs';
+import { makeBatch, makeJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
+import { claim, collect, onEveryDatabase, rejection, SqlxStateStore } from '../support/suite.mjs';
 
 /** At most 16 characters each, so that they fit into an id behind one that is unique. */
 const HOSTILE = [
@@ -50,21 +49,21 @@ const HOSTILE = [
 onEveryDatabase((on) => {
   describe('text that looks like SQL', () => {
     test.each(HOSTILE)('%j stays text in every call, and what stands beside it stays as it was', async (text) => {
-      const bystander = jobOf(1);
+      const bystander = makeJob(1);
       await on.store.saveJobState(bystander);
-      await on.store.saveBatchRecords(bystander.id, bystander.batches[0].id, [recordOf(0)]);
+      await on.store.saveBatchRecords(bystander.id, bystander.batches[0].id, [makeRecord(0)]);
       const beside = async () => [await on.store.getJobState(bystander.id), await collect(on.store.records(bystander.id))];
       const before = await beside();
 
       const [id, batchId] = [`${newId('')}${text}`, `${newId('')}${text}`];
       const config = { batchSize: 10, [text]: text, schema: { fields: [{ name: text, type: text, required: true }] } };
-      const job = jobOf(0, { id, config, batches: [batchOf(id, 0, { id: batchId }), batchOf(id, 1, { id: `${batchId}2` })] });
+      const job = makeJob(0, { id, config, batches: [makeBatch(id, 0, { id: batchId }), makeBatch(id, 1, { id: `${batchId}2` })] });
       await on.store.saveJobState(job);
       expect(await on.store.getJobState(id)).toEqual(job);
       expect((await on.store.listJobs({ limit: 1, after: { id: `${text}~`, startedAt: job.startedAt + 1 } }))[0]).toBeDefined();
 
       const record = (index, status = 'valid') =>
-        recordOf(index, {
+        makeRecord(index, {
           raw: { [text]: text },
           parsed: [text],
           status,
@@ -88,9 +87,9 @@ onEveryDatabase((on) => {
       await on.store.releaseBatch(id, batchId, text);
       const { token } = await claim(on.store, id, text);
       await on.store.saveProcessedRecord(id, batchId, record(0, 'processed'), { token });
-      await rejection(on.store.updateBatchState(id, batchId, stateOf(batchId, text)), 'INVALID_ARGUMENT');
-      await on.store.updateBatchState(id, batchId, stateOf(batchId, 'COMPLETED', 1, 0));
-      await on.store.updateBatchState(id, `${batchId}2`, stateOf(`${batchId}2`, 'COMPLETED', 1, 0));
+      await rejection(on.store.updateBatchState(id, batchId, makeState(batchId, text)), 'INVALID_ARGUMENT');
+      await on.store.updateBatchState(id, batchId, makeState(batchId, 'COMPLETED', 1, 0));
+      await on.store.updateBatchState(id, `${batchId}2`, makeState(`${batchId}2`, 'COMPLETED', 1, 0));
       expect((await on.store.getJobState(id)).batches[0]).toMatchObject({ status: 'COMPLETED', workerId: text });
       expect(await on.store.getDistributedStatus(id)).toMatchObject({ jobId: id, completedBatches: 2 });
       expect(await on.store.tryFinalizeJob(id)).toBe(true);
@@ -101,22 +100,23 @@ onEveryDatabase((on) => {
       expect(await beside()).toEqual(before);
     });
 
-    const serverOnly = on.except(['sqlite'], 'it has no server and no users');
+    const serverOnly = on.needs('server');
 
     serverOnly('stays text in the name of the database, in a URL and in parts', async () => {
       const name = `${on.own.name}_'";--/*$1?:x \\\``;
-      await on.query(`create database ${quoted(name)}`);
-      onTestFinished(() => drop(on, on.dialect, name));
+      // In double quotes, in which a ? is no parameter.
+      await on.query(`create database "${name.replaceAll('"', '""')}"`);
+      onTestFinished(() => on.dialect.dropDatabase(on, name));
       const url = new URL(on.url);
       url.pathname = `/${encodeURIComponent(name)}`;
       const { hostname: host, port } = url;
       const login = { user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) };
-      const parts = { dialect: on.dialect, host, ...(port && { port: Number(port) }), ...login, database: name };
+      const parts = { dialect: on.dialect.name, host, ...(port && { port: Number(port) }), ...login, database: name };
       for (const connection of [url.href, parts]) {
         const store = new SqlxStateStore(connection);
         try {
           await store.initialize();
-          const job = jobOf(1);
+          const job = makeJob(1);
           await store.saveJobState(job);
           expect(await store.getJobState(job.id)).toEqual(job);
         } finally {
@@ -125,19 +125,14 @@ onEveryDatabase((on) => {
       }
     });
 
-    /** `raw.mjs` takes a ? in a statement for a parameter, but for one in quotes. */
-    const quoted = (name) => (on.dialect === 'postgres' ? quote(on.dialect, name) : `"${name.replaceAll('"', '""')}"`);
-
-    const postgresOnly = on.except(['mysql', 'mariadb', 'sqlite'], 'it has no such option');
-
-    postgresOnly('stays text in the option schema', async () => {
+    on.needs('schemas')('stays text in the option schema', async () => {
       const own = await on.createEmpty();
       for (const schema of [...HOSTILE, `public"."x`, 'a.b', 'Public', `s"; drop schema public cascade; --`, 'x'.repeat(63)]) {
         const store = new SqlxStateStore(own.url, { schema });
         try {
           await store.initialize();
           await store.initialize();
-          const job = jobOf(1);
+          const job = makeJob(1);
           await store.saveJobState(job);
           expect(await store.getJobState(job.id)).toEqual(job);
           const tables = await own.query('select tablename as name from pg_tables where schemaname = ? order by 1', [schema]);
@@ -150,7 +145,7 @@ onEveryDatabase((on) => {
       expect(await own.query(`select 1 from pg_namespace where nspname = 'public'`)).toHaveLength(1);
     });
 
-    postgresOnly('stays text in the parameter application_name', async () => {
+    on.needs('applicationName')('stays text in the parameter application_name', async () => {
       for (const text of HOSTILE.filter((each) => /^[ -~]+$/.test(each))) {
         const url = new URL(on.url);
         url.searchParams.set('application_name', text);

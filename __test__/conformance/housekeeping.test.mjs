@@ -1,7 +1,8 @@
 // Guarantees of `listJobs`, `deleteJob` and `close`.
 
 import { describe, expect, test } from 'vitest';
-import { SqlxStateStore, claim, collect, complete, jobOf, newId, onEveryDatabase, recordOf } from '../support/suite.mjs';
+import { makeJob, makeRecord, newId } from '../support/fixtures.mjs';
+import { claim, collect, complete, onEveryDatabase, SqlxStateStore } from '../support/suite.mjs';
 
 /** A job as `listJobs` gives it. */
 const summary = (job) => Object.fromEntries(Object.entries(job).filter(([key]) => key !== 'batches'));
@@ -24,7 +25,7 @@ onEveryDatabase((on) => {
     };
 
     test('gives the jobs without their batches, the newest startedAt first and those without one last', async () => {
-      const jobs = [3, 1, undefined, 2, 5, 4].map((startedAt, n) => jobOf(n, { startedAt, distributed: n % 2 ? true : undefined }));
+      const jobs = [3, 1, undefined, 2, 5, 4].map((startedAt, n) => makeJob(n, { startedAt, distributed: n % 2 ? true : undefined }));
       const store = await alone(jobs);
       try {
         const found = await store.listJobs();
@@ -47,7 +48,7 @@ onEveryDatabase((on) => {
     test('selects by status', async () => {
       const statuses = ['COMPLETED', 'PROCESSING', 'COMPLETED', 'FAILED'];
       const jobs = statuses.map((status, n) =>
-        jobOf(0, { status, startedAt: 1_000 + n, completedAt: status === 'COMPLETED' ? 5_000 : undefined }),
+        makeJob(0, { status, startedAt: 1_000 + n, completedAt: status === 'COMPLETED' ? 5_000 : undefined }),
       );
       const store = await alone(jobs);
       expect(await store.listJobs({ status: 'COMPLETED' })).toStrictEqual([summary(jobs[2]), summary(jobs[0])]);
@@ -57,7 +58,7 @@ onEveryDatabase((on) => {
 
     test('gives every job once, page by page, where many have one startedAt or none', async () => {
       const times = [7, 7, 7, undefined, undefined, 9, 9, 7, undefined, 3, 7, undefined, 9];
-      const jobs = times.map((startedAt, n) => jobOf(0, { startedAt, status: n % 3 ? 'PROCESSING' : 'PAUSED' }));
+      const jobs = times.map((startedAt, n) => makeJob(0, { startedAt, status: n % 3 ? 'PROCESSING' : 'PAUSED' }));
       const store = await alone(jobs);
       for (const limit of [1, 2, 3, 5, 12, 13, 14]) {
         const found = await pages(store, { limit });
@@ -96,7 +97,7 @@ onEveryDatabase((on) => {
     });
 
     test('goes on after a job that does not exist any more', async () => {
-      const jobs = Array.from({ length: 6 }, (_, n) => jobOf(0, { startedAt: n < 4 ? 100 - n : undefined }));
+      const jobs = Array.from({ length: 6 }, (_, n) => makeJob(0, { startedAt: n < 4 ? 100 - n : undefined }));
       const store = await alone(jobs);
       const all = await store.listJobs();
       for (const n of [1, 4]) {
@@ -109,7 +110,7 @@ onEveryDatabase((on) => {
     });
 
     test('gives 100 jobs where no limit is given, and up to 1,000', async () => {
-      const jobs = Array.from({ length: 130 }, (_, n) => jobOf(0, { startedAt: n }));
+      const jobs = Array.from({ length: 130 }, (_, n) => makeJob(0, { startedAt: n }));
       const store = await alone(jobs);
       expect((await store.listJobs()).map(({ startedAt }) => startedAt)).toEqual(Array.from({ length: 100 }, (_, n) => 129 - n));
       expect(await store.listJobs({ limit: 1_000 })).toHaveLength(130);
@@ -119,12 +120,12 @@ onEveryDatabase((on) => {
 
   describe('deleteJob', () => {
     const filled = async (batches, records) => {
-      const job = jobOf(batches);
+      const job = makeJob(batches);
       await on.store.saveJobState(job);
       await on.store.saveBatchRecords(
         job.id,
         job.batches[0].id,
-        Array.from({ length: records }, (_, index) => recordOf(index)),
+        Array.from({ length: records }, (_, index) => makeRecord(index)),
       );
       return job;
     };
@@ -150,7 +151,7 @@ onEveryDatabase((on) => {
 
     test('removes the records of a job that was never stored', async () => {
       const id = newId();
-      await on.store.saveProcessedRecord(id, 'b', recordOf(0));
+      await on.store.saveProcessedRecord(id, 'b', makeRecord(0));
       expect(await on.store.deleteJob(id)).toBe(true);
       expect(await left(id)).toEqual([null, 0, 0]);
     });
@@ -176,7 +177,7 @@ onEveryDatabase((on) => {
       await on.store.saveJobState(job);
       expect(await on.store.getJobState(job.id)).toStrictEqual(job);
       expect(await claim(on.store, job.id)).toMatchObject({ batchIndex: 0, token: 1 });
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0));
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(0));
       await complete(on.store, job.id, batchId);
     });
 
@@ -192,7 +193,7 @@ onEveryDatabase((on) => {
     test('are listed', async () => {
       const ids = [];
       for (let n = 0; n < 3; n++) {
-        const job = jobOf(1, { startedAt: 1_900_000_000_000 + n, config: { batchSize: 10, text: 'c'.repeat(900_000) } });
+        const job = makeJob(1, { startedAt: 1_900_000_000_000 + n, config: { batchSize: 10, text: 'c'.repeat(900_000) } });
         await on.store.saveJobState(job);
         ids.unshift(job.id);
       }
@@ -205,8 +206,8 @@ onEveryDatabase((on) => {
     on.needs('shared')('lets the calls under way end: what was saved before it is stored', async () => {
       const store = await on.open();
       const id = newId();
-      const saves = Array.from({ length: 200 }, (_, index) => store.saveProcessedRecord(id, 'b', recordOf(index)));
-      saves.push(store.saveJobState(jobOf(1, { id })));
+      const saves = Array.from({ length: 200 }, (_, index) => store.saveProcessedRecord(id, 'b', makeRecord(index)));
+      saves.push(store.saveJobState(makeJob(1, { id })));
       await store.close();
       await Promise.all(saves);
       expect(await on.store.getBatchRecords(id, 'b')).toHaveLength(200);

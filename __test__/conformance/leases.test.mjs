@@ -1,18 +1,16 @@
 // Guarantees about who holds a batch: fencing, `renewBatch`, the options `leaseRenewal` and `maxClaims`.
 
-import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { claim, collect, complete, jobOf, onEveryDatabase, recordOf, rejection, sleep, stateOf } from '../support/suite.mjs';
+import { makeJob, makeRecord, makeState } from '../support/fixtures.mjs';
+import { claim, collect, complete, onEveryDatabase, rejection } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
   const saved = async (batches, store = on.store) => {
-    const job = jobOf(batches);
+    const job = makeJob(batches);
     await store.saveJobState(job);
     return job;
   };
   const batchOfJob = async (store, job, index = 0) => (await store.getJobState(job.id)).batches[index];
-
   /** A batch that the store `late` claimed, lost, and that the store `present` claimed then. */
   const lost = async (late, present) => {
     const job = await saved(3);
@@ -28,14 +26,14 @@ onEveryDatabase((on) => {
     on.needs('shared')('can neither finish nor save, renew or give back the batch: LEASE_LOST, and nothing changes', async () => {
       const [late, present] = [await on.open(), await on.open()];
       const { job, batchId } = await lost(late, present);
-      await present.saveProcessedRecord(job.id, batchId, recordOf(0, { raw: 'present' }));
+      await present.saveProcessedRecord(job.id, batchId, makeRecord(0, { raw: 'present' }));
       const expected = [await present.getJobState(job.id), await collect(present.records(job.id))];
 
       const calls = [
-        () => late.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)),
-        () => late.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 0, 10)),
-        () => late.saveProcessedRecord(job.id, batchId, recordOf(0, { raw: 'late' })),
-        () => late.saveProcessedRecord(job.id, batchId, recordOf(1, { raw: 'late' })),
+        () => late.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0)),
+        () => late.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED', 0, 10)),
+        () => late.saveProcessedRecord(job.id, batchId, makeRecord(0, { raw: 'late' })),
+        () => late.saveProcessedRecord(job.id, batchId, makeRecord(1, { raw: 'late' })),
         () => late.renewBatch(job.id, batchId, 'late'),
         () => late.renewBatch(job.id, batchId, 'present'),
         () => late.releaseBatch(job.id, batchId, 'late'),
@@ -47,30 +45,30 @@ onEveryDatabase((on) => {
         expect(error.retryable).toBe(false);
         expect([await present.getJobState(job.id), await collect(present.records(job.id))]).toStrictEqual(expected);
       }
-      await present.saveProcessedRecord(job.id, batchId, recordOf(2));
+      await present.saveProcessedRecord(job.id, batchId, makeRecord(2));
       await complete(present, job.id, batchId);
       expect((await batchOfJob(present, job)).status).toBe('COMPLETED');
     });
 
-    on.needs('shared')('is told so as soon as the batch was taken back, claimed anew or not', async () => {
+    on.needs('shared')('learns so as soon as the batch was taken back, claimed again or not', async () => {
       const [late, other] = [await on.open(), await on.open()];
       const job = await saved(1);
       const { batchId } = await claim(late, job.id, 'late');
       await on.backdate(job.id);
       await other.reclaimStaleBatches(job.id, 60_000);
-      await rejection(late.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
-      await rejection(late.saveProcessedRecord(job.id, batchId, recordOf(0)), 'LEASE_LOST');
+      await rejection(late.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      await rejection(late.saveProcessedRecord(job.id, batchId, makeRecord(0)), 'LEASE_LOST');
       expect((await batchOfJob(late, job)).status).toBe('PENDING');
       expect(await collect(late.records(job.id))).toEqual([]);
     });
 
-    on.needs('shared')('is told so after it gave the batch back itself', async () => {
+    on.needs('shared')('learns so after it gave the batch back itself', async () => {
       const store = await on.open();
       const job = await saved(1);
       const { batchId } = await claim(store, job.id, 'w');
       await store.releaseBatch(job.id, batchId, 'w');
-      await rejection(store.saveProcessedRecord(job.id, batchId, recordOf(0)), 'LEASE_LOST');
-      await rejection(store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      await rejection(store.saveProcessedRecord(job.id, batchId, makeRecord(0)), 'LEASE_LOST');
+      await rejection(store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
       expect((await batchOfJob(store, job)).status).toBe('PENDING');
     });
 
@@ -80,10 +78,10 @@ onEveryDatabase((on) => {
         const [late, present] = [await on.open(), await on.open()];
         const { job, batchId } = await lost(late, present);
         for (const { id } of job.batches.slice(1)) await complete(present, job.id, id);
-        await rejection(late.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+        await rejection(late.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
         expect(await late.tryFinalizeJob(job.id)).toBe(false);
-        await present.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 9, 1));
-        await rejection(late.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 0, 10)), 'LEASE_LOST');
+        await present.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 9, 1));
+        await rejection(late.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED', 0, 10)), 'LEASE_LOST');
         expect(await batchOfJob(present, job)).toMatchObject({ status: 'COMPLETED', processedCount: 9, failedCount: 1 });
         expect(await present.tryFinalizeJob(job.id)).toBe(true);
       },
@@ -96,7 +94,7 @@ onEveryDatabase((on) => {
       // Behind the batches that it has not seen yet, at the latest.
       const claimed = [];
       while (!claimed.includes(batchId)) claimed.push((await claim(late, job.id, 'late')).batchId);
-      await late.saveProcessedRecord(job.id, batchId, recordOf(0));
+      await late.saveProcessedRecord(job.id, batchId, makeRecord(0));
       await complete(late, job.id, batchId);
       expect((await batchOfJob(late, job)).status).toBe('COMPLETED');
     });
@@ -107,8 +105,8 @@ onEveryDatabase((on) => {
       const held = await claim(late, job.id, 'late');
       const saves = Array.from({ length: 40 }, (_, n) =>
         n % 2
-          ? late.saveProcessedRecord(job.id, held.batchId, recordOf(n))
-          : rejection(late.saveProcessedRecord(job.id, batchId, recordOf(n)), 'LEASE_LOST'),
+          ? late.saveProcessedRecord(job.id, held.batchId, makeRecord(n))
+          : rejection(late.saveProcessedRecord(job.id, batchId, makeRecord(n)), 'LEASE_LOST'),
       );
       await Promise.all(saves);
       expect((await collect(on.store.records(job.id))).map(({ index }) => index)).toEqual(Array.from({ length: 20 }, (_, n) => 2 * n + 1));
@@ -119,10 +117,10 @@ onEveryDatabase((on) => {
       const job = await saved(2);
       const { batchId } = await claim(early, job.id, 'early');
       await complete(early, job.id, batchId);
-      await present.updateBatchState(job.id, batchId, stateOf(batchId, 'PENDING'));
+      await present.updateBatchState(job.id, batchId, makeState(batchId, 'PENDING'));
       expect(await claim(present, job.id, 'present')).toMatchObject({ batchId });
-      await rejection(early.saveProcessedRecord(job.id, batchId, recordOf(0)), 'LEASE_LOST');
-      await rejection(early.updateBatchState(job.id, batchId, stateOf(batchId, 'FAILED', 0, 10)), 'LEASE_LOST');
+      await rejection(early.saveProcessedRecord(job.id, batchId, makeRecord(0)), 'LEASE_LOST');
+      await rejection(early.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED', 0, 10)), 'LEASE_LOST');
       expect(await batchOfJob(present, job)).toMatchObject({ status: 'PROCESSING', workerId: 'present' });
     });
 
@@ -143,11 +141,11 @@ onEveryDatabase((on) => {
     test('saves, renews and finishes the batch', async () => {
       const job = await saved(1);
       const { batchId } = await claim(on.store, job.id, 'w');
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PROCESSING', 5, 0));
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0));
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'PROCESSING', 5, 0));
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(0));
       expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(true);
       await complete(on.store, job.id, batchId);
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(1));
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(1));
       expect((await batchOfJob(on.store, job)).status).toBe('COMPLETED');
       expect(await on.store.getBatchRecords(job.id, batchId)).toHaveLength(2);
     });
@@ -166,8 +164,8 @@ onEveryDatabase((on) => {
       const [holder, other] = [await on.open(), await on.open()];
       const job = await saved(1);
       const { batchId } = await claim(holder, job.id, 'w');
-      await other.saveProcessedRecord(job.id, batchId, recordOf(0));
-      await other.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0));
+      await other.saveProcessedRecord(job.id, batchId, makeRecord(0));
+      await other.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0));
       expect((await batchOfJob(holder, job)).status).toBe('COMPLETED');
     });
   });
@@ -186,8 +184,8 @@ onEveryDatabase((on) => {
       const { job, batchId, first } = await twice();
       const expected = await on.store.getJobState(job.id);
       const calls = [
-        () => on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0), first),
-        () => on.store.saveProcessedRecord(job.id, batchId, recordOf(0), first),
+        () => on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0), first),
+        () => on.store.saveProcessedRecord(job.id, batchId, makeRecord(0), first),
         () => on.store.renewBatch(job.id, batchId, 'w1', first),
         () => on.store.renewBatch(job.id, batchId, 'w2', first),
       ];
@@ -198,9 +196,9 @@ onEveryDatabase((on) => {
 
     test('of the present claim is let through', async () => {
       const { job, batchId, second } = await twice();
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0), second);
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(0), second);
       expect(await on.store.renewBatch(job.id, batchId, 'w2', second)).toBe(true);
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0), second);
+      await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0), second);
       expect((await batchOfJob(on.store, job)).status).toBe('COMPLETED');
       expect(await on.store.getBatchRecords(job.id, batchId)).toHaveLength(1);
     });
@@ -208,25 +206,25 @@ onEveryDatabase((on) => {
     test('of a claim that never was is refused', async () => {
       const { job, batchId, second } = await twice();
       for (const token of [second.token + 1, second.token + 2]) {
-        await rejection(on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token }), 'LEASE_LOST');
+        await rejection(on.store.saveProcessedRecord(job.id, batchId, makeRecord(0), { token }), 'LEASE_LOST');
       }
     });
 
     test('that is undefined is none', async () => {
       const { job, batchId } = await twice();
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: undefined });
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(1), {});
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(2), undefined);
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(0), { token: undefined });
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(1), {});
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(2), undefined);
       expect(await on.store.getBatchRecords(job.id, batchId)).toHaveLength(3);
     });
 
     on.needs('shared')('counts for a store that did not make the claim, and in place of its own', async () => {
       const [one, two] = [await on.open(), await on.open()];
       const { job, batchId, before, now } = await lost(one, two);
-      await rejection(on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: before }), 'LEASE_LOST');
-      await on.store.saveProcessedRecord(job.id, batchId, recordOf(0), { token: now });
-      await one.saveProcessedRecord(job.id, batchId, recordOf(1), { token: now });
-      await rejection(two.saveProcessedRecord(job.id, batchId, recordOf(2), { token: before }), 'LEASE_LOST');
+      await rejection(on.store.saveProcessedRecord(job.id, batchId, makeRecord(0), { token: before }), 'LEASE_LOST');
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(0), { token: now });
+      await one.saveProcessedRecord(job.id, batchId, makeRecord(1), { token: now });
+      await rejection(two.saveProcessedRecord(job.id, batchId, makeRecord(2), { token: before }), 'LEASE_LOST');
       expect(await two.getBatchRecords(job.id, batchId)).toHaveLength(2);
     });
 
@@ -234,7 +232,7 @@ onEveryDatabase((on) => {
       const { job, batchId, first, second } = await twice();
       await Promise.all(
         Array.from({ length: 60 }, (_, n) => {
-          const save = on.store.saveProcessedRecord(job.id, batchId, recordOf(n), n % 3 ? second : first);
+          const save = on.store.saveProcessedRecord(job.id, batchId, makeRecord(n), n % 3 ? second : first);
           return n % 3 ? save : rejection(save, 'LEASE_LOST');
         }),
       );
@@ -243,15 +241,14 @@ onEveryDatabase((on) => {
   });
 
   describe('ids that are written in another way, and that the collation takes for the same', () => {
-    const onMysql = on.mysqlFamily ? test : on.exempt('it compares ids exactly');
-    onMysql('belong to the same claim', async () => {
+    on.needs('caseInsensitiveIds')('belong to the same claim', async () => {
       const store = await on.open();
       const job = await saved(1, store);
       const jobId = job.id.toUpperCase();
       const { batchId } = await claim(store, jobId, 'w');
-      await store.saveProcessedRecord(jobId, batchId, recordOf(0));
-      await store.saveProcessedRecord(jobId, batchId.toUpperCase(), recordOf(1), { token: 1 });
-      await rejection(store.saveProcessedRecord(jobId, batchId.toUpperCase(), recordOf(2), { token: 3 }), 'LEASE_LOST');
+      await store.saveProcessedRecord(jobId, batchId, makeRecord(0));
+      await store.saveProcessedRecord(jobId, batchId.toUpperCase(), makeRecord(1), { token: 1 });
+      await rejection(store.saveProcessedRecord(jobId, batchId.toUpperCase(), makeRecord(2), { token: 3 }), 'LEASE_LOST');
       await complete(store, jobId, batchId);
       expect((await batchOfJob(store, job)).status).toBe('COMPLETED');
     });
@@ -262,11 +259,10 @@ onEveryDatabase((on) => {
       const store = await on.open();
       const job = await saved(2, store);
       const { batchId } = await claim(store, job.id, 'w');
-      const other = await on.connect();
-      await other.query(on.dialect === 'sqlite' ? 'begin immediate' : 'begin');
+      const other = await on.begin();
       await other.query('update "batchactions_jobs" set "totalRecords" = 1 where "id" = ?', [job.id]);
       const saving = store.saveJobState(job);
-      const updating = rejection(store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      const updating = rejection(store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
       await other.query(
         `update "batchactions_batches" set "status" = 'PENDING', "workerId" = null, "version" = "version" + 1 where "id" = ?`,
         [batchId],
@@ -281,18 +277,14 @@ onEveryDatabase((on) => {
     on.needs('raw')('does not complete a batch that the store claimed again meanwhile', async () => {
       const store = await on.open();
       // Nothing but its second batch is left to do.
-      const job = jobOf(101);
+      const job = makeJob(101);
       for (const batch of job.batches) batch.status = batch.index === 1 ? 'PENDING' : 'COMPLETED';
       await store.saveJobState(job);
       const held = await claim(store, job.id, 'w');
       // The job's row is locked, so that the save of the job waits, and with it the update. A claim waits for nothing: its list is not due.
-      const other = await on.connect();
-      if (on.dialect !== 'sqlite') {
-        await other.query('begin');
-        await other.query('select "id" from "batchactions_jobs" where "id" = ? for update', [job.id]);
-      }
+      const other = on.has('rowLocks') ? await on.lockRows('jobs', '"id" = ?', [job.id]) : undefined;
       const saving = store.saveJobState(job);
-      const updating = store.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 10, 0)).catch((error) => error);
+      const updating = store.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'COMPLETED', 10, 0)).catch((error) => error);
       const taken = await on.connect();
       await taken.query(
         `update "batchactions_batches" set "status" = 'PENDING', "workerId" = null, "version" = "version" + 1
@@ -301,7 +293,7 @@ onEveryDatabase((on) => {
       );
       const [row] = await on.query('select "version", "status" from "batchactions_batches" where "id" = ?', [held.batchId]);
       const again = row.status === 'PENDING' ? await claim(store, job.id, 'w') : undefined;
-      if (on.dialect !== 'sqlite') await other.query('commit');
+      await other?.query('commit');
       await saving;
       const outcome = await updating;
       // On SQLite the update may have been first: there is one writer, and no row to lock.
@@ -327,8 +319,8 @@ onEveryDatabase((on) => {
         for (const table of ['jobs', 'batches', 'records']) await on.query(`delete from "batchactions_${table}"`);
 
         await store.saveJobState({ ...job, distributed });
-        await store.updateBatchState(job.id, job.batches[0].id, stateOf(job.batches[0].id, 'PROCESSING'));
-        await store.saveProcessedRecord(job.id, job.batches[0].id, recordOf(0));
+        await store.updateBatchState(job.id, job.batches[0].id, makeState(job.batches[0].id, 'PROCESSING'));
+        await store.saveProcessedRecord(job.id, job.batches[0].id, makeRecord(0));
         await complete(store, job.id, job.batches[0].id);
         expect(await batchOfJob(store, job)).toMatchObject({ status: 'COMPLETED' });
         expect(await store.getBatchRecords(job.id, job.batches[0].id)).toHaveLength(1);
@@ -338,154 +330,20 @@ onEveryDatabase((on) => {
   });
 
   describe('a claim made while saveJobState adds lower batches', () => {
-    on.except(['sqlite'], 'there is one writer, so nothing comes between')('does not hide them from the store’s next claim', async () => {
+    on.needs('rowLocks')('does not hide them from the store’s next claim', async () => {
       const store = await on.open();
-      const job = jobOf(6);
+      const job = makeJob(6);
       await store.saveJobState({ ...job, batches: job.batches.slice(4) });
-      const other = await on.connect();
-      await other.query('begin');
-      await other.query('select "id" from "batchactions_jobs" where "id" = ? for update', [job.id]);
+      const other = await on.lockRows('jobs', '"id" = ?', [job.id]);
       const saving = store.saveJobState(job);
-      // The rows are inserted, and not committed, once another process can't insert one of them.
-      const looking = await on.connect();
-      const locked = on.mysqlFamily
-        ? 'select 1 from "batchactions_batches" where "jobId" = ? and "batchIndex" < 4 for update nowait'
-        : `select 1 from pg_stat_activity where datname = current_database() and query like '%batchactions_jobs%' and wait_event_type = 'Lock'
-           and cast(? as text) is not null`;
-      await expect
-        .poll(
-          () =>
-            looking.query(locked, [job.id]).then(
-              (rows) => !on.mysqlFamily && rows.length > 0,
-              () => on.mysqlFamily,
-            ),
-          { timeout: 60_000 },
-        )
-        .toBe(true);
+      // The rows are inserted, and not committed, once the save waits for the job's row.
+      await on.untilOneWaits();
       const claiming = claim(store, job.id, 'w');
       await expect.poll(async () => (await on.row(job.batches[4].id)).status, { timeout: 60_000 }).toBe('PROCESSING');
       await other.query('commit');
       await saving;
       expect(await claiming).toMatchObject({ batchIndex: 4 });
       expect(await claim(store, job.id, 'w')).toMatchObject({ batchIndex: 0 });
-    });
-  });
-
-  describe('renewBatch', () => {
-    on.needs('raw')('moves claimedAt to now while the worker holds the batch, so that it is not stale', async () => {
-      const job = await saved(1);
-      const { batchId, claimedAt, token } = await claim(on.store, job.id, 'w');
-      await on.backdate(job.id);
-      expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(true);
-      const row = await on.row(batchId);
-      expect(row.claimedAt).toBeGreaterThanOrEqual(claimedAt);
-      expect(row).toMatchObject({ status: 'PROCESSING', workerId: 'w', version: token });
-      expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
-    });
-
-    test('is true, and moves claimedAt on', async () => {
-      const job = await saved(1);
-      const { batchId, claimedAt } = await claim(on.store, job.id, 'w');
-      await sleep(30);
-      expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(true);
-      expect((await batchOfJob(on.store, job)).claimedAt).toBeGreaterThan(claimedAt);
-    });
-
-    test('is false where the worker does not hold the batch, and changes nothing: worker ids are compared exactly', async () => {
-      const job = await saved(2);
-      const { batchId } = await claim(on.store, job.id, 'w');
-      const expected = await on.store.getJobState(job.id);
-      await sleep(10);
-      for (const other of ['W', 'w ', ' w', 'ẃ', 'other']) expect(await on.store.renewBatch(job.id, batchId, other)).toBe(false);
-      expect(await on.store.renewBatch(job.id, job.batches[1].id, 'w')).toBe(false);
-      expect(await on.store.renewBatch(job.id, `${batchId}?`, 'w')).toBe(false);
-      expect(await on.store.renewBatch(`${job.id}?`, batchId, 'w')).toBe(false);
-      expect(await on.store.getJobState(job.id)).toStrictEqual(expected);
-    });
-
-    test.each(['COMPLETED', 'FAILED', 'PAUSED'])('is false where the batch is %s', async (status) => {
-      const job = await saved(1);
-      const { batchId } = await claim(on.store, job.id, 'w');
-      await on.store.updateBatchState(job.id, batchId, stateOf(batchId, status, 1, 0));
-      expect(await on.store.renewBatch(job.id, batchId, 'w')).toBe(false);
-    });
-  });
-
-  describe('leaseRenewal', () => {
-    on.needs('raw')('renews every batch that the store holds', async () => {
-      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
-      const job = await saved(3, store);
-      const claims = [await claim(store, job.id, 'w1'), await claim(store, job.id, 'w2')];
-      await on.backdate(job.id);
-      await expect
-        .poll(async () => (await on.rows(job.id)).slice(0, 2).every((row, n) => row.claimedAt >= claims[n].claimedAt), { timeout: 10_000 })
-        .toBe(true);
-      expect(await on.rows(job.id)).toMatchObject([
-        { status: 'PROCESSING', workerId: 'w1', version: 1 },
-        { status: 'PROCESSING', workerId: 'w2', version: 1 },
-        { status: 'PENDING', claimedAt: null },
-      ]);
-    });
-
-    on.needs('shared')('does so while the event loop is blocked', async () => {
-      const store = await on.open({ leaseRenewal: { everyMs: 100, forMs: 60_000 } });
-      const job = await saved(1, store);
-      await claim(store, job.id, 'w');
-      // Another process looks on. This one waits for it, and runs nothing.
-      const script = fileURLToPath(new URL('../support/renewal-watcher.mjs', import.meta.url));
-      const watcher = spawnSync(process.execPath, [script, on.url, job.id], { encoding: 'utf8' });
-      expect(watcher.stderr).toBe('');
-      expect(JSON.parse(watcher.stdout)).toEqual({ renewals: 5 });
-      await complete(store, job.id, job.batches[0].id);
-    });
-
-    on.needs('shared')('ends forMs after the claim, so that a hung worker loses its batch', async () => {
-      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 400 } });
-      const job = await saved(1, store);
-      const { batchId } = await claim(store, job.id, 'hung');
-      await expect.poll(() => on.store.reclaimStaleBatches(job.id, 1_000), { timeout: 20_000 }).toBe(1);
-      await rejection(store.updateBatchState(job.id, batchId, stateOf(batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
-    });
-
-    on.needs('raw')('leaves a batch alone that was finished, given back or lost', async () => {
-      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
-      const job = await saved(3, store);
-      for (let n = 0; n < 3; n++) await claim(store, job.id, 'w');
-      await complete(store, job.id, job.batches[0].id);
-      await store.releaseBatch(job.id, job.batches[1].id, 'w');
-      await on.query(
-        `update "batchactions_batches" set "version" = "version" + 2, "workerId" = 'other', "claimedAt" = 1000 where "id" = ?`,
-        [job.batches[2].id],
-      );
-      await on.query('update "batchactions_batches" set "claimedAt" = 1000 where "id" = ?', [job.batches[0].id]);
-      const before = await on.rows(job.id);
-      await sleep(400);
-      expect(await on.rows(job.id)).toEqual(before);
-    });
-
-    on.needs('raw')('goes on while the batch is PAUSED, so that it is not stale once it goes on', async () => {
-      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
-      const job = await saved(1, store);
-      const { batchId, claimedAt } = await claim(store, job.id, 'w');
-      for (const status of ['PAUSED', 'PROCESSING']) {
-        // As another process does it.
-        await on.store.updateBatchState(job.id, batchId, stateOf(batchId, status));
-        await on.backdate(job.id);
-        await expect.poll(async () => (await on.row(batchId)).claimedAt >= claimedAt, { timeout: 20_000 }).toBe(true);
-        expect(await on.store.reclaimStaleBatches(job.id, 60_000)).toBe(0);
-      }
-      await complete(store, job.id, batchId);
-    });
-
-    on.needs('raw')('ends with the store', async () => {
-      const store = await on.open({ leaseRenewal: { everyMs: 50, forMs: 60_000 } });
-      const job = await saved(1, store);
-      await claim(store, job.id, 'w');
-      await store.close();
-      await on.backdate(job.id);
-      const before = await on.rows(job.id);
-      await sleep(300);
-      expect(await on.rows(job.id)).toEqual(before);
     });
   });
 
@@ -497,7 +355,7 @@ onEveryDatabase((on) => {
       return store.reclaimStaleBatches(job.id, timeout);
     };
 
-    test('makes a batch that went stale so many times FAILED, and counts it as taken', async () => {
+    test('makes a batch that went stale `maxClaims` times FAILED, and counts it as taken', async () => {
       const store = await on.open({ maxClaims: 3 });
       const job = await saved(1, store);
       expect(await poison(store, job)).toBe(1);

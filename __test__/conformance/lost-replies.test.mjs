@@ -3,33 +3,30 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { startLossyProxy } from '../support/servers.mjs';
 import { storeOn } from '../support/store.mjs';
-import { batchOf, claim, complete, jobOf, newId, onEveryDatabase, rejection, stateOf } from '../support/suite.mjs';
+import { makeBatch, makeJob, makeState, newId } from '../support/fixtures.mjs';
+import { claim, complete, onEveryDatabase, rejection, urlThrough } from '../support/suite.mjs';
 
 /** The request that ends a transaction. */
 const COMMIT = /commit\0?$/;
 
 onEveryDatabase((on) => {
-  if (on.dialect === 'sqlite') {
-    test.skip(`exempt, ${on.database.name}: there is no network between a store and its file`);
+  if (!on.has('server')) {
+    on.needs('server')('calls whose replies are lost');
     return;
   }
 
   /** A store with one connection, whose replies can be lost. */
   const openLossy = async () => {
-    const url = new URL(on.url);
-    const proxy = await startLossyProxy({ host: url.hostname, port: Number(url.port) || (on.mysqlFamily ? 3306 : 5432) });
+    const proxy = await startLossyProxy(on.address);
     onTestFinished(() => proxy.close());
-    url.hostname = '127.0.0.1';
-    url.port = String(proxy.port);
     // What the store sends has to be readable.
-    url.search = '?sslmode=disable';
-    const store = storeOn(url.href, { pool: { max: 1 } });
+    const store = storeOn(urlThrough(proxy.port, on.url, '?sslmode=disable'), { pool: { max: 1 } });
     onTestFinished(() => store.close());
     return { proxy, store };
   };
 
   const saved = async (fields, batches = 2) => {
-    const job = jobOf(batches, fields);
+    const job = makeJob(batches, fields);
     await on.store.saveJobState(job);
     return job;
   };
@@ -93,13 +90,13 @@ onEveryDatabase((on) => {
         const { store, proxy } = await openLossy();
         const job = await saved();
         const batchId = job.batches[0].id;
-        await store.updateBatchState(job.id, batchId, stateOf(batchId, status));
+        await store.updateBatchState(job.id, batchId, makeState(batchId, status));
         let held;
         const outcome = await losing(
           { proxy },
-          () => store.updateBatchState(job.id, batchId, stateOf(batchId, status)),
+          () => store.updateBatchState(job.id, batchId, makeState(batchId, status)),
           async () => {
-            await on.store.updateBatchState(job.id, batchId, stateOf(batchId, 'PENDING'));
+            await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'PENDING'));
             held = await claim(on.store, job.id, 'other');
           },
         );
@@ -114,8 +111,8 @@ onEveryDatabase((on) => {
       const { store, proxy } = await openLossy();
       const job = await saved();
       const [first, second] = job.batches.map(({ id }) => id);
-      await store.updateBatchState(job.id, first, stateOf(first, 'PENDING'));
-      const update = (id) => () => store.updateBatchState(job.id, id, stateOf(id, 'COMPLETED', 10, 0));
+      await store.updateBatchState(job.id, first, makeState(first, 'PENDING'));
+      const update = (id) => () => store.updateBatchState(job.id, id, makeState(id, 'COMPLETED', 10, 0));
       expect(await losing({ proxy }, update(first), () => complete(on.store, job.id, first, 'FAILED'))).toEqual({ value: undefined });
       expect(await losing({ proxy }, update(second), () => {})).toEqual({ value: undefined });
       expect((await on.store.getJobState(job.id)).batches).toMatchObject([
@@ -129,10 +126,10 @@ onEveryDatabase((on) => {
       const job = await saved();
       for (const status of ['PROCESSING', 'COMPLETED']) {
         const { batchId } = await claim(store, job.id, 'w');
-        await store.updateBatchState(job.id, batchId, stateOf(batchId, 'PROCESSING', 1, 0));
+        await store.updateBatchState(job.id, batchId, makeState(batchId, 'PROCESSING', 1, 0));
         const outcome = await losing(
           { proxy },
-          () => store.updateBatchState(job.id, batchId, stateOf(batchId, status, 9, 1)),
+          () => store.updateBatchState(job.id, batchId, makeState(batchId, status, 9, 1)),
           () => {},
         );
         expect(outcome).toEqual({ value: undefined });
@@ -144,13 +141,13 @@ onEveryDatabase((on) => {
     test('of a batch without a row, as the engine makes it, is repeated', async () => {
       const { store, proxy } = await openLossy();
       const id = newId();
-      const job = await saved({ id, distributed: undefined, batches: [batchOf(id, 0)] });
+      const job = await saved({ id, distributed: undefined, batches: [makeBatch(id, 0)] });
       const batchId = job.batches[0].id;
-      await store.updateBatchState(job.id, batchId, stateOf(batchId, 'PENDING'));
+      await store.updateBatchState(job.id, batchId, makeState(batchId, 'PENDING'));
       for (const status of ['PROCESSING', 'COMPLETED']) {
         const outcome = await losing(
           { proxy },
-          () => store.updateBatchState(job.id, batchId, stateOf(batchId, status, 3, 0)),
+          () => store.updateBatchState(job.id, batchId, makeState(batchId, status, 3, 0)),
           () => {},
         );
         expect(outcome).toEqual({ value: undefined });
@@ -211,8 +208,7 @@ onEveryDatabase((on) => {
     expect((await on.store.getJobState(job.id)).status).toBe('COMPLETED');
   });
 
-  const inSteps = on.mysqlFamily ? test : on.exempt('a claim is one statement');
-  inSteps('claimBatch is repeated where the connection ends before it is committed', async () => {
+  on.needs('claimSteps')('claimBatch is repeated where the connection ends before it is committed', async () => {
     for (const to of [/start transaction/, /for update skip locked/]) {
       const { store, proxy } = await openLossy();
       const job = await saved();

@@ -5,13 +5,10 @@ import { describe, expect, onTestFinished } from 'vitest';
 import { startQuietableProxy } from '../support/servers.mjs';
 import { storeOn } from '../support/store.mjs';
 import { createUser } from '../support/users.mjs';
-import { batchOf, jobOf, newId, onEveryDatabase, recordOf, rejection } from '../support/suite.mjs';
+import { makeBatch, makeJob, makeRecord, newId } from '../support/fixtures.mjs';
+import { onEveryDatabase, openStore, rejection, urlThrough } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
-  const onServer = on.except(['sqlite'], 'it has no server');
-  const onPostgres = on.except(['sqlite', 'mysql', 'mariadb'], 'ids come from no sequence');
-  const onMysql = on.except(['sqlite', 'postgres'], 'text is text');
-
   /** A database of the test's own with tables, and a store on it. */
   const fresh = async () => {
     const db = await on.createEmpty();
@@ -21,15 +18,15 @@ onEveryDatabase((on) => {
   };
 
   describe('ids of records', () => {
-    onPostgres('that a sequence gives twice: the message says how to set the sequence', async () => {
+    on.needs('sequences')('that a sequence gives twice: the message says how to set the sequence', async () => {
       const { db, store } = await fresh();
       await db.query(
         `insert into batchactions_records ("id", "jobId", "batchId", "recordIndex", "status", "raw", "parsed")
          select n, 'j', 'b', n, 'pending', '{}', '{}' from generate_series(1, 3) n`,
       );
       for (const save of [
-        () => store.saveProcessedRecord('k', 'b', recordOf(0)),
-        () => store.saveBatchRecords('k', 'b', [recordOf(0), recordOf(1)]),
+        () => store.saveProcessedRecord('k', 'b', makeRecord(0)),
+        () => store.saveBatchRecords('k', 'b', [makeRecord(0), makeRecord(1)]),
       ]) {
         await db.query(`select setval(pg_get_serial_sequence('batchactions_records', 'id'), 1, false)`);
         const error = await rejection(save(), 'CONSTRAINT');
@@ -41,39 +38,53 @@ onEveryDatabase((on) => {
       await store.close();
     });
 
-    onPostgres('that are used up: the message says so', async () => {
+    on.needs('sequences')('that are used up: the message says so', async () => {
       const { db, store } = await fresh();
       await db.query(`select setval(pg_get_serial_sequence('batchactions_records', 'id'), 2147483647)`);
-      const error = await rejection(store.saveProcessedRecord('k', 'b', recordOf(0)), 'DATABASE_ERROR');
+      const error = await rejection(store.saveProcessedRecord('k', 'b', makeRecord(0)), 'DATABASE_ERROR');
       expect(error.message).toContain('bigint');
       await store.close();
     });
   });
 
   describe('a right that the user lacks', () => {
-    onServer('is PERMISSION_DENIED, with the database and the table', async () => {
+    /** A store of a user who may do less than its `call` needs: it is refused with the database and the table. */
+    const refused = async (limit, call) => {
       const { db, store } = await fresh();
       await store.close();
       const user = await createUser(db, { rights: 'data' });
       onTestFinished(() => user.drop());
-      if (on.mysqlFamily) await db.query('drop table "batchactions_batches"');
-      else await db.query(`revoke all on batchactions_jobs from "${user.name}"`);
-      const limited = storeOn(user.url);
-      const call = on.mysqlFamily ? limited.initialize() : limited.getJobState('j');
-      const error = await rejection(call, 'PERMISSION_DENIED');
+      await limit(db, user);
+      const limited = openStore({ url: user.url });
+      const error = await rejection(call(limited), 'PERMISSION_DENIED');
       expect(error.retryable).toBe(false);
       expect(error.message).toContain(db.name);
+      return error;
+    };
+
+    on.needs('tableRights')('to a table is PERMISSION_DENIED, with the database and the table', async () => {
+      const error = await refused(
+        (db, user) => db.query(`revoke all on batchactions_jobs from "${user.name}"`),
+        (store) => store.getJobState('j'),
+      );
       expect(error.message).toMatch(/batchactions_/);
-      await limited.close();
+    });
+
+    on.needs('server')('to make tables is PERMISSION_DENIED, with the database', async () => {
+      const error = await refused(
+        (db) => db.query('drop table "batchactions_batches"'),
+        (store) => store.initialize(),
+      );
+      if (!on.has('tableRights')) expect(error.message).toMatch(/batchactions_/);
     });
   });
 
   describe('text in a table of another character set', () => {
-    onMysql('is refused with the statement that converts the table', async () => {
+    on.needs('columnCharsets')('is refused with the statement that converts the table', async () => {
       const { db, store } = await fresh();
       await db.query('alter table batchactions_records convert to character set latin1');
       await db.query('alter table batchactions_records modify raw text character set latin1 not null');
-      const error = await rejection(store.saveProcessedRecord('j', 'b', recordOf(0, { raw: { text: '漢😀' } })), 'INVALID_ARGUMENT');
+      const error = await rejection(store.saveProcessedRecord('j', 'b', makeRecord(0, { raw: { text: '漢😀' } })), 'INVALID_ARGUMENT');
       expect(error.message).toMatch(/alter table\s+batchactions_records convert to character set utf8mb4/);
       expect(error.retryable).toBe(false);
       await store.close();
@@ -81,18 +92,11 @@ onEveryDatabase((on) => {
   });
 
   describe('a value that can not be read', () => {
-    const onTyped = on.mysqlFamily ? on.exempt('a blob is read as text') : on.needs('raw');
-    onTyped('is named with its table, its column and its type', async () => {
+    on.needs('raw', 'rowTypeErrors')('is named with its table, its column and its type', async () => {
       const { db, store } = await fresh();
-      const job = jobOf(1);
+      const job = makeJob(1);
       await store.saveJobState(job);
-      let column = 'column workerId of the table batchactions_batches';
-      if (on.dialect === 'postgres') {
-        await db.query('alter table batchactions_jobs alter column "distributed" drop default, alter column "distributed" type text');
-        column = 'column distributed of the table batchactions_jobs';
-      } else {
-        await db.query(`update "batchactions_batches" set "workerId" = x'ff00'`);
-      }
+      const column = await on.dialect.storeUnreadable(db);
       const error = await rejection(store.getJobState(job.id), 'TABLES_INCOMPATIBLE');
       expect(error.message).toContain(column);
       expect(error.message).toMatch(/of type (BLOB|TEXT)/);
@@ -102,12 +106,12 @@ onEveryDatabase((on) => {
   });
 
   describe('ids of batches that differ only in case', () => {
-    onMysql('are one id to the database, and the message says so', async () => {
+    on.needs('caseInsensitiveIds')('are one id to the database, and the message says so', async () => {
       const id = newId();
-      await on.store.saveJobState(jobOf(1, { id, batches: [batchOf(id, 0, { id: `${id}-a` })] }));
+      await on.store.saveJobState(makeJob(1, { id, batches: [makeBatch(id, 0, { id: `${id}-a` })] }));
       for (const index of [0, 1]) {
         const error = await rejection(
-          on.store.saveJobState(jobOf(1, { id, batches: [batchOf(id, index, { id: `${id}-A` })] })),
+          on.store.saveJobState(makeJob(1, { id, batches: [makeBatch(id, index, { id: `${id}-A` })] })),
           'CONSTRAINT',
         );
         expect(error.message).toContain('collation');
@@ -118,14 +122,12 @@ onEveryDatabase((on) => {
   });
 
   describe('a connection that is lost', () => {
-    onServer('is told of in words about the server, not about a library', async () => {
-      const url = new URL(on.url);
-      const proxy = await startQuietableProxy({ host: url.hostname, port: Number(url.port) || (on.mysqlFamily ? 3306 : 5432) });
+    on.needs('server')('is reported in words about the server, not about a library', async () => {
+      const proxy = await startQuietableProxy(on.address);
       onTestFinished(() => proxy.close());
-      Object.assign(url, { hostname: '127.0.0.1', port: String(proxy.port) });
-      const store = storeOn(url.href, { pool: { max: 1 } });
+      const store = storeOn(urlThrough(proxy.port, on.url), { pool: { max: 1 } });
       onTestFinished(() => store.close());
-      const job = jobOf(4);
+      const job = makeJob(4);
       await store.saveJobState(job);
       proxy.silence({ replies: true });
       // Nothing comes back of it, so that it is lost in the middle. Of a batch that the store did not claim, it is not repeated.

@@ -2,13 +2,13 @@
 // column's own character set can hold.
 
 import { describe, expect, onTestFinished } from 'vitest';
-import { connect, quote } from '../support/raw.mjs';
-import { newId, onEveryDatabase, openStore, recordOf } from '../support/suite.mjs';
+import { makeRecord, newId } from '../support/fixtures.mjs';
+import { onEveryDatabase, openStore } from '../support/suite.mjs';
 
 const TEXT = 'ASCII é € … Ж 中 😀 end';
 
 /** What comes back of the text, by the column's character set. */
-const MYSQL = {
+const BY_CHARSET = {
   utf8mb4: TEXT,
   utf16: TEXT,
   utf32: TEXT,
@@ -19,7 +19,8 @@ const MYSQL = {
   gbk: 'ASCII é ? … Ж 中 ? end',
   ascii: 'ASCII ? ? ? ? ? ? end',
 };
-const POSTGRES = {
+/** The same, by the database's encoding. */
+const BY_ENCODING = {
   UTF8: TEXT,
   SQL_ASCII: TEXT,
   LATIN1: 'ASCII é ? ? ? ? ? end',
@@ -31,10 +32,10 @@ const POSTGRES = {
 /** What is stored of a record with this `processingError`, the same by every way to save it. */
 async function stored(store, processingError) {
   const [single, bulk] = [newId(), newId()];
-  const record = recordOf(0, { status: 'failed', processingError });
+  const record = makeRecord(0, { status: 'failed', processingError });
   await store.saveProcessedRecord(single, 'b', record);
   await store.saveProcessedRecord(single, 'b', record);
-  await store.saveBatchRecords(bulk, 'b', [record, ...Array.from({ length: 60 }, (_, n) => recordOf(n + 1))]);
+  await store.saveBatchRecords(bulk, 'b', [record, ...Array.from({ length: 60 }, (_, n) => makeRecord(n + 1))]);
   const [one] = await store.getFailedRecords(single);
   const [other] = await store.getFailedRecords(bulk);
   expect(other).toStrictEqual(one);
@@ -44,8 +45,8 @@ async function stored(store, processingError) {
 
 onEveryDatabase((on) => {
   describe('processingError', () => {
-    for (const [charset, back] of Object.entries(MYSQL)) {
-      on.except(['postgres', 'sqlite'], 'its columns have no character set of their own')(
+    for (const [charset, back] of Object.entries(BY_CHARSET)) {
+      on.needs('columnCharsets')(
         `in a column of ${charset} loses only the characters that this has not, and what is too long`,
         async () => {
           const own = await on.createEmpty();
@@ -70,47 +71,41 @@ onEveryDatabase((on) => {
       );
     }
 
-    on.except(['postgres', 'sqlite'], 'its columns of text have no limit')(
-      'in a longer or shorter column is cut where that ends',
-      async () => {
-        const own = await on.createEmpty();
-        const cases = [
-          ['longtext', 'y'.repeat(100_000)],
-          ['varchar(200)', `${'y'.repeat(200 - 9)}… [cut]`],
-        ];
-        for (const [type, back] of cases) {
-          const store = openStore(own);
-          await store.initialize();
-          await own.query('delete from "batchactions_records"');
-          await own.query(`alter table "batchactions_records" modify "processingError" ${type} character set utf8mb4`);
-          expect(await stored(store, 'y'.repeat(100_000))).toBe(back);
-          await store.close();
-        }
-      },
-    );
+    on.needs('textLimit')('in a longer or shorter column is cut where that ends', async () => {
+      const own = await on.createEmpty();
+      const cases = [
+        ['longtext', 'y'.repeat(100_000)],
+        ['varchar(200)', `${'y'.repeat(200 - 9)}… [cut]`],
+      ];
+      for (const [type, back] of cases) {
+        const store = openStore(own);
+        await store.initialize();
+        await own.query('delete from "batchactions_records"');
+        await own.query(`alter table "batchactions_records" modify "processingError" ${type} character set utf8mb4`);
+        expect(await stored(store, 'y'.repeat(100_000))).toBe(back);
+        await store.close();
+      }
+    });
 
-    for (const [encoding, back] of Object.entries(POSTGRES)) {
-      on.except(['mysql', 'mariadb', 'sqlite'], 'it has no databases of such encodings')(
-        `in a database of ${encoding} loses only the characters that this has not`,
-        async () => {
-          const { serverUrl } = on.database;
-          const name = `${on.own.name}_${encoding.toLowerCase()}`;
-          const server = await connect('postgres', serverUrl);
-          await server.query(
-            `create database ${quote('postgres', name)} template template0 encoding '${encoding}' lc_collate 'C' lc_ctype 'C'`,
-          );
-          const url = new URL(serverUrl);
-          url.pathname = `/${name}`;
-          const stores = [openStore({ url: url.href }), openStore({ url: url.href }, { statementCache: 0 })];
-          onTestFinished(async () => {
-            for (const store of stores) await store.close();
-            await server.query(`drop database if exists ${quote('postgres', name)}`);
-            await server.end();
-          });
-          await stores[0].initialize();
-          for (const store of stores) expect(await stored(store, TEXT)).toBe(back);
-        },
-      );
+    for (const [encoding, back] of Object.entries(BY_ENCODING)) {
+      on.needs('databaseEncodings')(`in a database of ${encoding} loses only the characters that this has not`, async () => {
+        const { serverUrl } = on.database;
+        const name = `${on.own.name}_${encoding.toLowerCase()}`;
+        const server = await on.dialect.connect(serverUrl);
+        await server.query(
+          `create database ${on.dialect.quote(name)} template template0 encoding '${encoding}' lc_collate 'C' lc_ctype 'C'`,
+        );
+        const url = new URL(serverUrl);
+        url.pathname = `/${name}`;
+        const stores = [openStore({ url: url.href }), openStore({ url: url.href }, { statementCache: 0 })];
+        onTestFinished(async () => {
+          for (const store of stores) await store.close();
+          await server.query(`drop database if exists ${on.dialect.quote(name)}`);
+          await server.end();
+        });
+        await stores[0].initialize();
+        for (const store of stores) expect(await stored(store, TEXT)).toBe(back);
+      });
     }
   });
 });

@@ -1,18 +1,19 @@
 // Guarantees of `getProgress`.
 
 import { describe, expect, test } from 'vitest';
-import { batchOf, claim, complete, jobOf, newId, onEveryDatabase, recordOf } from '../support/suite.mjs';
+import { makeBatch, makeJob, makeRecord, newId } from '../support/fixtures.mjs';
+import { claim, complete, onEveryDatabase } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
-  /** The progress of a job with so many records of each status. */
+  /** The progress of a job with the given number of records of each status. */
   const progress = async (fields, records = {}) => {
-    const job = jobOf(2, fields);
+    const job = makeJob(2, fields);
     await on.store.saveJobState(job);
     const statuses = Object.entries(records).flatMap(([status, count]) => Array(count).fill(status));
     await on.store.saveBatchRecords(
       job.id,
       'b',
-      statuses.map((status, index) => recordOf(index, { status })),
+      statuses.map((status, index) => makeRecord(index, { status })),
     );
     return on.store.getProgress(job.id);
   };
@@ -71,7 +72,7 @@ onEveryDatabase((on) => {
         const id = newId();
         const statuses = ['COMPLETED', 'FAILED', 'COMPLETED', 'PENDING', 'PAUSED'];
         await on.store.saveJobState(
-          jobOf(0, { id, distributed, batches: statuses.map((status, index) => batchOf(id, index, { status })) }),
+          makeJob(0, { id, distributed, batches: statuses.map((status, index) => makeBatch(id, index, { status })) }),
         );
         expect(await on.store.getProgress(id)).toMatchObject({ currentBatch: 2, totalBatches: 5 });
         await complete(on.store, id, `${id}.b3`);
@@ -80,7 +81,7 @@ onEveryDatabase((on) => {
     });
 
     test('counts the COMPLETED batches of a job whose JSON copy may be behind', async () => {
-      const job = jobOf(250);
+      const job = makeJob(250);
       await on.store.saveJobState(job);
       for (let n = 0; n < 5; n++) {
         const { batchId } = await claim(on.store, job.id);
@@ -162,7 +163,7 @@ onEveryDatabase((on) => {
       await on.store.saveBatchRecords(
         id,
         'b',
-        ['processed', 'processed', 'failed', 'invalid', 'valid'].map((status, index) => recordOf(index, { status })),
+        ['processed', 'processed', 'failed', 'invalid', 'valid'].map((status, index) => makeRecord(index, { status })),
       );
       expect(await on.store.getProgress(id)).toStrictEqual({
         totalRecords: 0,

@@ -1,45 +1,28 @@
-// Races between a worker that was taken for dead and the one that replaced it. Each test makes the order happen: somebody outside holds a row until
+// Races between a worker that was taken for dead and the one that replaced it. Each test makes the order happen: another transaction holds a row until
 // the call under test waits for it.
 
 import { describe, expect, test } from 'vitest';
-import { claim, complete, jobOf, onEveryDatabase, recordOf, rejection, stateOf } from '../support/suite.mjs';
-
-const oneWriter = 'nothing else is written while it writes, so that no call can wait in the middle of another';
-
-/** How many sessions of this database wait for a lock. */
-const waiting = {
-  postgres: `select count(*) as "n" from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-  mysql: `select count(*) as "n" from information_schema.innodb_trx t
-          join information_schema.processlist p on p.id = t.trx_mysql_thread_id
-          where p.db = database() and t.trx_state = 'LOCK WAIT'`,
-};
-waiting.mariadb = waiting.mysql;
+import { makeJob, makeRecord, makeState } from '../support/fixtures.mjs';
+import { claim, complete, onEveryDatabase, rejection } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
   const claimed = async (store, workerId = 'old') => {
-    const job = jobOf(1);
+    const job = makeJob(1);
     await store.saveJobState(job);
     return { job, held: await claim(store, job.id, workerId) };
   };
 
-  // InnoDB shows its transactions as they were when they were last looked at, unless nobody looked for 100 ms.
-  const untilOneWaits = () =>
-    expect.poll(async () => Number((await on.query(waiting[on.dialect]))[0].n), { timeout: 20_000, interval: 250 }).toBeGreaterThan(0);
-
   describe('a fenced save', () => {
-    on.except(['sqlite'], oneWriter)('that waits for a record keeps its batch from being claimed anew until it is done', async () => {
-      // With its limit for statements the time grows for which it waits for a lock before it begins anew.
+    on.needs('rowLocks')('that waits for a record keeps its batch from being claimed again until it is done', async () => {
+      // With its limit for statements the time grows that it waits for a lock before it tries again.
       const [old, young] = [await on.open({ statementTimeoutMs: 600_000 }), await on.open()];
       const { job, held } = await claimed(old);
-      await old.saveProcessedRecord(job.id, held.batchId, recordOf(0));
+      await old.saveProcessedRecord(job.id, held.batchId, makeRecord(0));
       await on.backdate(job.id);
-      const other = await on.connect();
-      if (on.mysqlFamily) await other.query('set session transaction isolation level read committed');
-      await other.query('begin');
-      await other.query('select 1 from "batchactions_records" where "jobId" = ? for update', [job.id]);
+      const other = await on.lockRows('records', '"jobId" = ?', [job.id]);
 
-      const late = old.saveProcessedRecord(job.id, held.batchId, recordOf(0, { status: 'failed', processingError: 'late' }));
-      await untilOneWaits();
+      const late = old.saveProcessedRecord(job.id, held.batchId, makeRecord(0, { status: 'failed', processingError: 'late' }));
+      await on.untilOneWaits();
       expect(await young.reclaimStaleBatches(job.id, 60_000)).toBe(0);
       await other.query('rollback');
       // It came before the new claim, and so it counts.
@@ -48,16 +31,15 @@ onEveryDatabase((on) => {
 
       expect(await young.reclaimStaleBatches(job.id, 60_000)).toBe(1);
       await claim(young, job.id, 'young');
-      await young.saveProcessedRecord(job.id, held.batchId, recordOf(0));
-      await rejection(old.saveProcessedRecord(job.id, held.batchId, recordOf(0, { status: 'failed' })), 'LEASE_LOST');
+      await young.saveProcessedRecord(job.id, held.batchId, makeRecord(0));
+      await rejection(old.saveProcessedRecord(job.id, held.batchId, makeRecord(0, { status: 'failed' })), 'LEASE_LOST');
       expect(await on.store.getFailedRecords(job.id)).toEqual([]);
     });
 
-    on.needs('shared')('that waits while its batch is claimed anew is refused, and writes nothing', async () => {
+    on.needs('shared')('that waits while its batch is claimed again is refused, and writes nothing', async () => {
       const old = await on.open();
       const { job, held } = await claimed(old);
-      const other = await on.connect();
-      await other.query(on.dialect === 'sqlite' ? 'begin immediate' : 'begin');
+      const other = await on.begin();
       // What a reclaim and a claim do.
       await other.query('update "batchactions_batches" set "version" = "version" + 2, "workerId" = ? where "id" = ?', [
         'young',
@@ -65,11 +47,11 @@ onEveryDatabase((on) => {
       ]);
 
       const saves = [
-        old.saveProcessedRecord(job.id, held.batchId, recordOf(0)),
-        old.saveProcessedRecord(job.id, held.batchId, recordOf(1), { token: held.token }),
+        old.saveProcessedRecord(job.id, held.batchId, makeRecord(0)),
+        old.saveProcessedRecord(job.id, held.batchId, makeRecord(1), { token: held.token }),
       ].map((save) => rejection(save, 'LEASE_LOST'));
-      const done = rejection(old.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
-      if (on.dialect !== 'sqlite') await untilOneWaits();
+      const done = rejection(old.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      if (on.has('rowLocks')) await on.untilOneWaits();
       await other.query('commit');
       await Promise.all([...saves, done]);
       expect(await on.store.getBatchRecords(job.id, held.batchId)).toEqual([]);
@@ -85,11 +67,11 @@ onEveryDatabase((on) => {
       const young = await claim(on.store, job.id, 'young');
       expect(young.batchId).toBe(held.batchId);
       const late = { token: held.token };
-      await rejection(on.store.saveProcessedRecord(job.id, held.batchId, recordOf(0), late), 'LEASE_LOST');
-      await rejection(on.store.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'FAILED'), late), 'LEASE_LOST');
+      await rejection(on.store.saveProcessedRecord(job.id, held.batchId, makeRecord(0), late), 'LEASE_LOST');
+      await rejection(on.store.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'FAILED'), late), 'LEASE_LOST');
       await rejection(on.store.renewBatch(job.id, held.batchId, 'old', late), 'LEASE_LOST');
-      await on.store.saveProcessedRecord(job.id, held.batchId, recordOf(0), { token: young.token });
-      await on.store.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 10, 0), { token: young.token });
+      await on.store.saveProcessedRecord(job.id, held.batchId, makeRecord(0), { token: young.token });
+      await on.store.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'COMPLETED', 10, 0), { token: young.token });
       expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ completedBatches: 1, failedBatches: 0 });
     });
 
@@ -98,7 +80,7 @@ onEveryDatabase((on) => {
       await on.store.releaseBatch(job.id, held.batchId, 'old');
       await claim(on.store, job.id, 'young');
       // Nothing tells it from a call of the other one: one store per worker does.
-      await on.store.saveProcessedRecord(job.id, held.batchId, recordOf(0));
+      await on.store.saveProcessedRecord(job.id, held.batchId, makeRecord(0));
       await complete(on.store, job.id, held.batchId);
       expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ completedBatches: 1 });
     });
@@ -111,11 +93,11 @@ onEveryDatabase((on) => {
       await second.releaseBatch(job.id, held.batchId, 'worker');
       const again = await claim(second, job.id, 'worker');
       expect(again.token).toBeGreaterThan(held.token);
-      await rejection(first.saveProcessedRecord(job.id, held.batchId, recordOf(0)), 'LEASE_LOST');
-      await rejection(first.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'FAILED')), 'LEASE_LOST');
+      await rejection(first.saveProcessedRecord(job.id, held.batchId, makeRecord(0)), 'LEASE_LOST');
+      await rejection(first.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'FAILED')), 'LEASE_LOST');
       await rejection(first.releaseBatch(job.id, held.batchId, 'worker'), 'LEASE_LOST');
       await rejection(first.renewBatch(job.id, held.batchId, 'worker'), 'LEASE_LOST');
-      await second.saveProcessedRecord(job.id, held.batchId, recordOf(0));
+      await second.saveProcessedRecord(job.id, held.batchId, makeRecord(0));
       await complete(second, job.id, held.batchId);
       expect(await second.tryFinalizeJob(job.id)).toBe(true);
     });
@@ -127,7 +109,7 @@ onEveryDatabase((on) => {
       expect(await second.reclaimStaleBatches(job.id, await on.expire(job.id))).toBe(1);
       const again = await claim(second, job.id, 'worker');
       expect(again).toMatchObject({ batchId: held.batchId, token: held.token + 2 });
-      await rejection(first.updateBatchState(job.id, held.batchId, stateOf(held.batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
+      await rejection(first.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
     });
   });
 });

@@ -2,7 +2,8 @@
 // record is refused and replaces no other.
 
 import { describe, expect } from 'vitest';
-import { claim, jobOf, newId, onEveryDatabase, openStore, recordOf, rejection } from '../support/suite.mjs';
+import { makeJob, makeRecord, newId } from '../support/fixtures.mjs';
+import { claim, onEveryDatabase, openStore, rejection } from '../support/suite.mjs';
 
 const LAST_ID = 2_147_483_647;
 const range = (from, to) => Array.from({ length: to - from }, (_, n) => from + n);
@@ -10,25 +11,25 @@ const range = (from, to) => Array.from({ length: to - from }, (_, n) => from + n
 /** Every way to save records: by name, a function that saves those with these indexes. */
 const ways = {
   'saveProcessedRecord, one after the other': async (store, id, batch, indexes, fields) => {
-    for (const index of indexes) await store.saveProcessedRecord(id, batch, recordOf(index, fields));
+    for (const index of indexes) await store.saveProcessedRecord(id, batch, makeRecord(index, fields));
   },
   'saveProcessedRecord, all at once': (store, id, batch, indexes, fields) =>
-    Promise.all(indexes.map((index) => store.saveProcessedRecord(id, batch, recordOf(index, fields)))),
+    Promise.all(indexes.map((index) => store.saveProcessedRecord(id, batch, makeRecord(index, fields)))),
   saveBatchRecords: (store, id, batch, indexes, fields) =>
     store.saveBatchRecords(
       id,
       batch,
-      indexes.map((index) => recordOf(index, fields)),
+      indexes.map((index) => makeRecord(index, fields)),
     ),
 };
 
 onEveryDatabase((on) => {
-  const limited = on.except(['sqlite'], 'its ids have 64 bits');
+  const limited = on.needs('limitedIds');
 
   /** The id that a new record gets. */
   const takeId = async (query = on.query.bind(on), store = on.store) => {
     const id = newId();
-    await store.saveProcessedRecord(id, 'b', recordOf(0));
+    await store.saveProcessedRecord(id, 'b', makeRecord(0));
     const [row] = await query('select "id" from "batchactions_records" where "jobId" = ?', [id]);
     return Number(row.id);
   };
@@ -42,10 +43,10 @@ onEveryDatabase((on) => {
           await on.store.saveBatchRecords(
             id,
             'b',
-            indexes.map((index) => recordOf(index)),
+            indexes.map((index) => makeRecord(index)),
           );
-          // On PostgreSQL, that the job can't be copied any more shows by a copy that is rolled back.
-          if (on.dialect === 'postgres') await ways.saveBatchRecords(on.store, id, 'b', indexes, {});
+          // Where records are copied: that this job's can't be any more shows by a copy that is rolled back.
+          if (on.has('copy')) await ways.saveBatchRecords(on.store, id, 'b', indexes, {});
           const before = await takeId();
           await save(on.store, id, 'b', indexes, { status: 'failed' });
           await save(on.store, id, 'b', indexes.toReversed(), { status: 'invalid' });
@@ -56,13 +57,13 @@ onEveryDatabase((on) => {
 
       if (name === 'saveBatchRecords') continue;
       limited(`${name}, of a batch that is claimed`, { timeout: 60_000 }, async () => {
-        const job = jobOf(1);
+        const job = makeJob(1);
         await on.store.saveJobState(job);
         const { batchId } = await claim(on.store, job.id);
         await on.store.saveBatchRecords(
           job.id,
           batchId,
-          range(0, 500).map((index) => recordOf(index)),
+          range(0, 500).map((index) => makeRecord(index)),
         );
         const before = await takeId();
         await save(on.store, job.id, batchId, range(0, 500), { status: 'failed' });
@@ -89,25 +90,25 @@ onEveryDatabase((on) => {
       const empty = await on.createEmpty();
       const store = openStore(empty, { pool: { max: 2 } });
       await store.initialize();
-      const job = jobOf(1, { id: newId() });
+      const job = makeJob(1, { id: newId() });
       await store.saveJobState(job);
       const { batchId } = await claim(store, job.id);
       await store.saveBatchRecords(
         'plain',
         'b',
-        range(0, 100).map((index) => recordOf(index)),
+        range(0, 100).map((index) => makeRecord(index)),
       );
       await store.saveBatchRecords(
         job.id,
         batchId,
-        range(0, 100).map((index) => recordOf(index)),
+        range(0, 100).map((index) => makeRecord(index)),
       );
       // The last one, which is what MySQL's next insert meets.
       await empty.query(
         `insert into "batchactions_records" ("id", "jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors")
          values (${LAST_ID}, 'last', 'b', 0, 'pending', '{"n":"last"}', '{}', '[]')`,
       );
-      if (on.dialect === 'postgres') await empty.query(`select setval('"batchactions_records_id_seq"', ${LAST_ID})`);
+      await on.dialect.setLastRecordId(empty, LAST_ID);
       const rows = (where) =>
         empty
           .query(`select * from "batchactions_records" where ${where} order by "jobId", "recordIndex"`)
@@ -149,14 +150,14 @@ onEveryDatabase((on) => {
           const before = await rows('1 = 1');
           await rejection(ways.saveBatchRecords(store, id, batch, range(50, 150), { status: 'valid' }), 'DATABASE_ERROR');
           expect(await rows('1 = 1')).toBe(before);
-          const saves = range(90, 110).map((index) => store.saveProcessedRecord(id, batch, recordOf(index, { status: 'valid' })));
+          const saves = range(90, 110).map((index) => store.saveProcessedRecord(id, batch, makeRecord(index, { status: 'valid' })));
           const outcomes = await Promise.allSettled(saves);
           expect(outcomes.map(({ status }) => status)).toEqual(range(90, 110).map((index) => (index < 100 ? 'fulfilled' : 'rejected')));
           expect((await store.getPendingRecords(id)).map(({ index }) => index)).toEqual(range(90, 100));
         }
 
         // What the message says helps.
-        const { message } = await rejection(store.saveProcessedRecord('plain', 'b', recordOf(100)), 'DATABASE_ERROR');
+        const { message } = await rejection(store.saveProcessedRecord('plain', 'b', makeRecord(100)), 'DATABASE_ERROR');
         for (const statement of message.slice(message.indexOf('alter table')).split(';')) await empty.query(statement);
         const fresh = openStore(empty);
         for (const [name, save] of Object.entries(ways)) await save(fresh, name.slice(0, 36), 'b', range(0, 60), {});
@@ -166,18 +167,15 @@ onEveryDatabase((on) => {
       },
     );
 
-    on.except(['sqlite', 'mysql', 'mariadb'], 'its next id is never behind those that are there')(
-      'an id that another record has is refused, and that record stays as it is',
-      async () => {
-        const { empty, store, rows } = await prepared();
-        const before = await rows('1 = 1');
-        for (const [name, save] of Object.entries(ways)) {
-          await empty.query(`select setval('"batchactions_records_id_seq"', 1)`);
-          await rejection(save(store, 'plain', 'b', range(100, name === 'saveBatchRecords' ? 200 : 101), {}), 'CONSTRAINT');
-        }
-        expect(await rows('1 = 1')).toBe(before);
-        await store.close();
-      },
-    );
+    on.needs('sequences')('an id that another record has is refused, and that record stays as it is', async () => {
+      const { empty, store, rows } = await prepared();
+      const before = await rows('1 = 1');
+      for (const [name, save] of Object.entries(ways)) {
+        await on.dialect.setLastRecordId(empty, 1);
+        await rejection(save(store, 'plain', 'b', range(100, name === 'saveBatchRecords' ? 200 : 101), {}), 'CONSTRAINT');
+      }
+      expect(await rows('1 = 1')).toBe(before);
+      await store.close();
+    });
   });
 });

@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect } from 'vitest';
+import { postgres } from '../support/dialects/postgres.mjs';
 import { createAuthority } from '../support/certificates.mjs';
 import { createOwnDatabase, DATABASE } from '../support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from '../support/own-servers.mjs';
@@ -11,7 +12,7 @@ import { INDEX, runNode } from '../support/run-node.mjs';
 
 const USER = 'reader';
 const PASSWORD = 'c0rrect:horse\\battery';
-const onThisServer = onOwnServer('postgres');
+const onThisServer = onOwnServer(postgres);
 
 const authority = createAuthority('An authority of the tests');
 const folder = mkdtempSync(join(tmpdir(), 'batchactions-environment-'));
@@ -34,8 +35,8 @@ describe('the environment of PostgreSQL', () => {
   /** The server with encryption, or the one without, started once. */
   function server(which) {
     started[which] ??= (async () => {
-      const own = await startOwnServer('postgres', which === 'tls' ? { tls: authority.issue({ hosts: ['localhost', '127.0.0.1'] }) } : {});
-      const database = await createOwnDatabase('postgres', own.url);
+      const own = await startOwnServer(postgres, which === 'tls' ? { tls: authority.issue({ hosts: ['localhost', '127.0.0.1'] }) } : {});
+      const database = await createOwnDatabase(postgres, own.url);
       await database.createUser(USER, PASSWORD);
       return { own, database, port: new URL(own.url).port };
     })();
@@ -92,7 +93,7 @@ describe('the environment of PostgreSQL', () => {
     expect(await open({ ...login(encrypted.port), PGSSLMODE: 'require' })).toBe('connected');
   });
 
-  onThisServer('PGSSLROOTCERT, PGCHANNELBINDING and SSL_CERT_FILE say whom to trust', async () => {
+  onThisServer('PGSSLROOTCERT, PGCHANNELBINDING and SSL_CERT_FILE say which certificates to trust', async () => {
     const { port } = await server('tls');
     const all = login(port);
     expect(await open({ ...all, PGSSLMODE: 'verify-full' })).toMatch(/unknown issuer/);

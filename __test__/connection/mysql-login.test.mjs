@@ -4,10 +4,11 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { mariadb } from '../support/dialects/mysql.mjs';
 import { createAuthority } from '../support/certificates.mjs';
-import { databases } from '../support/databases.mjs';
 import { createOwnDatabase } from '../support/own-accounts.mjs';
 import { onOwnServer, startOwnServer } from '../support/own-servers.mjs';
+import { databasesWith } from '../support/databases.mjs';
 import { startServer } from '../support/servers.mjs';
 import { freshDatabase, rejection, SqlxStateStore } from '../support/suite.mjs';
 
@@ -103,19 +104,19 @@ describe('a password in clear text', () => {
   });
 });
 
-onOwnServer('mariadb')('a user of MariaDB’s ed25519 is refused for good, with what to do', async (context) => {
-  const server = await startOwnServer('mariadb');
+onOwnServer(mariadb)('a user of MariaDB’s ed25519 is refused for good, with what to do', async (context) => {
+  const server = await startOwnServer(mariadb);
   onTestFinished(() => server.end());
-  const database = await createOwnDatabase('mariadb', server.url);
+  const database = await createOwnDatabase(mariadb, server.url);
   const plugin = await database.query(`install soname 'auth_ed25519'`).catch((error) => error);
   if (plugin instanceof Error) return context.skip(`this MariaDB comes without the plugin: ${plugin.message}`);
-  await database.createUser('modern', SECRET, { identified: 'via ed25519 using password(?)' });
+  await database.createUser('modern', SECRET, { method: 'via ed25519 using password(?)' });
   const store = new SqlxStateStore(database.urlOf('modern', SECRET));
   const error = await rejection(store.initialize(), 'CONNECTION_FAILED').finally(() => store.close());
   expect(error).toMatchObject({ retryable: false, message: expect.stringMatching(/client_ed25519.*mysql_native_password/) });
 });
 
-for (const database of databases.filter(({ dialect }) => ['mysql', 'mariadb'].includes(dialect))) {
+for (const database of databasesWith('versionProbe')) {
   test(`${database.name}: a session is set up by one \`set\` that a proxy can follow`, async () => {
     const db = await freshDatabase(database);
     const { hostname: host, port } = new URL(db.url);

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { Sequelize } from 'sequelize';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from '../support/databases.mjs';
-import { connect } from '../support/raw.mjs';
 import { runNode } from '../support/run-node.mjs';
-import { freshDatabase, jobOf, rejection, SqlxStateStore } from '../support/suite.mjs';
+import { makeJob } from '../support/fixtures.mjs';
+import { freshDatabase, rejection, SqlxStateStore, onDatabasesWith } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
 
 function open(connection, options) {
@@ -37,8 +37,8 @@ describe('postgres', () => {
     const { username, port, pathname } = new URL(db.url);
     const folder = folders.split(/, */).find((each) => existsSync(join(each, `.s.PGSQL.${port || 5432}`)));
     if (!folder) return context.skip('this server has no socket on this machine');
-    const login = await connect('postgres', `postgres://${username}@localhost${pathname}?host=${folder}`).catch((error) => error);
-    if (login instanceof Error) return context.skip(`nobody may come in by the socket: ${login.message}`);
+    const login = await postgres.dialect.connect(`postgres://${username}@localhost${pathname}?host=${folder}`).catch((error) => error);
+    if (login instanceof Error) return context.skip(`the server lets no one in by the socket: ${login.message}`);
     await login.end();
     const at = port || 5432;
     for (const url of [
@@ -83,7 +83,7 @@ describe('postgres', () => {
     const db = await freshDatabase(postgres);
     await open(db.url).initialize();
     const store = open(withParameters(db.url, { options: '-c statement_timeout=300' }));
-    await store.saveJobState(jobOf(1, { id: 'j' }));
+    await store.saveJobState(makeJob(1, { id: 'j' }));
     await db.query('alter table batchactions_jobs rename to jobs');
     await db.query('create view batchactions_jobs as select jobs.* from jobs, pg_sleep(20)');
     await rejection(store.getJobState('j'), 'TIMEOUT');
@@ -120,43 +120,46 @@ describe('postgres', () => {
   });
 });
 
-for (const database of databases.filter(({ dialect }) => dialect !== 'sqlite')) {
-  describe(database.name, () => {
-    test('a Sequelize instance: a password that is a number is its digits', async () => {
-      const db = await freshDatabase(database);
-      const user = await createUser(db, { password: '1234567890', rights: 'all' });
-      onTestFinished(() => user.drop());
-      const { hostname: host, port, pathname } = new URL(db.url);
-      const config = { host, port, database: pathname.slice(1), username: user.name, password: 1234567890, pool: {} };
-      const store = new SqlxStateStore({ config, options: {}, getDialect: () => db.dialect });
-      await store.initialize();
-      await store.close();
-    });
+onDatabasesWith('server', (database) => {
+  test('a Sequelize instance: a password that is a number is its digits', async () => {
+    const db = await freshDatabase(database);
+    const user = await createUser(db, { password: '1234567890', rights: 'all' });
+    onTestFinished(() => user.drop());
+    const { hostname: host, port, pathname } = new URL(db.url);
+    const config = { host, port, database: pathname.slice(1), username: user.name, password: 1234567890, pool: {} };
+    const store = new SqlxStateStore({ config, options: {}, getDialect: () => db.dialect.name });
+    await store.initialize();
+    expect(await store.getJobState('missing')).toBeNull();
+    await store.close();
+  });
 
-    test('what is around the URL is trimmed', async () => {
-      const db = await freshDatabase(database);
-      await open(`  ${db.url}\n`).initialize();
-    });
+  test('spaces and line ends around the URL are ignored', async () => {
+    const db = await freshDatabase(database);
+    const store = open(`  ${db.url}\n`);
+    await store.initialize();
+    const job = makeJob(1);
+    await store.saveJobState(job);
+    expect(await db.query('select "id" from batchactions_jobs')).toEqual([{ id: job.id }]);
+  });
 
-    test('a parameter that is unknown is told of once a process, by its name and never its value', async () => {
-      const url = withParameters('postgres://u@127.0.0.1/d', { nonsense: 'hunter2', unheard_of: 'hunter2' }).href;
-      const mysql = url.replace('postgres', 'mysql');
-      const source = `
+  test('a parameter that is unknown is warned of once per process, by its name and never its value', async () => {
+    const url = withParameters('postgres://u@127.0.0.1/d', { nonsense: 'hunter2', unheard_of: 'hunter2' }).href;
+    const mysql = url.replace('postgres', 'mysql');
+    const source = `
         process.on('warning', ({ name, code, message }) => console.log(JSON.stringify({ name, code, message })));
         for (const url of [${JSON.stringify(url)}, ${JSON.stringify(mysql)}, ${JSON.stringify(url)} + '&third=1']) new SqlxStateStore(url);`;
-      const { stdout, stderr } = await runNode(source);
-      const lines = stdout
-        .trim()
-        .split('\n')
-        .map((line) => JSON.parse(line));
-      expect(lines).toMatchObject([
-        { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/nonsense, unheard_of/) },
-        { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/third/) },
-      ]);
-      expect(stdout + stderr).not.toContain('hunter2');
-    });
+    const { stdout, stderr } = await runNode(source);
+    const lines = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines).toMatchObject([
+      { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/nonsense, unheard_of/) },
+      { name: 'StateStoreWarning', code: 'PARAMETER_IGNORED', message: expect.stringMatching(/third/) },
+    ]);
+    expect(stdout + stderr).not.toContain('hunter2');
   });
-}
+});
 
 describe('sqlite', () => {
   test('the spellings of a file and of memory', async () => {

@@ -74,7 +74,7 @@ export function describe({ process, worker, call, batchId, token, index, status,
  *
  * @param {{ calls: Call[], batches: Batch[], seen: Seen } & Conditions} history
  * @returns {{ violations: { rule: string, message: string, calls: string[] }[], facts: object }} `facts` says what happened, in numbers, for
- *   whoever wants to know that a fault has hit something.
+ *   a test that has to know that a fault has hit something.
  */
 export function check(history) {
   const context = new Context(history);
@@ -110,7 +110,7 @@ class Context {
     return this.calls.filter(({ call }) => call === name);
   }
 
-  /** When the lease of a claim was last known to begin anew, at the earliest: its effect can't lie before the invocation. */
+  /** When the lease of a claim was last known to begin again, at the earliest: its effect can't lie before the invocation. */
   leaseFrom(batchId, token) {
     const { claims, fenced } = this.byBatch.get(batchId);
     const renewals = fenced.filter((call) => call.call === 'renewBatch' && call.token === token && call.value === true);
@@ -190,7 +190,7 @@ const RULES = {
       for (const [at, next] of claims.entries()) {
         const held = claims[at - 1];
         if (held && held.token !== next.token && !context.mayHaveEnded(batchId, held.token, next.returned)) {
-          yield [`${batchId} was claimed anew while the claim with token ${held.token} was live`, held, next];
+          yield [`${batchId} was claimed again while the claim with token ${held.token} was live`, held, next];
         }
       }
     }
@@ -240,7 +240,7 @@ const RULES = {
     }
   },
 
-  /** Claims in the database are those that the workers were told of, and those whose reply was lost. What was given back was given back by somebody. */
+  /** Claims in the database are those that the workers were told of, and those whose reply was lost. What was given back was given back by a call. */
   *'claims add up'(context) {
     const { rows, byBatch, calls, reclaims, releases, faultless } = context;
     if (!rows) return;
@@ -250,7 +250,7 @@ const RULES = {
     }
     const lost = lostClaims(context);
     const doubtful = calls.filter((call) => call.call === 'claimBatch' && inDoubt(call));
-    if (lost > doubtful.length) yield [`${lost} claims were made that nobody was told of, and ${doubtful.length} had no known outcome`];
+    if (lost > doubtful.length) yield [`${lost} claims were made that no worker was told of, and ${doubtful.length} had no known outcome`];
 
     const opened = [...rows.values()].reduce((sum, row) => sum + reopenings(row), 0);
     const taken = reclaims.reduce((sum, { value }) => sum + (value ?? 0), 0);
@@ -288,9 +288,9 @@ const RULES = {
         }
         tokens.add(by.token);
         if (!claims.some((claim) => claim.token === by.token && claim.worker === by.worker)) {
-          yield [`record ${index} of ${id} is of a claim that nobody has: ${JSON.stringify(by)}`];
+          yield [`record ${index} of ${id} is of a claim that no worker has: ${JSON.stringify(by)}`];
         } else if (!saves.has(`${index} ${by.token} ${by.worker}`)) {
-          yield [`record ${index} of ${id} is one that nobody saved: ${JSON.stringify(by)}`];
+          yield [`record ${index} of ${id} is one that no worker saved: ${JSON.stringify(by)}`];
         }
       }
       if (records.size !== indexes.length) yield [`${id} has ${records.size} records, and ${indexes.length} are due`];
@@ -326,14 +326,14 @@ const RULES = {
       }
     }
 
-    // Nobody needs to know where a reply was lost, or where it was reclaimStaleBatches: that steps in where the newest claim is stale.
+    // No worker needs to know where a reply was lost, or where it was reclaimStaleBatches: that steps in where the newest claim is stale.
     const claimed = Math.max(...claims.map(({ invoked }) => invoked), -Infinity);
     const lost = finalizations.some(inDoubt);
     const lastEnd = Math.max(...ends.filter((end) => !refused(end, 'LEASE_LOST')).map(({ invoked }) => invoked), -Infinity);
     const stepped = reclaims.some(
       (call) => call.returned === undefined || (call.returned - claimed >= leaseMs - SLACK_MS && call.returned > lastEnd),
     );
-    if (won.length === 0 && !lost && !stepped) yield ['nobody was told that the job was finalized'];
+    if (won.length === 0 && !lost && !stepped) yield ['no worker was told that the job was finalized'];
   },
 
   /** What the store counts is what is stored. */
@@ -410,7 +410,7 @@ const RULES = {
     }
   },
 
-  /** A read sees what was saved before it, and nothing that nobody saved. */
+  /** A read sees what was saved before it, and nothing that was never saved. */
   *reads({ calls, batches, byBatch }) {
     const indexes = new Map(batches.map((batch) => [batch.id, batch.indexes]));
     const total = batches.reduce((sum, batch) => sum + batch.indexes.length, 0);
@@ -426,7 +426,7 @@ const RULES = {
         const own = saves.filter((save) => save.index === index);
         const known =
           token === undefined || own.some((save) => save.token === token && save.worker === worker && save.invoked < call.returned);
-        if (!known) yield [`record ${index} was read as nobody had saved it: ${worker}, token ${token}`, call];
+        if (!known) yield [`record ${index} was read as no worker had saved it: ${worker}, token ${token}`, call];
         const newer = own.find((save) => answered(save) && save.returned < call.invoked && save.token > (token ?? 0));
         if (newer) yield [`record ${index} was read as it was before a save`, newer, call];
       }

@@ -149,7 +149,7 @@ test('what a fault explains is no violation', () => {
   history.interruptions = [{ process: 'b', at: finalize.invoked + 1 }];
   delete notYet.value;
   notYet.error = unavailable('CONNECTION_LOST');
-  // A claim that nobody knows of, given back by the same reclaim, and then the one that is known.
+  // A claim that no worker knows of, given back by the same reclaim, and then the one that is known.
   history.calls.push({
     process: 'b',
     worker: 'b1',
@@ -186,7 +186,7 @@ test('two live claims: the batch was taken before its lease was over', () => {
   expectFound('one live claim', damage, /while the claim with token 1 was live/);
 });
 
-test('two live claims: nobody had reclaimed the batch', () => {
+test('two live claims: no worker had reclaimed the batch', () => {
   expectFound('one live claim', (h, { reclaim }) => (reclaim.value = 0), /while the claim with token 1 was live/);
 });
 
@@ -278,11 +278,11 @@ test('a claim that is not in the database', () => {
   expectFound('claims add up', (h) => (h.seen.rows[0].version = 1), /more claims were told/);
 });
 
-test('a claim in the database that nobody made', () => {
+test('a claim in the database that no worker made', () => {
   expectFound(
     'claims add up',
     (h) => (h.seen.rows[1].version = 3),
-    /1 claims were made that nobody was told of, and 0 had no known outcome/,
+    /1 claims were made that no worker was told of, and 0 had no known outcome/,
   );
 });
 
@@ -290,7 +290,7 @@ test('more batches reported as reclaimed than there were', () => {
   expectFound('claims add up', (h, { reclaim }) => (reclaim.value = 2), /2 batches were reported as reclaimed, and 1 were opened again/);
 });
 
-test('a batch that is given back by nobody', () => {
+test('a batch that is given back by no call', () => {
   const damage = (h, { reclaim }) => (reclaim.value = 0);
   expectFound('claims add up', damage, /0 batches were reclaimed and 0 released, and 1 opened again/);
 });
@@ -325,13 +325,13 @@ test('all records of a claim that lost the batch', () => {
   expectFound('every record is done', damage, /are of token 1, which did not finish it/);
 });
 
-test('a record of a claim that nobody has', () => {
+test('a record of a claim that no worker has', () => {
   const damage = (h) => (h.seen.records.b0[0].parsed.worker = 'x1');
-  expectFound('every record is done', damage, /record 0 of b0 is of a claim that nobody has/);
+  expectFound('every record is done', damage, /record 0 of b0 is of a claim that no worker has/);
 });
 
-test('a record that nobody saved', () => {
-  expectFound('every record is done', (h, { save1 }) => remove(h, save1), /record 1 of b0 is one that nobody saved/);
+test('a record that no worker saved', () => {
+  expectFound('every record is done', (h, { save1 }) => remove(h, save1), /record 1 of b0 is one that no worker saved/);
 });
 
 test('a version that is not that of the claim that finished', () => {
@@ -352,7 +352,7 @@ test('a finalizer while a batch was open', () => {
 });
 
 test('no finalizer', () => {
-  expectFound('one finalizer', (h, { finalize }) => (finalize.value = false), /nobody was told that the job was finalized/);
+  expectFound('one finalizer', (h, { finalize }) => (finalize.value = false), /no worker was told that the job was finalized/);
 });
 
 test('no finalizer is told where a reply was lost, or where the last worker died and the job was reclaimed', () => {
@@ -361,7 +361,7 @@ test('no finalizer is told where a reply was lost, or where the last worker died
   const { finalize } = history.named;
   Object.assign(finalize, { value: undefined, error: unavailable('TIMEOUT') });
   expect(broken(history)).toEqual([]);
-  // It could not connect: nothing was sent, so somebody else must know.
+  // It could not connect: nothing was sent, so another worker must know.
   finalize.error = unavailable('CONNECTION_FAILED');
   expect(broken(history)).toEqual(['one finalizer']);
   const at = finalize.returned + 2 * LEASE;
@@ -404,9 +404,9 @@ test('a job that is called final while a batch is open, or not found', () => {
   expectFound('nothing is left behind', (h, { none }) => (none.value.reason = 'JOB_NOT_FOUND'), /the job was not found/);
 });
 
-test('a read that misses a save, and one that sees what nobody saved', () => {
+test('a read that misses a save, and one that sees what was never saved', () => {
   expectFound('reads', (h, { reread }) => (reread.value[0] = { index: 0 }), /record 0 was read as it was before a save/);
-  expectFound('reads', (h, { reread }) => (reread.value[1].token = 9), /record 1 was read as nobody had saved it/);
+  expectFound('reads', (h, { reread }) => (reread.value[1].token = 9), /record 1 was read as no worker had saved it/);
   expectFound('reads', (h, { reread }) => reread.value.pop(), /the records of b0 were not read as stored/);
   const damage = (h, { end }) =>
     h.calls.push({ process: 'a', worker: 'a1', call: 'getJobState', invoked: end.invoked, returned: end.returned, value: null });

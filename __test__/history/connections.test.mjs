@@ -2,7 +2,8 @@
 
 import { describe, expect, onTestFinished } from 'vitest';
 import { startQuietableProxy } from '../support/servers.mjs';
-import { jobOf, newId, onEveryDatabase, recordOf, SqlxStateStore } from '../support/suite.mjs';
+import { makeJob, makeRecord, newId } from '../support/fixtures.mjs';
+import { onEveryDatabase, SqlxStateStore, urlThrough } from '../support/suite.mjs';
 import { assemble, describe as describeCall } from './checker.mjs';
 import { longest, observe, scale } from './fleet.mjs';
 import { recorder } from './importer.mjs';
@@ -10,48 +11,19 @@ import { expectCorrect, long, targetOf, wait } from './runs.mjs';
 
 onEveryDatabase((on) => {
   describe('connections are killed by the server', () => {
-    // Those of this database only, and of those only the fleet's. What the store repeats by itself does not show in the history, so the server
-    // says how many were in the middle of something.
-    const list = {
-      postgres: (db) =>
-        db.query(
-          `select pid as "id", state <> 'idle' as "busy" from pg_stat_activity
-           where datname = current_database() and pid <> pg_backend_pid() and state is not null`,
-        ),
-      async mysql(db) {
-        const threads = await db.query('show full processlist');
-        return threads.filter((thread) => thread.db === on.own.name).map(({ Id, Command }) => ({ id: Id, busy: Command !== 'Sleep' }));
-      },
-    };
-    // Says whether it ended the connection, and whether that was in the middle of something then, which may have changed since the list was read. MySQL
-    // does not say: there it is what the list said.
-    const end = {
-      async postgres(db, { id }) {
-        const sql = `select pg_terminate_backend(pid) as "ended", state <> 'idle' as "busy" from pg_stat_activity where pid = ?`;
-        return (await db.query(sql, [id]))[0] ?? { ended: false };
-      },
-      mysql: (db, { id, busy }) =>
-        db.query(`kill ${Number(id)}`).then(
-          () => ({ ended: true, busy }),
-          (error) => {
-            if (/unknown thread/i.test(error.message)) return { ended: false };
-            throw error;
-          },
-        ),
-    };
-
-    on.except(['sqlite'], 'it has no connections that a server could end')('while they are in use', long, async () => {
-      const protocol = on.mysqlFamily ? 'mysql' : 'postgres';
+    on.needs('server')('while they are in use', long, async () => {
       const killer = await on.connect();
       let spared;
       const fault = async (fleet) => {
         fleet.counts.ended = fleet.counts.inUse = 0;
         while (!fleet.isDone) {
           await wait(20, 80);
-          const open = (await list[protocol](killer)).filter(({ id }) => !spared.has(id));
+          // Those of the fleet. What the store repeats by itself does not show in the history, so the server says how many were in the middle of
+          // something.
+          const open = (await on.dialect.sessions(killer)).filter(({ id }) => !spared.has(id));
           open.sort((a, b) => Number(b.busy) - Number(a.busy));
           for (const connection of open.slice(0, 3)) {
-            const { ended, busy } = await end[protocol](killer, connection);
+            const { ended, busy } = await on.dialect.endSession(killer, connection);
             if (!ended) continue;
             fleet.counts.ended++;
             if (busy) fleet.counts.inUse++;
@@ -62,7 +34,7 @@ onEveryDatabase((on) => {
         async () => {
           // The test's own; the fleet's are not there yet.
           await on.query('select 1');
-          spared = new Set((await list[protocol](killer)).map(({ id }) => id));
+          spared = new Set((await on.dialect.sessions(killer)).map(({ id }) => id));
           return observe({ ...targetOf(on), fault, options: { statementTimeoutMs: 5_000 } });
         },
         (facts) => facts.inUse >= 10,
@@ -72,16 +44,13 @@ onEveryDatabase((on) => {
 
   describe('the network goes quiet', () => {
     // Half of the fleet is behind a door that can be shut without a sound. Its leases end meanwhile, the other half takes over, and what was on
-    // its way arrives when nobody waits for it any more.
+    // its way arrives when no call waits for it any more.
     const options = { statementTimeoutMs: 1_500, connectTimeoutMs: 1_000 };
 
     const openDoor = async () => {
-      const url = new URL(on.url);
-      const door = await startQuietableProxy({ host: url.hostname, port: Number(url.port) || (on.mysqlFamily ? 3306 : 5432) });
+      const door = await startQuietableProxy(on.address);
       onTestFinished(() => door.close());
-      url.hostname = '127.0.0.1';
-      url.port = String(door.port);
-      return { door, url: url.href };
+      return { door, url: urlThrough(door.port, on.url) };
     };
 
     const throughDoor = async (run, inflict) => {
@@ -98,7 +67,7 @@ onEveryDatabase((on) => {
       return observe({ ...targetOf(on), ...run, fault, options, processes: 2 });
     };
 
-    const noNetwork = on.except(['sqlite'], 'there is no network between it and its store');
+    const noNetwork = on.needs('server');
 
     noNetwork('in both directions, and resumes or ends', long, async () => {
       const inflict = async (fleet, door, url) => {
@@ -118,7 +87,7 @@ onEveryDatabase((on) => {
       );
     });
 
-    noNetwork('in the direction of the replies, so that claims are made that nobody knows of', long, async () => {
+    noNetwork('in the direction of the replies, so that claims are made that no worker knows of', long, async () => {
       const inflict = async (fleet, door) => {
         for (let times = 0; times < 30 * scale && !fleet.isDone; times++) {
           await wait(20, 100);
@@ -137,12 +106,12 @@ onEveryDatabase((on) => {
 
     // Calls made at once, each with ids of its own: what they wait for is the server, and not each other.
     const crowds = {
-      'jobs that are saved': (store, n) => [store.saveJobState(jobOf(1)), store.getProgress(`job ${n}`)],
-      'records that are saved': (store, n) => [store.saveProcessedRecord(newId(), 'b', recordOf(n)), store.getJobState(`job ${n}`)],
-      'records that are saved in bulk': (store, n) => [store.saveBatchRecords(newId(), 'b', [recordOf(n)])],
+      'jobs that are saved': (store, n) => [store.saveJobState(makeJob(1)), store.getProgress(`job ${n}`)],
+      'records that are saved': (store, n) => [store.saveProcessedRecord(newId(), 'b', makeRecord(n)), store.getJobState(`job ${n}`)],
+      'records that are saved in bulk': (store, n) => [store.saveBatchRecords(newId(), 'b', [makeRecord(n)])],
       'records that are saved alone and in bulk, in turn': (store, n) => [
-        store.saveProcessedRecord(newId(), 'b', recordOf(n)),
-        store.saveBatchRecords(newId(), 'b', [recordOf(n)]),
+        store.saveProcessedRecord(newId(), 'b', makeRecord(n)),
+        store.saveBatchRecords(newId(), 'b', [makeRecord(n)]),
       ],
       'jobs that are finalized, and batches claimed': (store, n) => [store.tryFinalizeJob(`job ${n}`), store.claimBatch(`job ${n}`, 'w')],
       'a store that is closed': (store, n) => (n === 7 ? [store.close()] : []),

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { newId } from '../support/suite.mjs';
+import { newId } from '../support/fixtures.mjs';
 import { assemble, check } from './checker.mjs';
 import { dueStatus, now, recorder, work } from './importer.mjs';
 
@@ -135,7 +135,7 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
   }
 }
 
-/** For whoever wants to read a history: HISTORY_KEEP names a folder. */
+/** Keeps a history to be read, in the folder that HISTORY_KEEP names. */
 async function keep(job, history, result) {
   const { HISTORY_KEEP: folder } = process.env;
   if (!folder) return;

@@ -109,7 +109,7 @@ export async function work(store, { jobId, workerId, record, explicit, leaseMs, 
         store.saveProcessedRecord(jobId, batchId, saved, ...fence),
       );
       if (error) {
-        // What the engine does once a save was refused. It must not hit whoever has the batch now.
+        // What the engine does once a save was refused. It must not hit the worker that has the batch now.
         const failed = { batchId, status: 'FAILED', processedCount: 0, failedCount: records.length };
         await once('updateBatchState', { ...details, status: 'FAILED' }, () => store.updateBatchState(jobId, batchId, failed, ...fence));
         return;

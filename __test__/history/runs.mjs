@@ -25,7 +25,7 @@ export async function expectCorrect(run, hit) {
 
 /** What a run on a `Subject` of `suite.mjs` works on: its database, with a store that no fault hits. */
 export function targetOf(on) {
-  return { store: on.store, url: on.url, query: on.database.raw ? (...args) => on.query(...args) : undefined };
+  return { store: on.store, url: on.url, query: on.has('raw') ? (...args) => on.query(...args) : undefined };
 }
 
 export const wait = (least, most) => sleep(least + Math.random() * (most - least));

@@ -1,19 +1,20 @@
 // What many processes do to one job while its server ends and starts again: see `processes.test.mjs`.
 
 import { describe, onTestFinished } from 'vitest';
+import { mariadb } from '../support/dialects/mysql.mjs';
+import { postgres } from '../support/dialects/postgres.mjs';
 import { onOwnServer, startOwnServer } from '../support/own-servers.mjs';
-import { connect } from '../support/raw.mjs';
 import { SqlxStateStore } from '../support/suite.mjs';
 import { observe, scale } from './fleet.mjs';
 import { expectCorrect, long, wait } from './runs.mjs';
 
-// On servers of the test's own, for nobody may end another.
-describe.each(['postgres', 'mariadb'])('%s', (kind) => {
-  const onThisServer = onOwnServer(kind, long);
+// On servers of the test's own, because a test may end no other.
+describe.each([postgres, mariadb])('$name', (dialect) => {
+  const onThisServer = onOwnServer(dialect, long);
 
   describe('the server is started again', () => {
     const restarting = async (again) => {
-      const server = await startOwnServer(kind);
+      const server = await startOwnServer(dialect);
       onTestFinished(() => server.end());
       const store = new SqlxStateStore(server.url);
       onTestFinished(() => store.close());
@@ -30,7 +31,7 @@ describe.each(['postgres', 'mariadb'])('%s', (kind) => {
         }
       };
       const query = async (...args) => {
-        const db = await connect(kind, server.url);
+        const db = await dialect.connect(server.url);
         return db.query(...args).finally(() => db.end());
       };
       const run = { store, url: server.url, query, fault, batches: Math.ceil(100 * scale), runMs: 180_000 * Math.max(1, scale) };

@@ -18,16 +18,16 @@ const kinds = {
   async closed() {
     await all(STORES, async () => {
       const store = storeOn(url);
-      await store.getJobState('nobody');
+      await store.getJobState('missing');
       await store.close();
     });
     return STORES;
   },
-  /** Stores that nobody closes, nor keeps. */
+  /** Stores that are neither closed nor kept. */
   async dropped() {
     await all(STORES, async () => {
       const store = storeOn(url, { durability: 'batch', leaseRenewal: { everyMs: 10, forMs: 60_000 } });
-      await store.getJobState('nobody');
+      await store.getJobState('missing');
       await store.saveProcessedRecord('dropped', 'b', record(0));
       await store.getJobState('dropped');
     });

@@ -24,7 +24,7 @@ export function resources() {
   return held;
 }
 
-/** Collects what nobody refers to, finalizers and all. */
+/** Collects what is unreferenced, with its finalizers. */
 export async function collectGarbage() {
   for (let round = 0; round < 3; round++) {
     globalThis.gc();

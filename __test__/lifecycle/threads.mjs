@@ -9,7 +9,7 @@ const THREAD = new URL('./thread.mjs', import.meta.url);
 
 const start = async (workerData) => {
   const worker = new Worker(THREAD, { workerData, execArgv: [] });
-  // Both may come in one turn, and whoever asks for the second after the first waits for ever.
+  // Both may come in one turn, and a listener that is added for the second after the first waits for ever.
   const exited = once(worker, 'exit');
   const [message] = await once(worker, 'message');
   return { worker, message, exited };

@@ -1,7 +1,7 @@
 // The reference model: what a store does, in plain objects, without SQL, without a second copy and without concurrency. It is written from the
 // contract, so that it can be read beside it; where it differs from the implementation, one of the two is wrong.
 //
-// Time has two values: FRESH, "by the database's clock, just now", and STALE, longer ago than anybody's timeout. Every `timeoutMs` in the
+// Time has two values: FRESH, "by the database's clock, just now", and STALE, longer ago than any timeout. Every `timeoutMs` in the
 // sequences is between the two.
 //
 // A few outcomes are the store's choice (which batch a claim takes where another store gave one back, whether a store has heard that a job is
@@ -94,14 +94,14 @@ export class Model {
     }
   }
 
-  /** As whoever pauses or resumes a job does. */
+  /** As the application does to pause or resume a job. */
   readAndSave(store, jobId, status) {
     const job = this.getJobState(store, jobId);
     if (job) this.saveJobState(store, { ...job, status });
     return job;
   }
 
-  /** A distributed job that the incumbent prepared has no rows, until somebody needs them. */
+  /** A distributed job that the incumbent prepared has no rows until a call needs them. */
   needsRows(jobId) {
     const job = this.jobs.get(jobId);
     return Boolean(job?.distributed) && job.batches.length > 0 && this.rowsOf(jobId).length === 0;
@@ -233,7 +233,7 @@ export class Model {
       if (gaveUp.includes(row)) row.status = 'FAILED';
       else this.open(store, row);
     }
-    // Whoever gave up the last batch may be the last one there, so nobody else would finalize the job.
+    // The worker that gave up the last batch may be the last one there, so no other would finalize the job.
     const claims = this.rowsOf(jobId).filter(({ claimedAt }) => claimedAt !== undefined);
     // Where no claim is recorded, the job's start counts, and that is always long ago here.
     const abandoned = claims.every(({ claimedAt }) => claimedAt === STALE);

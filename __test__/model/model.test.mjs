@@ -12,13 +12,13 @@
 // the database. Plain arrays of calls and not `fc.commands`, because each call makes sense in every state: a sequence can be cut anywhere, it prints
 // as the calls that it stands for, and seed and path alone bring it back.
 //
-// On sqlite-memory there is one store, which the workers share, and nobody past it: no time goes by, no batch has gone stale too often, and no
+// On sqlite-memory there is one store, which the workers share, and nothing reaches its tables past it: no time goes by, no batch has gone stale too often, and no
 // job comes from the incumbent. Stale claims come from the snapshots that `saveJobState` is given, and the state is what the methods show.
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { test } from 'vitest';
-import { SqlxStateStore, onEveryDatabase } from '../support/suite.mjs';
+import { onEveryDatabase, SqlxStateStore } from '../support/suite.mjs';
 import { sequences } from './operations.mjs';
 import { Difference, Run } from './run.mjs';
 

@@ -1,11 +1,11 @@
 // The operations that the sequences are made of: how they are generated, performed and printed.
 //
 // An operation is a plain array, [store, method, ...arguments], that makes sense in every state: so a sequence can be cut anywhere when it
-// shrinks, and it prints as the calls that it stands for. A store of `null` is somebody past the stores. Ids begin with `#`, which stands for
+// shrinks, and it prints as the calls that it stands for. A store of `null` is another program that writes past the stores. Ids begin with `#`, which stands for
 // what makes them unique in the database.
 
 import fc from 'fast-check';
-import { StateStoreError, collect } from '../support/suite.mjs';
+import { collect, StateStoreError } from '../support/suite.mjs';
 
 /** Longer than anything takes here, and shorter than what `backdate` moves and `longAgo` is away. */
 export const TIMEOUT_MS = 600_000;
@@ -97,7 +97,7 @@ const selection = object({
 });
 
 const incumbentStatus = weighted({ PENDING: 4, PROCESSING: 2, COMPLETED: 2, FAILED: 1 });
-/** A job as the incumbent stores it. The ids of its batches are nobody else's. */
+/** A job as the incumbent stores it. No other job has the ids of its batches. */
 const incumbents = (statuses) => ({
   id: '#job3',
   config: { batchSize: 10 },
@@ -127,8 +127,8 @@ const record = object({
 });
 
 /**
- * Sequences of operations on so many stores.
- * @param {{ stores: number, raw: boolean, maxLength: number }} on Whether somebody past the stores can write to the database.
+ * Sequences of operations on this many stores.
+ * @param {{ stores: number, raw: boolean, maxLength: number }} on `raw`: whether another program can write to the database.
  */
 export function sequences({ stores, raw, maxLength }) {
   const store = fc.nat({ max: stores - 1 });
@@ -153,7 +153,7 @@ export function sequences({ stores, raw, maxLength }) {
     [5, onJob('tryFinalizeJob')],
     [2, onJob('getDistributedStatus')],
     [4, call('saveJobState', job)],
-    // As whoever pauses or resumes a job does: what the store gives, with another status.
+    // As the application does to pause or resume a job: what the store gives, with another status.
     [3, onJob('readAndSave', weighted({ PROCESSING: 10, PAUSED: 1, ABORTED: 1 }))],
     [2, onJob('getJobState')],
     [6, onBatch('saveProcessedRecord', record, fence)],

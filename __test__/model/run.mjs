@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { isDeepStrictEqual } from 'node:util';
-import { collect, newId } from '../support/suite.mjs';
+import { newId } from '../support/fixtures.mjs';
+import { collect } from '../support/suite.mjs';
 import { FRESH, Model, STALE } from './model.mjs';
 import { jobIds, perform, print, renamed, resolved } from './operations.mjs';
 
@@ -93,15 +94,7 @@ export class Run {
         await this.database.query(
           `insert into "batchactions_jobs" ("id", "status", "config", "batches", "totalRecords", "startedAt", "completedAt", "distributed")
           values (?, ?, ?, ?, ?, ?, null, ?)`,
-          [
-            id,
-            status,
-            JSON.stringify(config),
-            JSON.stringify(batches),
-            totalRecords,
-            startedAt,
-            this.database.dialect === 'postgres' ? true : 1,
-          ],
+          [id, status, JSON.stringify(config), JSON.stringify(batches), totalRecords, startedAt, true],
         );
       },
     };

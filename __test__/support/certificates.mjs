@@ -1,5 +1,5 @@
-// Certificates of the tests' own: an authority, and what it signs. Written as X.509 says (RFC 5280), with Node's keys and signatures, so that the tests
-// need neither a program nor a package for it.
+// A certificate authority for tests, and the certificates that it signs: X.509 (RFC 5280) by hand, with Node's keys and signatures, so that the tests need
+// neither a program nor a package.
 
 import { generateKeyPairSync, randomBytes, sign } from 'node:crypto';
 import { isIP } from 'node:net';
@@ -70,7 +70,7 @@ export function createAuthority(name, hosts = []) {
     cert: ca,
     key: keyText(keys),
     /**
-     * Signs a certificate. `hosts` is whom it is for, names or IPv4 addresses; where there is none, it has no subjectAltName.
+     * Signs a certificate. `hosts`: its subjectAltName, of names or IPv4 addresses; without hosts, it has none.
      * @returns {{ ca: string, cert: string, key: string }} PEM.
      */
     issue({ name: subject = 'server', hosts: names = [], expired = false } = {}) {

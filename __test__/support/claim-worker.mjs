@@ -1,5 +1,5 @@
 // A process that works on one job until no batch is left: node claim-worker.mjs <url> <job id> <workers> <name>
-// It says 'ready', waits for any message, and then tells what it claimed and what it saw at the end.
+// It says 'ready', waits for any message, and then reports what it claimed and what it saw at the end.
 
 import { storeOn } from './store.mjs';
 import { work } from './work.mjs';

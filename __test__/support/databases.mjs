@@ -1,4 +1,4 @@
-// The databases that this run tests on, and fresh empty ones on each of them.
+// The databases that this run tests on, and empty ones of a test's own on each of them.
 //
 // In a vitest run `global-setup.mjs` has looked for them once, and hands the list on in the environment. Elsewhere, in a script or a
 // benchmark, importing this file looks for them.
@@ -8,8 +8,9 @@ import { rmSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { meets } from './dialects/capabilities.mjs';
+import { dialectNamed } from './dialects/index.mjs';
 import { discover } from './discover.mjs';
-import { connect, quote } from './raw.mjs';
 
 const { found, missing: absent, run } = await list();
 
@@ -19,37 +20,39 @@ export const missing = absent;
 /**
  * @typedef {object} TestDatabase A database of its own, empty at first.
  * @property {string} url What a store is given.
- * @property {string} dialect
+ * @property {object} dialect See `dialects/index.mjs`.
  * @property {string} name
- * @property {(sql: string, params?: unknown[]) => Promise<Record<string, any>[]>} query SQL past the store: see `raw.mjs`.
+ * @property {(sql: string, params?: unknown[]) => Promise<Record<string, any>[]>} query SQL past the store. It is written one way for all: `"name"`
+ *   quotes a name, `?` stands for a parameter. JSON columns come back as the text that is stored, bigints as numbers.
  * @property {() => Promise<{ query: Function, end(): Promise<void> }>} connect One more such connection, for a transaction of the test's.
  * @property {(name: string) => string} q Quotes a name.
  * @property {() => Promise<void>} drop
  */
 
 /**
- * One entry for each database found. `raw`: it can be read and written past the store. `shared`: more than one store, and more than one
- * process, can open it.
+ * One entry for each database found.
  *
- * @type {{ name: string, dialect: 'sqlite' | 'postgres' | 'mysql' | 'mariadb', version: string, serverUrl?: string, raw: boolean,
- *   shared: boolean, create(): Promise<TestDatabase> }[]}
+ * @type {{ name: string, dialect: object, version: string, serverUrl?: string, has(capability: string): boolean, create(): Promise<TestDatabase> }[]}
  */
-export const databases = found.map((entry) => {
-  const outside = entry.name !== 'sqlite-memory';
-  return { ...entry, raw: outside, shared: outside, create: () => create(entry) };
+export const databases = found.map(({ dialect: dialectName, ...entry }) => {
+  const dialect = dialectNamed(dialectName);
+  const capabilities = new Set([...dialect.capabilities, ...(dialect.places?.[entry.name] ?? ['raw', 'shared'])]);
+  const database = { ...entry, dialect, has: (capability) => meets(capabilities, capability) };
+  return { ...database, create: () => create(database) };
 });
+
+/** Those that have all of these capabilities. */
+export function databasesWith(...capabilities) {
+  return databases.filter((database) => capabilities.every((capability) => database.has(capability)));
+}
 
 /** Drops what the run left behind, where a test or its process was ended before it could. */
 export async function dropLeftovers() {
   await rm(folder(run), { recursive: true, force: true });
-  for (const { dialect, serverUrl } of found.filter((entry) => entry.serverUrl)) {
-    const catalog =
-      dialect === 'postgres'
-        ? 'select datname as "name" from pg_database'
-        : 'select schema_name as "name" from information_schema.schemata';
-    const server = await connect(dialect, serverUrl);
-    for (const { name } of await server.query(catalog)) {
-      if (name.startsWith(prefix(run))) await drop(server, dialect, name);
+  for (const { dialect, serverUrl } of databasesWith('server')) {
+    const server = await dialect.connect(serverUrl);
+    for (const { name } of await server.query(dialect.databaseNames)) {
+      if (name.startsWith(prefix(run))) await dialect.dropDatabase(server, name);
     }
     await server.end();
   }
@@ -71,27 +74,20 @@ function folder(id) {
   return join(tmpdir(), `batchactions-test-${id}`);
 }
 
-async function create({ name: entry, dialect, serverUrl }) {
+async function create({ name: entry, dialect, serverUrl, has }) {
   const name = prefix(run) + randomBytes(5).toString('hex');
-  if (entry === 'sqlite-memory') {
+  const q = (part) => dialect.quote(part);
+  if (has('memory')) {
     const refuse = async () => {
-      throw new Error('sqlite-memory lives inside its store: there is no second connection to it');
+      throw new Error(`${entry} lives inside its store: there is no second connection to it`);
     };
-    return {
-      url: 'sqlite::memory:',
-      dialect,
-      name,
-      query: refuse,
-      connect: refuse,
-      q: (part) => quote(dialect, part),
-      drop: async () => {},
-    };
+    return { url: 'sqlite::memory:', dialect, name, query: refuse, connect: refuse, q, drop: async () => {} };
   }
 
-  const { url, target, remove } = dialect === 'sqlite' ? await createFile(name) : await createOnServer(dialect, serverUrl, name);
+  const { url, target, remove } = has('file') ? await createFile(name) : await createOnServer(dialect, serverUrl, name);
   const open = [];
   const newConnection = async () => {
-    const connection = await connect(dialect, target);
+    const connection = await dialect.connect(target);
     open.push(connection);
     return connection;
   };
@@ -102,7 +98,7 @@ async function create({ name: entry, dialect, serverUrl }) {
     name,
     query: async (sql, params) => (await (first ??= newConnection())).query(sql, params),
     connect: newConnection,
-    q: (part) => quote(dialect, part),
+    q,
     async drop() {
       first = undefined;
       // A test may have ended its connection already.
@@ -121,27 +117,11 @@ async function createFile(name) {
 
 async function createOnServer(dialect, serverUrl, name) {
   const onServer = async (use) => {
-    const server = await connect(dialect, serverUrl);
+    const server = await dialect.connect(serverUrl);
     await use(server).finally(() => server.end());
   };
-  // `template0`: nobody is ever connected to it, so that databases can be made at the same time.
-  const options = dialect === 'postgres' ? `template template0 encoding 'UTF8'` : 'character set utf8mb4';
-  await onServer((server) => server.query(`create database ${quote(dialect, name)} ${options}`));
+  await onServer((server) => dialect.createDatabase(server, name));
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
-  return { url: url.href, target: url.href, remove: () => onServer((server) => drop(server, dialect, name)) };
-}
-
-/** Drops a database, and ends the sessions in it first. */
-export async function drop(server, dialect, name) {
-  for (let tries = 1; ; tries++) {
-    try {
-      // PostgreSQL 12 knows no `with (force)`.
-      if (dialect === 'postgres') await server.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = ?', [name]);
-      return await server.query(`drop database if exists ${quote(dialect, name)}`);
-    } catch (error) {
-      // Another connection came in between; the server has waited for five seconds for it to end.
-      if (error.code !== '55006' || tries === 10) throw error;
-    }
-  }
+  return { url: url.href, target: url.href, remove: () => onServer((server) => dialect.dropDatabase(server, name)) };
 }

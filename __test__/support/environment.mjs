@@ -1,6 +1,6 @@
 /**
- * Takes what this machine's user has set for libpq, which the drivers and the store read too, out of the environment of this process, and so of every
- * process that it starts: the tests say themselves where and how they connect.
+ * Removes libpq's variables, which the drivers and the store read too, from the environment of this process and so of every process that it starts:
+ * the tests set themselves where and how they connect.
  */
 export function unsetPostgresVariables() {
   for (const name of Object.keys(process.env)) {

@@ -1,24 +1,23 @@
 // Before all tests: finds the databases, once. After them: drops what they left, and stops what was started here.
 
-import { discover, names } from './discover.mjs';
+import { discover, namedBy } from './discover.mjs';
 
 export default async function setup() {
-  const required = (process.env.REQUIRE_DATABASES ?? '')
-    .split(',')
-    .map((name) => name.trim())
-    .filter(Boolean)
-    .flatMap((name) => (name === 'sqlite' ? ['sqlite-file', 'sqlite-memory'] : [name]));
-  const unknown = required.filter((name) => !names.includes(name));
-  if (unknown.length > 0)
-    throw new Error(`REQUIRE_DATABASES names what no test knows: ${unknown.join(', ')}. Known: sqlite, ${names.join(', ')}`);
+  // A database that is asked for by name has to be there.
+  const required = ['REQUIRE_DATABASES', 'TEST_DATABASES'].map((variable) => [variable, namedBy(variable) ?? []]);
 
-  const { found, missing, run, stop } = await discover();
+  const { found, missing, leftOut, run, stop } = await discover();
   // The test processes inherit it, and so do the processes that they start. The reporter, in this process, reads it too.
-  process.env.BATCHACTIONS_TEST_DATABASES = JSON.stringify({ found, missing, run });
-  const wanted = missing.filter(({ name }) => required.includes(name));
-  if (wanted.length > 0) {
+  process.env.BATCHACTIONS_TEST_DATABASES = JSON.stringify({ found, missing, leftOut, run });
+  const reasons = new Map([
+    ...missing.map(({ name, reason }) => [name, reason]),
+    ...leftOut.map((name) => [name, 'TEST_DATABASES leaves it out']),
+  ]);
+  for (const [variable, databases] of required) {
+    const absent = databases.filter((name) => reasons.has(name));
+    if (absent.length === 0) continue;
     await stop();
-    throw new Error(`REQUIRE_DATABASES: ${wanted.map(({ name, reason }) => `${name} is missing (${reason})`).join('; ')}`);
+    throw new Error(`${variable}: ${absent.map((name) => `${name} is missing (${reasons.get(name)})`).join('; ')}`);
   }
 
   const { dropLeftovers } = await import('./databases.mjs');

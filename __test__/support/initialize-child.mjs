@@ -1,4 +1,4 @@
-/** A process of its own that waits for its siblings, and then initializes the database at the URL it is told. */
+/** A process of its own that waits for its siblings, and then initializes the database at the URL in the message. */
 import { storeOn } from './store.mjs';
 
 process.once('message', async ({ url, options }) => {
@@ -6,7 +6,7 @@ process.once('message', async ({ url, options }) => {
   let outcome = 'done';
   try {
     await store.initialize();
-    await store.getJobState('nobody');
+    await store.getJobState('missing');
     await store.close();
   } catch (error) {
     outcome = `${error.code}: ${error.message}`;

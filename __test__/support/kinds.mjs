@@ -2,7 +2,7 @@
 
 const thrown = new Error('not today');
 
-/** Each is made anew, because some are good for one look only. */
+/** Each is a function, because some values can be read only once. */
 export const KINDS = {
   undefined: () => undefined,
   null: () => null,

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { connect } from './raw.mjs';
+import pg from 'pg';
 import { deadPort } from './servers.mjs';
 
 const run = promisify(execFile);
@@ -59,7 +59,9 @@ export async function startPostgres({ initdb, postgres }) {
     const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
     for (const deadline = Date.now() + 60_000; ;) {
       try {
-        await (await connect('postgres', url)).end();
+        const client = new pg.Client(url);
+        await client.connect();
+        await client.end();
         return { url, stop };
       } catch (error) {
         if (!isUp() || Date.now() > deadline)

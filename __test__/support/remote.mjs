@@ -81,7 +81,7 @@ export function serve(make) {
     } catch ({ name, message, code }) {
       answer.error = { name, message, code };
     }
-    // Whoever asked may be gone.
+    // The process that asked may be gone.
     if (process.connected) process.send(answer, () => {});
   });
   process.once('disconnect', () => process.exit());

@@ -1,4 +1,4 @@
-// A process that looks on while another one renews its claim: node renewal-watcher.mjs <url> <job id>
+// A process that watches another one renew its claim: node renewal-watcher.mjs <url> <job id>
 // Prints how often it saw the claim of the job's first batch renewed: five times, or fewer where that takes a minute.
 
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-/** A Node process of its own, for what can only be seen from outside: that it ends by itself, and how. */
+/** Runs Node in another process, for what can only be seen from outside: that it exits, and how. */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 

@@ -1,8 +1,8 @@
-/** Whether a password shows in anything that somebody could log. */
+/** Whether a password shows in anything that a program could log. */
 import { inspect } from 'node:util';
 import { expect } from 'vitest';
 
-/** Everything that somebody who logs a value could get to see of it. */
+/** Everything that a log could show of a value. */
 export function everythingIn(value, seen = new Set()) {
   if (typeof value === 'string') return value;
   if (value === null || (typeof value !== 'object' && typeof value !== 'function') || seen.has(value)) return String(value);

@@ -1,5 +1,5 @@
 /**
- * What the store has to get along with, in the test's own words: models on Sequelize 6 whose `sync()` makes the tables, and an adapter
+ * A stand-in for the Sequelize adapter that the store shares tables with: models on Sequelize 6 whose `sync()` makes the tables, and an adapter
  * that treats them as the Sequelize adapter does. It finds and then updates, copies each change of a batch into the job's JSON, and does
  * so in a transaction that locks the batch row first and the job row second.
  */
@@ -68,19 +68,15 @@ export function defineModels(sequelize) {
   return { Job, Record, Batch };
 }
 
-/** `dialectOptions` for a server on a busy machine: the driver of MariaDB gives one a second to let a connection in. */
-export function patience(dialect) {
-  return dialect === 'mariadb' ? { connectTimeout: 60_000 } : {};
-}
-
 /** A Sequelize instance on a test database. */
 export function connectSequelize(db, options = {}) {
-  if (db.dialect === 'sqlite') {
+  const { name, sequelizeOptions: dialectOptions = {} } = db.dialect;
+  if (db.url.startsWith('sqlite:')) {
     return new Sequelize({ dialect: 'sqlite', storage: db.url.replace(/^sqlite:(\/\/)?/, ''), logging: false, ...options });
   }
   // The dialect is the URL's, whatever the options say.
-  const url = db.url.replace(/^\w+:/, `${db.dialect}:`);
-  return new Sequelize(url, { logging: false, dialectOptions: patience(db.dialect), ...options });
+  const url = db.url.replace(/^\w+:/, `${name}:`);
+  return new Sequelize(url, { logging: false, dialectOptions, ...options });
 }
 
 const present = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== null && value !== undefined));
@@ -317,7 +313,7 @@ export class IncumbentLikeStore {
     if (job) await job.update({ batches: parsedJson(job.batches).map(change) }, { transaction });
   }
 
-  // A SQLite transaction that begins with a read can't turn into a write while somebody else is writing.
+  // A SQLite transaction that begins with a read can't turn into a write while another connection is writing.
   async #transaction(body) {
     const options = this.sequelize.getDialect() === 'sqlite' ? { type: Transaction.TYPES.IMMEDIATE } : {};
     return this.sequelize.transaction(options, body);

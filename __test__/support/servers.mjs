@@ -1,8 +1,8 @@
-/** Ports with nobody behind them, with somebody who says nothing or the wrong thing, and with a database behind a door of the test's. */
+/** Ports without a server, with a server that says nothing or the wrong thing, and with a database behind a proxy of the test's. */
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 
-/** A port of this machine that nobody listens on. */
+/** A port of this machine that no server listens on. */
 export async function deadPort() {
   const server = await listen(createServer());
   const { port } = server.address();
@@ -11,7 +11,7 @@ export async function deadPort() {
   return port;
 }
 
-/** What `use` makes of a port that nobody listens on; with another port, where somebody was quicker to listen there. */
+/** What `use` makes of a port that no server listens on. Where another process took it meanwhile, `use` gets another port. */
 export async function untilFree(use) {
   for (let tries = 1; ; tries++) {
     try {

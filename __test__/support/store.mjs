@@ -1,4 +1,4 @@
-// Stores for tests, which run beside many others.
+// Stores with a connect timeout for a busy machine.
 
 import { SqlxStateStore } from '../../index.js';
 

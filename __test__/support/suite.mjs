@@ -1,16 +1,12 @@
-// What the suites that run on every database are written with.
+// Helpers for suites that run on every database.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../../index.js';
-import { databases } from './databases.mjs';
+import { databases, databasesWith } from './databases.mjs';
+import { reasonOf } from './dialects/capabilities.mjs';
+import { makeRecord, makeRecords, makeState, newId } from './fixtures.mjs';
 import { storeOn } from './store.mjs';
-
-/** What a test may need of its database, and why some database hasn't got it. */
-const exemptions = {
-  raw: 'it lives inside its store, and nothing else can read or write it',
-  shared: 'it lives inside its store, and no second store or process can open it',
-};
 
 /**
  * Runs `body` once for each database, in a `describe` block of its name.
@@ -22,12 +18,22 @@ export function onEveryDatabase(body) {
   }
 }
 
+/**
+ * Runs `body` once for each database that has a capability, in a `describe` block of its name, for tests that make their databases themselves. Where
+ * there is none, that is reported as a skipped test.
+ * @param {(database: object) => void} body
+ */
+export function onDatabasesWith(capability, body) {
+  const having = databasesWith(capability);
+  for (const database of having) describe(database.name, () => body(database));
+  if (having.length === 0) test.skip(`[exempt: this run has no database of which this is true: ${capability}]`, () => {});
+}
+
 /** One database under test, fresh for the `describe` block, with one store on it that the block's tests share: each uses ids of its own. */
 class Subject {
   constructor(database) {
     this.database = database;
     this.dialect = database.dialect;
-    this.mysqlFamily = ['mysql', 'mariadb'].includes(database.dialect);
     beforeAll(async () => {
       this.own = await database.create();
       this.store = storeOn(this.own.url);
@@ -43,7 +49,12 @@ class Subject {
     return this.own.url;
   }
 
-  /** SQL past the store: see `raw.mjs`. */
+  /** Where the server listens. */
+  get address() {
+    return addressOf(this);
+  }
+
+  /** SQL past the store: see `databases.mjs`. */
   query(sql, params) {
     return this.own.query(sql, params);
   }
@@ -53,6 +64,26 @@ class Subject {
     const connection = await this.own.connect();
     onTestFinished(() => connection.end().catch(() => {}));
     return connection;
+  }
+
+  /** As `connect()`, in a transaction for writing. On SQLite it holds the one place of a writer until it ends. */
+  async begin() {
+    const connection = await this.connect();
+    for (const statement of this.dialect.begin) await connection.query(statement);
+    return connection;
+  }
+
+  /** As `begin()`, in which the rows of a table where `condition` holds are locked. */
+  async lockRows(table, condition, params) {
+    const connection = await this.begin();
+    await connection.query(`select 1 from "batchactions_${table}" where ${condition} for update`, params);
+    return connection;
+  }
+
+  /** Resolves once a session of this database waits for a lock. */
+  async untilOneWaits() {
+    const waiting = () => this.dialect.countWaiting(this);
+    await expect.poll(waiting, { timeout: 60_000, interval: 250 }).toBeGreaterThan(0);
   }
 
   /** One more store on the same database (on sqlite-memory: on a new one). Closed after the test. */
@@ -70,26 +101,24 @@ class Subject {
     return empty;
   }
 
-  /**
-   * `test`, for what only some databases can do. Where this one can't, the test is reported as skipped, with the reason in its name.
-   * @param {'raw' | 'shared'} capability
-   */
-  needs(capability) {
-    return this.database[capability] ? test : this.exempt(exemptions[capability]);
+  /** Whether the database has a capability of `capabilities.mjs`; with '!' before the name, whether it lacks it. */
+  has(capability) {
+    return this.database.has(capability);
   }
 
-  /** `test`, for what the named dialects do not do. Where this one is among them, the test is reported as skipped, with the reason. */
-  except(dialects, reason) {
-    return dialects.includes(this.dialect) ? this.exempt(reason) : test;
+  /** `test`, for databases with all of these capabilities. On any other the test is reported as skipped, with the reason in its name. */
+  needs(...capabilities) {
+    return needs(this.database, ...capabilities);
   }
 
+  /** `test` where this database does not run it, for this reason. */
   exempt(reason) {
-    return (name, ...rest) => test.skip(`${name} [exempt, ${this.database.name}: ${reason}]`, ...rest);
+    return exempt(this.database, reason);
   }
 
   /** A record of these fields as it comes back: the same from either way to save it and every way to read it. */
   async stored(fields) {
-    const record = recordOf(0, fields);
+    const record = makeRecord(0, fields);
     const [single, many, batch] = [newId(), newId(), newId('batch')];
     await this.store.saveProcessedRecord(single, batch, record);
     await this.store.saveBatchRecords(many, batch, [record]);
@@ -146,7 +175,7 @@ class Subject {
    * store, time has to pass.
    */
   async expire(jobId) {
-    if (!this.database.raw) {
+    if (!this.has('raw')) {
       await sleep(60);
       return 30;
     }
@@ -155,57 +184,36 @@ class Subject {
   }
 }
 
-let sequence = 0;
-
-/** An id that nothing else has: at most 20 characters. */
-export function newId(prefix = 'job') {
-  return `${prefix}-${process.pid.toString(36)}-${(++sequence).toString(36)}`;
+/** As `Subject.needs`, for a test that makes its databases itself. */
+export function needs(database, ...capabilities) {
+  const lacking = capabilities.find((capability) => !database.has(capability));
+  return lacking ? exempt(database, reasonOf(lacking)) : test;
 }
 
-/** A batch of the job `jobId`, of 10 records. */
-export function batchOf(jobId, index, fields = {}) {
-  return {
-    id: `${jobId}.b${index}`,
-    index,
-    status: 'PENDING',
-    records: [],
-    processedCount: 0,
-    failedCount: 0,
-    recordStartIndex: index * 10,
-    recordEndIndex: index * 10 + 9,
-    ...fields,
-  };
+function exempt(database, reason) {
+  const titled = (name) => `${name} [exempt, ${database.name}: ${reason}]`;
+  const skip = (name) => test.skip(titled(name), () => {});
+  return Object.assign(skip, { each: (cases) => (name) => test.skip.each(cases)(titled(name), () => {}) });
 }
 
-/** A job of `batches` batches, as the distributed importer prepares it; a field that is `undefined` is left out. */
-export function jobOf(batches = 3, fields = {}) {
-  const id = fields.id ?? newId();
-  const job = {
-    id,
-    config: { batchSize: 10 },
-    status: 'PROCESSING',
-    batches: Array.from({ length: batches }, (_, index) => batchOf(id, index)),
-    totalRecords: batches * 10,
-    startedAt: 1_700_000_000_000,
-    distributed: true,
-    ...fields,
-  };
-  return Object.fromEntries(Object.entries(job).filter(([, value]) => value !== undefined));
+/** As the importer prepares a distributed job: the records of each batch, then the job. */
+export async function prepare(store, job) {
+  for (const batch of job.batches) await store.saveBatchRecords(job.id, batch.id, makeRecords(batch));
+  await store.saveJobState(job);
 }
 
-/** A record, as the engine saves it. */
-export function recordOf(index, fields = {}) {
-  return { index, raw: { n: String(index) }, parsed: { n: index }, status: 'processed', errors: [], ...fields };
+/** The host and port of a database's server. */
+export function addressOf({ url, dialect }) {
+  const { hostname, port } = new URL(url);
+  return { host: hostname, port: Number(port) || dialect.defaultPort };
 }
 
-/** An array in an array, and so on: of so many levels. */
-export function nested(levels) {
-  return JSON.parse('['.repeat(levels) + ']'.repeat(levels));
-}
-
-/** What `updateBatchState` is given. */
-export function stateOf(batchId, status, processedCount = 0, failedCount = 0) {
-  return { batchId, status, processedCount, failedCount };
+/** A database's URL by way of a port of this machine, as a proxy has it. */
+export function urlThrough(port, url, parameters = '') {
+  const through = new URL(url);
+  Object.assign(through, { hostname: '127.0.0.1', port: String(port) });
+  if (parameters) through.search = parameters;
+  return through.href;
 }
 
 /** An empty database, dropped after the test. */
@@ -231,7 +239,7 @@ export async function claim(store, jobId, workerId = 'worker') {
 
 /** Completes a batch of 10 records. */
 export async function complete(store, jobId, batchId, status = 'COMPLETED') {
-  await store.updateBatchState(jobId, batchId, stateOf(batchId, status, status === 'COMPLETED' ? 10 : 7, status === 'COMPLETED' ? 0 : 3));
+  await store.updateBatchState(jobId, batchId, makeState(batchId, status, status === 'COMPLETED' ? 10 : 7, status === 'COMPLETED' ? 0 : 3));
 }
 
 /** All of an async iterable. */

@@ -1,4 +1,4 @@
-// What a worker of the distributed importer does, as far as the store is concerned.
+// The calls that a worker of the distributed importer makes to the store.
 
 /**
  * `claimBatch`, and again where it gives up after its second because the last PENDING batches were locked by others all the time, as on a machine
@@ -17,7 +17,7 @@ export async function claimPatiently(store, jobId, workerId) {
 /**
  * Claims and completes batches until none is left, and tries to finalize the job after each.
  *
- * @param {{ releaseEvery?: number }} [options] `releaseEvery`: every so many batches it gives one back before it goes on.
+ * @param {{ releaseEvery?: number }} [options] `releaseEvery`: of this many batches it gives one back and goes on.
  * @returns What it saw: the batches that it completed, the reason why it stopped, how many were PENDING then, and how often it was the one
  *   to finalize the job.
  */
