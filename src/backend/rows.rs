@@ -86,11 +86,6 @@ pub fn batch_owner(row: &impl Row) -> Read<BatchOwner> {
     })
 }
 
-/// id, jobId, version
-pub fn lease(row: &impl Row) -> Read<(String, String, Token)> {
-    Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned(), Token(row.number(2)?)))
-}
-
 /// version
 pub fn token(row: &impl Row) -> Read<Token> {
     row.number(0).map(Token)

@@ -1,5 +1,5 @@
-//! The connection to a MySQL or MariaDB server by sqlx: how it is made, the values that it takes and the rows that it gives. Only this file, `errors.rs` and
-//! `session_variables.rs` name the driver.
+//! The connection to a MySQL or MariaDB server by sqlx: how it is made, the values that it takes and the rows that it gives. Only this file and
+//! `errors.rs` name the driver.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,13 @@ use super::session_variables::SessionVariables;
 use crate::backend::credentials::Login;
 use crate::backend::driver::{Access, BoxFuture, Changed, Read, Row, Value};
 use crate::backend::errors::Explained;
+use crate::backend::session::Session;
 use crate::backend::sqlx_driver::{SqlxDatabase, SqlxDriver, undecodable};
 use crate::settings::{Secret, Settings, SslMode};
 
 pub type MySqlDriver = SqlxDriver<MySqlServer>;
+
+pub type Conn = Session<MySqlDriver>;
 
 /// A server, as a store's settings name it.
 pub struct MySqlServer {
@@ -49,7 +52,7 @@ impl SqlxDatabase for MySqlServer {
     }
 
     fn set_up<'c>(&'c self, connection: &'c mut MySqlConnection) -> BoxFuture<'c, sqlx::Result<()>> {
-        Box::pin(self.variables.set(connection))
+        Box::pin(set_variables(connection, &self.variables))
     }
 
     fn explain(error: &dyn DatabaseError) -> Explained {
@@ -111,6 +114,31 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
         options = options.database(name);
     }
     options
+}
+
+/// The driver is told to set nothing by itself.
+async fn set_variables(connection: &mut MySqlConnection, variables: &SessionVariables) -> sqlx::Result<()> {
+    let text = match variables.known_text() {
+        Some(text) => text,
+        None => {
+            let version = match ask_version(connection).await? {
+                Some(version) => version,
+                // Where a server's default is to send no rows.
+                None => {
+                    sqlx::Executor::execute(&mut *connection, variables.text_for_any_server()).await?;
+                    ask_version(connection).await?.ok_or(sqlx::Error::RowNotFound)?
+                }
+            };
+            variables.text_for(&version)
+        }
+    };
+    sqlx::Executor::execute(connection, text).await.map(drop)
+}
+
+/// Asked without any table, so that no limit of the server's on what is read applies.
+async fn ask_version(connection: &mut MySqlConnection) -> sqlx::Result<Option<String>> {
+    let row = sqlx::Executor::fetch_optional(connection, sqlx::raw_sql("select version()")).await?;
+    row.map(|row| row.try_get_unchecked(0)).transpose()
 }
 
 /// Values of any type and collation that a column may have: their types go unchecked, because to sqlx a column whose collation is a binary one (`utf8mb4_bin`,

@@ -2,14 +2,20 @@
 //!
 //! Neither has `update … returning`. `last_insert_id(expression)` does instead: the server sends the expression's value along with the number of rows
 //! (MySQL Reference Manual, "Information Functions").
+//!
+//! `cast(floor(unix_timestamp(now(3)) * 1000) as signed)` is the clock in milliseconds: `now` alone would give whole seconds, and without the cast the
+//! result would be a decimal.
+//!
+//! `force index` keeps the servers from guessing: the indexes that they choose by their estimates cost more with each batch or record that a job has, and a
+//! statement that locks would lock ranges of the wrong one.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use self::connect::{MySqlDriver, driver};
-use self::record_upserts::{Upserts, upsert_record, upsert_records};
+use self::connect::{Conn, MySqlDriver, driver};
+use self::known_ids::Upserts;
 use self::server::Server;
 use self::text_column::text_column;
 use self::types::catalogue;
@@ -18,7 +24,6 @@ use super::driver::{Changed, Row, Sql, Value, sql, values};
 use super::once::Once;
 use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
-use super::session::Session;
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
@@ -35,7 +40,7 @@ use crate::settings::Settings;
 
 mod connect;
 mod errors;
-mod record_upserts;
+mod known_ids;
 mod server;
 mod session_variables;
 mod text_column;
@@ -46,8 +51,6 @@ pub const MIGRATION: &str = include_str!("../../../migrations/mysql/0001_tables.
 /// Not `begin`, which means something else in MariaDB's Oracle mode.
 const BEGIN: &str = "start transaction";
 
-type Conn = Session<MySqlDriver>;
-
 pub struct MySql {
     pool: Pool<MySqlDriver>,
     server: Once<Server>,
@@ -55,190 +58,9 @@ pub struct MySql {
     text_column: OnceLock<(usize, Encoding)>,
 }
 
-impl MySql {
-    pub fn new(settings: Settings) -> Self {
-        Self {
-            pool: Pool::new(&settings, driver(&settings), PoolRules::of(&settings)),
-            server: Once::new(),
-            text_column: OnceLock::new(),
-        }
-    }
-
-    async fn server(&self) -> Result<Server> {
-        self.server
-            .get_or_try_init(|| async {
-                let mut session = self.pool.acquire().await?;
-                let query = sql("server", "select version(), @@max_allowed_packet");
-                session
-                    .one(query, values![], |row| Ok(Server::parse(row.text(0)?, row.number(1)?)))
-                    .await
-            })
-            .await
-            .copied()
-    }
-}
-
-async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
-    let query = sql(
-        "batch_rows",
-        "
-        select id, batchIndex, status, workerId, claimedAt, processedCount, failedCount
-        from batchactions_batches
-        where jobId = ?
-        order by batchIndex
-        ",
-    );
-    session.all(query, values![job_id], rows::batch_row).await
-}
-
-async fn batch_counts(session: &mut Conn, job_id: &str) -> Result<BatchCounts> {
-    let query = sql(
-        "batch_counts",
-        "
-        select status, count(*)
-        from batchactions_batches
-        where jobId = ?
-        group by status
-        ",
-    );
-    Ok(rows::batch_counts(session.all(query, values![job_id], rows::status_count).await?))
-}
-
-#[async_trait]
-impl Verdicts for Conn {
-    async fn version(&mut self, key: &BatchKey) -> Result<Option<Token>> {
-        let version = sql("version", "select version from batchactions_batches where id = ? and jobId = ?");
-        self.optional(version, values![&key.batch_id, &key.job_id], rows::token).await
-    }
-
-    async fn final_batch(&mut self, key: &BatchKey, token: Option<Token>) -> Result<Option<BatchIndex>> {
-        let index = sql(
-            "final_batch",
-            "
-            select batchIndex
-            from batchactions_batches
-            where id = ?
-              and jobId = ?
-              and (? is null or version = ?)
-              and status in ('COMPLETED', 'FAILED')
-            ",
-        );
-        self.optional(index, values![&key.batch_id, &key.job_id, token, token], rows::batch_index)
-            .await
-    }
-}
-
-/// The index of the batch that an update changed, which the update gave as `last_insert_id`.
-fn changed_index(changed: Changed) -> Option<BatchIndex> {
-    (changed.rows > 0).then_some(BatchIndex(changed.last_insert_id as i32))
-}
-
-/// Whether the row was inserted.
-async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<bool> {
-    // `last_insert_id(1)` says that a row was there. The assignments see each other's results from left to right, so `status` comes after what looks at it.
-    // The collation of `id` takes ids that differ in case or accents for one; the null, which the column refuses, keeps the other job as it is.
-    let query = sql(
-        "upsert_job",
-        "
-        insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
-        values (?, ?, ?, ?, ?, ?, coalesce(?, if(?, cast(floor(unix_timestamp(now(3)) * 1000) as signed), null)), ?)
-        on duplicate key update
-          completedAt = if(
-            ? and status in ('COMPLETED', 'ABORTED', 'FAILED') or ?,
-            coalesce(completedAt, values(completedAt)),
-            values(completedAt)
-          ),
-          status = if(
-            cast(id as binary) = cast(values(id) as binary),
-            if(? and status in ('COMPLETED', 'ABORTED', 'FAILED'), status, values(status)),
-            null
-          ),
-          config = values(config),
-          batches = values(batches),
-          totalRecords = if(last_insert_id(1), values(totalRecords), totalRecords),
-          startedAt = values(startedAt),
-          distributed = values(distributed)
-        ",
-    );
-    let saved = session
-        .execute(
-            query,
-            values![
-                &*job.id,
-                job.status.as_str(),
-                &*job.config,
-                &*job.batches,
-                job.total_records,
-                job.started_at,
-                job.completed_at,
-                job.status.is_final(),
-                job.distributed,
-                keep_final,
-                job.status.is_final() && job.completed_at.is_none(),
-                keep_final
-            ],
-        )
-        .await
-        .map_err(|error| explain_job_upsert(error, &job.id))?;
-    Ok(saved.last_insert_id == 0)
-}
-
-/// `upsert_job` refuses one job in another's place with a null.
-fn explain_job_upsert(error: Error, job_id: &str) -> Error {
-    if error.code == Code::Constraint && error.message.contains("'status'") {
-        return Error {
-            message: format!(
-                "job {} can't be stored beside another job, whose id this database takes for the same: it differs only in case, accents or spaces at \
-                 the end. Nothing was stored",
-                Quoted(job_id)
-            ),
-            ..error
-        };
-    }
-    error
-}
-
-impl MySql {
-    /// Records in the order of their indexes, whatever order the rows come in. A server that sorted them would sort the JSON along with the keys, and refuse
-    /// where that is more than its sort buffer holds (256 kB on MySQL: error 1038).
-    async fn read_records(&self, records: Sql<'_>, values: Vec<Value<'_>>) -> Result<RecordSlices> {
-        let mut unordered = UnorderedRecords::default();
-        let mut session = self.pool.acquire().await?;
-        session
-            .each(records, values, |row| rows::record(row, |record| unordered.push(record)))
-            .await?;
-        Ok(unordered.into_slices())
-    }
-
-    /// Refuses a record that is larger than the server takes.
-    async fn check_records(&self, records: &[RecordWrite]) -> Result<Server> {
-        let server = self.server().await?;
-        for write in records {
-            let (record, mut bytes) = (&write.record, size_of(write));
-            // There is not more than a space to a byte.
-            if bytes > server.max_packet / 2 {
-                bytes += server.spaces(&[&record.raw, &record.parsed, &record.errors]);
-            }
-            server.check_size(&format_args!("record {}", record.index), bytes)?;
-        }
-        Ok(server)
-    }
-
-    async fn list_snapshot(&self, job_id: &str, text: &str) -> Result<Option<ListSnapshot>> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
-            "list_snapshot",
-            "
-            select distributed,
-                   exists (select 1 from batchactions_batches where jobId = ?),
-                   -- Null where the text, which the server writes with more spaces, is larger than max_allowed_packet.
-                   coalesce(locate(?, cast(batches as char)) > 0, true)
-            from batchactions_jobs
-            where id = ?
-            ",
-        );
-        session.optional(query, values![job_id, text, job_id], rows::list_snapshot).await
-    }
+struct MySqlTransaction {
+    session: Conn,
+    server: Server,
 }
 
 #[async_trait]
@@ -247,7 +69,7 @@ impl Reads for MySql {
         let deepest = if self.server().await?.is_mariadb { 31 } else { 100 };
         let (text_bytes, encoding) = match self.text_column.get() {
             Some(known) => known.clone(),
-            None => match text_column(&mut self.pool.acquire().await?).await? {
+            None => match text_column(&mut self.session().await?).await? {
                 Some(found) => self.text_column.get_or_init(|| found).clone(),
                 // There is no table, which the statement that comes next says.
                 None => (65_535, Encoding::Utf8),
@@ -263,8 +85,8 @@ impl Reads for MySql {
     }
 
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let job = sql(
             "job",
             "
             select id, config, status, totalRecords, startedAt, completedAt, distributed, batches
@@ -272,16 +94,17 @@ impl Reads for MySql {
             where id = ?
             ",
         );
-        session.optional(query, values![job_id], rows::stored_job).await
+        session.optional(job, values![job_id], rows::stored_job).await
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
-        let mut session = self.pool.acquire().await?;
+        let mut session = self.session().await?;
         let status = filter.status.map(JobStatus::as_str);
         let after_id = filter.after.as_ref().map(|(_, id)| &**id);
         let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
-        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `read_records`.
-        let query = sql(
+        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `read_records`. `straight_join` has the servers read
+        // the keys of the page first and then their jobs.
+        let jobs = sql(
             "list_jobs",
             "
             select j.id, j.config, j.status, j.totalRecords, j.startedAt, j.completedAt, j.distributed
@@ -301,29 +124,23 @@ impl Reads for MySql {
             order by page.startedAt desc, page.id desc
             ",
         );
-        session
-            .all(
-                query,
-                values![
-                    status,
-                    status,
-                    after_id,
-                    after_time,
-                    after_id,
-                    after_time,
-                    after_time,
-                    after_id,
-                    filter.limit
-                ],
-                rows::job_row,
-            )
-            .await
+        let values = values![
+            status,
+            status,
+            after_id,
+            after_time,
+            after_id,
+            after_time,
+            after_time,
+            after_id,
+            filter.limit,
+        ];
+        session.all(jobs, values, rows::job_row).await
     }
 
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
-        let mut session = self.pool.acquire().await?;
-        let session = &mut session;
-        let job = sql(
+        let mut session = self.session().await?;
+        let times = sql(
             "job_times",
             "
             select totalRecords, startedAt, completedAt, distributed, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
@@ -331,44 +148,57 @@ impl Reads for MySql {
             where id = ?
             ",
         );
-        session.optional(job, values![job_id], rows::job_times).await
+        session.optional(times, values![job_id], rows::job_times).await
     }
 
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>> {
-        batch_rows(&mut self.pool.acquire().await?, job_id).await
+        batch_rows(&mut self.session().await?, job_id).await
     }
 
     async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let count = sql(
             "count_batches",
-            "select count(*), max(batchIndex) from batchactions_batches where jobId = ?",
+            "
+            select count(*), max(batchIndex)
+            from batchactions_batches
+            where jobId = ?
+            ",
         );
-        session.one(query, values![job_id], rows::batch_total).await
+        session.one(count, values![job_id], rows::batch_total).await
     }
 
     async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let last = sql(
             "last_batch_index",
-            "select max(batchIndex) from batchactions_batches where jobId = ?",
+            "
+            select max(batchIndex)
+            from batchactions_batches
+            where jobId = ?
+            ",
         );
-        session.one(query, values![job_id], |row| rows::optional_batch_index(row, 0)).await
+        session.one(last, values![job_id], |row| rows::optional_batch_index(row, 0)).await
     }
 
     async fn has_batch_row(&self, key: &BatchKey) -> Result<bool> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let has_row = sql(
             "has_batch_row",
-            "select exists (select 1 from batchactions_batches where id = ? and jobId = ?)",
+            "
+            select exists (
+              select 1
+              from batchactions_batches
+              where id = ? and jobId = ?
+            )
+            ",
         );
-        session.one(query, values![batch_id, job_id], rows::answer).await
+        session.one(has_row, values![&key.batch_id, &key.job_id], rows::answer).await
     }
 
     async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let has_open = sql(
             "has_open_batch",
             "
             select coalesce(
@@ -385,19 +215,30 @@ impl Reads for MySql {
                    )
             ",
         );
-        session
-            .one(query, values![job_id, from.unwrap_or(BatchIndex::LOWEST), job_id], rows::answer)
-            .await
+        let values = values![job_id, from.unwrap_or(BatchIndex::LOWEST), job_id];
+        session.one(has_open, values, rows::answer).await
     }
 
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
-        batch_counts(&mut self.pool.acquire().await?, job_id).await
+        let mut session = self.session().await?;
+        let counts = sql(
+            "batch_counts",
+            "
+            select status, count(*)
+            from batchactions_batches
+            where jobId = ?
+            group by status
+            ",
+        );
+        session
+            .all(counts, values![job_id], rows::status_count)
+            .await
+            .map(rows::batch_counts)
     }
 
     async fn record_counts(&self, job_id: &str) -> Result<RecordCounts> {
-        let mut session = self.pool.acquire().await?;
-        let session = &mut session;
-        let records = sql(
+        let mut session = self.session().await?;
+        let counts = sql(
             "record_counts",
             "
             select status, count(*)
@@ -406,14 +247,15 @@ impl Reads for MySql {
             group by status
             ",
         );
-        Ok(rows::record_counts(
-            session.all(records, values![job_id], rows::status_count).await?,
-        ))
+        session
+            .all(counts, values![job_id], rows::status_count)
+            .await
+            .map(rows::record_counts)
     }
 
     async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let snapshot = sql(
             "claim_snapshot",
             "
             select status,
@@ -427,14 +269,15 @@ impl Reads for MySql {
             where id = ?
             ",
         );
-        session.optional(query, values![job_id, job_id, job_id], rows::claim_snapshot).await
+        session
+            .optional(snapshot, values![job_id, job_id, job_id], rows::claim_snapshot)
+            .await
     }
 
     async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot> {
-        let mut session = self.pool.acquire().await?;
-        let session = &mut session;
-        let query = sql(
-            "reclaim_snapshot",
+        let mut session = self.session().await?;
+        let next = sql(
+            "reclaim_snapshot_next",
             "
             select exists (
                      select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
@@ -442,16 +285,16 @@ impl Reads for MySql {
                        and status = 'PROCESSING'
                        and (claimedAt is null or claimedAt < cast(floor(unix_timestamp(now(3)) * 1000) as signed) - ?)
                    ),
-                   (select status in ('PENDING', 'PROCESSING', 'PAUSED') from batchactions_batches where jobId = ? and batchIndex = ?)
+                   (
+                     select status in ('PENDING', 'PROCESSING', 'PAUSED')
+                     from batchactions_batches
+                     where jobId = ? and batchIndex = ?
+                   )
             ",
         );
-        let (has_stale, next_is_open) = session
-            .one(
-                query,
-                values![job_id, older_than.as_millis() as i64, job_id, from.unwrap_or(BatchIndex::LOWEST)],
-                |row| Ok((row.boolean(0)?, row.optional_number(1)? == Some(1))),
-            )
-            .await?;
+        let values = values![job_id, older_than.as_millis() as i64, job_id, from.unwrap_or(BatchIndex::LOWEST)];
+        let next = session.one(next, values, |row| Ok((row.boolean(0)?, row.optional_number(1)? == Some(1))));
+        let (has_stale, next_is_open) = next.await?;
         if next_is_open {
             return Ok(ReclaimSnapshot {
                 has_rows: true,
@@ -460,8 +303,8 @@ impl Reads for MySql {
             });
         }
         // A statement of its own: these servers plan each part of one, needed or not, and what that costs grows with the job.
-        let query = sql(
-            "reclaim_snapshot",
+        let rest = sql(
+            "reclaim_snapshot_rest",
             "
             select exists (select 1 from batchactions_batches where jobId = ?),
                    exists (
@@ -470,9 +313,8 @@ impl Reads for MySql {
                    )
             ",
         );
-        let (has_rows, has_open) = session
-            .one(query, values![job_id, job_id], |row| Ok((row.boolean(0)?, row.boolean(1)?)))
-            .await?;
+        let rest = session.one(rest, values![job_id, job_id], |row| Ok((row.boolean(0)?, row.boolean(1)?)));
+        let (has_rows, has_open) = rest.await?;
         Ok(ReclaimSnapshot {
             has_rows,
             has_stale,
@@ -481,6 +323,7 @@ impl Reads for MySql {
     }
 
     async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
+        let mut session = self.session().await?;
         let records = sql(
             "records_with_status",
             "
@@ -489,11 +332,12 @@ impl Reads for MySql {
             where jobId = ? and status in (?, ?)
             ",
         );
-        self.read_records(records, values![job_id, statuses[0].as_str(), statuses[1].as_str()])
-            .await
+        let values = values![job_id, statuses[0].as_str(), statuses[1].as_str()];
+        read_records(&mut session, records, values).await
     }
 
     async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
+        let mut session = self.session().await?;
         let records = sql(
             "records_of_batch",
             "
@@ -502,13 +346,13 @@ impl Reads for MySql {
             where jobId = ? and batchId = ?
             ",
         );
-        self.read_records(records, values![&key.job_id, &key.batch_id]).await
+        read_records(&mut session, records, values![&key.job_id, &key.batch_id]).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
-        let [s1, s2, s3, s4, s5] = page.status_places();
-        let after = page.after.map_or(i64::MIN, i64::from);
-        // Only keys and lengths are sorted: see `read_records`. A length that the server does not tell counts as one that fills a page.
+        let mut session = self.session().await?;
+        // Only keys and lengths are sorted: see `read_records`. A length that the server does not tell counts as one that fills a page. `straight_join` has the
+        // servers read the keys first and then their records.
         macro_rules! page {
             ($candidates:literal) => {
                 concat!(
@@ -533,19 +377,21 @@ impl Reads for MySql {
                 )
             };
         }
-        let mut values = values![job_id, after];
-        let page_text = match &page.batch_id {
-            None => page!(
-                "
+        let records = match &page.batch_id {
+            None => sql(
+                "record_page",
+                page!(
+                    "
                           select id
                           from batchactions_records force index (batchactions_records_job_id_record_index)
                           where jobId = ? and recordIndex > ? and status in (?, ?, ?, ?, ?)
                           order by recordIndex
                           limit ?
-                "
+                    "
+                ),
             ),
-            Some(batch_id) => {
-                values.push(Value::from(batch_id));
+            Some(_) => sql(
+                "record_page_of_batch",
                 page!(
                     "
                           select id
@@ -553,12 +399,15 @@ impl Reads for MySql {
                           where jobId = ? and recordIndex > ? and batchId = ? and status in (?, ?, ?, ?, ?)
                           order by recordIndex
                           limit ?
-                "
-                )
-            }
+                    "
+                ),
+            ),
         };
-        values.extend(values![s1, s2, s3, s4, s5, page.limit, PAGE_BYTES]);
-        self.read_records(sql("record_page", page_text), values).await
+        let mut values = values![job_id, page.after.map_or(i64::MIN, i64::from)];
+        values.extend(page.batch_id.as_deref().map(Value::from));
+        values.extend(page.status_places().map(Value::from));
+        values.extend(values![page.limit, PAGE_BYTES]);
+        read_records(&mut session, records, values).await
     }
 }
 
@@ -567,36 +416,19 @@ impl Backend for MySql {
     async fn initialize(&self, gate: &Gate) -> Result<()> {
         let server = self.server().await?;
         server.check()?;
-        let mut session = self.pool.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         if catalogue(session, server.is_mariadb).await?.missing(MIGRATION)?.is_empty() {
             return Ok(());
         }
-        // Asked again and again, and not waited for in the server: a server that falls silent is noticed.
-        let deadline = Instant::now() + DDL_LIMIT;
-        loop {
-            // A lock's name belongs to the whole server and has at most 64 characters.
-            let lock = sql(
-                "initialize",
-                "select get_lock(concat('batchactions ', left(sha2(database(), 256), 40)), 0)",
-            );
-            if session.one(lock, values![], |row| row.optional_number(0)).await? == Some(1) {
-                break;
-            }
-            wait_for_tables(gate, deadline).await?;
-        }
+        lock_initialize(session, gate).await?;
         let made = make_tables(session, server).await;
         // A connection that is in doubt is dropped, and the lock with it.
-        if session.is_in_order() {
-            let unlock = sql(
-                "initialize",
-                "select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))",
-            );
-            let unlocked = session.execute(unlock, values![]).await;
-            made?;
-            return unlocked.map(drop);
-        }
-        made
+        let unlocked = match session.is_in_order() {
+            true => unlock_initialize(session).await,
+            false => Ok(()),
+        };
+        made.and(unlocked)
     }
 
     async fn close(&self) {
@@ -605,29 +437,37 @@ impl Backend for MySql {
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {
         let server = self.server().await?;
-        let mut session = self.pool.acquire().await?;
+        let mut session = self.session().await?;
         session.begin(BEGIN).await?;
         Ok(Box::new(MySqlTransaction { session, server }))
     }
 
     async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
         self.server().await?.check_job(job)?;
-        let mut session = self.pool.acquire().await?;
-        let session = &mut session;
-        let inserted = upsert_job(session, job, keep_final).await?;
-        let query = sql("save_job", "select exists (select 1 from batchactions_batches where jobId = ?)");
-        let has_rows = session.one(query, values![&*job.id], rows::answer).await?;
+        let mut session = self.session().await?;
+        let inserted = upsert_job(&mut session, job, keep_final).await?;
+        let has_rows = sql(
+            "save_job_has_rows",
+            "
+            select exists (
+              select 1
+              from batchactions_batches
+              where jobId = ?
+            )
+            ",
+        );
+        let has_rows = session.one(has_rows, values![&job.id], rows::answer).await?;
         Ok(SavedJob { inserted, has_rows })
     }
 
     async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
-        let mut session = self.pool.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         session.begin(BEGIN).await?;
         // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
         // for a join would lock the job's row too.
-        let query = sql(
-            "claim",
+        let select = sql(
+            "claim_select",
             "
             select id, batchIndex, cast(floor(unix_timestamp(now(3)) * 1000) as signed), recordStartIndex, recordEndIndex, version + 1,
                    (select max(batchIndex) from batchactions_batches where jobId = ?)
@@ -642,12 +482,12 @@ impl Backend for MySql {
             ",
         );
         let values = values![job_id, job_id, from.unwrap_or(BatchIndex::LOWEST), job_id];
-        let claim = session.optional(query, values, |row| rows::reservation(row, job_id, worker_id));
+        let claim = session.optional(select, values, |row| rows::reservation(row, job_id, worker_id));
         let Some(claim) = claim.await? else {
             session.rollback().await?;
             return Ok(None);
         };
-        let query = sql(
+        let update = sql(
             "claim_update",
             "
             update batchactions_batches
@@ -655,17 +495,15 @@ impl Backend for MySql {
             where id = ?
             ",
         );
-        session
-            .execute(query, values![worker_id, claim.claimed_at, &claim.batch_id])
-            .await?;
+        let values = values![worker_id, claim.claimed_at, &claim.batch_id];
+        session.execute(update, values).await?;
         session.commit().await?;
         Ok(Some(claim))
     }
 
     async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let set = sql(
             "set_batch_state",
             "
             update batchactions_batches
@@ -676,39 +514,32 @@ impl Backend for MySql {
               and not (? and status in ('COMPLETED', 'FAILED'))
             ",
         );
-        let changed = changed_index(
-            session
-                .execute(
-                    query,
-                    values![
-                        state.status.as_str(),
-                        state.processed,
-                        state.failed,
-                        batch_id,
-                        job_id,
-                        token,
-                        token,
-                        keep_final
-                    ],
-                )
-                .await?,
-        );
+        let values = values![
+            state.status.as_str(),
+            state.processed,
+            state.failed,
+            &key.batch_id,
+            &key.job_id,
+            token,
+            token,
+            keep_final,
+        ];
+        let changed = changed_index(session.execute(set, values).await?);
         verdicts::state_set(&mut session, changed, key, token, keep_final).await
     }
 
     async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace> {
-        let BatchKey { job_id, batch_id } = key;
         Ok(match self.set_batch_state(key, state, None, keep_final).await? {
             BatchChange::Done(index) => BatchPlace::Row(index),
-            BatchChange::NotFound | BatchChange::LeaseLost => BatchPlace::of(None, self.list_snapshot(job_id, in_json(batch_id)).await?),
+            BatchChange::NotFound | BatchChange::LeaseLost => BatchPlace::of(None, list_snapshot(&mut self.session().await?, key).await?),
         })
     }
 
     async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.pool.acquire().await?;
-        // Worker ids are compared byte for byte: the columns' collations ignore case, accents or spaces at the end.
-        let query = sql(
+        let mut session = self.session().await?;
+        // Worker ids are compared byte for byte, because the columns' collations ignore case, accents or spaces at the end; they are converted first, because the
+        // column may have another character set.
+        let release = sql(
             "release",
             "
             update batchactions_batches
@@ -720,14 +551,15 @@ impl Backend for MySql {
               and (? is null or version = ?)
             ",
         );
-        let changed = changed_index(session.execute(query, values![batch_id, job_id, worker_id, token, token]).await?);
+        let values = values![&key.batch_id, &key.job_id, worker_id, token, token];
+        let changed = changed_index(session.execute(release, values).await?);
         verdicts::held(&mut session, changed, key, token).await
     }
 
     async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange> {
-        let BatchKey { job_id, batch_id } = key;
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        // Worker ids are compared as in `release`.
+        let renew = sql(
             "renew",
             "
             update batchactions_batches
@@ -739,11 +571,8 @@ impl Backend for MySql {
               and (? is null or version = ?)
             ",
         );
-        let changed = changed_index(
-            session
-                .execute(query, values![batch_id, job_id, also_paused, worker_id, token, token])
-                .await?,
-        );
+        let values = values![&key.batch_id, &key.job_id, also_paused, worker_id, token, token];
+        let changed = changed_index(session.execute(renew, values).await?);
         verdicts::held(&mut session, changed, key, token).await
     }
 
@@ -761,11 +590,11 @@ impl Backend for MySql {
             "?",
             ")",
         );
-        let mut session = self.pool.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         session.begin(BEGIN).await?;
-        let query = sql(
-            "reclaim",
+        let select = sql(
+            "reclaim_select",
             "
             select id
             from batchactions_batches force index (batchactions_batches_job_id_status)
@@ -776,11 +605,8 @@ impl Backend for MySql {
             for update skip locked
             ",
         );
-        let stale = session
-            .all(query, values![job_id, older_than.as_millis() as i64], |row| {
-                row.text(0).map(str::to_owned)
-            })
-            .await?;
+        let values = values![job_id, older_than.as_millis() as i64];
+        let stale = session.all(select, values, |row| row.text(0).map(str::to_owned)).await?;
         let most = max_claims.map_or(i32::MAX, |most| most.0);
         for chunk in key_chunks(&stale) {
             let mut values = values![most, most, most];
@@ -793,127 +619,99 @@ impl Backend for MySql {
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
         let server = self.check_records(records).await?;
-        let mut session = self.pool.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         if let [write] = records {
             return upsert_record(session, write).await;
         }
         let upserts = Upserts::of(session, &records.iter().collect::<Vec<_>>()).await?;
-        if upserts.statements(server).count() == 1 {
-            return upserts.write(session, server).await;
+        if upserts.parts(server).count() == 1 {
+            return upsert_parts(session, server, &upserts).await;
         }
         session.begin(BEGIN).await?;
-        upserts.write(session, server).await?;
+        upsert_parts(session, server, &upserts).await?;
         session.commit().await
     }
 
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
-        // MariaDB knows no `for share`.
-        static LEASES: MultiRow = MultiRow::new(
-            "
-            select id, jobId, version
-            from batchactions_batches
-            where id in (",
-            "?",
-            ")
-            order by jobId, batchIndex
-            lock in share mode
-            ",
-        );
         let server = self.check_records(records).await?;
-        let mut session = self.pool.acquire().await?;
+        let mut session = self.session().await?;
         let session = &mut session;
         session.begin(BEGIN).await?;
-        let mut batch_ids: Vec<&str> = records
-            .iter()
-            .filter(|write| write.token.is_some())
-            .map(|write| &*write.batch_id)
-            .collect();
-        batch_ids.sort_unstable();
-        batch_ids.dedup();
-        let mut leases = Leases::default();
-        for chunk in key_chunks(&batch_ids) {
-            let values = chunk.iter().map(|batch_id| Value::from(*batch_id)).collect();
-            let lock = sql("save_fenced_records_lock", LEASES.text(chunk.len()));
-            for (batch_id, job_id, version) in session.all(lock, values, rows::lease).await? {
-                leases.add(batch_id, job_id, version);
-            }
-        }
-        // Ids that are written in another way may be the same to the collation, which only the server knows: it is asked, and the row is locked.
-        let held = leases.held(session, records).await?;
-        let kept = verdicts::kept(records, &held);
-        upsert_records(session, server, &kept).await?;
+        let held = lock_leases(session, records).await?.held(session, records).await?;
+        upsert_records(session, server, &verdicts::kept(records, &held)).await?;
         session.commit().await?;
         Ok(held)
     }
 
     async fn empty_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let empty = sql(
             "empty_job",
-            "update batchactions_jobs set status = 'ABORTED', batches = '[]' where id = ?",
+            "
+            update batchactions_jobs
+            set status = 'ABORTED', batches = '[]'
+            where id = ?
+            ",
         );
-        Ok(session.execute(query, values![job_id]).await?.rows > 0)
+        Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let delete = sql(
             "delete_batches",
-            "delete from batchactions_batches where jobId = ? order by batchIndex limit ?",
+            "
+            delete from batchactions_batches
+            where jobId = ?
+            order by batchIndex
+            limit ?
+            ",
         );
-        Ok(session.execute(query, values![job_id, most]).await?.rows)
+        Ok(session.execute(delete, values![job_id, most]).await?.rows)
     }
 
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql(
+        let mut session = self.session().await?;
+        let delete = sql(
             "delete_records",
-            "delete from batchactions_records where jobId = ? order by recordIndex limit ?",
+            "
+            delete from batchactions_records
+            where jobId = ?
+            order by recordIndex
+            limit ?
+            ",
         );
-        Ok(session.execute(query, values![job_id, most]).await?.rows)
+        Ok(session.execute(delete, values![job_id, most]).await?.rows)
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
-        let mut session = self.pool.acquire().await?;
-        let query = sql("delete_job", "delete from batchactions_jobs where id = ? and status = 'ABORTED'");
-        Ok(session.execute(query, values![job_id]).await?.rows > 0)
+        let mut session = self.session().await?;
+        let delete = sql(
+            "delete_job",
+            "
+            delete from batchactions_jobs
+            where id = ? and status = 'ABORTED'
+            ",
+        );
+        Ok(session.execute(delete, values![job_id]).await?.rows > 0)
     }
 }
-
-async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
-    // Another process may have made them while this one waited for the lock.
-    let found = catalogue(session, server.is_mariadb).await?;
-    for statement in found.missing(MIGRATION)? {
-        // Nothing takes long on tables that are new.
-        if found.is_empty() {
-            session.run(statement).await?;
-        } else {
-            session.define(statement, DDL_LIMIT).await?;
-        }
-    }
-    Ok(())
-}
-
-struct MySqlTransaction {
-    session: Conn,
-    server: Server,
-}
-
-static INSERT_BATCHES: MultiRow = MultiRow::new(
-    "
-    insert into batchactions_batches
-      (jobId, id, batchIndex, status, workerId, claimedAt, recordStartIndex, recordEndIndex, processedCount, failedCount, version)
-    values ",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-    "
-    on duplicate key update version = version
-    ",
-);
 
 #[async_trait]
 impl Transaction for MySqlTransaction {
     async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()> {
+        // `version = version` changes nothing, which leaves a row that exists as it is; `insert ignore` would also let pass what the columns refuse.
+        static INSERT: MultiRow = MultiRow::new(
+            "
+            insert into batchactions_batches
+              (jobId, id, batchIndex, status, workerId, claimedAt, recordStartIndex, recordEndIndex, processedCount, failedCount, version)
+            values ",
+            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            "
+            on duplicate key update version = version
+            ",
+        );
         // A batch with the longest ids has less than 1,000 bytes.
         let most = (self.server.max_packet / 2_000).max(1);
         for chunk in batches.chunks(most).flat_map(chunks) {
@@ -932,15 +730,22 @@ impl Transaction for MySqlTransaction {
                     batch.failed,
                 ]);
             }
-            let insert = sql("insert_batches", INSERT_BATCHES.text(chunk.len()));
+            let insert = sql("insert_batches", INSERT.text(chunk.len()));
             self.session.execute(insert, values).await?;
         }
         Ok(())
     }
 
     async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>> {
-        let query = sql("batch_owner", "select id, jobId from batchactions_batches where id = ?");
-        self.session.optional(query, values![batch_id], rows::batch_owner).await
+        let owner = sql(
+            "batch_owner",
+            "
+            select id, jobId
+            from batchactions_batches
+            where id = ?
+            ",
+        );
+        self.session.optional(owner, values![batch_id], rows::batch_owner).await
     }
 
     async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>> {
@@ -953,7 +758,7 @@ impl Transaction for MySqlTransaction {
     }
 
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
-        let query = sql(
+        let lock = sql(
             "lock_job",
             "
             select status, distributed, batches, startedAt, cast(floor(unix_timestamp(now(3)) * 1000) as signed)
@@ -962,19 +767,25 @@ impl Transaction for MySqlTransaction {
             for update
             ",
         );
-        self.session.optional(query, values![job_id], rows::locked_job).await
+        self.session.optional(lock, values![job_id], rows::locked_job).await
     }
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
         self.server.check_list(job_id, batches.len())?;
-        let query = sql("set_job_batches", "update batchactions_jobs set batches = ? where id = ?");
-        self.session.execute(query, values![batches, job_id]).await?;
-        Ok(())
+        let set = sql(
+            "set_job_batches",
+            "
+            update batchactions_jobs
+            set batches = ?
+            where id = ?
+            ",
+        );
+        self.session.execute(set, values![batches, job_id]).await.map(drop)
     }
 
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()> {
         self.server.check_list(job_id, batches.len())?;
-        let query = sql(
+        let finish = sql(
             "finish_job",
             "
             update batchactions_jobs
@@ -982,8 +793,8 @@ impl Transaction for MySqlTransaction {
             where id = ?
             ",
         );
-        self.session.execute(query, values![status.as_str(), batches, job_id]).await?;
-        Ok(())
+        let values = values![status.as_str(), batches, job_id];
+        self.session.execute(finish, values).await.map(drop)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
@@ -992,5 +803,381 @@ impl Transaction for MySqlTransaction {
 
     async fn rollback(mut self: Box<Self>) -> Result<()> {
         self.session.rollback().await
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Connection
+
+impl MySql {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            pool: Pool::new(&settings, driver(&settings), PoolRules::of(&settings)),
+            server: Once::new(),
+            text_column: OnceLock::new(),
+        }
+    }
+
+    async fn session(&self) -> Result<Conn> {
+        self.pool.acquire().await
+    }
+
+    async fn server(&self) -> Result<Server> {
+        let ask = || async {
+            let mut session = self.session().await?;
+            let server = sql("server", "select version(), @@max_allowed_packet");
+            session
+                .one(server, values![], |row| Ok(Server::parse(row.text(0)?, row.number(1)?)))
+                .await
+        };
+        self.server.get_or_try_init(ask).await.copied()
+    }
+
+    /// Refuses a record that is larger than the server takes.
+    async fn check_records(&self, records: &[RecordWrite]) -> Result<Server> {
+        let server = self.server().await?;
+        for write in records {
+            let (record, mut bytes) = (&write.record, size_of(write));
+            // There is not more than a space to a byte.
+            if bytes > server.max_packet / 2 {
+                bytes += server.spaces(&[&record.raw, &record.parsed, &record.errors]);
+            }
+            server.check_size(&format_args!("record {}", record.index), bytes)?;
+        }
+        Ok(server)
+    }
+}
+
+/// Waits until this process alone makes the tables. It asks again and again instead of waiting in the server, so that a server that falls silent is noticed.
+async fn lock_initialize(session: &mut Conn, gate: &Gate) -> Result<()> {
+    let deadline = Instant::now() + DDL_LIMIT;
+    // A lock's name belongs to the whole server and has at most 64 characters.
+    let lock = sql(
+        "initialize_lock",
+        "select get_lock(concat('batchactions ', left(sha2(database(), 256), 40)), 0)",
+    );
+    while session.one(lock, values![], |row| row.optional_number(0)).await? != Some(1) {
+        wait_for_tables(gate, deadline).await?;
+    }
+    Ok(())
+}
+
+async fn unlock_initialize(session: &mut Conn) -> Result<()> {
+    let unlock = sql(
+        "initialize_unlock",
+        "select release_lock(concat('batchactions ', left(sha2(database(), 256), 40)))",
+    );
+    session.execute(unlock, values![]).await.map(drop)
+}
+
+async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
+    // Another process may have made them while this one waited for the lock.
+    let found = catalogue(session, server.is_mariadb).await?;
+    for statement in found.missing(MIGRATION)? {
+        // Nothing takes long on tables that are new.
+        if found.is_empty() {
+            session.run(statement).await?;
+        } else {
+            session.define(statement, DDL_LIMIT).await?;
+        }
+    }
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Jobs
+
+/// Whether the job's row was inserted.
+async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<bool> {
+    // `last_insert_id(1)` says that a row was there. The assignments see each other's results from left to right, so `status` comes after what looks at it.
+    // The collation of `id` takes ids that differ in case or accents for one; the null, which the column refuses, keeps the other job as it is.
+    let upsert = sql(
+        "upsert_job",
+        "
+        insert into batchactions_jobs (id, status, config, batches, totalRecords, startedAt, completedAt, distributed)
+        values (?, ?, ?, ?, ?, ?, coalesce(?, if(?, cast(floor(unix_timestamp(now(3)) * 1000) as signed), null)), ?)
+        on duplicate key update
+          completedAt = if(
+            ? and status in ('COMPLETED', 'ABORTED', 'FAILED') or ?,
+            coalesce(completedAt, values(completedAt)),
+            values(completedAt)
+          ),
+          status = if(
+            cast(id as binary) = cast(values(id) as binary),
+            if(? and status in ('COMPLETED', 'ABORTED', 'FAILED'), status, values(status)),
+            null
+          ),
+          config = values(config),
+          batches = values(batches),
+          totalRecords = if(last_insert_id(1), values(totalRecords), totalRecords),
+          startedAt = values(startedAt),
+          distributed = values(distributed)
+        ",
+    );
+    let values = values![
+        &job.id,
+        job.status.as_str(),
+        &job.config,
+        &job.batches,
+        job.total_records,
+        job.started_at,
+        job.completed_at,
+        job.status.is_final(),
+        job.distributed,
+        keep_final,
+        job.status.is_final() && job.completed_at.is_none(),
+        keep_final,
+    ];
+    let saved = session.execute(upsert, values).await;
+    Ok(saved.map_err(|error| explain_job_upsert(error, &job.id))?.last_insert_id == 0)
+}
+
+/// `upsert_job` refuses one job in another's place with a null.
+fn explain_job_upsert(error: Error, job_id: &str) -> Error {
+    if error.code == Code::Constraint && error.message.contains("'status'") {
+        return Error {
+            message: format!(
+                "job {} can't be stored beside another job, whose id this database takes for the same: it differs only in case, accents or spaces at \
+                 the end. Nothing was stored",
+                Quoted(job_id)
+            ),
+            ..error
+        };
+    }
+    error
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Batches
+
+async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
+    let batches = sql(
+        "batch_rows",
+        "
+        select id, batchIndex, status, workerId, claimedAt, processedCount, failedCount
+        from batchactions_batches
+        where jobId = ?
+        order by batchIndex
+        ",
+    );
+    session.all(batches, values![job_id], rows::batch_row).await
+}
+
+/// Where a batch that has no row may be.
+async fn list_snapshot(session: &mut Conn, key: &BatchKey) -> Result<Option<ListSnapshot>> {
+    let snapshot = sql(
+        "list_snapshot",
+        "
+        select distributed,
+               exists (select 1 from batchactions_batches where jobId = ?),
+               -- Null where the text, which the server writes with more spaces, is larger than max_allowed_packet.
+               coalesce(locate(?, cast(batches as char)) > 0, true)
+        from batchactions_jobs
+        where id = ?
+        ",
+    );
+    let values = values![&key.job_id, in_json(&key.batch_id), &key.job_id];
+    session.optional(snapshot, values, rows::list_snapshot).await
+}
+
+/// The index of the batch that an update changed, which it gives by `batchIndex = last_insert_id(batchIndex)`.
+fn changed_index(changed: Changed) -> Option<BatchIndex> {
+    (changed.rows > 0).then_some(BatchIndex(changed.last_insert_id as i32))
+}
+
+#[async_trait]
+impl Verdicts for Conn {
+    async fn version(&mut self, key: &BatchKey) -> Result<Option<Token>> {
+        let version = sql(
+            "version",
+            "
+            select version
+            from batchactions_batches
+            where id = ? and jobId = ?
+            ",
+        );
+        self.optional(version, values![&key.batch_id, &key.job_id], rows::token).await
+    }
+
+    async fn final_batch(&mut self, key: &BatchKey, token: Option<Token>) -> Result<Option<BatchIndex>> {
+        let batch = sql(
+            "final_batch",
+            "
+            select batchIndex
+            from batchactions_batches
+            where id = ?
+              and jobId = ?
+              and (? is null or version = ?)
+              and status in ('COMPLETED', 'FAILED')
+            ",
+        );
+        let values = values![&key.batch_id, &key.job_id, token, token];
+        self.optional(batch, values, rows::batch_index).await
+    }
+}
+
+/// Locks the batches of the records that have a token, against a new claim, in the lock order.
+async fn lock_leases(session: &mut Conn, records: &[RecordWrite]) -> Result<Leases> {
+    // MariaDB knows no `for share`.
+    static LOCK: MultiRow = MultiRow::new(
+        "
+        select id, jobId, version
+        from batchactions_batches
+        where id in (",
+        "?",
+        ")
+        order by jobId, batchIndex
+        lock in share mode
+        ",
+    );
+    let fenced = records.iter().filter(|write| write.token.is_some());
+    let mut batch_ids: Vec<&str> = fenced.map(|write| &*write.batch_id).collect();
+    batch_ids.sort_unstable();
+    batch_ids.dedup();
+    let mut leases = Leases::default();
+    for chunk in key_chunks(&batch_ids) {
+        let lock = sql("save_fenced_records_lock", LOCK.text(chunk.len()));
+        let values = chunk.iter().copied().map(Value::from).collect();
+        session
+            .each(lock, values, |row| {
+                leases.add(row.text(0)?.to_owned(), row.text(1)?.to_owned(), Token(row.number(2)?));
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(leases)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Records
+
+/// In the order of their indexes, whatever order the rows come in. A server that sorted them would sort the JSON along with the keys, and refuse where that
+/// is more than its sort buffer holds (256 kB on MySQL: error 1038).
+async fn read_records(session: &mut Conn, sql: Sql<'_>, values: Vec<Value<'_>>) -> Result<RecordSlices> {
+    let mut records = UnorderedRecords::default();
+    session
+        .each(sql, values, |row| rows::record(row, |record| records.push(record)))
+        .await?;
+    Ok(records.into_slices())
+}
+
+// `values()` is deprecated in MySQL, but its successor is unknown to MariaDB.
+//
+// The nulls, which the columns refuse, keep a record from being overwritten by another: the collation of `jobId` takes ids that differ in case or accents
+// for one, and a new record whose id is taken, which is what MySQL gives where none is left, meets the row that has it.
+static UPSERT_RECORDS: MultiRow = MultiRow::new(
+    "
+    insert into batchactions_records (id, jobId, batchId, recordIndex, status, raw, parsed, errors, processingError)
+    values ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "
+    on duplicate key update
+      batchId = if(jobId = values(jobId) and cast(jobId as binary) <> cast(values(jobId) as binary), null, values(batchId)),
+      status = if(jobId = values(jobId) and recordIndex = values(recordIndex), values(status), null),
+      raw = values(raw),
+      parsed = values(parsed),
+      errors = values(errors),
+      processingError = values(processingError)
+    ",
+);
+
+/// The values of a row of `UPSERT_RECORDS`.
+const RECORD_VALUES: usize = 9;
+
+async fn upsert_records(session: &mut Conn, server: Server, writes: &[&RecordWrite]) -> Result<()> {
+    match writes {
+        [write] => upsert_record(session, write).await,
+        _ => {
+            let upserts = Upserts::of(session, writes).await?;
+            upsert_parts(session, server, &upserts).await
+        }
+    }
+}
+
+/// One statement where the record is there, one more where it is new.
+async fn upsert_record(session: &mut Conn, write: &RecordWrite) -> Result<()> {
+    let record = &write.record;
+    // The null is that of `UPSERT_RECORDS`: the column's text is compared byte for byte, converted because the column may have another character set.
+    let update = sql(
+        "upsert_record_update",
+        "
+        update batchactions_records
+        set batchId = if(cast(convert(jobId using utf8mb4) as binary) = cast(? as binary), ?, null),
+            status = ?,
+            raw = ?,
+            parsed = ?,
+            errors = ?,
+            processingError = ?
+        where jobId = ? and recordIndex = ?
+        ",
+    );
+    let values = values![
+        &write.job_id,
+        &write.batch_id,
+        record.status.as_str(),
+        &record.raw,
+        &record.parsed,
+        &record.errors,
+        record.processing_error.as_deref(),
+        &write.job_id,
+        record.index,
+    ];
+    let explain = |error| explain_upsert(error, &[write]);
+    // The server counts a row that is found, even where nothing in it changes.
+    if session.execute(update, values).await.map_err(explain)?.rows > 0 {
+        return Ok(());
+    }
+    let insert = sql("upsert_record_insert", UPSERT_RECORDS.text(1));
+    let mut values = Vec::with_capacity(RECORD_VALUES);
+    push_record(&mut values, None, write);
+    session.execute(insert, values).await.map(drop).map_err(explain)
+}
+
+async fn upsert_parts(session: &mut Conn, server: Server, upserts: &Upserts<'_>) -> Result<()> {
+    for part in upserts.parts(server) {
+        let upsert = sql("upsert_records", UPSERT_RECORDS.text(part.len()));
+        let mut values = Vec::with_capacity(part.len() * RECORD_VALUES);
+        for write in part {
+            push_record(&mut values, upserts.id(write), write);
+        }
+        let written = session.execute(upsert, values).await;
+        written.map_err(|error| explain_upsert(error, part))?;
+    }
+    Ok(())
+}
+
+/// A row of `UPSERT_RECORDS`.
+fn push_record<'r>(values: &mut Vec<Value<'r>>, id: Option<i64>, write: &'r RecordWrite) {
+    let record = &write.record;
+    values.extend([
+        Value::BigInt(id),
+        Value::from(&write.job_id),
+        Value::from(&write.batch_id),
+        Value::from(record.index),
+        Value::from(record.status.as_str()),
+        Value::from(&record.raw),
+        Value::from(&record.parsed),
+        Value::from(&record.errors),
+        Value::from(record.processing_error.as_deref()),
+    ]);
+}
+
+/// `UPSERT_RECORDS` and `upsert_record` refuse one record in another's place with a null.
+fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
+    match writes {
+        [first, ..] if error.code == Code::Constraint && error.message.contains("'batchId'") => Error {
+            message: format!(
+                "records of job {} can't be stored beside those of another job, whose id this database takes for the same: it differs only in case, \
+                 accents or spaces at the end. Nothing was stored",
+                Quoted(&first.job_id)
+            ),
+            ..error
+        },
+        _ if error.code == Code::Constraint && error.message.contains("'status'") => Error {
+            code: Code::DatabaseError,
+            message: errors::NO_IDS_LEFT.to_owned(),
+            ..error
+        },
+        _ => error,
     }
 }

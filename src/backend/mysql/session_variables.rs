@@ -1,42 +1,30 @@
-//! The session variables that are set on each connection, whatever the server's defaults are.
+//! The session variables that a new connection sets, whatever the server's defaults are: those that change what a statement does.
+//!
+//! A server that is read-only by default (`transaction_read_only`) stays so, for it may be one that was demoted. Any user may set these; what takes a privilege
+//! (`low_priority_updates`, `binlog_format`) is left as it is.
 
 use std::sync::OnceLock;
-
-use sqlx::{MySqlConnection, Row};
 
 use super::server::Server;
 use crate::settings::Settings;
 
-/// A statement that waits for a lock is given up and made again so many times within the time that it may take.
+/// A statement that waits for a lock is given up and made again this many times within the time that it may take.
 const LOCK_WAIT_SHARE: u32 = 15;
 
-/// The session variables that are set on each connection, whatever the server's defaults are: those that change what a statement does. A server that is
-/// read-only by default (`transaction_read_only`) stays so, for it may be one that was demoted. Any user may set these; what takes a privilege
-/// (`low_priority_updates`, `binlog_format`) is left as it is.
+/// The text that sets them: one `set` with one assignment after another, which a proxy can follow. `set transaction` is a statement of its own, so the isolation
+/// is set by its variable.
 pub struct SessionVariables {
+    /// Those that every server has.
     always: String,
-    /// Those that not every server has; which this one has is asked once.
-    own: OnceLock<&'static str>,
-}
-
-/// The assignments that not every server takes. `tx_isolation` is gone from MySQL 8, and MariaDB has had `transaction_isolation` since 11.1 only. The store
-/// gives a statement up by its own clock, so that the server needs none.
-fn own_variables(version: &str) -> &'static str {
-    let server = Server::parse(version, 0);
-    match (server.is_mariadb, server.version) {
-        (true, (11, 1..) | (12.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
-        (true, _) => ", tx_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
-        (false, (8.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_execution_time = 0",
-        // Too old, which `Server::check` says.
-        (false, _) => ", tx_isolation = 'READ-COMMITTED'",
-    }
+    /// With those that this server has; which they are is asked once.
+    all: OnceLock<String>,
 }
 
 impl SessionVariables {
     pub fn new(settings: &Settings) -> Self {
         let lock_wait = (settings.statement_timeout / LOCK_WAIT_SHARE).as_secs().max(1);
         let always = format!(
-            "names utf8mb4 collate utf8mb4_unicode_ci, \
+            "set names utf8mb4 collate utf8mb4_unicode_ci, \
              time_zone = '+00:00', \
              sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
              autocommit = 1, \
@@ -56,37 +44,35 @@ impl SessionVariables {
         );
         Self {
             always,
-            own: OnceLock::new(),
+            all: OnceLock::new(),
         }
     }
 
-    /// In one `set` with one assignment after another, which a proxy can follow; `set transaction` is a statement of its own, so the isolation is set by its
-    /// variable. The driver is told to set nothing by itself.
-    pub async fn set(&self, connection: &mut MySqlConnection) -> sqlx::Result<()> {
-        let own = match self.own.get() {
-            Some(own) => own,
-            None => {
-                let version = match ask_version(connection).await? {
-                    Some(version) => version,
-                    // Where a server's default is to send no rows.
-                    None => {
-                        sqlx::Executor::execute(&mut *connection, &*format!("set {}", self.always)).await?;
-                        ask_version(connection).await?.ok_or(sqlx::Error::RowNotFound)?
-                    }
-                };
-                self.own.get_or_init(|| own_variables(&version))
-            }
-        };
-        sqlx::Executor::execute(connection, &*format!("set {}{own}", self.always))
-            .await
-            .map(drop)
+    pub fn text_for_any_server(&self) -> &str {
+        &self.always
+    }
+
+    /// Where the server's version is known already.
+    pub fn known_text(&self) -> Option<&str> {
+        self.all.get().map(String::as_str)
+    }
+
+    pub fn text_for(&self, version: &str) -> &str {
+        self.all.get_or_init(|| format!("{}{}", self.always, own_variables(version)))
     }
 }
 
-/// Asked without any table, so that no limit of the server's on what is read applies.
-async fn ask_version(connection: &mut MySqlConnection) -> sqlx::Result<Option<String>> {
-    let row = sqlx::Executor::fetch_optional(connection, sqlx::raw_sql("select version()")).await?;
-    row.map(|row| row.try_get_unchecked::<String, _>(0)).transpose()
+/// The assignments that not every server takes. `tx_isolation` is gone from MySQL 8, and MariaDB has had `transaction_isolation` since 11.1 only. The store
+/// gives a statement up by its own clock, so that the server needs none.
+fn own_variables(version: &str) -> &'static str {
+    let server = Server::parse(version, 0);
+    match (server.is_mariadb, server.version) {
+        (true, (11, 1..) | (12.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
+        (true, _) => ", tx_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
+        (false, (8.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_execution_time = 0",
+        // Too old, which `Server::check` says.
+        (false, _) => ", tx_isolation = 'READ-COMMITTED'",
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Conn;
+use super::connect::Conn;
 use crate::backend::driver::{Row, sql, values};
 use crate::error::Result;
 use crate::model::{Encoding, Repertoire};

@@ -1,6 +1,6 @@
 //! The tables as the catalogue of MySQL and MariaDB has them.
 
-use super::Conn;
+use super::connect::Conn;
 use crate::backend::driver::{Row, sql, values};
 use crate::backend::schema::{Catalogue, Column, Holds, Index, IndexColumn};
 use crate::error::Result;
