@@ -25,6 +25,7 @@ mod mysql;
 mod once;
 mod pool;
 mod postgres;
+mod recorded_statements;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -32,7 +33,6 @@ pub mod scripted;
 mod session;
 mod sqlite;
 mod sqlx_driver;
-mod statements;
 mod tls;
 mod verdicts;
 

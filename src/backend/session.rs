@@ -208,7 +208,7 @@ impl<D: Driver> Session<D> {
     }
 
     fn statement<'s>(&self, sql: Sql<'s>, values: Vec<Value<'s>>) -> Statement<'s> {
-        super::statements::record(sql);
+        super::recorded_statements::record(sql);
         Statement {
             sql,
             values,

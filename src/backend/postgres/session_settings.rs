@@ -17,20 +17,30 @@ pub fn is_pooled(settings: &Settings) -> bool {
     settings.statement_cache == 0
 }
 
+/// What a claim, a slice or a page wants next stands first in an index. A planner without statistics of the job takes its rows for few, and would collect and
+/// sort all of them for each claim; one with statistics of a table that is mostly one job expects a pending batch anywhere, and would read past all that are
+/// done to find it. What is off costs so much in the planner's eyes that where there is no other way it would compile the statement first, for 100 ms and
+/// more: so `jit` is off too.
+const PLANNER_SETTINGS: [(&str, &str); 4] = [
+    ("enable_sort", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
+
+/// The statements that set them.
+#[cfg(feature = "test-hooks")]
+pub fn planner_statements() -> String {
+    PLANNER_SETTINGS.map(|(name, value)| format!("set {name} = {value}")).join("; ")
+}
+
 pub fn session_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut all = vec![
         ("default_transaction_isolation", "read committed".to_owned()),
         ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
         ("lock_timeout", lock_timeout(settings.statement_timeout).as_millis().to_string()),
-        // What a claim, a slice or a page wants next stands first in an index. A planner without statistics of the job takes its rows for few, and would
-        // collect and sort all of them for each claim; one with statistics of a table that is mostly one job expects a pending batch anywhere, and would
-        // read past all that are done to find it.
-        ("enable_sort", "off".to_owned()),
-        ("enable_bitmapscan", "off".to_owned()),
-        ("enable_seqscan", "off".to_owned()),
-        // What is off costs so much in the planner's eyes that where there is no other way it would compile the statement first: 100 ms and more.
-        ("jit", "off".to_owned()),
     ];
+    all.extend(PLANNER_SETTINGS.map(|(name, value)| (name, value.to_owned())));
     if let Some(schema) = &settings.schema {
         all.push(("search_path", quoted(schema)));
     }
