@@ -194,7 +194,7 @@ impl Unreadable {
 #[derive(Debug)]
 pub enum Failure {
     /// The server answered with an error.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// The connection ended, or what came over it made no sense. The text says why.
     Lost(String),
     /// The two sides did not agree on TLS.

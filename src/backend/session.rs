@@ -260,7 +260,7 @@ impl<D: Driver> Session<D> {
     fn failed(&mut self, failure: Failure) -> Error {
         let is_rolled_back = self.in_transaction && !self.committing;
         let error = match failure {
-            Failure::Refused(refused) => self.refused(refused),
+            Failure::Refused(refused) => self.refused(*refused),
             Failure::Lost(reason) | Failure::Tls { message: reason, .. } | Failure::Impossible { message: reason, .. } => {
                 self.lost(&reason, is_rolled_back)
             }

@@ -12,7 +12,7 @@ mod catalogue;
 mod compare;
 mod needs;
 
-pub use catalogue::{Catalogue, Column, Holds, Index, IndexColumn, read_indexes};
+pub use catalogue::{Catalogue, Column, Holds, Index, read_indexes};
 
 /// How long an index on a large table of another adapter's may take to make, and a process that waits for another one to make it.
 pub const DDL_LIMIT: Duration = Duration::from_secs(3_600);
