@@ -6,20 +6,20 @@ use std::sync::Mutex;
 use super::RecordWrite;
 use crate::error::lock;
 
-/// Rows in one statement. Few sizes, so that each is prepared once, and those that batches have, so that such a batch is one statement; the largest
-/// keeps within SQLite's 32,766 values a statement and MySQL's 65,535.
+/// Numbers of rows that a statement may have. There are few, so that each statement text is prepared once, and they are the usual batch sizes, so
+/// that a batch of that size takes one statement. The largest stays within SQLite's limit of 32,766 values per statement and MySQL's of 65,535.
 const SIZES: [usize; 10] = [1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1];
 
-/// Bytes in one statement, about, where the server takes so many.
+/// The target size of a statement in bytes, where the server accepts that much.
 pub const STATEMENT_BYTES: usize = 4 << 20;
 
-/// A record's bytes in a statement, about.
+/// The approximate size of a record in a statement, in bytes.
 pub fn size_of(write: &RecordWrite) -> usize {
     let record = &write.record;
     record.raw.len() + record.parsed.len() + record.errors.len() + record.processing_error.as_ref().map_or(0, String::len) + 200
 }
 
-/// Splits records so that no statement is much larger than that, which is also what it takes of memory at a time.
+/// Splits records so that no statement is much larger than `limit`, which also bounds the memory in use at a time.
 pub fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite], most: usize) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
@@ -34,15 +34,16 @@ pub fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite], most: usize) -> impl
     })
 }
 
-/// Keys in one statement: for more than that, MySQL guesses what they cost, and may read the whole table.
+/// The maximum number of keys in one statement. With more, MySQL relies on a rough cost estimate and may read the whole
+/// table.
 const KEYS: usize = 200;
 
-/// Splits rows into chunks of the sizes that are prepared.
+/// Splits rows into chunks of the prepared sizes.
 pub fn chunks<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
     chunks_of(rows, SIZES[0])
 }
 
-/// Splits keys that are looked for into such chunks.
+/// Splits lookup keys into chunks of the prepared sizes.
 pub fn key_chunks<T>(keys: &[T]) -> impl Iterator<Item = &[T]> {
     chunks_of(keys, KEYS)
 }
@@ -56,7 +57,7 @@ fn chunks_of<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// A statement with as many rows of values as are needed; each text is made once.
+/// A statement for any number of rows of values. Each text is built once.
 pub struct MultiRow {
     head: &'static str,
     row: &'static str,
@@ -74,7 +75,7 @@ impl MultiRow {
         }
     }
 
-    /// The text for a chunk. It lives as long as the program: there are only as many as there are sizes.
+    /// The text for one chunk size. It lives as long as the program; there are only as many texts as chunk sizes.
     pub fn text(&self, rows: usize) -> &'static str {
         lock(&self.texts).entry(rows).or_insert_with(|| {
             let values = vec![self.row; rows].join(", ");

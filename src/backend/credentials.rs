@@ -1,4 +1,4 @@
-//! What a new connection logs in with: the certificates, and the password, which a function of the user's may give.
+//! What a new connection logs in with: the certificates, and the password, which a function in the options may supply.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use super::tls::Certificates;
 use crate::error::{Code, Error, Result, lock};
 use crate::settings::{Database, Passfile, Password, PasswordAnswer, PasswordFunction, Secret, Settings, Ssl, Wanted};
 
-/// What one attempt to connect is made with.
+/// The login for one attempt to connect.
 #[derive(Clone)]
 pub struct Login {
     pub password: Option<Secret>,
     pub certificates: Certificates,
-    /// The answer that the password is from, where a function gave it.
+    /// The answer that supplied the password, if the password comes from a function.
     asked: Option<Arc<Once<Answer>>>,
 }
 
@@ -34,12 +34,12 @@ struct Answer {
     came: Instant,
 }
 
-/// As other clients have it, an empty password is none: MySQL refuses one where the user has none.
+/// An empty password counts as no password, as in other clients: MySQL refuses an empty one for a user without a password.
 fn given(password: &Secret) -> Option<Secret> {
     (!password.reveal().is_empty()).then(|| password.clone())
 }
 
-/// Gives each attempt to connect its login.
+/// Supplies each attempt to connect with its login.
 pub struct Logins {
     ssl: Ssl,
     fixed: Option<Secret>,
@@ -47,7 +47,7 @@ pub struct Logins {
     file: Option<InFile>,
 }
 
-/// A password that may stand in libpq's password file.
+/// A password that may be in libpq's password file.
 #[derive(Clone)]
 struct InFile {
     file: Passfile,
@@ -57,7 +57,7 @@ struct InFile {
     user: String,
 }
 
-/// The folders in which a PostgreSQL has its socket where nothing else was said. In the password file they are called `localhost`.
+/// The default socket folders of PostgreSQL. The password file calls them `localhost`.
 const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
 
 impl InFile {
@@ -96,7 +96,7 @@ impl InFile {
     }
 }
 
-/// Who logs in: as libpq has it, the user of the operating system where no user is named.
+/// The user to log in as. Without one in the settings it is the user of the operating system, as in libpq.
 pub fn user_of(settings: &Settings) -> String {
     match (&settings.user, settings.database) {
         (Some(user), _) => user.clone(),
@@ -105,15 +105,15 @@ pub fn user_of(settings: &Settings) -> String {
     }
 }
 
-/// A password that is asked for when it is needed, once for all who need it at the same time.
+/// A password function. Connections that need the password at the same time share one call.
 struct Asked {
-    /// Until the store is closed.
+    /// `None` once the store is closed.
     function: Mutex<Option<Arc<dyn PasswordFunction>>>,
-    /// The answer in use. Another takes its place when it is too old or was refused.
+    /// The answer in use. A new one replaces it when it is older than the `ttl` or the server has refused it.
     answer: Mutex<Arc<Once<Answer>>>,
     ttl: Duration,
     patience: Duration,
-    /// The database, as messages name it.
+    /// The database's name in messages.
     place: Arc<str>,
 }
 
@@ -158,20 +158,20 @@ impl Logins {
         })
     }
 
-    /// The server refused this login. Whether the next one may have another password.
+    /// The server has refused this login. Returns whether the next attempt may have another password.
     pub fn refused(&self, login: &Login) -> bool {
         let (Some(asked), Some(refused)) = (&self.asked, &login.asked) else {
             return false;
         };
         let mut answer = lock(&asked.answer);
-        // Unless somebody else has been refused the same one, and has asked already.
+        // Unless another connection was refused with the same answer and has already replaced it.
         if Arc::ptr_eq(&answer, refused) {
             *answer = Arc::new(Once::new());
         }
         true
     }
 
-    /// Asks nobody from now on, and lets go of the function.
+    /// Drops the function, so that it is never called again.
     pub fn end(&self) {
         if let Some(asked) = &self.asked {
             lock(&asked.function).take();
@@ -215,7 +215,7 @@ impl Asked {
             Ok(Ok(PasswordAnswer::Threw { message, thrown })) => {
                 return Err(failed(format!("failed: {message}")).caused_by_thrown(message, thrown));
             }
-            // Nobody holds its promise any more, so it never settles.
+            // Either the time is over, or the sender was dropped: the promise was garbage-collected unsettled, or its thread ended.
             Ok(Err(_)) | Err(_) => {
                 return Err(failed(format!(
                     "gave no answer within {} ms (connectTimeoutMs)",

@@ -1,7 +1,8 @@
-//! What a database driver must offer: connections, statements with values, and rows. The pool, the sessions, the credentials and the schema are built on
-//! this trait alone and name no driver's types, so that a database with another driver brings an implementation and changes nothing above it.
+//! The interface to a database driver: connections, statements with values, and rows. The pool, the sessions, the credentials and the schema depend
+//! on this trait alone and name no driver's types, so another driver needs an implementation of this trait and no change above it.
 //!
-//! `sqlx_driver.rs` implements it once for the three databases that sqlx serves; `scripted.rs` implements it for tests, by replaying answers and failures.
+//! `sqlx_driver.rs` implements it once for the three databases that sqlx serves; `scripted/driver.rs` implements it for tests, by replaying answers
+//! and failures.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -14,37 +15,37 @@ use crate::model::{BatchIndex, MaxClaims, Token, WorkerId};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A driver, with what it needs to make connections to one database.
+/// A driver, with the settings that it needs to connect to one database.
 pub trait Driver: Send + Sync + 'static {
     type Connection: Send + 'static;
     type Row: Row + 'static;
 
-    /// Makes a connection and says on it what every session begins with. The pool bounds the time that this takes.
+    /// Opens a connection and sets it up for the store. The pool bounds how long this takes.
     fn connect<'a>(&'a self, login: &'a Login, access: Access) -> BoxFuture<'a, Result<Self::Connection, Failure>>;
 
-    /// Whether `connect` can make a connection that only reads, for where one that writes is refused.
+    /// Whether `connect` can open a read-only connection when one that writes is refused.
     fn can_only_read(&self) -> bool {
         false
     }
 
-    /// A password as the database's own clients send it, where that is not as it was given.
+    /// The password as the database's own clients send it, if that differs from the password as given.
     fn prepared_password(&self, _password: &str) -> Option<String> {
         None
     }
 
-    /// Whether the server still answers.
+    /// Checks that the server still answers.
     fn ping(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// Tells the server that the connection ends. Whether that arrives does not matter: the socket closes either way.
+    /// Tells the server that the connection ends. The socket closes even if the message does not arrive.
     fn close(connection: Self::Connection) -> BoxFuture<'static, ()>;
 
-    /// Runs text without values, unprepared. It may hold several statements.
+    /// Runs text without values, unprepared. It may contain several statements.
     fn run<'c>(connection: &'c mut Self::Connection, text: &'c str) -> BoxFuture<'c, Result<(), Failure>>;
 
-    /// Runs a statement that gives no rows.
+    /// Runs a statement that returns no rows.
     fn execute<'c>(connection: &'c mut Self::Connection, statement: Statement<'c>) -> BoxFuture<'c, Result<Changed, Failure>>;
 
-    /// Runs a statement to its end and gives each row to `take`.
+    /// Runs a statement to its end and passes each row to `take`.
     fn fetch<'c>(
         connection: &'c mut Self::Connection,
         statement: Statement<'c>,
@@ -52,14 +53,14 @@ pub trait Driver: Send + Sync + 'static {
     ) -> BoxFuture<'c, Result<(), Failure>>;
 }
 
-/// What a new connection is to do.
+/// What a new connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     ReadAndWrite,
     ReadOnly,
 }
 
-/// The text of a statement, and the name that tests and logs know it by.
+/// The text of a statement, and its name in tests and logs.
 #[derive(Clone, Copy, Debug)]
 pub struct Sql<'s> {
     pub name: &'static str,
@@ -75,11 +76,11 @@ pub const fn sql<'s>(name: &'static str, text: &'s str) -> Sql<'s> {
 pub struct Statement<'s> {
     pub sql: Sql<'s>,
     pub values: Vec<Value<'s>>,
-    /// Whether the server is to keep it prepared.
+    /// Whether the server keeps it prepared.
     pub persistent: bool,
 }
 
-/// A value for one of a statement's parameters.
+/// The value of one statement parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'v> {
     Text(Cow<'v, str>),
@@ -91,7 +92,7 @@ pub enum Value<'v> {
     Real(f64),
     Bool(bool),
     Bytes(Cow<'v, [u8]>),
-    /// For databases that have arrays; the other drivers refuse it.
+    /// Only for databases that have arrays; the other drivers refuse it.
     Array(Array<'v>),
 }
 
@@ -147,11 +148,11 @@ macro_rules! values {
 }
 pub(crate) use values;
 
-/// What a statement without rows did.
+/// The outcome of a statement without rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
     pub rows: u64,
-    /// What `last_insert_id` gives, on MySQL and MariaDB.
+    /// The value of `last_insert_id`, on MySQL and MariaDB.
     pub last_insert_id: u64,
 }
 
@@ -160,15 +161,15 @@ pub trait Row {
     /// Text of any type and collation that the database sends as text.
     fn text(&self, column: usize) -> Read<&str>;
     fn optional_text(&self, column: usize) -> Read<Option<&str>>;
-    /// The JSON text of a column of JSON.
+    /// The text of a JSON column.
     fn json(&self, column: usize) -> Read<Cow<'_, str>>;
-    /// A whole number of any type that has them.
+    /// An integer of any type.
     fn optional_number(&self, column: usize) -> Read<Option<i64>>;
     fn boolean(&self, column: usize) -> Read<bool>;
-    /// What a message calls the column: its name and its type, where it has one.
+    /// The column's name in messages: its name and its type, if it has one.
     fn column(&self, column: usize) -> (String, Option<String>);
 
-    /// A number that fits into the type asked for.
+    /// Converts a number to the requested type, if it fits.
     fn number<T: TryFrom<i64>>(&self, column: usize) -> Read<T> {
         let number = self.optional_number(column)?.ok_or_else(|| Unreadable::new(column, "it is null"))?;
         T::try_from(number).map_err(|_| Unreadable::new(column, format!("{number} is out of range")))
@@ -190,33 +191,33 @@ impl Unreadable {
     }
 }
 
-/// Why a driver could not do what it was asked.
+/// Why a driver's call failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The server answered with an error.
     Refused(Box<Refused>),
-    /// The connection ended, or what came over it made no sense. The text says why.
+    /// The connection ended, or the peer broke the protocol. The text says why.
     Lost(String),
-    /// The two sides did not agree on TLS.
+    /// The TLS handshake failed.
     Tls { failure: TlsFailure, message: String },
-    /// The server asks for a login that this driver lacks, or the settings can't be used: it fails the same way each time. `reason` is for the user,
-    /// `message` is what the driver said.
+    /// The driver does not support the login that the server asks for, or can't use the settings: every attempt fails in the same way. `reason` is
+    /// for the user, `message` is the driver's own text.
     Impossible { reason: String, message: String },
-    /// A defect: the driver was used wrongly, or answered what it never should.
+    /// A defect: a driver used wrongly, or a driver that broke its own contract.
     Defect(String),
 }
 
 /// An error that a server answered with.
 #[derive(Debug)]
 pub struct Refused {
-    /// What it means to a caller.
+    /// Its meaning for the caller.
     pub explained: Explained,
     /// In the server's words.
     pub message: String,
     /// SQLSTATE, or SQLite's extended result code.
     pub code: Option<String>,
-    /// What to do about it where it refuses a connection.
+    /// What the user can do about a refused connection.
     pub hint: Option<&'static str>,
-    /// The server has no connection left, which only a new connection meets.
+    /// The server has no connection left. Only a new connection meets this.
     pub no_connection_left: bool,
 }

@@ -1,34 +1,35 @@
-//! What a database's own errors mean: by their code, never by their text, which servers write in many languages.
+//! What a database's own errors mean. They are told apart by their codes, never by their texts, which servers write in many languages.
 //!
-//! Each database has a file with one table of its codes. A code that stands in none of them is `DATABASE_ERROR`: the server refused, and its text says why.
+//! Each database has one table of codes, in its folder's `errors.rs`. A code that is in none of them becomes `DATABASE_ERROR`: the server refused,
+//! and its text says why.
 
 use super::driver::{Row, Unreadable};
 use crate::error::{Code, Error, Repeatable};
 
-/// An error as the database gave it.
+/// An error as the database reports it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refusal<'a> {
     /// SQLSTATE, or SQLite's extended result code.
     pub code: &'a str,
-    /// MySQL's and MariaDB's number of it.
+    /// The error number of MySQL and MariaDB.
     pub number: u16,
     pub message: &'a str,
-    /// The constraint that was violated, and its table, where the server names them.
+    /// The violated constraint and its table, if the server names them.
     pub constraint: Option<&'a str>,
     pub table: Option<&'a str>,
-    /// PostgreSQL's function that raised it: a name in its source, the same in every language.
+    /// The PostgreSQL function that raised the error: a name in its source, the same in every language.
     pub routine: Option<&'a str>,
 }
 
-/// What becomes of the connections after an error.
+/// What happens to the pool's connections after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Kept,
-    /// The one that it came on is of no use any more.
+    /// The connection that returned the error is unusable.
     Dropped,
-    /// Those made before are of no use any more, wherever they are.
+    /// All connections made before the error are unusable.
     AllDropped,
-    /// As `AllDropped`, and for a while statements aren't kept prepared.
+    /// As `AllDropped`, and for a while statements are not kept prepared.
     AllDroppedUnprepared,
 }
 
@@ -60,16 +61,16 @@ pub fn conflict(message: &str) -> Error {
 }
 
 pub fn lost(message: &str) -> Error {
-    // An answer of this kind stands in place of success.
+    // The server sends this instead of a success reply.
     Error::new(Code::ConnectionLost, format!("the server ended the connection: {message}")).repeatable(Repeatable::RolledBack)
 }
 
 pub fn cancelled(message: &str) -> Error {
-    // The statement took no effect; whether to wait for it again is the caller's to say.
+    // The statement took no effect. The caller decides whether to wait for it again.
     Error::new(Code::Timeout, format!("the server cancelled a statement: {message}")).repeatable(Repeatable::ByCaller)
 }
 
-/// The next connection may reach the server that took this one's place.
+/// The next connection may reach the new primary.
 pub fn read_only_server(message: &str) -> Explained {
     Error::new(
         Code::PermissionDenied,
@@ -104,7 +105,7 @@ pub fn tables_incompatible(message: &str) -> Error {
     )
 }
 
-/// Another process makes the tables at the same time.
+/// Another process is creating the tables at the same time.
 pub fn made_by_another(message: &str) -> Error {
     Error::new(Code::Constraint, message).repeatable(Repeatable::RolledBack)
 }
@@ -117,7 +118,7 @@ pub fn refused(message: &str) -> Error {
     Error::new(Code::DatabaseError, format!("the server refused a statement: {message}"))
 }
 
-/// A value of a row that is not what this store expects there, with the table that the statement reads, the column and its type.
+/// A stored value that is not what this store expects, with the statement's table, the column and its type.
 pub fn unreadable(statement: &str, row: &impl Row, unreadable: &Unreadable) -> Error {
     let (name, kind) = row.column(unreadable.column);
     let column = if name.is_empty() {
@@ -137,7 +138,7 @@ pub fn unreadable(statement: &str, row: &impl Row, unreadable: &Unreadable) -> E
     .caused_by(why, None)
 }
 
-/// The tables of this store that a statement names.
+/// The store's tables that a statement names.
 fn tables(statement: &str) -> String {
     let mut found: Vec<&str> = Vec::new();
     for word in statement.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {

@@ -1,4 +1,4 @@
-//! The connections that no call uses: which one is used next, which are given up, and when the rest is closed.
+//! The pool's idle connections: which one is reused next, which are dropped, and when surplus ones are closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -10,31 +10,32 @@ use super::driver::Driver;
 use crate::error::lock;
 use crate::panics;
 
-/// A connection that was idle for longer is tried before it is used: a server or a firewall may have ended it meanwhile. A busy store never pays for it.
+/// A connection that has been idle for longer is pinged before it is reused: a server or a firewall may have ended it. In a busy store no connection
+/// is idle that long.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// How long statements aren't kept prepared where the server keeps no more.
+/// How long statements are not kept prepared after the server ran out of prepared statements.
 const UNPREPARED: Duration = Duration::from_secs(60);
 
-/// How long a goodbye to the server may take.
+/// How long closing a connection may take.
 pub const GOODBYE: Duration = Duration::from_secs(5);
 
 pub struct IdleConnections<D: Driver> {
     state: Mutex<State<D>>,
-    /// How many of them stay, however long they are idle.
+    /// The number of connections that are kept however long they are idle.
     min: usize,
     idle_timeout: Option<Duration>,
-    /// Whether they are used without a try, because the database is the connection.
+    /// Whether connections are reused without a ping, because the database lives in the connection.
     always_trusted: bool,
     closing_expired: AtomicBool,
 }
 
 struct State<D: Driver> {
-    /// The one that was used last is on top.
+    /// The most recently used connection is last.
     connections: Vec<(D::Connection, Instant)>,
-    /// How often all connections were given up. A connection that was made before that is not put back.
+    /// Counts how often all connections were given up. A connection of an earlier generation is not put back.
     generation: u64,
-    /// When a connection was last lost: those that are idle since before are tried before they are used.
+    /// When a connection was last lost: connections that have been idle since before then are pinged before they are reused.
     lost: Option<Instant>,
     unprepared_until: Option<Instant>,
 }
@@ -59,12 +60,12 @@ impl<D: Driver> IdleConnections<D> {
         lock(&self.state).generation
     }
 
-    /// Whether the server has room for prepared statements, as far as is known.
+    /// Whether the server has room for prepared statements, as far as the pool knows.
     pub fn may_prepare(&self) -> bool {
         lock(&self.state).unprepared_until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// The connection that was used last, where one that works is idle.
+    /// The most recently used connection that still works.
     pub async fn take(&self) -> Option<D::Connection> {
         loop {
             let (mut connection, trusted) = {
@@ -79,7 +80,7 @@ impl<D: Driver> IdleConnections<D> {
             match timeout(TRUSTED_IDLE, D::ping(&mut connection)).await {
                 Ok(Ok(())) => return Some(connection),
                 Ok(Err(_)) => {}
-                // A server that vanished without a word holds the call up once, not for each connection to it.
+                // A server that vanished silently delays the call once, not once per connection.
                 Err(_) => drop(self.take_all()),
             }
         }
@@ -114,7 +115,7 @@ impl<D: Driver> IdleConnections<D> {
         lock(&self.state).unprepared_until = Some(Instant::now() + UNPREPARED);
     }
 
-    /// Gives up all connections that were made until now: the idle ones at once, the others when they come back.
+    /// Gives up all connections made so far: idle ones at once, the others when they are returned.
     pub fn give_up_all(&self) {
         let mut state = lock(&self.state);
         state.generation += 1;
@@ -124,7 +125,7 @@ impl<D: Driver> IdleConnections<D> {
         drop(given_up);
     }
 
-    /// The connections that have been idle for too long, and whether there are none left that may expire.
+    /// Connections that have been idle for too long, and whether none is left that can expire.
     fn take_expired(&self, idle_timeout: Duration) -> (Vec<D::Connection>, bool) {
         let mut state = lock(&self.state);
         let mut expired = Vec::new();
@@ -141,7 +142,7 @@ impl<D: Driver> IdleConnections<D> {
     }
 }
 
-/// Closes what has not been used for long, until nothing is left to close.
+/// Closes connections that have been idle for too long, until none is left that can expire.
 async fn close_expired<D: Driver>(idle: Weak<IdleConnections<D>>, idle_timeout: Duration) {
     loop {
         tokio::time::sleep(idle_timeout).await;

@@ -1,8 +1,8 @@
-//! What a database does for the store, and what each operation guarantees. No SQL here, and no type of a driver: the same operations in the
-//! same order stand in `postgres.rs`, `mysql.rs` (MariaDB too) and `sqlite.rs`, so that a fourth database is a fourth file.
+//! The interface to a database: what each operation guarantees, without SQL and without a driver's types. `postgres/`, `mysql/` (MariaDB too) and
+//! `sqlite/` implement the same operations in the same order, so another database is another folder.
 //!
-//! **Lock order**, the same everywhere and the same as the Sequelize adapter's: batch rows by index, then the job row. What reads batch rows
-//! after it has locked the job row reads them without locks, in a new statement, and so sees everything that was committed before.
+//! **Lock order**, the same in every database and in the Sequelize adapter: batch rows by index, then the job row. A transaction that has locked the
+//! job row reads batch rows without locks, in a new statement, and so sees everything committed before.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub use bulk::size_of;
 #[cfg(any(test, fuzzing))]
 pub use bulk::{by_bytes, chunks};
 
-/// Opens nothing: the first operation connects.
+/// Creates the backend. It does not connect; the first operation does.
 pub fn open(settings: Settings) -> Box<dyn Backend> {
     match settings.database {
         Database::Postgres => Box::new(postgres::Postgres::new(settings)),
@@ -49,18 +49,18 @@ pub fn open(settings: Settings) -> Box<dyn Backend> {
     }
 }
 
-/// The verdict on a guarded change of one batch.
+/// The verdict on a guarded update of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchChange {
-    /// Changed; the index of the batch.
+    /// Updated; the batch's index.
     Done(BatchIndex),
-    /// The batch's version is not the token's, or the batch is gone.
+    /// The batch's version is not the token's, or the batch is deleted.
     LeaseLost,
-    /// No row that the change applies to.
+    /// No row matches the update.
     NotFound,
 }
 
-/// Why there was nothing to claim, as a plain read sees it.
+/// Why a claim found no batch, as a plain read sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimSnapshot {
     pub job_status: String,
@@ -69,25 +69,25 @@ pub struct ClaimSnapshot {
     pub has_pending: bool,
 }
 
-/// Where a batch stands that this store never claimed, and so whether its row was changed.
+/// Where a batch that this store never claimed is kept, and so whether its row was updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchPlace {
-    /// It has a row, which has this index and was changed.
+    /// It has a row, which was updated; the row's index.
     Row(BatchIndex),
-    /// Its job is distributed and has no rows yet, because another adapter prepared it.
+    /// Its job is distributed but has no rows yet, because another adapter prepared it.
     NotAdopted,
-    /// The job's list may have it, and it has no row.
+    /// It has no row, but may be in the job's list.
     List { job_has_rows: bool },
-    /// There is no such job, or no such batch in it.
+    /// The job does not exist, or has no such batch.
     Nowhere,
 }
 
-/// What a plain read sees of the job of a batch that has no row.
+/// What a plain read sees of the job of a batch without a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListSnapshot {
     pub distributed: bool,
     pub has_rows: bool,
-    /// The text of the job's list holds the batch's id, so the list may have the batch.
+    /// The text of the job's list contains the batch's id, so the list may have the batch.
     pub has_id: bool,
 }
 
@@ -130,10 +130,10 @@ pub struct LockedJob {
     pub now: i64,
 }
 
-/// What became of a job's row that was upserted.
+/// The outcome of upserting a job's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavedJob {
-    /// There was no row before.
+    /// The row is new.
     pub inserted: bool,
     /// The job has batch rows, as a new statement sees it.
     pub has_rows: bool,
@@ -146,40 +146,41 @@ pub struct StoredJob {
     pub batches: String,
 }
 
-/// One record of a group of saves.
+/// One record in a group of saves.
 #[derive(Clone, Debug)]
 pub struct RecordWrite {
     pub job_id: String,
     pub batch_id: String,
     pub record: Record,
-    /// The token that the batch must still have.
+    /// The token that the batch's version must equal.
     pub token: Option<Token>,
-    /// `Backend::file` when the record was queued; it is not written into another file. `None`: into any.
+    /// `Backend::file` when the record was queued; the record is not written to any other file. `None`: any file.
     pub file: Option<u64>,
 }
 
-/// What is stored, each as one statement sees it: plain reads, which may be repeated at will.
+/// Plain reads. Each is one statement and may be repeated at will.
 #[async_trait]
 pub trait Reads: Send + Sync {
-    /// What the columns of this database can't hold.
+    /// The limits of this database's columns.
     async fn limits(&self) -> Result<ColumnLimits>;
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>>;
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
-    /// `None` where there is no such job.
+    /// `None` if the job does not exist.
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>>;
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
-    /// How many batch rows the job has, and their highest index.
+    /// The number of the job's batch rows, and their highest index.
     async fn count_batches(&self, job_id: &str) -> Result<(i64, Option<BatchIndex>)>;
     /// The highest index of the job's batch rows.
     async fn last_batch_index(&self, job_id: &str) -> Result<Option<BatchIndex>>;
     async fn has_batch_row(&self, key: &BatchKey) -> Result<bool>;
-    /// Whether a batch is PENDING, PROCESSING or PAUSED, looked for at `from` first.
+    /// Whether a batch is PENDING, PROCESSING or PAUSED. The search looks at `from` first.
     async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool>;
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts>;
     async fn record_counts(&self, job_id: &str) -> Result<RecordCounts>;
-    /// `None` where there is no such job.
+    /// `None` if the job does not exist.
     async fn claim_snapshot(&self, job_id: &str) -> Result<Option<ClaimSnapshot>>;
-    /// `from`: the index of a batch that is likely open, the next one to claim. Looking at that one first costs the same however many there are.
+    /// `from`: the index of a batch that is probably open, the next one to claim. Looking there first keeps the cost independent of the number of
+    /// batches.
     async fn reclaim_snapshot(&self, job_id: &str, older_than: Duration, from: Option<BatchIndex>) -> Result<ReclaimSnapshot>;
     /// Records of these two statuses, by index.
     async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices>;
@@ -189,64 +190,65 @@ pub trait Reads: Send + Sync {
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices>;
 }
 
-/// Operations that are one transaction each.
+/// Operations, each in a transaction of its own.
 #[async_trait]
 pub trait Backend: Reads {
-    /// Creates what is missing; safe in many processes at once; no DDL where nothing is missing.
+    /// Creates missing tables and indexes. Safe in many processes at once; runs no DDL if nothing is missing.
     ///
-    /// While it waits for another process that creates them, it looks at `gate`, and ends with `CLOSED` once that is shut.
+    /// While it waits for another process that creates them, it checks `gate`, and fails with `CLOSED` once the gate is shut.
     async fn initialize(&self, gate: &Gate) -> Result<()>;
-    /// Ends the connections once the operations under way are done.
+    /// Closes the connections once the running operations are done.
     async fn close(&self);
-    /// Which file the database is in, where its path may come to hold another: a number that changes then. What was queued before belongs to the file
-    /// of that time.
+    /// A number for the file that the database is in, which changes when the path holds another file. A queued record belongs to the file at the time
+    /// of queueing.
     fn file(&self) -> Option<u64> {
         None
     }
-    /// Begins a transaction. Dropped without `commit`, it is rolled back.
+    /// Begins a transaction. Dropping it without `commit` rolls it back.
     async fn begin(&self) -> Result<Box<dyn Transaction>>;
-    /// Inserts or replaces the job's row. A final status without a time of completion gets the one that the row has, or else now.
-    /// With `keep_final`, a final status that the row has stays.
+    /// Inserts or replaces the job's row. If the status is final and there is no completion time, the stored one stays, or else it becomes now. With
+    /// `keep_final`, a final status in the row stays.
     async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob>;
-    /// Claims the PENDING batch with the lowest index from `from` on that nobody has locked, if the job is PROCESSING.
+    /// If the job is PROCESSING, claims its PENDING batch with the lowest index from `from` on, skipping rows that are locked.
     async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>>;
-    /// Sets a batch row's state, where `token`, if given, is its version. With `keep_final`, a batch that is COMPLETED or FAILED stays as it is, and that
-    /// counts as done.
+    /// Sets a batch row's state, if its version is `token`, where one is given. With `keep_final`, a COMPLETED or FAILED batch stays as it is, and
+    /// the call reports it as done.
     async fn set_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, keep_final: bool) -> Result<BatchChange>;
-    /// As `set_batch_state` without a token; where the batch has no row, where else it may be, as a plain read sees it.
+    /// As `set_batch_state` without a token. If the batch has no row, the result says where else it may be, as a plain read sees it.
     async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace>;
-    /// PROCESSING and held by this worker: back to PENDING.
+    /// Sets a batch that is PROCESSING and held by this worker back to PENDING.
     async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange>;
-    /// PROCESSING, or with `also_paused` PAUSED, and held by this worker: `claimedAt` becomes now.
+    /// Sets `claimedAt` to now for a batch that is PROCESSING, or with `also_paused` PAUSED, and held by this worker.
     async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange>;
-    /// Takes stale batches from their workers: PENDING, or FAILED where they were claimed `max_claims` times. Rows that somebody else has locked are
-    /// left alone, for they are just being changed. How many were taken.
+    /// Takes stale batches from their workers: back to PENDING, or to FAILED after `max_claims` claims. Rows that another transaction has locked are
+    /// skipped, because they are being changed. Returns the number of batches taken.
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32>;
-    /// Upserts the records, all or none. No two of them have the same job and index.
+    /// Upserts the records, all or none. No two of them may have the same job and index.
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()>;
-    /// As `save_records`, but only those whose batch still has their token: the batch rows are locked against a new claim until the records are
-    /// committed. The result says of each record whether it was written.
+    /// As `save_records`, but only for records whose batch still has their token: the batch rows are locked against a new claim until the records are
+    /// committed. Returns for each record whether it was written.
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>>;
-    /// Makes a job ABORTED and its list of batches empty, so that nobody claims or adopts what is being deleted. Whether there was one.
+    /// Makes a job ABORTED and empties its list of batches, so that no worker claims or adopts batches of a job that is being deleted. Returns
+    /// whether the job existed.
     async fn empty_job(&self, job_id: &str) -> Result<bool>;
-    /// Deletes up to `most` of a job's batch rows; how many.
+    /// Deletes up to `most` of a job's batch rows and returns their number.
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64>;
-    /// Deletes up to `most` of a job's records; how many.
+    /// Deletes up to `most` of a job's records and returns their number.
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;
-    /// Deletes a job's row as `empty_job` left it: one that was stored again since stays.
+    /// Deletes a job's row if it is as `empty_job` left it: a job that was stored again meanwhile stays.
     async fn delete_job(&self, job_id: &str) -> Result<bool>;
 }
 
-/// Steps of a transaction, to be made in the lock order.
+/// The steps of a transaction, to be taken in the lock order.
 #[async_trait]
 pub trait Transaction: Send {
-    /// Inserts the batch rows that are absent, in the order given. One that exists, or whose index is taken, is left as it is.
+    /// Inserts the missing batch rows in the given order. A batch that already has a row, or whose index is taken, is skipped.
     async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()>;
-    /// The id, as it is stored, and the job of the batch that this database takes for the one with this id.
+    /// The stored id and the job of the batch that this database considers equal to `batch_id`.
     async fn batch_owner(&mut self, batch_id: &str) -> Result<Option<BatchOwner>>;
     /// A plain read in a new statement.
     async fn batch_rows(&mut self, job_id: &str) -> Result<Vec<BatchRow>>;
-    /// As `Backend::save_job`, and so locks the row; whether it was inserted.
+    /// As `Backend::save_job`; locks the row. Returns whether it was inserted.
     async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool>;
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>>;
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()>;

@@ -1,4 +1,4 @@
-//! A value that is made once, at the first use.
+//! A value that is computed once, at its first use, and whose failed attempts are shared by the callers that wait.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -8,12 +8,12 @@ use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
 
-/// Who comes while it is being made waits for that attempt and shares its failure. With tokio's `OnceCell` each of them would make an attempt of its own
-/// after the one before it failed, so that on a silent server the last of many callers would wait for all their timeouts in a row.
+/// Callers that arrive during an attempt wait for it and share its failure. With tokio's `OnceCell`, each waiting caller would start an attempt of
+/// its own after the previous one failed: on a silent server, the last of many callers would wait for all their timeouts in a row.
 pub struct Once<T> {
     value: OnceLock<T>,
     failures: AtomicU64,
-    /// Held during an attempt; how the last one failed.
+    /// Held during an attempt. Contains the last attempt's failure.
     attempt: Mutex<Option<Error>>,
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use crate::error::Code;
 
     #[tokio::test]
-    async fn who_waits_shares_the_failure_and_who_comes_later_tries_again() {
+    async fn waiting_callers_share_a_failure_and_later_callers_try_again() {
         let once = Arc::new(Once::new());
         let attempts = Arc::new(AtomicU64::new(0));
         let attempt = |ends: bool| {

@@ -1,8 +1,8 @@
-//! The connection pool: connections are made when they are needed, bounded in number and time, and closed once they have been idle for long.
+//! The connection pool. It opens connections on demand, limits their number and the wait for one, and closes those that have been idle for too long.
 //!
-//! The pool is our own, for four properties that sqlx 0.8's lacks: a refused connection fails at once, with its reason, instead of being tried until the
-//! caller's patience ends; a connection that comes back costs no round trip (theirs is pinged each time); a connection that comes back while the pool closes
-//! is closed too; and a connection whose statement was given up never comes back.
+//! It replaces sqlx's pool for four properties that the one of sqlx 0.8 lacks: a refused connection fails at once with its reason, instead of being
+//! retried until the caller's timeout; returning a connection costs no round trip (sqlx pings it each time); a connection that is returned while the
+//! pool closes is closed too; and a connection with an abandoned statement is never reused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,23 +20,22 @@ use crate::error::{Code, Error, Repeatable, Result, lock};
 use crate::retry::jittered;
 use crate::settings::{Secret, Settings};
 
-/// Callers that need a connection within this time after an attempt to make one failed share its failure, so that many of them don't besiege a server
-/// that starts.
+/// Callers that need a connection within this time after a failed attempt share its failure, so that they don't flood a server that is starting.
 const FAILURE_SHARED: Duration = Duration::from_millis(20);
 
-/// Where the server has no connection left, how long the pool makes do without one of its places.
+/// After the server reports that it has no connection left, the pool works with one slot fewer for this long.
 const PLACE_RESTS: Duration = Duration::from_millis(500);
 
-/// How a pool's connections are kept.
+/// The limits of a pool.
 pub struct PoolRules {
     pub max: u32,
-    /// Idle connections that are kept.
+    /// The number of idle connections to keep.
     pub min: u32,
-    /// After how long without use the others are closed; never where it is `None`.
+    /// How long the others may be idle before they are closed; `None`: forever.
     pub idle_timeout: Option<Duration>,
-    /// Whether a connection in doubt is kept all the same, for a database that ends with its connection.
+    /// Whether a connection in doubt is kept, because the database lives in the connection.
     pub keep_in_doubt: bool,
-    /// What begins a transaction around each statement that is in none, where a pooler may send the parts of a statement to different servers.
+    /// Begins a transaction around each statement outside of one, where a pooler may route the parts of a statement to different servers.
     pub begin_each: Option<Arc<str>>,
 }
 
@@ -52,7 +51,7 @@ impl PoolRules {
     }
 }
 
-/// A pool that is filled as it is used.
+/// A pool that starts empty.
 pub struct Pool<D: Driver> {
     driver: D,
     settings: Settings,
@@ -60,9 +59,9 @@ pub struct Pool<D: Driver> {
     session_rules: Arc<SessionRules>,
     max: u32,
     slots: Arc<Semaphore>,
-    /// Whether a connection was ever made: then the settings are right, and a refusal is a server that restarts.
+    /// Whether a connection has ever succeeded: then the settings are right, and a refusal means that the server restarts.
     connected: AtomicBool,
-    /// The last attempt to connect that failed, where another may succeed.
+    /// The last failed attempt to connect, if a later one may succeed.
     failure: Mutex<Option<(Instant, Error)>>,
     idle: Arc<IdleConnections<D>>,
 }
@@ -73,7 +72,7 @@ impl<D: Driver> Pool<D> {
         let place: Arc<str> = settings.place().into();
         Self {
             driver,
-            // The password is the logins' alone, which let go of it.
+            // Only `logins` holds the password, so that it can drop it.
             settings: Settings {
                 password: None,
                 password_function: None,
@@ -94,7 +93,7 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    /// A session on a connection of the pool: an idle one, or a new one. Waits for at most `pool.acquireTimeoutMs`.
+    /// A session on an idle connection or a new one. Waits for at most `pool.acquireTimeoutMs`.
     pub async fn acquire(&self) -> Result<Session<D>> {
         let deadline = tokio::time::Instant::now() + self.settings.acquire_timeout;
         let mut refused = None;
@@ -108,7 +107,7 @@ impl<D: Driver> Pool<D> {
                 Ok(session) => return Ok(session),
                 Err((error, slot)) if error.repeatable == Repeatable::NoConnectionLeft => {
                     refused = Some(self.no_connection_left(error));
-                    // The pool is smaller for a while, and this call waits in its turn for one of the others' connections.
+                    // The pool has one slot fewer for a while, and this call queues for a connection of the others.
                     tokio::spawn(async move {
                         tokio::time::sleep(PLACE_RESTS / 2 + jittered(PLACE_RESTS / 2)).await;
                         drop(slot);
@@ -133,7 +132,7 @@ impl<D: Driver> Pool<D> {
                 self.settings.acquire_timeout.as_millis(),
             ),
         )
-        // Nothing was sent, so the caller may try again.
+        // Nothing was sent, so the caller may retry.
         .repeatable(Repeatable::ByCaller)
     }
 
@@ -150,7 +149,7 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    /// Where there is no connection to be had, the slot is given back.
+    /// Returns the slot if no connection can be had.
     async fn session(&self, slot: OwnedSemaphorePermit) -> std::result::Result<Session<D>, (Error, OwnedSemaphorePermit)> {
         let generation = self.idle.generation();
         let persistent = self.settings.statement_cache > 0 && self.idle.may_prepare();
@@ -189,7 +188,7 @@ impl<D: Driver> Pool<D> {
     async fn log_in(&self) -> Result<D::Connection> {
         let login = self.logins.next().await?;
         match self.connect_as(login.clone()).await {
-            // The password may have been changed since the function gave it.
+            // The password may have changed since the function returned it.
             Err(error) if refuses_login(&error) && self.logins.refused(&login) => self.connect_as(self.logins.next().await?).await,
             outcome => outcome,
         }
@@ -199,7 +198,7 @@ impl<D: Driver> Pool<D> {
         let given = login.password.as_ref().map(Secret::reveal);
         if let Some(prepared) = given.and_then(|given| self.driver.prepared_password(given)) {
             match self.open(&login.with_password(prepared), Access::ReadAndWrite).await {
-                // Another kind of login, perhaps, for which the password is sent as it was given.
+                // Another login method, perhaps, which needs the password as it was given.
                 Err(error) if refuses_login(&error) => {}
                 outcome => return outcome,
             }
@@ -229,7 +228,7 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    /// Nothing was sent, so repeating is safe; it is of use where the same settings worked before.
+    /// Nothing was sent, so a retry is safe. It is worthwhile if the same settings worked before.
     fn if_connected(&self, repeatable: Repeatable) -> Repeatable {
         if self.connected.load(Ordering::Acquire) {
             repeatable
@@ -262,15 +261,15 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    /// What it means that the server itself refuses a connection.
+    /// The meaning of a refused connection.
     fn meaning(&self, refused: &Refused) -> (Code, Repeatable, String) {
         let explained = &refused.explained.error;
         let repeatable = match (explained.code, explained.repeatable) {
             _ if refused.no_connection_left => Repeatable::NoConnectionLeft,
-            // A server that is still starting, or ends.
+            // A server that is starting or shutting down.
             (_, Repeatable::RolledBack) => Repeatable::RolledBack,
             (Code::PermissionDenied, Repeatable::Never) => Repeatable::Never,
-            // A login that is refused, a database or a folder that is not there. Where it worked before, an administrator may be repairing it.
+            // A refused login, a missing database or folder. If it worked before, an administrator may be repairing it.
             (Code::ConnectionFailed, Repeatable::Never) if !self.connected.load(Ordering::Acquire) => Repeatable::Never,
             (Code::ConnectionLost, Repeatable::Unknown) => self.if_connected(Repeatable::RolledBack),
             _ => Repeatable::ByCaller,
@@ -285,12 +284,12 @@ impl<D: Driver> Pool<D> {
         (code, repeatable, reason)
     }
 
-    /// Waits for the connections that are in use, then ends all.
+    /// Waits for the connections in use, then closes all.
     pub async fn close(&self) {
-        // A connection that does not come back in the time that its statement may take is given up.
+        // A connection that is not returned within the time limit of a statement is given up.
         let all = timeout(self.settings.statement_timeout, self.slots.acquire_many(self.max)).await;
         self.slots.close();
-        // All at once, because a server that says nothing lets each of them wait.
+        // Concurrently, because a silent server makes each of them wait.
         let mut goodbyes = tokio::task::JoinSet::new();
         for connection in self.idle.take_all() {
             goodbyes.spawn(timeout(GOODBYE.min(self.settings.statement_timeout), D::close(connection)));
@@ -301,7 +300,7 @@ impl<D: Driver> Pool<D> {
     }
 }
 
-/// Whether the server took the user's password for a wrong one: PostgreSQL by the first, or by the second where it asked others; MySQL and MariaDB
+/// Whether the server refused the password itself: PostgreSQL by the first code, or by the second if it asked an external service; MySQL and MariaDB
 /// by the second.
 fn refuses_login(error: &Error) -> bool {
     let code = error.cause.as_ref().and_then(|cause| cause.code.as_deref());

@@ -1,4 +1,4 @@
-//! Rows of the statements as the model has them. The databases select the same columns in the same order, so that each kind of row is read once, here.
+//! Converts the statements' rows into the model. Every database selects the same columns in the same order, so each kind of row is read in one place.
 
 use super::driver::{Read, Row};
 use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, StoredJob};
@@ -60,7 +60,7 @@ pub fn batch_row(row: &impl Row) -> Read<BatchRow> {
     })
 }
 
-/// A batch index, where the first column has one.
+/// The batch index in the first column, if there is a row.
 pub fn batch_index(row: &impl Row) -> Read<BatchIndex> {
     row.number(0).map(BatchIndex)
 }
@@ -135,7 +135,7 @@ pub fn reclaim_snapshot(row: &impl Row) -> Read<ReclaimSnapshot> {
     })
 }
 
-/// The first column, as the answer to a question.
+/// The first column, as the answer to a yes-or-no question.
 pub fn answer(row: &impl Row) -> Read<bool> {
     row.boolean(0)
 }
@@ -161,7 +161,7 @@ pub fn record_counts(rows: Vec<(String, i64)>) -> RecordCounts {
     counts
 }
 
-/// recordIndex, raw, parsed, status, errors, processingError. The record is given to `take`, because its texts may belong to the row.
+/// recordIndex, raw, parsed, status, errors, processingError. The record is passed to `take`, because its texts may be borrowed from the row.
 pub fn record(row: &impl Row, take: impl FnOnce(RecordText<'_>)) -> Read<()> {
     let (raw, parsed, errors) = (row.json(1)?, row.json(2)?, row.json(4)?);
     take(RecordText {

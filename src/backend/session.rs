@@ -1,5 +1,5 @@
-//! One connection for one call: runs its statements within their time, keeps its transaction, and decides what becomes of the connection afterwards. A
-//! connection that is in doubt, because a statement on it was given up or failed in an unknown way, never goes back to the pool.
+//! One connection for one call. A session runs statements within their time limit, owns the call's transaction, and decides whether the connection
+//! returns to the pool. A connection in doubt, because a statement on it was abandoned or failed in an unknown way, never returns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,31 +13,31 @@ use super::errors::{Explained, Fate, unreadable};
 use super::idle_connections::IdleConnections;
 use crate::error::{Code, Error, Repeatable, Result};
 
-/// What all sessions of a pool have in common.
+/// What all sessions of a pool share.
 pub struct SessionRules {
-    /// The database, as messages name it.
+    /// The database's name in messages.
     pub place: Arc<str>,
     pub statement_timeout: Duration,
     pub keep_in_doubt: bool,
     pub begin_each: Option<Arc<str>>,
 }
 
-/// A look at a failed call, by which a database makes more of the error.
+/// Refines the error of a failed call.
 type OnFailure = Box<dyn Fn(Error) -> Error + Send + Sync>;
 
 pub struct Session<D: Driver> {
     connection: Option<D::Connection>,
     slot: Option<OwnedSemaphorePermit>,
     idle: Arc<IdleConnections<D>>,
-    /// Of the idle connections, when this one was had.
+    /// The pool's generation when the session took the connection.
     generation: u64,
-    /// A statement is under way, or was given up: its answer may still come.
+    /// A statement is running or was abandoned: its answer may still arrive.
     in_doubt: bool,
     in_transaction: bool,
-    /// The commit has been sent, so only the answer says whether the transaction took effect.
+    /// The commit has been sent, so only its reply tells whether the transaction took effect.
     committing: bool,
     limit: Duration,
-    /// Whether the server keeps statements prepared. A driver that is told to keep none would still leave each of them on the server.
+    /// Whether the server keeps statements prepared. Telling the driver to keep none would still leave each of them on the server.
     persistent: bool,
     rules: Arc<SessionRules>,
     on_failure: Option<OnFailure>,
@@ -67,12 +67,12 @@ impl<D: Driver> Session<D> {
         }
     }
 
-    /// Has every failure of this session looked at before it is reported.
+    /// Passes every failure of this session through `look` before it is reported.
     pub fn set_on_failure(&mut self, look: impl Fn(Error) -> Error + Send + Sync + 'static) {
         self.on_failure = Some(Box::new(look));
     }
 
-    /// How long one statement may take.
+    /// The time limit of a statement.
     pub fn limit(&self) -> Duration {
         self.limit
     }
@@ -86,7 +86,7 @@ impl<D: Driver> Session<D> {
         self.in_transaction
     }
 
-    /// Runs a statement that gives no rows.
+    /// Runs a statement that returns no rows.
     pub async fn execute(&mut self, sql: Sql<'_>, values: Vec<Value<'_>>) -> Result<Changed> {
         let wrapped = self.wrap_in_transaction().await?;
         let statement = self.statement(sql, values);
@@ -97,13 +97,13 @@ impl<D: Driver> Session<D> {
         Ok(changed)
     }
 
-    /// Runs a statement and gives each row to `take` as it comes.
+    /// Runs a statement and passes each row to `take` as it arrives.
     pub async fn each(&mut self, sql: Sql<'_>, values: Vec<Value<'_>>, mut take: impl FnMut(&D::Row) -> Read<()> + Send) -> Result<()> {
         let wrapped = self.wrap_in_transaction().await?;
         let statement = self.statement(sql, values);
         let limit = self.limit;
         let mut failed: Option<Error> = None;
-        // The rows after one that can't be read are read all the same, which leaves the connection in order.
+        // After a row that can't be read, the remaining rows are still consumed, so that the connection stays usable.
         let mut each = |row: D::Row| {
             if failed.is_none() {
                 failed = take(&row).err().map(|error| unreadable(sql.text, &row, &error));
@@ -131,7 +131,7 @@ impl<D: Driver> Session<D> {
         Ok(rows)
     }
 
-    /// The first row of a statement, where it gives one.
+    /// The first row of a statement, if there is one.
     pub async fn optional<T: Send>(
         &mut self,
         sql: Sql<'_>,
@@ -149,7 +149,7 @@ impl<D: Driver> Session<D> {
         Ok(first)
     }
 
-    /// The row of a statement that always gives one.
+    /// The row of a statement that always returns one.
     pub async fn one<T: Send>(&mut self, sql: Sql<'_>, values: Vec<Value<'_>>, read: impl FnMut(&D::Row) -> Read<T> + Send) -> Result<T> {
         let row = self.optional(sql, values, read).await?;
         row.ok_or_else(|| Error::internal(format!("the statement {} gave no row on {}", sql.name, self.rules.place)))
@@ -162,7 +162,7 @@ impl<D: Driver> Session<D> {
         self.finish(outcome)
     }
 
-    /// Runs DDL, which may take longer than a statement where it is made on rows that are there already.
+    /// Runs DDL, whose time limit is longer because existing rows may make it slow.
     pub async fn define(&mut self, text: &str, limit: Duration) -> Result<()> {
         let usual = std::mem::replace(&mut self.limit, limit);
         let made = self.run(text).await;
@@ -170,9 +170,9 @@ impl<D: Driver> Session<D> {
         made
     }
 
-    /// Begins a transaction in the database's own words. Dropped without `commit`, the session rolls it back.
+    /// Begins a transaction by the database's own statement. If the session is dropped without `commit`, it rolls back.
     pub async fn begin(&mut self, how: &str) -> Result<()> {
-        // Set before the answer, which may not come in time: a transaction that the session does not know of would swallow what follows.
+        // Set before the reply, which may time out: later statements would otherwise run in a transaction that the session does not know of.
         self.in_transaction = true;
         let begun = self.run(how).await;
         self.in_transaction = begun.is_ok() || self.in_doubt;
@@ -194,8 +194,8 @@ impl<D: Driver> Session<D> {
         Ok(())
     }
 
-    /// Keeps a pooler from changing the server in the middle of a statement that is in no transaction. Whether a transaction was begun for it, which
-    /// `end_wrapping` commits; a statement that fails leaves it to be rolled back when the session is dropped.
+    /// Begins a transaction, if the session has none, so that a pooler can't switch servers in the middle of a statement. Returns whether it began
+    /// one, which `end_wrapping` commits; if the statement fails, dropping the session rolls it back.
     pub async fn wrap_in_transaction(&mut self) -> Result<bool> {
         match self.rules.begin_each.clone() {
             Some(begin) if !self.in_transaction => self.begin(&begin).await.map(|()| true),
@@ -216,7 +216,7 @@ impl<D: Driver> Session<D> {
         }
     }
 
-    /// The connection, for one exchange with the server, whose outcome goes to `finish`.
+    /// The connection, for one exchange with the server. The exchange's outcome goes to `finish`.
     pub fn start(&mut self) -> Result<&mut D::Connection> {
         self.in_doubt = true;
         self.connection
@@ -224,7 +224,7 @@ impl<D: Driver> Session<D> {
             .ok_or_else(|| Error::internal("a connection was used after its end"))
     }
 
-    /// What became of an exchange with the server.
+    /// Handles the outcome of an exchange with the server.
     pub fn finish<T>(&mut self, outcome: std::result::Result<std::result::Result<T, Failure>, Elapsed>) -> Result<T> {
         let error = match outcome {
             Ok(Ok(value)) => {
@@ -256,7 +256,7 @@ impl<D: Driver> Session<D> {
         )
     }
 
-    /// A connection that ends before the commit is sent takes its transaction with it.
+    /// A connection that ends before the commit is sent rolls its transaction back.
     fn failed(&mut self, failure: Failure) -> Error {
         let is_rolled_back = self.in_transaction && !self.committing;
         let error = match failure {
@@ -296,7 +296,7 @@ impl<D: Driver> Session<D> {
         if matches!(error.code, Code::PermissionDenied | Code::DatabaseError) {
             error.message = format!("{}: {}", self.rules.place, error.message);
         }
-        // The answer has come, so the connection is in order, unless the answer was that it ends or is of no use.
+        // The server has answered, so the connection is in order, unless the answer says that it is ending or unusable.
         self.in_doubt = fate != Fate::Kept;
         match fate {
             Fate::Kept | Fate::Dropped => {}
@@ -320,7 +320,7 @@ impl<D: Driver> Drop for Session<D> {
         };
         let keep = self.rules.keep_in_doubt;
         if self.in_doubt && !keep {
-            // The socket closes, and the server rolls back what was open.
+            // The socket closes, and the server rolls back the open transaction.
             return;
         }
         if !self.in_transaction && !self.in_doubt {
@@ -337,9 +337,9 @@ impl<D: Driver> Drop for Session<D> {
     }
 }
 
-/// Rolls back a connection's transaction and gives the connection back. Where that takes longer than `limit` or fails, the connection is dropped. Without a
-/// limit, the database ends with its connection: the rollback waits for whatever is still running, and where no transaction is open the refusal says so and
-/// nothing else.
+/// Rolls back a connection's transaction and returns the connection to the pool. If that fails or takes longer than `limit`, the connection is
+/// dropped. No limit means that the database lives in the connection: the rollback waits for the statement that is still running, and if no
+/// transaction is open, the error is harmless.
 async fn roll_back<D: Driver>(
     mut connection: D::Connection,
     slot: OwnedSemaphorePermit,

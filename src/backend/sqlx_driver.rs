@@ -1,4 +1,4 @@
-//! The driver of the three databases that sqlx serves. What they share is written once here; what each does in its own way is its `SqlxDatabase`, in its
+//! The driver for the three databases that sqlx serves. What they share is implemented here; what differs is in each one's `SqlxDatabase`, in its
 //! folder.
 
 use std::io::ErrorKind;
@@ -13,16 +13,16 @@ use super::errors::Explained;
 use super::tls::TlsFailure;
 use crate::error::{Quoted, Repeatable};
 
-/// What differs between the databases of sqlx.
+/// What differs between sqlx's databases.
 pub trait SqlxDatabase: Send + Sync + 'static {
     type Database: Database;
 
-    /// Whether rows are taken as they arrive, or all of them once the statement is done.
+    /// Whether rows are read as they arrive, or all at once when the statement is done.
     const STREAMS: bool = true;
 
     fn options(&self, login: &Login, access: Access) -> <<Self::Database as Database>::Connection as Connection>::Options;
 
-    /// Says and asks on a new connection what every session begins with.
+    /// Sets up a new connection: what every session begins with, sent or asked.
     fn set_up<'c>(&'c self, connection: &'c mut <Self::Database as Database>::Connection) -> BoxFuture<'c, sqlx::Result<()>> {
         let _ = connection;
         Box::pin(async { Ok(()) })
@@ -36,15 +36,15 @@ pub trait SqlxDatabase: Send + Sync + 'static {
         None
     }
 
-    /// What a server's error means. The error is without its cause.
+    /// The meaning of a server's error. The returned error has no cause yet.
     fn explain(error: &dyn DatabaseError) -> Explained;
 
-    /// Whether it says, as a connection is made, that the server has none left.
+    /// Whether a refused connection means that the server has none left.
     fn has_no_connection_left(error: &dyn DatabaseError) -> bool {
         Self::explain(error).error.repeatable == Repeatable::NoConnectionLeft
     }
 
-    /// What to do where a connection is refused, beside what the server says.
+    /// What the user can do about a refused connection, in addition to the server's text.
     fn hint(_error: &dyn DatabaseError) -> Option<&'static str> {
         None
     }
@@ -118,7 +118,7 @@ where
         Box::pin(async move {
             let query = query::<S>(statement)?;
             if S::STREAMS {
-                // A list of nothing, which takes no memory.
+                // An empty list, which allocates nothing.
                 query.map(take).fetch_all(connection).await.map_err(failure::<S>)?;
             } else {
                 query.fetch_all(connection).await.map_err(failure::<S>)?.into_iter().for_each(take);
@@ -169,10 +169,10 @@ pub fn failure<S: SqlxDatabase>(error: sqlx::Error) -> Failure {
     }
 }
 
-/// What a driver says of a connection that failed, in words that are of use to the reader.
+/// Describes a failed connection in words that help the reader.
 fn plain(error: &sqlx::Error) -> String {
     match error {
-        // The TLS library's own text leads to its documentation, and is about something that most servers do.
+        // The TLS library's own text links to its documentation, about something that most servers do.
         sqlx::Error::Io(io) if io.kind() == ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
         sqlx::Error::Io(io) => io.to_string(),
         other => other.to_string(),
@@ -185,7 +185,7 @@ fn tls_failure(error: &sqlx::Error) -> Option<TlsFailure> {
         sqlx::Error::Tls(tls) => Some(match tls.downcast_ref::<rustls::Error>() {
             Some(found) => TlsFailure::Protocol(found.clone()),
             None if tls.is::<rustls::pki_types::InvalidDnsNameError>() => TlsFailure::HostName(tls.to_string()),
-            // The driver has checked the certificates and the name by then, and has one reason left, which has no type.
+            // By then the driver has verified the certificates and the name. One reason remains, and it has no type.
             None => TlsFailure::NotOffered,
         }),
         _ => None,
@@ -201,7 +201,8 @@ pub fn undecodable(column: usize, error: &sqlx::Error) -> Unreadable {
     Unreadable { column, why }
 }
 
-/// Why sqlx can never log in at this server with these settings. It has no codes for that, so its texts are compared; that its version is fixed keeps them as they are.
+/// Why sqlx can't log in to this server with these settings. sqlx has no codes for that, so its texts are compared, which are stable because its
+/// version is pinned.
 fn impossible(error: &sqlx::Error) -> Option<String> {
     let said = match error {
         sqlx::Error::Protocol(said) => said,

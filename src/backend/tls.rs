@@ -1,4 +1,4 @@
-//! Encryption: the certificates that a connection is made with, and what a refusal means.
+//! TLS: the certificates that a connection uses, and the meaning of a failed handshake.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -7,19 +7,19 @@ use rustls::{AlertDescription, CertificateError, RootCertStore};
 use crate::error::{Code, Error, Quoted, Result};
 use crate::settings::{Ssl, SslMode, is_pem};
 
-/// PEM, read and found to be in order.
+/// PEM that has been read and checked.
 #[derive(Clone, Default)]
 pub struct Certificates {
-    /// Whom to trust.
+    /// The trusted authorities.
     pub ca: Option<Vec<u8>>,
-    /// The client's certificate and its key.
+    /// The client's certificate and key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Certificates {
-    /// Reads the files anew for each connection, for whoever renews them need not start the process again.
+    /// Reads the files for each connection, so that renewed certificates take effect without a restart.
     ///
-    /// The driver would do it too, but it takes a file without certificates for an empty one, and does not say which file it could not read.
+    /// The driver could read them too, but it accepts a file without certificates as an empty one, and its errors don't name the file.
     pub async fn read(ssl: &Ssl) -> Result<Self> {
         if ssl.mode() == SslMode::Disable {
             return Ok(Self::default());
@@ -40,7 +40,7 @@ impl Certificates {
         };
         let identity = match (&ssl.cert, &ssl.key) {
             (Some(cert), Some(key)) => {
-                // A wrong key may be the key itself in another form than PEM, so what was given is not shown.
+                // A wrong key may be a real key in a format other than PEM, so messages don't show it.
                 let (cert, key) = (pem("ssl.cert", Some(cert), cert).await?, pem("ssl.key", None, key.reveal()).await?);
                 certificates("ssl.cert", &cert)?;
                 PrivateKeyDer::from_pem_slice(&key)
@@ -57,7 +57,7 @@ fn refuse(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidConnection, message)
 }
 
-/// PEM text, or what the file that it names holds. `shown` is how the file is called in messages.
+/// PEM text, either given or read from the file that the text names. `shown` is the file's name in messages.
 async fn pem(what: &'static str, shown: Option<&str>, given: &str) -> Result<Vec<u8>> {
     if is_pem(given) {
         return Ok(given.as_bytes().to_vec());
@@ -75,7 +75,7 @@ async fn pem(what: &'static str, shown: Option<&str>, given: &str) -> Result<Vec
     }
 }
 
-/// Where operating systems keep the authorities that they trust, as one PEM file.
+/// Where operating systems keep their trusted authorities, as one PEM file.
 const BUNDLES: [&str; 7] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -86,7 +86,7 @@ const BUNDLES: [&str; 7] = [
     "/usr/local/share/certs/ca-root-nss.crt",
 ];
 
-/// The authorities of the operating system, or of the file that `SSL_CERT_FILE` names in their place.
+/// The operating system's authorities, or those in the file that `SSL_CERT_FILE` names instead.
 async fn system_roots(named: Option<String>) -> Result<Vec<u8>> {
     let what = "sslrootcert=system";
     if let Some(named) = named {
@@ -102,7 +102,7 @@ async fn system_roots(named: Option<String>) -> Result<Vec<u8>> {
     }
 }
 
-/// Those certificates of a bundle that can be used: systems keep some that can't.
+/// The usable certificates of a bundle: some systems include others.
 fn sound(bundle: &[u8]) -> Option<Vec<u8>> {
     const END: &str = "-----END CERTIFICATE-----";
     let text = String::from_utf8_lossy(bundle);
@@ -139,17 +139,17 @@ fn check_authorities(pem: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Why the two sides did not agree on TLS, as far as the driver can tell.
+/// Why the TLS handshake failed, as far as the driver can tell.
 #[derive(Clone, Debug)]
 pub enum TlsFailure {
     Protocol(rustls::Error),
-    /// The host is no name that a certificate can have.
+    /// The host is not a name that a certificate can have.
     HostName(String),
-    /// The server offers no TLS, and the settings demand it.
+    /// The server does not offer TLS, and the settings demand it.
     NotOffered,
 }
 
-/// What a failure means to the user, where it is the same with the same settings. `None` where the next attempt may succeed.
+/// The message for a failure that recurs with the same settings. `None` if the next attempt may succeed.
 pub fn refusal(failure: &TlsFailure, ssl: &Ssl) -> Option<String> {
     let found = match failure {
         TlsFailure::Protocol(found) => found,
@@ -164,7 +164,7 @@ pub fn refusal(failure: &TlsFailure, ssl: &Ssl) -> Option<String> {
         )),
         rustls::Error::InvalidCertificate(why) => Some(untrusted(why, ssl)),
         rustls::Error::InconsistentKeys(_) => Some("ssl.key is not the key of the certificate ssl.cert".to_owned()),
-        // Of these, the next attempt may be spared.
+        // These may not recur in the next attempt.
         rustls::Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled | AlertDescription::InternalError) => {
             None
         }

@@ -1,4 +1,4 @@
-//! What the number of changed rows means: the steps around the databases' guarded updates that are the same for all of them.
+//! Interprets the number of changed rows: the steps around the databases' guarded updates that all of them share.
 
 use std::collections::HashMap;
 
@@ -8,16 +8,16 @@ use super::{BatchChange, RecordWrite};
 use crate::error::Result;
 use crate::model::{BatchIndex, BatchKey, Token};
 
-/// The questions that a verdict asks, each one statement on the session of the update.
+/// The queries behind a verdict, each one statement on the update's session.
 #[async_trait]
 pub trait Verdicts: Send {
-    /// The version of the batch's row, where it has one.
+    /// The version of the batch's row, if there is one.
     async fn version(&mut self, key: &BatchKey) -> Result<Option<Token>>;
-    /// The index of a batch that is COMPLETED or FAILED, with the token's version where one is given.
+    /// The index of a batch that is COMPLETED or FAILED, and has the token's version if one is given.
     async fn final_batch(&mut self, key: &BatchKey, token: Option<Token>) -> Result<Option<BatchIndex>>;
 }
 
-/// The verdict on a state that was set where `changed` is the index of the row that the update changed.
+/// The verdict on setting a state. `changed` is the index of the row that the update changed.
 pub async fn state_set(
     session: &mut impl Verdicts,
     changed: Option<BatchIndex>,
@@ -26,7 +26,7 @@ pub async fn state_set(
     keep_final: bool,
 ) -> Result<BatchChange> {
     let done = match changed {
-        // A batch that is final already, which the update left as it is, counts as done.
+        // A batch that was final already, and so was left as it is, counts as done.
         None if keep_final => session.final_batch(key, token).await?,
         changed => changed,
     };
@@ -37,8 +37,8 @@ pub async fn state_set(
     })
 }
 
-/// The verdict on a change that is the holder's alone: a release or a renewal. Where it changed nothing, the version tells a lost lease from a batch that is
-/// not held.
+/// The verdict on a change that only the holder may make: a release or a renewal. If no row changed, the version tells a lost lease from a batch that
+/// is not held.
 pub async fn held(session: &mut impl Verdicts, changed: Option<BatchIndex>, key: &BatchKey, token: Option<Token>) -> Result<BatchChange> {
     match (changed, token) {
         (Some(index), _) => Ok(BatchChange::Done(index)),
@@ -47,11 +47,11 @@ pub async fn held(session: &mut impl Verdicts, changed: Option<BatchIndex>, key:
     }
 }
 
-/// The versions of batches that were locked for records: by id, the job as it is stored and the version.
+/// The versions of batches that were locked for records, by batch id, with the job's id as stored.
 #[derive(Default)]
 pub struct Leases {
     by_batch: HashMap<String, (String, Token)>,
-    /// Answers about batches that are not in `by_batch` under the very id that was given.
+    /// Results for batches that are not in `by_batch` under exactly the given id.
     asked: HashMap<(String, String, Token), bool>,
 }
 
@@ -60,8 +60,8 @@ impl Leases {
         self.by_batch.insert(batch_id, (job_id, version));
     }
 
-    /// Whether the batch of each record still has the record's token; a record without a token needs none. A batch that was not locked under this very id is
-    /// asked for, because ids that are written in another way may be the same to the database.
+    /// Whether the batch of each record still has the record's token; a record without a token needs none. A batch that was not locked under exactly
+    /// this id is looked up, because the database may consider ids equal that are spelled differently.
     pub async fn held(&mut self, session: &mut impl Verdicts, records: &[RecordWrite]) -> Result<Vec<bool>> {
         let mut held = Vec::with_capacity(records.len());
         for write in records {
@@ -88,7 +88,7 @@ impl Leases {
     }
 }
 
-/// The records of which `held` says that they are to be written.
+/// The records that `held` marks as writable.
 pub fn kept<'r>(records: &'r [RecordWrite], held: &[bool]) -> Vec<&'r RecordWrite> {
     let held = records.iter().zip(held).filter(|(_, held)| **held);
     held.map(|(write, _)| write).collect()

@@ -1,5 +1,5 @@
-//! The connection to a MySQL or MariaDB server by sqlx: how it is made, the values that it takes and the rows that it gives. Only this file and
-//! `errors.rs` name the driver.
+//! Connections to a MySQL or MariaDB server through sqlx: connecting, binding values and reading rows. Only this file and `errors.rs` name the
+//! driver.
 
 use std::borrow::Cow;
 
@@ -20,13 +20,13 @@ pub type MySqlDriver = SqlxDriver<MySqlServer>;
 
 pub type Conn = Session<MySqlDriver>;
 
-/// A server, as a store's settings name it.
+/// A server, as the store's settings describe it.
 pub struct MySqlServer {
     options: MySqlConnectOptions,
     variables: SessionVariables,
 }
 
-/// The driver of the server that these settings name.
+/// The driver for the server in these settings.
 pub fn driver(settings: &Settings) -> MySqlDriver {
     SqlxDriver(MySqlServer {
         options: connect_options(settings),
@@ -94,7 +94,7 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
         .no_engine_substitution(false)
         .timezone(None)
         .set_names(false)
-        // A login by IAM, PAM or LDAP gets the password itself, so no one else may read it.
+        // A login by IAM, PAM or LDAP sends the password in clear text, so the connection must keep it secret.
         .enable_cleartext_plugin(settings.ssl.mode() >= SslMode::Require)
         .ssl_mode(match settings.ssl.mode() {
             SslMode::Disable => MySqlSslMode::Disabled,
@@ -116,14 +116,14 @@ fn connect_options(settings: &Settings) -> MySqlConnectOptions {
     options
 }
 
-/// The driver is told to set nothing by itself.
+/// Keeps the driver from setting session variables of its own.
 async fn set_variables(connection: &mut MySqlConnection, variables: &SessionVariables) -> sqlx::Result<()> {
     let text = match variables.known_text() {
         Some(text) => text,
         None => {
             let version = match ask_version(connection).await? {
                 Some(version) => version,
-                // Where a server's default is to send no rows.
+                // For servers that return no rows by default.
                 None => {
                     sqlx::Executor::execute(&mut *connection, variables.text_for_any_server()).await?;
                     ask_version(connection).await?.ok_or(sqlx::Error::RowNotFound)?
@@ -135,14 +135,14 @@ async fn set_variables(connection: &mut MySqlConnection, variables: &SessionVari
     sqlx::Executor::execute(connection, text).await.map(drop)
 }
 
-/// Asked without any table, so that no limit of the server's on what is read applies.
+/// Reads no table, so that no limit of the server on rows read applies.
 async fn ask_version(connection: &mut MySqlConnection) -> sqlx::Result<Option<String>> {
     let row = sqlx::Executor::fetch_optional(connection, sqlx::raw_sql("select version()")).await?;
     row.map(|row| row.try_get_unchecked(0)).transpose()
 }
 
-/// Values of any type and collation that a column may have: their types go unchecked, because to sqlx a column whose collation is a binary one (`utf8mb4_bin`,
-/// say) holds no text, and an unsigned number or a decimal is no number like the others.
+/// Reads values of any column type and collation. sqlx's type check is skipped, because it does not accept a column with a binary collation
+/// (`utf8mb4_bin`, say) as text, nor an unsigned number or a decimal as an ordinary number.
 impl Row for MySqlRow {
     fn text(&self, column: usize) -> Read<&str> {
         self.try_get_unchecked(column).map_err(|error| undecodable(column, &error))
@@ -164,7 +164,7 @@ impl Row for MySqlRow {
             .map_err(|error| undecodable(column, &error))
     }
 
-    /// `exists` and comparisons give numbers; a column may have the type `bit`.
+    /// `exists` and comparisons return numbers; a column may have the type `bit`.
     fn boolean(&self, column: usize) -> Read<bool> {
         let value = self.try_get_raw(column).map_err(|error| undecodable(column, &error))?;
         if value.type_info().name() == "BIT" {
@@ -181,7 +181,7 @@ impl Row for MySqlRow {
     }
 }
 
-/// A whole number of any type that a column of numbers may have.
+/// An integer of any type that a numeric column may have.
 struct Number(i64);
 
 impl sqlx::Type<sqlx::MySql> for Number {

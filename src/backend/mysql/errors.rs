@@ -1,4 +1,4 @@
-//! MySQL's and MariaDB's errors, by number.
+//! The errors of MySQL and MariaDB, by number.
 
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
@@ -23,22 +23,22 @@ pub fn explain(error: &dyn DatabaseError) -> Explained {
     })
 }
 
-/// A user's own limit: of connections, or of what it may do in an hour.
+/// A limit of this user alone: on its connections, or on its work per hour.
 const USER_LIMIT: u16 = 1226;
 
-/// Whether the server has no connection left for this user, where it says so as one is made.
+/// Whether a refused connection means that the server has no connection left for this user.
 pub fn has_no_connection_left(error: &dyn DatabaseError) -> bool {
     matches!(number(error), 1040 | 1203 | USER_LIMIT)
 }
 
-/// MariaDB says so itself; on MySQL a new record gets an id that another has.
+/// MariaDB reports this itself; MySQL gives a new record an id that another record has.
 pub const NO_IDS_LEFT: &str = "no id is left for new records: the column id of batchactions_records is as large as its type allows, 32 bits as a rule. Nothing was stored. \
      Make it larger: alter table batchactions_records modify id bigint auto_increment";
 
 fn explain_refusal(refusal: Refusal<'_>) -> Explained {
     let Refusal { code, number, message, .. } = refusal;
     let error = match number {
-        // Deadlock, lock wait timeout, a lock that was not waited for, and MariaDB's refusal to change a row that has changed since it was read.
+        // Deadlock, lock wait timeout, a `nowait` lock that was taken, and MariaDB's refusal to update a row that has changed since it was read.
         1213 | 1205 | 3572 | 1020 => conflict(message),
         1317 | 1969 | 3024 => cancelled(message),
         1045 | 1049 | 1698 => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::Never),
@@ -49,12 +49,12 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         )
         .repeatable(Repeatable::ByCaller),
         1053 | 1927 | 4031 => lost(message),
-        // A node of a Galera cluster that has not caught up; another, perhaps, or this one a little later.
+        // A Galera node that has not caught up. Another node may serve the call, or the same one a little later.
         1047 => Error::new(Code::ConnectionFailed, format!("the server is not ready: {message}")).repeatable(Repeatable::RolledBack),
         1290 | 1792 | 1836 => return read_only_server(message),
         1050 | 1061 => made_by_another(message),
         1176 => index_missing(message),
-        // The statements of this pool's connections end with them.
+        // Closing this pool's connections frees their statements.
         1461 => {
             return Error::new(
                 Code::DatabaseError,
@@ -77,7 +77,7 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         ),
         1146 => tables_missing(message),
         1054 => tables_incompatible(message),
-        // The server says no more than that of an enum that lacks a value.
+        // The server reports an enum without this value in the same way.
         1265 => Error::new(
             Code::TablesIncompatible,
             format!("a column's type does not take a value (if it is an enum, add the value to it): {message}"),

@@ -1,4 +1,4 @@
-//! The ids of records that exist, read before an upsert so that it spends none on them.
+//! Reads the ids of existing records before an upsert, so that the upsert uses up no ids for them.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::backend::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks, key_chun
 use crate::backend::driver::{Read, Row, Value, sql, values};
 use crate::error::Result;
 
-/// The ids of the records that are there, by job and index. An upsert that gives them takes no new ones, and on MySQL it takes half the time.
+/// The ids of existing records, by job and index. An upsert that names them takes no new ids, and on MySQL it takes half the time.
 #[derive(Default)]
 struct KnownIds<'r> {
     by_index: HashMap<(&'r str, i64), i64>,
@@ -17,7 +17,7 @@ struct KnownIds<'r> {
 
 impl<'r> KnownIds<'r> {
     async fn read(session: &mut Conn, writes: &[&'r RecordWrite]) -> Result<Self> {
-        // The ids are cast because the column may have any type of numbers.
+        // Cast, because the column may have any numeric type.
         static BY_INDEX: MultiRow = MultiRow::new(
             "
             select cast(id as signed), cast(recordIndex as signed)
@@ -33,7 +33,7 @@ impl<'r> KnownIds<'r> {
             let (Some(first), Some(last)) = (indexes.iter().min(), indexes.iter().max()) else {
                 continue;
             };
-            // A batch's indexes are next to each other, as a rule.
+            // The indexes of a batch are usually consecutive.
             if last - first < 2 * indexes.len() as i64 {
                 let between = sql(
                     "known_ids_between",
@@ -69,8 +69,7 @@ fn id_and_index(row: &impl Row) -> Read<(i64, i64)> {
     Ok((row.number(0)?, row.number(1)?))
 }
 
-/// Records of which each part is written in one statement: those that are there, and those that are new. In one statement, the server would take an id for
-/// each of both.
+/// Records split into existing and new ones, each part for a statement of its own. In one statement, the server would reserve an id for every record.
 pub struct Upserts<'r> {
     ids: KnownIds<'r>,
     there: Vec<&'r RecordWrite>,
@@ -84,7 +83,7 @@ impl<'r> Upserts<'r> {
         Ok(Self { ids, there, new })
     }
 
-    /// What goes into one statement each.
+    /// The parts, split into statements.
     pub fn parts(&self, server: Server) -> impl Iterator<Item = &[&'r RecordWrite]> {
         let most = STATEMENT_BYTES.min(server.max_packet / 2);
         let parts = move |writes| by_bytes(writes, most).flat_map(chunks);

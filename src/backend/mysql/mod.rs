@@ -1,13 +1,13 @@
 //! Every statement for MySQL and MariaDB. Where the two differ, a comment says so.
 //!
-//! Neither has `update … returning`. `last_insert_id(expression)` does instead: the server sends the expression's value along with the number of rows
+//! Neither has `update … returning`. `last_insert_id(expression)` replaces it: the server returns the expression's value with the number of rows
 //! (MySQL Reference Manual, "Information Functions").
 //!
 //! `cast(floor(unix_timestamp(now(3)) * 1000) as signed)` is the clock in milliseconds: `now` alone would give whole seconds, and without the cast the
 //! result would be a decimal.
 //!
-//! `force index` keeps the servers from guessing: the indexes that they choose by their estimates cost more with each batch or record that a job has, and a
-//! statement that locks would lock ranges of the wrong one.
+//! `force index` overrides the planner: the indexes that it chooses by its estimates cost more with each batch or record of a job, and a locking
+//! statement would lock ranges of the wrong index.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -48,13 +48,13 @@ mod types;
 
 pub const MIGRATION: &str = include_str!("../../../migrations/mysql/0001_tables.sql");
 
-/// Not `begin`, which means something else in MariaDB's Oracle mode.
+/// Not `begin`, which has another meaning in MariaDB's Oracle mode.
 const BEGIN: &str = "start transaction";
 
 pub struct MySql {
     pool: Pool<MySqlDriver>,
     server: Once<Server>,
-    /// How many bytes `processingError` holds, and how they are encoded.
+    /// The capacity of `processingError` in bytes, and its encoding.
     text_column: OnceLock<(usize, Encoding)>,
 }
 
@@ -71,7 +71,7 @@ impl Reads for MySql {
             Some(known) => known.clone(),
             None => match text_column(&mut self.session().await?).await? {
                 Some(found) => self.text_column.get_or_init(|| found).clone(),
-                // There is no table, which the statement that comes next says.
+                // The table does not exist; the next statement reports that.
                 None => (65_535, Encoding::Utf8),
             },
         };
@@ -102,8 +102,8 @@ impl Reads for MySql {
         let status = filter.status.map(JobStatus::as_str);
         let after_id = filter.after.as_ref().map(|(_, id)| &**id);
         let after_time = filter.after.as_ref().and_then(|(started_at, _)| *started_at);
-        // Descending order puts missing times last here. Only keys are sorted, not the configurations: see `read_records`. `straight_join` has the servers read
-        // the keys of the page first and then their jobs.
+        // In descending order, nulls come last here. Only keys are sorted, not the configurations: see `read_records`. `straight_join` makes the
+        // servers read the page's keys first and then their jobs.
         let jobs = sql(
             "list_jobs",
             "
@@ -302,7 +302,7 @@ impl Reads for MySql {
                 has_open: true,
             });
         }
-        // A statement of its own: these servers plan each part of one, needed or not, and what that costs grows with the job.
+        // A separate statement: these servers plan every part of a statement, needed or not, at a cost that grows with the job.
         let rest = sql(
             "reclaim_snapshot_rest",
             "
@@ -351,8 +351,8 @@ impl Reads for MySql {
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.session().await?;
-        // Only keys and lengths are sorted: see `read_records`. A length that the server does not tell counts as one that fills a page. `straight_join` has the
-        // servers read the keys first and then their records.
+        // Only keys and lengths are sorted: see `read_records`. A length that the server does not report counts as a full page. `straight_join` makes
+        // the servers read the keys first and then their records.
         macro_rules! page {
             ($candidates:literal) => {
                 concat!(
@@ -423,7 +423,7 @@ impl Backend for MySql {
         }
         lock_initialize(session, gate).await?;
         let made = make_tables(session, server).await;
-        // A connection that is in doubt is dropped, and the lock with it.
+        // A connection in doubt is dropped, which releases the lock.
         let unlocked = match session.is_in_order() {
             true => unlock_initialize(session).await,
             false => Ok(()),
@@ -464,8 +464,8 @@ impl Backend for MySql {
         let mut session = self.session().await?;
         let session = &mut session;
         session.begin(BEGIN).await?;
-        // Without the index's name the servers choose the one of statuses, lock ranges of it, and skip each other's whole ranges. `exists` and not a join,
-        // for a join would lock the job's row too.
+        // Without the forced index, the servers choose the status index, lock ranges of it, and skip each other's ranges as a whole. `exists` instead
+        // of a join, because a join would lock the job's row too.
         let select = sql(
             "claim_select",
             "
@@ -537,8 +537,8 @@ impl Backend for MySql {
 
     async fn release(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<BatchChange> {
         let mut session = self.session().await?;
-        // Worker ids are compared byte for byte, because the columns' collations ignore case, accents or spaces at the end; they are converted first, because the
-        // column may have another character set.
+        // Worker ids are compared as bytes, because the columns' collations ignore case, accents or trailing spaces. They are converted first,
+        // because the column may have another character set.
         let release = sql(
             "release",
             "
@@ -578,8 +578,8 @@ impl Backend for MySql {
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         static RECLAIM: MultiRow = MultiRow::new(
-            // The assignments see each other's results from left to right, so `version` comes last. A claim, a release and a reclaim each add 1 to it, so
-            // (version + 1) div 2 claims were made. A batch that is given up keeps the name of its last worker.
+            // Assignments see each other's results from left to right, so `version` comes last. Each claim, release and reclaim adds 1 to it, so the
+            // number of claims is (version + 1) div 2. A batch that is given up keeps the id of its last worker.
             "
             update batchactions_batches
             set status = if((version + 1) div 2 >= ?, 'FAILED', 'PENDING'),
@@ -701,7 +701,7 @@ impl Backend for MySql {
 #[async_trait]
 impl Transaction for MySqlTransaction {
     async fn insert_batches(&mut self, job_id: &str, batches: &[&ListedBatch]) -> Result<()> {
-        // `version = version` changes nothing, which leaves a row that exists as it is; `insert ignore` would also let pass what the columns refuse.
+        // `version = version` leaves an existing row as it is; `insert ignore` would also accept values that the columns refuse.
         static INSERT: MultiRow = MultiRow::new(
             "
             insert into batchactions_batches
@@ -712,7 +712,7 @@ impl Transaction for MySqlTransaction {
             on duplicate key update version = version
             ",
         );
-        // A batch with the longest ids has less than 1,000 bytes.
+        // A batch with the longest ids takes less than 1,000 bytes.
         let most = (self.server.max_packet / 2_000).max(1);
         for chunk in batches.chunks(most).flat_map(chunks) {
             let mut values = Vec::with_capacity(chunk.len() * 10);
@@ -833,12 +833,12 @@ impl MySql {
         self.server.get_or_try_init(ask).await.copied()
     }
 
-    /// Refuses a record that is larger than the server takes.
+    /// Refuses a record that is larger than the server accepts.
     async fn check_records(&self, records: &[RecordWrite]) -> Result<Server> {
         let server = self.server().await?;
         for write in records {
             let (record, mut bytes) = (&write.record, size_of(write));
-            // There is not more than a space to a byte.
+            // The server adds at most one space per byte.
             if bytes > server.max_packet / 2 {
                 bytes += server.spaces(&[&record.raw, &record.parsed, &record.errors]);
             }
@@ -848,10 +848,11 @@ impl MySql {
     }
 }
 
-/// Waits until this process alone makes the tables. It asks again and again instead of waiting in the server, so that a server that falls silent is noticed.
+/// Waits for the lock under which one process creates the tables. It polls instead of waiting in the server, so that it notices a server that stops
+/// answering.
 async fn lock_initialize(session: &mut Conn, gate: &Gate) -> Result<()> {
     let deadline = Instant::now() + DDL_LIMIT;
-    // A lock's name belongs to the whole server and has at most 64 characters.
+    // Lock names are shared by the whole server and have at most 64 characters.
     let lock = sql(
         "initialize_lock",
         "select get_lock(concat('batchactions ', left(sha2(database(), 256), 40)), 0)",
@@ -871,10 +872,10 @@ async fn unlock_initialize(session: &mut Conn) -> Result<()> {
 }
 
 async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
-    // Another process may have made them while this one waited for the lock.
+    // Another process may have created them while this one waited for the lock.
     let found = catalogue(session, server.is_mariadb).await?;
     for statement in found.missing(MIGRATION)? {
-        // Nothing takes long on tables that are new.
+        // No index takes long to create on new tables.
         if found.is_empty() {
             session.run(statement).await?;
         } else {
@@ -889,8 +890,9 @@ async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
 
 /// Whether the job's row was inserted.
 async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<bool> {
-    // `last_insert_id(1)` says that a row was there. The assignments see each other's results from left to right, so `status` comes after what looks at it.
-    // The collation of `id` takes ids that differ in case or accents for one; the null, which the column refuses, keeps the other job as it is.
+    // `last_insert_id(1)` reports an existing row. Assignments see each other's results from left to right, so `status` comes after the expressions
+    // that read it. The collation of `id` treats ids that differ in case or accents as equal; the null, which the column refuses, keeps the statement
+    // from overwriting the other job.
     let upsert = sql(
         "upsert_job",
         "
@@ -932,7 +934,7 @@ async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<b
     Ok(saved.map_err(|error| explain_job_upsert(error, &job.id))?.last_insert_id == 0)
 }
 
-/// `upsert_job` refuses one job in another's place with a null.
+/// `upsert_job` writes a null to refuse overwriting another job.
 fn explain_job_upsert(error: Error, job_id: &str) -> Error {
     if error.code == Code::Constraint && error.message.contains("'status'") {
         return Error {
@@ -963,7 +965,7 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     session.all(batches, values![job_id], rows::batch_row).await
 }
 
-/// Where a batch that has no row may be.
+/// Where a batch without a row may be.
 async fn list_snapshot(session: &mut Conn, key: &BatchKey) -> Result<Option<ListSnapshot>> {
     let snapshot = sql(
         "list_snapshot",
@@ -980,7 +982,7 @@ async fn list_snapshot(session: &mut Conn, key: &BatchKey) -> Result<Option<List
     session.optional(snapshot, values, rows::list_snapshot).await
 }
 
-/// The index of the batch that an update changed, which it gives by `batchIndex = last_insert_id(batchIndex)`.
+/// The index of the updated batch, which the update reports by `batchIndex = last_insert_id(batchIndex)`.
 fn changed_index(changed: Changed) -> Option<BatchIndex> {
     (changed.rows > 0).then_some(BatchIndex(changed.last_insert_id as i32))
 }
@@ -1016,9 +1018,9 @@ impl Verdicts for Conn {
     }
 }
 
-/// Locks the batches of the records that have a token, against a new claim, in the lock order.
+/// Locks the batches of records that have a token against a new claim, in the lock order.
 async fn lock_leases(session: &mut Conn, records: &[RecordWrite]) -> Result<Leases> {
-    // MariaDB knows no `for share`.
+    // MariaDB has no `for share`.
     static LOCK: MultiRow = MultiRow::new(
         "
         select id, jobId, version
@@ -1051,8 +1053,8 @@ async fn lock_leases(session: &mut Conn, records: &[RecordWrite]) -> Result<Leas
 // ---------------------------------------------------------------------------------------------------------------------------------
 // Records
 
-/// In the order of their indexes, whatever order the rows come in. A server that sorted them would sort the JSON along with the keys, and refuse where that
-/// is more than its sort buffer holds (256 kB on MySQL: error 1038).
+/// Sorts rows, which arrive in any order, by index. A server would sort the JSON along with the keys, and fail if that exceeds its sort buffer (256
+/// kB on MySQL: error 1038).
 async fn read_records(session: &mut Conn, sql: Sql<'_>, values: Vec<Value<'_>>) -> Result<RecordSlices> {
     let mut records = UnorderedRecords::default();
     session
@@ -1061,10 +1063,10 @@ async fn read_records(session: &mut Conn, sql: Sql<'_>, values: Vec<Value<'_>>) 
     Ok(records.into_slices())
 }
 
-// `values()` is deprecated in MySQL, but its successor is unknown to MariaDB.
+// `values()` is deprecated in MySQL, but MariaDB does not support its successor.
 //
-// The nulls, which the columns refuse, keep a record from being overwritten by another: the collation of `jobId` takes ids that differ in case or accents
-// for one, and a new record whose id is taken, which is what MySQL gives where none is left, meets the row that has it.
+// The nulls, which the columns refuse, keep the statement from overwriting another record: the collation of `jobId` treats ids that differ in case or
+// accents as equal, and when MySQL has no id left, it gives a new record an id that another row has.
 static UPSERT_RECORDS: MultiRow = MultiRow::new(
     "
     insert into batchactions_records (id, jobId, batchId, recordIndex, status, raw, parsed, errors, processingError)
@@ -1081,7 +1083,7 @@ static UPSERT_RECORDS: MultiRow = MultiRow::new(
     ",
 );
 
-/// The values of a row of `UPSERT_RECORDS`.
+/// The values of one row of `UPSERT_RECORDS`.
 const RECORD_VALUES: usize = 9;
 
 async fn upsert_records(session: &mut Conn, server: Server, writes: &[&RecordWrite]) -> Result<()> {
@@ -1094,10 +1096,11 @@ async fn upsert_records(session: &mut Conn, server: Server, writes: &[&RecordWri
     }
 }
 
-/// One statement where the record is there, one more where it is new.
+/// One statement if the record exists, and a second one if it is new.
 async fn upsert_record(session: &mut Conn, write: &RecordWrite) -> Result<()> {
     let record = &write.record;
-    // The null is that of `UPSERT_RECORDS`: the column's text is compared byte for byte, converted because the column may have another character set.
+    // The null has the same purpose as in `UPSERT_RECORDS`. The column's text is compared as bytes, and converted first because the column may have
+    // another character set.
     let update = sql(
         "upsert_record_update",
         "
@@ -1123,7 +1126,7 @@ async fn upsert_record(session: &mut Conn, write: &RecordWrite) -> Result<()> {
         record.index,
     ];
     let explain = |error| explain_upsert(error, &[write]);
-    // The server counts a row that is found, even where nothing in it changes.
+    // The server counts a matching row even if nothing in it changes.
     if session.execute(update, values).await.map_err(explain)?.rows > 0 {
         return Ok(());
     }
@@ -1146,7 +1149,7 @@ async fn upsert_parts(session: &mut Conn, server: Server, upserts: &Upserts<'_>)
     Ok(())
 }
 
-/// A row of `UPSERT_RECORDS`.
+/// One row of `UPSERT_RECORDS`.
 fn push_record<'r>(values: &mut Vec<Value<'r>>, id: Option<i64>, write: &'r RecordWrite) {
     let record = &write.record;
     values.extend([
@@ -1162,7 +1165,7 @@ fn push_record<'r>(values: &mut Vec<Value<'r>>, id: Option<i64>, write: &'r Reco
     ]);
 }
 
-/// `UPSERT_RECORDS` and `upsert_record` refuse one record in another's place with a null.
+/// `UPSERT_RECORDS` and `upsert_record` write a null to refuse overwriting another record.
 fn explain_upsert(error: Error, writes: &[&RecordWrite]) -> Error {
     match writes {
         [first, ..] if error.code == Code::Constraint && error.message.contains("'batchId'") => Error {

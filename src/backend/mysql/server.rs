@@ -1,14 +1,14 @@
-//! Which server answers, MySQL or MariaDB and of which version, and what it takes in one packet.
+//! Which server is connected, MySQL or MariaDB and its version, and how large its packets may be.
 
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::Job;
 
-/// Which server answers.
+/// The connected server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     pub is_mariadb: bool,
     pub version: (u32, u32),
-    /// Bytes in one statement or value.
+    /// The largest statement or value, in bytes.
     pub max_packet: usize,
 }
 
@@ -27,9 +27,9 @@ impl Server {
         Ok(())
     }
 
-    /// A statement that is larger than the server takes ends the connection in the middle, so it is not sent.
+    /// The server ends the connection when a statement is too large, so such a statement is not sent.
     pub fn check_size(self, what: &dyn std::fmt::Display, bytes: usize) -> Result<()> {
-        // What surrounds the values in a packet.
+        // Room for the rest of the packet.
         const OVERHEAD: usize = 4_096;
         if bytes + OVERHEAD > self.max_packet {
             return Err(Error::new(
@@ -47,7 +47,7 @@ impl Server {
         self.check_size(&format_args!("the list of the batches of job {}", Quoted(job_id)), bytes)
     }
 
-    /// Refuses a job that could be stored now and not finalized later.
+    /// Refuses a job that could be stored now but not finalized later.
     pub fn check_job(self, job: &Job) -> Result<()> {
         let what = format_args!(
             "job {}, with its configuration, the list of its batches and room for their states,",
@@ -59,8 +59,8 @@ impl Server {
         )
     }
 
-    /// The bytes that JSON has more when it is read: MySQL writes a space behind each comma and colon, and cuts a text that becomes larger than
-    /// max_allowed_packet without a word. At most; those in strings have none.
+    /// An upper bound of the bytes that reading JSON adds: MySQL writes a space after each comma and colon, and silently cuts a text that exceeds
+    /// max_allowed_packet. Commas and colons in strings add none, but are counted.
     pub fn spaces(self, texts: &[&str]) -> usize {
         if self.is_mariadb {
             return 0;
@@ -70,7 +70,7 @@ impl Server {
     }
 
     pub fn parse(version: &str, max_packet: u64) -> Self {
-        // Some servers put a version that old clients understand in front: `5.5.5-10.11.2-MariaDB`.
+        // Some servers prefix a version for old clients: `5.5.5-10.11.2-MariaDB`.
         let is_mariadb = version.contains("MariaDB");
         let own = version.strip_prefix("5.5.5-").filter(|_| is_mariadb).unwrap_or(version);
         let mut parts = own.split(['.', '-']).map(|part| part.parse().unwrap_or(0));

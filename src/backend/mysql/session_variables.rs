@@ -1,22 +1,22 @@
-//! The session variables that a new connection sets, whatever the server's defaults are: those that change what a statement does.
+//! The session variables that change what a statement does. Each new connection sets them, whatever the server's defaults are.
 //!
-//! A server that is read-only by default (`transaction_read_only`) stays so, for it may be one that was demoted. Any user may set these; what takes a privilege
-//! (`low_priority_updates`, `binlog_format`) is left as it is.
+//! A server that is read-only by default (`transaction_read_only`) stays so, because it may be a demoted primary. Any user may set these variables;
+//! those that need a privilege (`low_priority_updates`, `binlog_format`) are left as they are.
 
 use std::sync::OnceLock;
 
 use super::server::Server;
 use crate::settings::Settings;
 
-/// A statement that waits for a lock is given up and made again this many times within the time that it may take.
+/// A statement that waits for a lock times out and is retried this many times within its time limit.
 const LOCK_WAIT_SHARE: u32 = 15;
 
-/// The text that sets them: one `set` with one assignment after another, which a proxy can follow. `set transaction` is a statement of its own, so the isolation
-/// is set by its variable.
+/// The text that sets them: a single `set` with several assignments, which a proxy can follow. `set transaction` would be a separate statement, so
+/// the isolation level is set through its variable.
 pub struct SessionVariables {
-    /// Those that every server has.
+    /// The variables of every server.
     always: String,
-    /// With those that this server has; which they are is asked once.
+    /// Adds the variables that only this server has. They are looked up once.
     all: OnceLock<String>,
 }
 
@@ -52,7 +52,7 @@ impl SessionVariables {
         &self.always
     }
 
-    /// Where the server's version is known already.
+    /// If the server's version is known already.
     pub fn known_text(&self) -> Option<&str> {
         self.all.get().map(String::as_str)
     }
@@ -62,15 +62,15 @@ impl SessionVariables {
     }
 }
 
-/// The assignments that not every server takes. `tx_isolation` is gone from MySQL 8, and MariaDB has had `transaction_isolation` since 11.1 only. The store
-/// gives a statement up by its own clock, so that the server needs none.
+/// The assignments that some servers refuse. MySQL 8 has removed `tx_isolation`, and MariaDB has `transaction_isolation` only since 11.1. Statement
+/// time limits of the server are switched off, because the store cancels a statement by its own clock.
 fn own_variables(version: &str) -> &'static str {
     let server = Server::parse(version, 0);
     match (server.is_mariadb, server.version) {
         (true, (11, 1..) | (12.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
         (true, _) => ", tx_isolation = 'READ-COMMITTED', max_statement_time = 0, check_constraint_checks = 1",
         (false, (8.., _)) => ", transaction_isolation = 'READ-COMMITTED', max_execution_time = 0",
-        // Too old, which `Server::check` says.
+        // Too old; `Server::check` reports that.
         (false, _) => ", tx_isolation = 'READ-COMMITTED'",
     }
 }

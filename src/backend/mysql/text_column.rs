@@ -1,4 +1,4 @@
-//! What the column `processingError` holds: how many bytes, and which characters.
+//! The capacity of the column `processingError` in bytes, and its character set.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::backend::driver::{Row, sql, values};
 use crate::error::Result;
 use crate::model::{Encoding, Repertoire};
 
-/// `None` where there is no such column.
+/// `None` if the column does not exist.
 pub async fn text_column(session: &mut Conn) -> Result<Option<(usize, Encoding)>> {
     let column = sql(
         "text_column",
@@ -42,15 +42,15 @@ pub async fn text_column(session: &mut Conn) -> Result<Option<(usize, Encoding)>
         "utf32" => Encoding::Utf32,
         _ => Encoding::Other(Arc::new(repertoire(session, &name, widest).await?)),
     };
-    // A `varchar` is limited in characters: as if each were as short as one can be.
+    // A `varchar` is limited in characters; this counts each as the shortest possible one.
     let most = bytes.min(characters.saturating_mul(encoding.narrowest() as i64));
     Ok(Some((most as usize, encoding)))
 }
 
-/// The characters that come back from one of the server's character sets as they were.
+/// The characters that survive a round trip through one of the server's character sets.
 async fn repertoire(session: &mut Conn, name: &str, widest: usize) -> Result<Repertoire> {
     let all: String = (0x80..=0xffff).filter_map(char::from_u32).collect();
-    // A name from the server's own list. The text goes as bytes, because MySQL refuses a parameter of text that it can't convert without loss.
+    // A name from the server's own list. The text is sent as bytes, because MySQL refuses a text parameter that it can't convert without loss.
     let text = format!("select convert(convert(convert(? using utf8mb4) using `{name}`) using utf8mb4)");
     let back = session
         .one(sql("repertoire", &text), values![all.as_bytes()], |row| {

@@ -1,4 +1,4 @@
-//! The tables as the catalogue of MySQL and MariaDB has them.
+//! Reads the tables from the catalogue of MySQL and MariaDB.
 
 use super::connect::Conn;
 use crate::backend::driver::{Row, sql, values};
@@ -15,7 +15,7 @@ pub async fn catalogue(session: &mut Conn, is_mariadb: bool) -> Result<Catalogue
 }
 
 async fn columns(session: &mut Conn) -> Result<Vec<Column>> {
-    // MySQL 8 gives the catalogue's names as binary text.
+    // MySQL 8 returns the catalogue's names as binary text.
     let columns = sql(
         "catalogue_columns",
         "
@@ -44,7 +44,7 @@ async fn columns(session: &mut Conn) -> Result<Vec<Column>> {
 fn holds(kind: &str, characters: Option<i64>, digits: Option<i64>) -> Holds {
     let limit = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
     match kind {
-        // MariaDB's JSON is a longtext.
+        // In MariaDB, JSON is a longtext.
         "mediumtext" | "longtext" => Holds::Text(None),
         "char" | "varchar" | "tinytext" | "text" => Holds::Text(limit(characters)),
         "uuid" => Holds::Uuid,

@@ -1,4 +1,4 @@
-//! Decides whether a job's list of batches is compressed by lz4 where the server keeps it.
+//! Decides whether the server compresses a job's list of batches with lz4.
 
 use std::sync::OnceLock;
 
@@ -6,16 +6,16 @@ use super::types::Conn;
 use crate::backend::driver::{Row, sql};
 use crate::error::Result;
 
-/// Bytes from which on a list of batches is worth a faster compression. The engine stores a job's list again after each batch, and with PostgreSQL's own pglz,
-/// the compression is most of the time that the server takes for that.
+/// The size in bytes from which a faster compression pays off. The engine stores a job's list again after each batch, and most of the server's time
+/// for that goes into its default compression, pglz.
 const LARGE_LIST: usize = 8_000;
 
-/// Whether the server can compress by lz4 and nobody has configured what it compresses by, once a large list has raised the question.
+/// Whether the server supports lz4 and its compression setting is the default. Asked when the first large list is saved.
 #[derive(Default)]
 pub struct Compression(OnceLock<bool>);
 
 impl Compression {
-    /// Whether a list is to be compressed by lz4, which any client of the server can read.
+    /// Whether to compress a list with lz4. Any client of the server can read the result.
     pub async fn takes_lz4(&self, session: &mut Conn, list: &str) -> Result<bool> {
         if list.len() < LARGE_LIST {
             return Ok(false);
@@ -23,7 +23,7 @@ impl Compression {
         if let Some(takes) = self.0.get() {
             return Ok(*takes);
         }
-        // Asked first, because a user may lack the right to read the view, or to call the function behind it, and then a save must not fail.
+        // Asked first: the user may lack the right to read the view or to call the function behind it, and that must not fail a save.
         let may_ask = sql(
             "compression_may_ask",
             "

@@ -1,5 +1,5 @@
-//! The connection to a PostgreSQL server by sqlx: how it is made, the values that it takes, the rows that it gives, and `copy`. Only this file and
-//! `errors.rs` name the driver.
+//! Connections to a PostgreSQL server through sqlx: connecting, binding values, reading rows, and `copy`. Only this file and `errors.rs` name the
+//! driver.
 
 use std::borrow::Cow;
 
@@ -17,14 +17,14 @@ use crate::settings::{Secret, SessionAttrs, Settings, SslMode, Switch, switches}
 
 pub type PostgresDriver = SqlxDriver<PostgresServer>;
 
-/// A server, as a store's settings name it.
+/// A server, as the store's settings describe it.
 pub struct PostgresServer {
     options: PgConnectOptions,
     /// The kind of server that `target_session_attrs` asks for.
     target: Option<SessionAttrs>,
 }
 
-/// The driver of the server that these settings name.
+/// The driver for the server in these settings.
 pub fn driver(settings: &Settings) -> PostgresDriver {
     SqlxDriver(PostgresServer {
         options: connect_options(settings),
@@ -38,7 +38,7 @@ impl SqlxDatabase for PostgresServer {
     fn options(&self, login: &Login, _access: Access) -> PgConnectOptions {
         let password = login.password.as_ref().map_or("", Secret::reveal);
         let ca = login.certificates.ca.clone().unwrap_or_default();
-        // An empty one replaces what sqlx reads from the environment by itself.
+        // The empty password replaces the one that sqlx reads from the environment.
         let options = self.options.clone().password(password).ssl_root_cert_from_pem(ca);
         match &login.certificates.identity {
             Some((cert, key)) => options.ssl_client_cert_from_pem(cert).ssl_client_key_from_pem(key),
@@ -55,7 +55,7 @@ impl SqlxDatabase for PostgresServer {
         })
     }
 
-    /// The server keeps a SCRAM password in the form of RFC 4013, where it has one, and libpq sends it so; sqlx does not.
+    /// If a SCRAM password has a form by RFC 4013, the server stores that form and libpq sends it; sqlx sends the password as it is.
     fn prepared_password(&self, password: &str) -> Option<String> {
         stringprep::saslprep(password)
             .ok()
@@ -95,7 +95,7 @@ impl SqlxDatabase for PostgresServer {
     }
 }
 
-/// Sets everything that sqlx would otherwise read from the environment by itself.
+/// Sets everything that sqlx would otherwise read from the environment.
 fn connect_options(settings: &Settings) -> PgConnectOptions {
     let user = user_of(settings);
     let mut options = PgConnectOptions::new_without_pgpass()
@@ -118,18 +118,18 @@ fn connect_options(settings: &Settings) -> PgConnectOptions {
     }
     let given = settings.session_options.as_deref().unwrap_or_default();
     if is_pooled(settings) {
-        // Each transaction begins with its settings; the other switches are for the service in front of the server.
+        // Each transaction begins with the settings; the other switches are for the service in front of the server.
         let others = switches(given).into_iter().filter_map(|switch| match switch {
             Switch::Other(text) => text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())),
             Switch::Set(..) => None,
         });
-        // Poolers don't know it, and no column here holds such numbers.
+        // Poolers don't know this setting, and no column here holds floating-point numbers.
         options = options.extra_float_digits(None);
         let others: Vec<_> = others.collect();
         return if others.is_empty() { options } else { options.options(others) };
     }
     if !given.is_empty() {
-        // sqlx writes settings only, so the switches follow the value of one, as they are. Of two settings with a name the last one counts.
+        // sqlx writes settings only, so the switches are appended unchanged to the value of one. If a setting is given twice, the last one counts.
         options = options.options([("jit", format!("off {given}"))]);
     }
     let told = session_settings(settings);
@@ -151,7 +151,7 @@ async fn check_target(connection: &mut PgConnection, wanted: SessionAttrs) -> sq
     Err(sqlx::Error::Io(std::io::Error::other(format!("the server {refused}"))))
 }
 
-/// Runs a `copy … from stdin` and sends it these slices of its text, each while the server still takes in the one before.
+/// Runs `copy … from stdin` and sends slices of its text. The next slice is sent while the server still processes the previous one.
 pub async fn copy_in(connection: &mut PgConnection, statement: &str, slices: impl Iterator<Item = Vec<u8>>) -> Result<(), Failure> {
     let copying = async {
         let mut copy = connection.copy_in_raw(statement).await?;

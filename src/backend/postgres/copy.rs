@@ -1,5 +1,5 @@
-//! Writes records by `copy`, which takes the server a third less time than an upsert and only knows how to insert. Where it can't, it changes nothing, and
-//! an upsert takes its place.
+//! Writes records by `copy`, which takes the server a third less time than an upsert but can only insert. If it can't, it changes nothing, and an
+//! upsert follows.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -12,13 +12,13 @@ use super::types::{ColumnTypes, Conn};
 use crate::backend::RecordWrite;
 use crate::error::{Code, Error, Result, lock};
 
-/// From how many records on a copy, which is two round trips, is faster than an upsert, which is one.
+/// The number of records from which a copy (two round trips) is faster than an upsert (one).
 const COPIED_FROM: usize = 50;
 
-/// How many jobs are remembered whose records can't be copied.
+/// The number of jobs to remember whose records can't be copied.
 const REMEMBERED_JOBS: usize = 1_000;
 
-/// Bytes of a copy that are sent at a time, about: the server takes them in while the next are written.
+/// The approximate size in bytes of a slice of a copy: the server processes one while the next is written.
 const SLICE_BYTES: usize = 64 << 10;
 
 const COPY: &str = r#"
@@ -27,18 +27,18 @@ const COPY: &str = r#"
     from stdin
 "#;
 
-/// Where records can be copied, as far as a store has tried.
+/// What the store's attempts have shown about where `copy` works.
 #[derive(Default)]
 pub struct RecordCopy {
-    /// Jobs whose records can't be copied, because some of them are there already.
+    /// Jobs whose records can't be copied, because some of them exist already.
     refused_jobs: Mutex<HashSet<String>>,
-    /// Whether the table can't be copied to at all: it has row-level security.
+    /// Whether `copy` into the table is impossible: it has row-level security.
     never: AtomicBool,
 }
 
 impl RecordCopy {
-    /// Whether the records were written. Where `copy` is refused, they were not: the upsert that follows writes them, or has the better error. Whether a record
-    /// is there already shows by trying, once for a job.
+    /// Returns whether the records were written. If the server refuses the `copy`, they were not: the upsert that follows writes them, or fails with
+    /// a better error. An attempt, one per job, shows whether a record exists already.
     pub async fn write(&self, session: &mut Conn, begin: &str, parts: &[&[&RecordWrite]]) -> Result<bool> {
         let [[first, ..], ..] = parts else { return Ok(false) };
         let few = parts.iter().map(|part| part.len()).sum::<usize>() < COPIED_FROM;
@@ -101,7 +101,7 @@ fn slices(types: &ColumnTypes, writes: &[&RecordWrite]) -> impl Iterator<Item = 
     })
 }
 
-/// A record in the text format of `copy`, in which any type of column can be written.
+/// A record in the text format of `copy`, which suits any column type.
 fn push_line(lines: &mut Vec<u8>, types: &ColumnTypes, write: &RecordWrite) {
     let record = &write.record;
     let index = record.index.to_string();

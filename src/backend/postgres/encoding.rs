@@ -1,4 +1,4 @@
-//! Finds out which characters the database's encoding has, because a text with another one can't be stored in it.
+//! Finds out which characters the database's encoding has; text with any other can't be stored.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::backend::driver::{Row, sql, values};
 use crate::error::{Code, Result};
 use crate::model::{Encoding, Repertoire};
 
-/// The encoding of the database, from which and to which the server translates.
+/// The encoding of the database. The server converts from and to it.
 pub async fn encoding(session: &mut Conn) -> Result<Encoding> {
     let encoding = sql(
         "encoding",
@@ -19,7 +19,7 @@ pub async fn encoding(session: &mut Conn) -> Result<Encoding> {
     let (name, widest) = session
         .one(encoding, vec![], |row| Ok((row.text(0)?.to_owned(), row.number::<i32>(1)?)))
         .await?;
-    // In SQL_ASCII nothing is translated.
+    // In SQL_ASCII nothing is converted.
     if name == "UTF8" || name == "SQL_ASCII" {
         return Ok(Encoding::Utf8);
     }
@@ -27,8 +27,8 @@ pub async fn encoding(session: &mut Conn) -> Result<Encoding> {
         widest: widest.max(1) as usize,
         ..Repertoire::default()
     };
-    // Of encodings with several bytes a character only ASCII is used: to ask for each of their characters would take too long. Where there are 128 more, a range
-    // is asked for at once, and in halves where it has one that means nothing.
+    // Of multi-byte encodings only ASCII is used: querying each of their characters would take too long. A single-byte encoding has 128 more, which
+    // are queried as one range; a range with an unassigned code is split in halves.
     let mut ranges = if widest == 1 { vec![(128, 255)] } else { Vec::new() };
     while let Some((first, last)) = ranges.pop() {
         match characters(session, first, last).await {
@@ -48,7 +48,7 @@ pub async fn encoding(session: &mut Conn) -> Result<Encoding> {
     Ok(Encoding::Other(Arc::new(repertoire)))
 }
 
-/// The characters of a range of codes. The server refuses a code that means nothing.
+/// The characters of a range of codes. The server refuses an unassigned code.
 async fn characters(session: &mut Conn, first: i32, last: i32) -> Result<String> {
     let characters = sql(
         "encoding_characters",

@@ -9,7 +9,7 @@ use crate::backend::errors::{
 };
 use crate::error::{Code, Error, Repeatable};
 
-/// The function of the server that finds that the result of a prepared statement has another type than before. Its SQLSTATE, 0A000, has many other meanings.
+/// The server's function that reports that a prepared statement's result type has changed. Its SQLSTATE, 0A000, has many other meanings.
 const STALE_STATEMENT: &str = "RevalidateCachedQuery";
 
 pub fn explain(error: &dyn DatabaseError) -> Explained {
@@ -24,7 +24,7 @@ pub fn explain(error: &dyn DatabaseError) -> Explained {
     })
 }
 
-/// What to do where a connection is refused for what the server is told at its start.
+/// Advice if the server refuses the start-up message.
 pub fn hint(error: &dyn DatabaseError) -> Option<&'static str> {
     (error.code().as_deref() == Some("08P01")).then_some("is a pooler in front of the server? It may need statementCache: 0")
 }
@@ -36,7 +36,7 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         "57014" => cancelled(message),
         "28000" | "28P01" | "3D000" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::Never),
         "53300" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::NoConnectionLeft),
-        // It starts up or shuts down.
+        // It is starting up or shutting down.
         "57P03" => Error::new(Code::ConnectionFailed, message).repeatable(Repeatable::RolledBack),
         "57P01" | "57P02" | "57P04" | "57P05" | "25P03" => lost(message),
         "25006" => return read_only_server(message),
@@ -44,7 +44,7 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
         "23505" if refusal.constraint.is_some_and(|name| name.starts_with("pg_")) => made_by_another(message),
         "23505" if is_record_id(refusal) => Error::new(Code::Constraint, sequence_is_behind(message)),
         "42P10" => index_missing(message),
-        // A column of the tables has another type now. The statement stays with its connection, as do those of the connections made before.
+        // A column of the tables has changed its type. Prepared statements stay with their connections, so all connections made before are affected.
         "0A000" if refusal.routine == Some(STALE_STATEMENT) => {
             return Error::new(Code::TablesIncompatible, message)
                 .repeatable(Repeatable::RolledBack)
@@ -75,7 +75,7 @@ fn explain_refusal(refusal: Refusal<'_>) -> Explained {
     error.into()
 }
 
-/// By the server's own function, for its words may be of any language.
+/// Told apart by the server's function, because its texts may be in any language.
 fn wrong_for_type(message: &str, routine: Option<&str>) -> Error {
     match routine {
         Some("enum_in") => Error::new(
@@ -87,7 +87,7 @@ fn wrong_for_type(message: &str, routine: Option<&str>) -> Error {
     }
 }
 
-/// The one key of a record that no upsert names: its id, which the sequence gives.
+/// The one key of a record that no upsert names: its id, from the sequence.
 fn is_record_id(refusal: Refusal<'_>) -> bool {
     let names_other = |name: &str| name != "batchactions_records_job_id_record_index";
     refusal.table == Some("batchactions_records") && refusal.constraint.is_some_and(names_other)
@@ -104,7 +104,7 @@ fn sequence_is_behind(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// As a server with German messages gives it.
+    /// As a server with German messages reports it.
     fn german(code: &'static str) -> Refusal<'static> {
         Refusal {
             code,

@@ -40,10 +40,10 @@ mod types;
 
 pub const MIGRATION: &str = include_str!("../../../migrations/postgres/0001_tables.sql");
 
-/// The key of the advisory lock under which tables are made: an arbitrary number of our own.
+/// The key of the advisory lock under which tables are created: an arbitrary number of our own.
 const INITIALIZE_LOCK: i64 = 0x6261_7463_6861_6374;
 
-/// Rows in one bulk statement: large enough to be fast, small enough to keep one message small.
+/// Rows in one bulk statement: enough to be fast, few enough to keep one message small.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
 pub struct Postgres {
@@ -93,7 +93,7 @@ impl Reads for Postgres {
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
         let mut session = self.session().await?;
         let after = filter.after.as_ref();
-        // The columns to sort by have the table's name before them: without it they would be those of the select list, which are cast, and no index gives such.
+        // The table's name before the sort columns keeps them from meaning the select list's casts, for which no index gives an order.
         let jobs = session.sql(
             "list_jobs",
             r#"
@@ -282,8 +282,8 @@ impl Reads for Postgres {
 
     async fn records_with_status(&self, job_id: &str, statuses: [RecordStatus; 2]) -> Result<RecordSlices> {
         let mut session = self.session().await?;
-        // Sorted by an expression, which no index gives: the index of record indexes would have the planner read all of the job's records for the few that have
-        // the status.
+        // Sorted by an expression, so that no index gives the order: with the index of record indexes, the planner would read all of the job's
+        // records to find the few with the status.
         let records = session.sql(
             "records_with_status",
             r#"
@@ -314,8 +314,8 @@ impl Reads for Postgres {
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.session().await?;
-        // The lengths stand above the limit, so that no others are computed. What is stored in another place is fetched for its length, and again if it is on the
-        // page.
+        // The lengths are computed outside the subquery with the limit, so only for its rows. A value stored out of line is fetched for its length,
+        // and again if it is on the page.
         macro_rules! page {
             ($candidates:literal) => {
                 concat!(
@@ -389,9 +389,9 @@ impl Backend for Postgres {
         if let Some(schema) = &self.schema {
             make_schema(session, schema).await?;
         }
-        // Another process may have made them while this one waited for the lock.
+        // Another process may have created them while this one waited for the lock.
         let found = catalogue(session).await?;
-        // Nothing takes long on tables that are new.
+        // No index takes long to create on new tables.
         let limit = if found.is_empty() { None } else { Some(DDL_LIMIT) };
         if limit.is_some() {
             session.run("set local statement_timeout = 0").await?;
@@ -440,8 +440,8 @@ impl Backend for Postgres {
 
     async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
         let mut session = self.session().await?;
-        // `"status"::text || ''` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it
-        // sort all that are pending.
+        // `"status"::text || ''` keeps the planner on the index of batch indexes, which has the next batch first; with the status index, it would
+        // sort all pending batches.
         let claim = session.sql(
             "claim",
             r#"
@@ -498,11 +498,11 @@ impl Backend for Postgres {
         verdicts::state_set(&mut session, changed, key, token, keep_final).await
     }
 
-    /// One round trip: an import that is not distributed has no rows, and asks this twice for each batch.
+    /// One round trip, because an import that is not distributed has no rows and calls this twice for each batch.
     async fn set_unclaimed_batch_state(&self, key: &BatchKey, state: BatchState, keep_final: bool) -> Result<BatchPlace> {
         let mut session = self.session().await?;
-        // One row always: `(select) one` is a row without columns, to which the changed row and the job are joined where there are such. The job is read only
-        // where no row was changed.
+        // Always returns one row: `(select) one` is a row without columns, and the updated row and the job are joined to it if they exist. The job is
+        // read only if no row was updated.
         let set = session.sql(
             "set_unclaimed_batch_state",
             r#"
@@ -590,7 +590,7 @@ impl Backend for Postgres {
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         let mut session = self.session().await?;
-        // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
+        // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
         // its last worker.
         let reclaim = session.sql(
             "reclaim",
@@ -785,7 +785,7 @@ impl Transaction for PostgresTransaction {
 
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()> {
         let lz4 = self.compression.takes_lz4(&mut self.session, batches).await?;
-        // `set_config` stands in the condition, so that the transaction compresses by lz4 when the row is stored.
+        // `set_config` is in the condition, so that the transaction already compresses with lz4 when the row is stored.
         let set = self.session.sql(
             "set_job_batches",
             r#"
@@ -854,7 +854,8 @@ impl Postgres {
     }
 }
 
-/// Waits until this process alone makes the tables. It asks again and again instead of waiting in the server, so that a server that falls silent is noticed.
+/// Waits for the lock under which one process creates the tables. It polls instead of waiting in the server, so that it notices a server that stops
+/// answering.
 async fn lock_initialize(session: &mut Conn, gate: &Gate) -> Result<()> {
     let deadline = Instant::now() + DDL_LIMIT;
     let lock = sql("initialize_lock", "select pg_catalog.pg_try_advisory_xact_lock($1)");
@@ -881,7 +882,7 @@ async fn make_schema(session: &mut Conn, schema: &str) -> Result<()> {
     session.run(&format!("create schema {}", quoted(schema))).await
 }
 
-/// A missing schema, where it is `initialize` that misses it.
+/// The error of a missing schema, when `initialize` meets it.
 fn no_schema(error: Error) -> Error {
     match error.cause.as_ref().and_then(|cause| cause.code.as_deref()) {
         Some("3F000") => Error {
@@ -894,7 +895,7 @@ fn no_schema(error: Error) -> Error {
     }
 }
 
-/// One column of rows, as an array: `unnest` makes rows of the arrays again, so that one statement text serves any number of rows.
+/// One column of rows as an array. `unnest` turns the arrays back into rows, so one statement text serves any number of rows.
 fn column<'r, R, T>(rows: &[&'r R], of: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(|row| of(row)).collect()
 }
@@ -954,7 +955,7 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job, ke
 // Batches
 
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
-    // The column to sort by has the table's name before it, as in `list_jobs`.
+    // The sort column has the table's name before it, as in `list_jobs`.
     let batches = session.sql(
         "batch_rows",
         r#"
@@ -998,12 +999,12 @@ impl Verdicts for Conn {
     }
 }
 
-/// Locks the batches of the records that have a token, against a new claim.
+/// Locks the batches of records that have a token against a new claim.
 async fn lock_leases(session: &mut Conn, records: &[RecordWrite]) -> Result<Leases> {
     let fenced = records.iter().filter(|write| write.token.is_some());
     let batch_ids: Vec<&str> = fenced.map(|write| &*write.batch_id).collect();
-    // In the lock order. `|| ''` makes the order an expression, which no index gives: these few batches are sorted, and not all batches of the table read in
-    // the order of an index.
+    // In the lock order. `|| ''` makes the order an expression, so that the server sorts these few batches instead of reading all batches of the
+    // table in the order of an index.
     let lock = session.sql(
         "save_fenced_records_lock",
         r#"
@@ -1036,14 +1037,14 @@ async fn read_records(session: &mut Conn, sql: Sql<'_>, values: Vec<Value<'_>>) 
     Ok(slices)
 }
 
-/// What goes into one statement each.
+/// The records, split into statements.
 fn parts<'a, 'r>(records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
     by_bytes(records, STATEMENT_BYTES).flat_map(|part| part.chunks(ROWS_PER_STATEMENT))
 }
 
-/// The statement that writes the records of `$given` if `$lease` gives a row, and says whether it did. What is there is changed and only what is not is
-/// inserted, because an upsert takes an id from the sequence for each row, whether it inserts it or not. A record that another transaction inserts meanwhile
-/// is found by the insert.
+/// The statement that writes the records of `$given` if `$lease` returns a row, and reports whether it did. It updates existing records and inserts
+/// only missing ones, because an upsert takes an id from the sequence for each row, inserted or not. If another transaction inserts a record
+/// meanwhile, the insert's conflict clause updates it.
 macro_rules! upsert_text {
     ($lease:literal, $given:expr) => {
         concat!(
@@ -1093,7 +1094,7 @@ macro_rules! upsert_text {
     };
 }
 
-/// A single record's values as a row, without arrays, which take a third of a statement's time.
+/// A single record's values as a row, without arrays, which would take a third of the statement's time.
 macro_rules! one_record {
     () => {
         r#"
@@ -1103,8 +1104,8 @@ macro_rules! one_record {
     };
 }
 
-/// The rows of arrays of values. `unnest` stands in the select list, where the server makes a row at a time: in `from`, it would first write all of them to a
-/// store of its own.
+/// Turns arrays of values into rows. `unnest` is in the select list, where the server produces one row at a time; in `from`, it would first
+/// materialize all of them.
 macro_rules! many_records {
     () => {
         r#"
@@ -1125,8 +1126,8 @@ async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<(
     written.map(drop).map_err(explain_upsert)
 }
 
-/// Writes records of one claim: the lease is locked and the rows are written in one statement. `for share` waits for a claim that is under way and then looks at
-/// the version again, which `exists` would not.
+/// Writes records of one claim: a single statement locks the lease and writes the rows. `for share` waits for a concurrent claim and then checks the
+/// version again, which `exists` would not.
 async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], token: Token) -> Result<bool> {
     let upsert = match writes {
         [_] => session.sql(
@@ -1142,7 +1143,7 @@ async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], toke
         ),
         _ => session.sql(
             "upsert_leased_records",
-            // All records have the same batch, so the first says which.
+            // All records have the same batch, so the first one names it.
             upsert_text!(
                 r#"
               select 1
@@ -1159,7 +1160,7 @@ async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], toke
     held.map_err(explain_upsert)
 }
 
-/// The values of `one_record!` for a single record, of `many_records!` for others.
+/// The values of `one_record!` for a single record, of `many_records!` for several.
 fn record_values<'r>(types: &ColumnTypes, writes: &[&'r RecordWrite]) -> Vec<Value<'r>> {
     let raw = |write: &'r RecordWrite| types.json("records.raw", &write.record.raw);
     let parsed = |write: &'r RecordWrite| types.json("records.parsed", &write.record.parsed);
@@ -1188,7 +1189,7 @@ fn record_values<'r>(types: &ColumnTypes, writes: &[&'r RecordWrite]) -> Vec<Val
     ]
 }
 
-/// Says what to do where no id is left for a new record: its sequence is at its end, or, where that counts to 64 bits, beyond what the column holds.
+/// Says what to do when no id is left for a new record: its sequence is exhausted, or, if that counts to 64 bits, beyond the range of the column.
 fn explain_upsert(error: Error) -> Error {
     match error.cause.as_ref().and_then(|cause| cause.code.as_deref()) {
         Some("2200H" | "22003") => Error {

@@ -1,8 +1,8 @@
-//! Tables whose columns have other types than the ones that `initialize()` makes: `uuid`, an enum, `jsonb`.
+//! Adapts the statements to tables with other column types than those that `initialize()` creates: `uuid`, an enum, `jsonb`.
 //!
-//! A statement says by a cast which column a value is for: `$1::"batches.id"`. On the usual types that cast is left out, and the server gets text and
-//! numbers as they are; on others it becomes one to the column's type (`$1::text::uuid`). The value is cast and never the column, so that an index of the
-//! column serves. What is read is cast where it is read (`"id"::text`), which costs nothing where it is of that type already.
+//! In a statement, a cast names the column that a value is for: `$1::"batches.id"`. On the usual types that cast is left out, and the server gets
+//! text and numbers as they are; on others it becomes a cast to the column's type (`$1::text::uuid`). The value is cast and never the column, so that
+//! the column's index can be used. Columns are cast where they are read (`"id"::text`), which costs nothing if they have that type already.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,11 +16,11 @@ use crate::backend::session::Session;
 use crate::error::{Error, Repeatable, Result, lock};
 use crate::fields::replace_surrogates_and_nul;
 
-/// What our columns are to be cast to. As there are few kinds of tables, each is made once and kept, with the statements for it.
+/// The casts for our columns. There are few kinds of tables, so each is built once and kept, with its statements.
 pub struct ColumnTypes {
-    /// By column (`batches.id`), where its type is not one that text or a number becomes by itself.
+    /// By column (`batches.id`), for columns whose type needs a cast from text or a number.
     casts: BTreeMap<String, Cast>,
-    /// By the address of a statement's text in the program.
+    /// By the address of the statement's text in the program.
     texts: RwLock<HashMap<usize, &'static str>>,
 }
 
@@ -30,7 +30,7 @@ struct Cast {
     is_jsonb: bool,
 }
 
-/// Every kind of tables that was met.
+/// Every kind of tables seen so far.
 static MET: LazyLock<Mutex<BTreeMap<BTreeMap<String, Cast>, &'static ColumnTypes>>> = LazyLock::new(Mutex::default);
 
 const PREFIX: &str = "batchactions_";
@@ -58,7 +58,7 @@ impl ColumnTypes {
         })
     }
 
-    /// A statement as these tables take it.
+    /// The statement for these tables.
     pub fn sql(&self, text: &'static str) -> &'static str {
         let address = text.as_ptr() as usize;
         let known = self.texts.read().ok().and_then(|texts| texts.get(&address).copied());
@@ -71,7 +71,7 @@ impl ColumnTypes {
         })
     }
 
-    /// Replaces each `::"table.column"` by the cast that the column's type asks for, and each `::"table.column"[]` by the one of an array.
+    /// Replaces each `::"table.column"` by the cast that the column's type needs, and each `::"table.column"[]` by the cast of an array.
     fn cast(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -99,9 +99,9 @@ impl ColumnTypes {
         self.casts.get(column).map(|cast| &*cast.type_name)
     }
 
-    /// JSON as a column takes it: `jsonb` refuses U+0000 and lone surrogates.
+    /// JSON that the column accepts: `jsonb` refuses U+0000 and lone surrogates.
     pub fn json<'a>(&self, column: &str, json: &'a str) -> Cow<'a, str> {
-        // Asked first, for it is so on every table that `initialize()` makes.
+        // Checked first, because every table that `initialize()` creates has this type.
         if self.casts.get(column).is_none_or(|cast| !cast.is_jsonb) || !(json.contains("\\u0000") || json.contains("\\ud")) {
             return Cow::Borrowed(json);
         }
@@ -134,7 +134,7 @@ impl KnownTypes {
         *lock(&self.0) = None;
     }
 
-    /// Where some table is missing, nothing is remembered.
+    /// Nothing is remembered while a table is missing.
     fn learn(&self, columns: &[PgColumn]) -> &'static ColumnTypes {
         let types = ColumnTypes::of(columns);
         let has = |table: &str| columns.iter().any(|column| column.column.table == table);
@@ -148,7 +148,7 @@ impl KnownTypes {
     }
 }
 
-/// A session that knows the types of the tables.
+/// A session that knows the column types.
 pub struct Conn {
     session: Session<PostgresDriver>,
     types: &'static ColumnTypes,
@@ -173,7 +173,7 @@ impl Conn {
     pub async fn new(mut session: Session<PostgresDriver>, known: &Arc<KnownTypes>) -> Result<Self> {
         let types = match known.get() {
             Some(types) => {
-                // The tables may have other types by now. A statement that fails as on such looks them up in its next attempt.
+                // The column types may have changed. A statement whose error suggests that looks them up again in its next attempt.
                 let remembered = known.clone();
                 session.set_on_failure(move |error| {
                     if !is_of_types(&error) {
@@ -197,27 +197,27 @@ impl Conn {
         self.types
     }
 
-    /// A statement as these tables take it.
+    /// The statement for these tables.
     pub fn sql(&self, name: &'static str, text: &'static str) -> Sql<'static> {
         sql(name, self.types.sql(text))
     }
 }
 
-/// Whether an error may come from types that are no longer the columns'.
+/// Whether an error may come from outdated column types.
 fn is_of_types(error: &Error) -> bool {
     let code = error.cause.as_ref().and_then(|cause| cause.code.as_deref());
-    // An operator, a conversion or a type that is not there; a value that the type does not take; a plan whose result has changed.
+    // A missing operator, conversion or type; a value that the type does not accept; a plan whose result has changed.
     matches!(code, Some("42883" | "42804" | "42846" | "42704" | "22P02" | "22P05" | "0A000"))
 }
 
 struct PgColumn {
     column: Column,
-    /// What a value must be cast to, where it does not become the column's type by itself.
+    /// The type that a value must be cast to, if it is not converted by itself.
     cast: Option<Cast>,
 }
 
 async fn columns(session: &mut Session<PostgresDriver>) -> Result<Vec<PgColumn>> {
-    // Of a domain it is the type below it that says what it holds.
+    // For a domain, the base type says what it holds.
     let columns = sql(
         "catalogue_columns",
         r#"
@@ -257,9 +257,9 @@ fn column(row: &impl Row) -> Read<PgColumn> {
     })
 }
 
-/// What a type holds, by the names and letters that the catalogue has for it.
+/// What a type holds, by the name, the category and the kind that the catalogue has for it.
 fn holds(name: &str, category: &str, kind: &str, modifier: i32) -> Holds {
-    // A length, or a precision and a scale, stands behind four bytes of a header.
+    // A length, or a precision and a scale, follows a header of four bytes.
     let size = u32::try_from(modifier - 4).ok();
     match (name, category) {
         _ if kind == "e" => Holds::Enum,
@@ -281,7 +281,7 @@ fn cast(name: &str, category: &str, kind: &str, is_domain: bool, cast_name: Stri
     let becomes_it = matches!(name, "varchar" | "text") && !is_domain;
     let is_cast = kind == "e" || category == "S" || matches!(name, "uuid" | "json" | "jsonb");
     (is_cast && !becomes_it).then(|| Cast {
-        // By its name in SQL, `character`, it would be one of them.
+        // Its SQL name, `character`, means a single character.
         type_name: if name == "bpchar" && !is_domain {
             "bpchar".to_owned()
         } else {
@@ -293,7 +293,7 @@ fn cast(name: &str, category: &str, kind: &str, is_domain: bool, cast_name: Stri
 
 pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
     let columns = columns(session).await?;
-    // Also indexes of other tables that have our names: `create index if not exists` would make nothing, and say nothing.
+    // Includes indexes of other tables with our names: `create index if not exists` would then silently create nothing.
     let indexes = sql(
         "catalogue_indexes",
         r#"

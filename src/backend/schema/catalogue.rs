@@ -1,4 +1,4 @@
-//! What a database's catalogue says that there is: the columns of the store's tables, and their indexes.
+//! What a database's catalogue reports: the columns and indexes of the store's tables.
 
 use std::fmt::{self, Display};
 
@@ -6,53 +6,53 @@ use crate::backend::driver::{Driver, Row, Sql};
 use crate::backend::session::Session;
 use crate::error::Result;
 
-/// What a column's type can hold, as far as that matters here.
+/// What a column's type can hold, as far as the store needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// Characters, at most this number where there is a limit.
+    /// Text, of at most this many characters if there is a limit.
     Text(Option<u32>),
     Uuid,
     Enum,
     Json,
-    /// Of this number of bytes.
+    /// Integers of this many bytes.
     Integer(u32),
-    /// Of this number of digits before the point, where there is a limit.
+    /// Decimals with this many digits before the point, if there is a limit.
     Decimal(Option<u32>),
     Boolean,
-    /// Anything, unchanged.
+    /// Any value, unchanged.
     Any,
     Other,
 }
 
-/// A column that is there.
+/// An existing column.
 #[derive(Clone, Debug)]
 pub struct Column {
     pub table: String,
     pub name: String,
-    /// Its type, as the database writes it.
+    /// Its type, as the database names it.
     pub type_name: String,
     pub holds: Holds,
     pub nullable: bool,
-    /// Whether it has a default, or takes a number of its own.
+    /// Whether it has a default or is numbered by the database.
     pub made: bool,
 }
 
-/// A column of an index: `None` where an expression stands in its place.
+/// A column of an index; `name` is `None` for an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexColumn {
     pub name: Option<String>,
-    /// How many of its first characters are in the index, where that is not all of it.
+    /// The length of the indexed prefix in characters, if not the whole column is indexed.
     pub prefix: Option<u32>,
 }
 
-/// An index that is there.
+/// An existing index.
 #[derive(Clone, Debug)]
 pub struct Index {
     pub table: String,
     pub name: String,
     pub columns: Vec<IndexColumn>,
     pub unique: bool,
-    /// Why statements can't rely on it: it leaves out rows, say, or its making failed.
+    /// Why statements can't rely on it: it is partial, say, or its creation failed.
     pub flaw: Option<String>,
 }
 
@@ -79,20 +79,20 @@ pub fn uniqueness(unique: bool) -> &'static str {
     if unique { "a unique index" } else { "an index" }
 }
 
-/// What a database's catalogue says that there is.
+/// What a database's catalogue reports.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     pub columns: Vec<Column>,
-    /// Those on our tables, and those of other tables that have the names of ours.
+    /// The indexes of our tables, and those of other tables that have our indexes' names.
     pub indexes: Vec<Index>,
-    /// Whether statements say which index they use, so that another one of the same columns is none of theirs.
+    /// Whether statements name the index that they use, so that another index on the same columns does not serve.
     pub indexes_are_named: bool,
     /// Whether a boolean is an integer.
     pub integers_are_booleans: bool,
 }
 
 impl Catalogue {
-    /// Whether there is none of our tables.
+    /// Whether none of our tables exists.
     pub fn is_empty(&self) -> bool {
         self.columns.is_empty()
     }
@@ -106,7 +106,7 @@ impl Catalogue {
     }
 }
 
-/// The indexes that a statement gives, which has a row for each column of each index, in their order: table, name, column, prefix, unique, flaw.
+/// Reads indexes from a statement that returns one row for each column of each index, in order: table, name, column, prefix, unique, flaw.
 pub async fn read_indexes<D: Driver>(session: &mut Session<D>, statement: Sql<'_>) -> Result<Vec<Index>> {
     let mut indexes: Vec<Index> = Vec::new();
     session

@@ -1,4 +1,4 @@
-//! What a database lacks: which statements of a migration are still to be run, and why tables that are there can't serve.
+//! Compares the catalogue with what the store needs: which statements of a migration are still to run, and why existing tables are unusable.
 
 use super::catalogue::{Catalogue, Holds, Index, IndexColumn};
 use super::needs::{ID_CHARACTERS, INDEXES, Need, NeededColumn, NeededIndex, OBJECTS, TABLES, TIME_DIGITS};
@@ -28,7 +28,7 @@ impl Index {
         let as_needed = |(column, name): (&IndexColumn, &&str)| {
             column.name.as_deref() == Some(*name) && column.prefix.is_none_or(|characters| characters >= ID_CHARACTERS)
         };
-        // More columns do no harm, but where they make unique what without them is not.
+        // Further columns do no harm, except in a unique index, where they weaken the constraint.
         let length = if needed.unique {
             self.columns.len() == needed.columns.len()
         } else {
@@ -56,7 +56,7 @@ impl Catalogue {
             .any(|index| index.name == needed.name || (!self.indexes_are_named && index.serves(needed)))
     }
 
-    /// The statements that are still to be run, in order.
+    /// The statements that are still to run, in order.
     pub fn missing<'m>(&self, migration: &'m str) -> Result<Vec<&'m str>> {
         for (table, columns) in TABLES.iter().filter(|(table, _)| self.has_table(table)) {
             self.check_columns(table, columns)?;
@@ -78,7 +78,7 @@ impl Catalogue {
             .collect())
     }
 
-    /// What still is not there after it was made: something else has its name.
+    /// What is still missing after its statement ran: another object has its name.
     pub fn check_made(&self, migration: &str) -> Result<()> {
         let [first, ..] = *self.missing(migration)? else { return Ok(()) };
         Err(incompatible(format!(
@@ -123,7 +123,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Two rows of one id would be changed as one, and an upsert would make them.
+    /// With two rows of one id, an update would change both, and an upsert could insert the second.
     fn check_key(&self, table: &str) -> Result<()> {
         if self.indexes.iter().any(|index| index.is_key(table, "id")) {
             return Ok(());

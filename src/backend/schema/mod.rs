@@ -1,7 +1,7 @@
-//! Which tables, columns and indexes the store needs, and which statements of a migration make the missing ones.
+//! The store's tables: what they must have, and which statements of a migration create what is missing.
 //!
-//! `needs.rs` says what there must be, `catalogue.rs` what a database's catalogue says that there is, and `compare.rs` what follows of the two: nothing to do,
-//! statements to run, or tables that this store can't use.
+//! `needs.rs` lists the requirements, `catalogue.rs` reads what exists, and `compare.rs` compares the two. The result is nothing to do, statements to
+//! run, or tables that this store can't use.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ mod needs;
 
 pub use catalogue::{Catalogue, Column, Holds, Index, read_indexes};
 
-/// How long an index on a large table of another adapter's may take to make, and a process that waits for another one to make it.
+/// The time limit for creating an index on a large table that another adapter created, and for waiting for another process to do so.
 pub const DDL_LIMIT: Duration = Duration::from_secs(3_600);
 
-/// Between two looks whether another process has made the tables.
+/// The pause between two checks whether another process has created the tables.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// One pause in the wait for another process that makes the tables.
+/// Pauses once while another process creates the tables.
 pub async fn wait_for_tables(gate: &Gate, deadline: Instant) -> Result<()> {
     if gate.is_closed() {
         return Err(Error::closed());

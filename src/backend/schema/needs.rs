@@ -1,33 +1,33 @@
-//! What the store needs of its tables: their columns, what each has to hold, and their indexes.
+//! What the store needs of its tables: their columns, what each must hold, and their indexes.
 
 use std::fmt::{self, Display};
 
 use super::catalogue::uniqueness;
 
-/// What a column has to hold.
+/// What a column must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// The id of a record, which the database makes.
+    /// The id of a record, which the database generates.
     Made,
     Id,
-    /// A word of at most this number of characters.
+    /// A keyword of at most this many characters.
     Word(u32),
     Text,
     Json,
     Integer,
-    /// Milliseconds since 1970.
+    /// A time in milliseconds since 1970.
     Time,
     Boolean,
 }
 
-/// Digits of a time in milliseconds: enough until the year 2286.
+/// The digits of a time in milliseconds: enough until the year 2286.
 pub const TIME_DIGITS: u32 = 13;
 
-/// Characters of the longest status of a job or a batch, and of a record.
+/// The longest status of a job or a batch, and of a record, in characters.
 const LONGEST_STATUS: u32 = 10;
 const LONGEST_RECORD_STATUS: u32 = 9;
 
-/// The characters that an id may have. An index on this number of a key's first characters is as good as one on all of it.
+/// The maximum length of an id in characters. An index on a prefix of this length is as good as one on the whole column.
 pub const ID_CHARACTERS: u32 = 36;
 
 pub struct NeededColumn {
@@ -139,7 +139,7 @@ pub const INDEXES: [NeededIndex; 5] = [
     },
 ];
 
-/// What each statement of a migration makes, in their order: it is the same for every database.
+/// What each statement of a migration creates, in order. It is the same for every database.
 pub const OBJECTS: [&str; 8] = [
     "batchactions_jobs",
     "batchactions_records",

@@ -1,5 +1,5 @@
-//! A driver that replays: each exchange with the server is answered by a script, and noted. It makes happen what a test can't ask a real server for: a reply
-//! that is lost, a connection that ends between two statements, a server that has no connection left.
+//! A driver for tests that answers each exchange with the server from a script and records it. It produces failures that a real server can't be made
+//! to show on demand: a lost reply, a connection that ends between two statements, a server without a free connection.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -10,7 +10,7 @@ use crate::backend::driver::{Access, BoxFuture, Changed, Driver, Failure, Read, 
 use crate::backend::errors::Explained;
 use crate::error::{Code, Error, Repeatable, lock};
 
-/// What the server does when it is asked.
+/// The scripted outcome of one exchange.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Rows(Vec<ScriptedRow>),
@@ -96,7 +96,7 @@ impl Row for ScriptedRow {
     }
 }
 
-/// What a test has the server do, and what it was asked.
+/// What the server answers, and what it was asked.
 #[derive(Default)]
 pub struct Script {
     answers: Mutex<HashMap<&'static str, VecDeque<Answer>>>,
@@ -108,25 +108,25 @@ impl Script {
         Arc::default()
     }
 
-    /// The server answers like this the next time that it is asked this: `connect`, `ping`, a text that is run, or the name of a statement. What is not
-    /// scripted succeeds, with no rows and nothing changed.
+    /// Scripts the next answer to `question`: `connect`, `ping`, the text of an unprepared statement, or a statement's name. An exchange without a
+    /// scripted answer succeeds, with no rows and nothing changed.
     pub fn on(&self, question: &'static str, answer: Answer) -> &Self {
         lock(&self.answers).entry(question).or_default().push_back(answer);
         self
     }
 
-    /// Everything that the server was asked, in order, with the number of the connection: `1 begin`.
+    /// Every exchange in order, with the number of its connection: `1 begin`.
     pub fn asked(&self) -> Vec<String> {
         lock(&self.asked).clone()
     }
 
-    /// How often the server was asked this, on any connection.
+    /// The number of such exchanges, on any connection.
     pub fn times(&self, question: &str) -> usize {
         let is_it = |asked: &&String| asked.split_once(' ').is_some_and(|(_, asked)| asked == question);
         lock(&self.asked).iter().filter(is_it).count()
     }
 
-    /// Scripted answers that were never asked for.
+    /// Scripted answers that were not used.
     pub fn left(&self) -> Vec<&'static str> {
         let answers = lock(&self.answers);
         let left = answers.iter().filter(|(_, answers)| !answers.is_empty());
@@ -173,7 +173,7 @@ impl ScriptedDriver {
     }
 }
 
-/// A connection, which has a number: 1 is the first that was made.
+/// A connection, with its number: 1 is the first one made.
 pub struct ScriptedConnection {
     number: u64,
     script: Arc<Script>,

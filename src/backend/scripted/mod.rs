@@ -1,5 +1,5 @@
-//! A fourth database, for tests: each operation is one statement of its name, and a script answers it. That it needs nothing but this folder shows that the
-//! seam holds; what it is for is failures that no real server can be asked for.
+//! A scripted database for tests of failures that no real server can be made to show on demand. Each operation is one statement named after it, and a
+//! script answers it. It needs nothing outside this folder, which shows that the `Backend` trait is complete.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The connections to a SQLite file, or to a database in memory, by sqlx: how they are made, the values that they take and the rows that they give. Only this
-//! file and `errors.rs` name the driver.
+//! Connections to a SQLite file or to an in-memory database through sqlx: connecting, binding values and reading rows. Only this file and `errors.rs`
+//! name the driver.
 
 use std::borrow::Cow;
 
@@ -16,28 +16,28 @@ use crate::backend::session::Session;
 use crate::backend::sqlx_driver::{SqlxDatabase, SqlxDriver, undecodable};
 use crate::settings::Settings;
 
-/// Connections that read, at most: more would only wait for the disk.
+/// The maximum number of reading connections: more would only wait for the disk.
 const READERS: u32 = 4;
 
-/// A write that waits for another process is given up and made again this many times within the time that a statement may take.
+/// A write that waits for another process times out and is retried this many times within the statement's time limit.
 const BUSY_SHARE: u32 = 15;
 
 pub type SqliteDriver = SqlxDriver<SqliteDatabase>;
 
-/// A session of one of the pools.
+/// A session of one of the two pools.
 pub type Conn = Session<SqliteDriver>;
 
-/// A database, as a store's settings name it.
+/// A database, as the store's settings describe it.
 pub struct SqliteDatabase {
     options: SqliteConnectOptions,
-    /// For a file that may not be written, or whose folder may not: its journal stays as it is. `None` in memory.
+    /// For a file or folder that is not writable: the journal mode stays as it is. `None` in memory.
     reading_options: Option<SqliteConnectOptions>,
 }
 
 impl SqlxDatabase for SqliteDatabase {
     type Database = sqlx::Sqlite;
 
-    /// As rows arrive, the driver's thread and this one would wait for each other at each allocation, and a large read takes a quarter longer.
+    /// Streaming would make the driver's thread and this one contend for the allocator, and a large read takes a quarter longer.
     const STREAMS: bool = false;
 
     fn options(&self, _login: &Login, access: Access) -> SqliteConnectOptions {
@@ -79,14 +79,14 @@ impl SqlxDatabase for SqliteDatabase {
 /// The connections to one database.
 pub struct Pools {
     pub writer: Pool<SqliteDriver>,
-    /// `None` in memory, where the database is the one connection.
+    /// `None` in memory, where the one connection is the database.
     pub readers: Option<Pool<SqliteDriver>>,
 }
 
 impl Pools {
     pub fn new(settings: &Settings) -> Self {
         let rules = PoolRules::of(settings);
-        // The writer's connection stays, and in memory it is the database.
+        // The writer's connection stays open; in memory, it is the database.
         let writer = PoolRules {
             max: 1,
             min: 1,
@@ -107,7 +107,7 @@ impl Pools {
     }
 }
 
-/// The driver of the database that these settings name.
+/// The driver for the database in these settings.
 fn driver(settings: &Settings) -> SqliteDriver {
     let reading_options = settings.file.as_ref().map(|file| common_options(settings).filename(file));
     SqlxDriver(SqliteDatabase {
@@ -120,9 +120,10 @@ fn connect_options(settings: &Settings) -> SqliteConnectOptions {
     let options = common_options(settings);
     match &settings.file {
         None => options.in_memory(true),
-        // In WAL, NORMAL loses no transaction when the process dies; FULL would also keep the last ones when the power fails, for a sync each.
+        // In WAL mode, NORMAL loses no transaction if the process dies. FULL would also keep the last ones in a power failure, at the cost of a sync
+        // each.
         Some(file) => options
-            // Not made where it is missing: `SqliteFile` does that, where the tables are to be made.
+            // `SqliteFile` creates a missing file, and only when the tables are to be created.
             .filename(file)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal),
@@ -137,7 +138,7 @@ fn common_options(settings: &Settings) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// JSON as a column takes it. SQLite would read the digits of a number less exactly than JavaScript does, so it gets the number itself.
+/// JSON for a column. SQLite would parse a number's digits less exactly than JavaScript does, so a number is bound as such.
 pub fn json_value(json: &str) -> Value<'_> {
     if !json.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
         return json.into();
@@ -158,7 +159,7 @@ impl Row for SqliteRow {
         self.try_get(column).map_err(|error| undecodable(column, &error))
     }
 
-    /// A JSON column has NUMERIC affinity, so a JSON text that is a number is stored as one.
+    /// A JSON column has NUMERIC affinity, so a JSON text that is a number is stored as a number.
     fn json(&self, column: usize) -> Read<Cow<'_, str>> {
         let value = self.try_get_raw(column).map_err(|error| undecodable(column, &error))?;
         let json = match value.type_info().name() {

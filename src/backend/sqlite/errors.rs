@@ -27,7 +27,7 @@ fn explain_refusal(Refusal { code, message, .. }: Refusal<'_>) -> Explained {
             .repeatable(Repeatable::RolledBack)
             .into(),
         3 | 8 | 23 => failed(Code::PermissionDenied, "the file may not be written").and(Fate::Dropped),
-        // The database itself was opened, or looked at, before.
+        // The database has been opened, or its file checked, before.
         14 => failed(
             Code::PermissionDenied,
             "the file can't be opened, or its folder may not be written, where SQLite keeps a journal beside it (-wal, -shm, -journal)",
@@ -45,7 +45,8 @@ fn explain_refusal(Refusal { code, message, .. }: Refusal<'_>) -> Explained {
     }
 }
 
-/// SQLite has one code for all that is wrong with a statement. Its texts are no server's: they are compiled in with the library, in one language.
+/// SQLite has one code for everything that is wrong with a statement. Its texts don't depend on a server: they are compiled into the library, in one
+/// language.
 fn explain_plain(message: &str) -> Error {
     if message.contains("ON CONFLICT clause does not match") {
         index_missing(message)

@@ -1,7 +1,8 @@
 //! The file that a SQLite store has open. When its path holds another file, or none, the next call notices.
 //!
-//! SQLite itself goes on with the file that it opened, so a file that was removed or renamed over would take every write and lose it. Each call looks at
-//! the file's device and inode first, which takes a microsecond. Windows lets no file that is open be removed or renamed, and there is nothing to look at.
+//! SQLite itself continues with the file that it opened, so writes to a file that was removed or replaced by a rename would be lost. Each call first
+//! checks the file's device and inode, which takes a microsecond. Windows does not allow an open file to be removed or renamed, so there is nothing
+//! to check.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,15 +17,15 @@ use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
 pub struct SqliteFile {
     /// `None` in memory.
     path: Option<PathBuf>,
-    /// Whether `Use::Make` makes a file that is missing.
+    /// Whether `Use::Make` creates a missing file.
     may_make: bool,
     pools: Box<dyn Fn() -> Pools + Send + Sync>,
     current: Mutex<Arc<Opened>>,
 }
 
-/// One file that the path holds, or held.
+/// One file that the path holds or has held.
 struct Opened {
-    /// Of the files that the path held while the store was open.
+    /// Counts the files that the path has held while the store was open.
     number: u64,
     pools: Pools,
     /// Set before the first connection.
@@ -32,11 +33,12 @@ struct Opened {
     before: Mutex<Option<Before>>,
 }
 
-/// The file before this one. It has to be closed, and what it left beside it removed, before this one is opened, for the two may share what stands there
-/// (-wal, -shm). It is kept until both are done, so that a call after one that failed or was given up does them again.
+/// The previous file. Before the new one is opened, it must be closed and its leftovers removed, because both files may share their companion files
+/// (-wal, -shm). It is kept until both steps are done, so that the call after one that failed or was abandoned repeats them.
 struct Before {
     opened: Arc<Opened>,
-    /// Once looked for. They are found while the old connections are open: later, nothing tells which files are theirs.
+    /// `Some` once they have been looked up, which must happen while the old connections are open: afterwards, nothing tells which files belong to
+    /// them.
     leftovers: Option<Option<Leftovers>>,
 }
 
@@ -47,7 +49,7 @@ impl Before {
 
     fn leftovers(&mut self, path: &Path) -> Option<Leftovers> {
         let find = || {
-            // Where another store of this process was quicker, what is there now is the new file's.
+            // If another store of this process already uses the new file, the companion files are the new file's.
             let is_new = key_of(path).is_ok_and(FileInUse::is_used);
             (!is_new).then(|| Leftovers::of(path))
         };
@@ -60,7 +62,7 @@ impl Before {
 pub enum Use {
     Read,
     Write,
-    /// To make the tables, and the file where there is none.
+    /// To create the tables, and the file if it is missing.
     Make,
 }
 
@@ -78,7 +80,7 @@ impl SqliteFile {
         self.acquire_of(what_for, None).await
     }
 
-    /// As `acquire`, for what was queued while the path held the file of this number.
+    /// As `acquire`, for records queued while the path held the file of this number.
     pub async fn acquire_of(&self, what_for: Use, number: Option<u64>) -> Result<Conn> {
         loop {
             let opened = self.look(what_for)?;
@@ -93,14 +95,14 @@ impl SqliteFile {
                 _ => &opened.pools.writer,
             };
             match pool.acquire().await {
-                // It was closed while this call waited, for the path holds another file.
+                // The pool was closed while this call waited, because the path holds another file.
                 Err(error) if error.code == Code::Closed && !Arc::ptr_eq(&opened, &lock(&self.current)) => {}
                 outcome => return outcome,
             }
         }
     }
 
-    /// The number of the file that the path holds. `None` where that never changes.
+    /// The number of the file that the path holds. `None` if that never changes.
     pub fn number(&self) -> Option<u64> {
         self.path.as_ref()?;
         let opened = self.look(Use::Read).unwrap_or_else(|_| lock(&self.current).clone());
@@ -146,7 +148,7 @@ impl Opened {
     fn is_of(&self, key: FileKey) -> bool {
         match self.in_use.get() {
             Some(Some(in_use)) => in_use.is_of(key),
-            // Nothing was opened yet, or files can't be told apart here.
+            // Nothing has been opened yet, or this system can't tell files apart.
             _ => true,
         }
     }
@@ -191,7 +193,7 @@ impl Opened {
     }
 }
 
-/// An empty file, which is a new database to SQLite.
+/// Creates an empty file, which SQLite treats as a new database.
 fn make(path: &Path) -> Result<()> {
     let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
     made.map(drop).map_err(|error| match error.kind() {
@@ -217,7 +219,7 @@ fn must_exist(path: &Path) -> Error {
     .repeatable(Repeatable::Never)
 }
 
-/// Why there is no file to open.
+/// Why the file can't be opened.
 fn unavailable(path: &Path, error: &std::io::Error) -> Error {
     let has_folder = path.parent().is_none_or(Path::is_dir);
     let failed = |code| Error::new(code, format!("the SQLite file {} can't be opened: {error}", shown(path)));

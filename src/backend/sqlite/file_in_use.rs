@@ -1,6 +1,6 @@
-//! Two copies of the SQLite library in one process break each other's locks, and in WAL mode truncate and delete each other's files
-//! (sqlite.org/howtocorrupt.html, section 2.2.1). This addon has a copy of its own, so a file that another one in this process has open, Sequelize's
-//! say, is refused. Linux alone shows which files a process has open.
+//! Refuses a file that another SQLite library in this process has open. Two copies of the library in one process break each other's locks, and in WAL
+//! mode truncate and delete each other's files (sqlite.org/howtocorrupt.html, section 2.2.1). This addon contains its own copy; Sequelize's driver,
+//! say, has another. Only Linux shows which files a process has open.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Quoted, lock};
 
-/// Device and inode; `None` where the system has none.
+/// Device and inode; `None` if the system has none.
 pub type FileKey = Option<(u64, u64)>;
 
-/// Files that stores of this process use, and how many do. While there is one, descriptors of the file may be ours.
+/// The files that stores of this process use, with the number of uses. While a file is in use, its open descriptors may be ours.
 static IN_USE: LazyLock<Mutex<HashMap<(u64, u64), usize>>> = LazyLock::new(Mutex::default);
 
-/// How long a descriptor may linger: a connection that was just closed, or another program's short look at the file.
+/// How long a descriptor may stay open: that of a connection that was just closed, or of another program's short look at the file.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A store's use of a file.
@@ -26,13 +26,13 @@ pub struct FileInUse {
 }
 
 impl FileInUse {
-    /// Waits a moment for other descriptors to go, and refuses the file where they stay, or where it can't be looked at. `None` where files can't be
-    /// told apart.
+    /// Waits a moment for other descriptors to close. Refuses the file if they stay open, or if it can't be checked. `None` if this system can't tell
+    /// files apart.
     pub async fn begin(file: &Path) -> std::result::Result<Option<Self>, std::result::Result<Error, std::io::Error>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             {
-                // Under the lock, for closing a descriptor here would drop the locks of a store that has the file open meanwhile.
+                // Under the lock: closing a descriptor here would drop the locks of a store that opens the file meanwhile.
                 let mut in_use = lock(&IN_USE);
                 let Some(key) = key_of(file).map_err(Err)? else { return Ok(None) };
                 if in_use.contains_key(&key) || !is_open(key) {
@@ -86,7 +86,7 @@ impl Drop for FileInUse {
     }
 }
 
-/// The file that a path holds. Fails where it holds none, or a folder.
+/// The key of the file at a path. Fails if there is none, or if it is a folder.
 #[cfg(unix)]
 pub fn key_of(file: &Path) -> std::io::Result<FileKey> {
     use std::os::unix::fs::MetadataExt;
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(refused.code, Code::ConnectionFailed);
         drop(other);
         let first = FileInUse::begin(&file).await.unwrap().unwrap();
-        // Now a descriptor may be ours.
+        // From here on a descriptor may be ours.
         let ours = std::fs::File::open(&file).unwrap();
         let second = FileInUse::begin(&file).await.unwrap().unwrap();
         second.end();

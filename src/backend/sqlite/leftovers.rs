@@ -1,11 +1,11 @@
-//! What stands beside a SQLite file (-wal, -shm) when another file takes its place. SQLite would take the journal of the old file for the new one's and mix
-//! the two, so what belongs to the old one goes first.
+//! Removes the companion files (-wal, -shm) of a SQLite file that another file replaces. SQLite would apply the old file's journal to the new file
+//! and mix the two.
 
 use std::path::Path;
 
 use crate::error::{Code, Error, Quoted, Result};
 
-/// What this process has open beside a file. It is found while the old connections are open, and removed after they are closed.
+/// The companion files that this process has open. They are found while the old connections are open, and removed after those are closed.
 #[derive(Clone, Default)]
 pub struct Leftovers {
     #[cfg(target_os = "linux")]
@@ -41,7 +41,7 @@ impl Leftovers {
         Self { files }
     }
 
-    /// Another process may have done so already, and have made new ones, which stay.
+    /// Another process may already have removed them and created new ones; those stay.
     pub fn remove(self, _: &Path) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
 
@@ -70,7 +70,7 @@ impl Leftovers {
         Self::default()
     }
 
-    /// Which of them belong to which file can't be told here.
+    /// This system can't tell which of them belong to which file.
     pub fn remove(self, file: &Path) -> Result<()> {
         let mut wal = file.as_os_str().to_owned();
         wal.push("-wal");

@@ -1,7 +1,7 @@
 //! Every statement for SQLite.
 //!
-//! One connection writes, so that calls of one process wait for each other in order and not by polling; a few others read. Between processes, a write
-//! takes the write lock at its beginning (`begin immediate`): a read that turned into a write would fail at once instead of waiting.
+//! One connection writes, so that the calls of one process queue in order instead of polling; a few others read. Among processes, a write takes the
+//! write lock at its beginning (`begin immediate`): a read that becomes a write would fail at once instead of waiting.
 //!
 //! `cast(unixepoch('subsec') * 1000 as integer)` is the clock in milliseconds: `unixepoch` alone would give whole seconds.
 
@@ -37,7 +37,7 @@ mod types;
 
 pub const MIGRATION: &str = include_str!("../../../migrations/sqlite/0001_tables.sql");
 
-/// The write lock at the beginning: a read that turned into a write would fail at once instead of waiting.
+/// Takes the write lock at the beginning: a read that becomes a write would fail at once instead of waiting.
 const BEGIN: &str = "begin immediate";
 
 pub struct Sqlite {
@@ -286,8 +286,9 @@ impl Reads for Sqlite {
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
         let mut session = self.read().await?;
-        // Only keys and lengths go through the window, which copies its rows; a length is known without reading the value. `cross join` has SQLite read the keys
-        // of the page first and then their records, and `+status` keeps it off the index of statuses, which would have all records of the statuses sorted.
+        // Only keys and lengths go through the window function, which copies its rows; a length is known without reading the value. `cross join`
+        // makes SQLite read the page's keys first and then their records, and `+status` keeps it off the status index, with which it would sort all
+        // records of the statuses.
         macro_rules! page {
             ($candidates:literal) => {
                 concat!(
@@ -351,7 +352,7 @@ impl Backend for Sqlite {
             return Ok(());
         }
         session.begin(BEGIN).await?;
-        // Another process may have made them while this one waited for the lock.
+        // Another process may have created them while this one waited for the lock.
         for statement in catalogue(session).await?.missing(MIGRATION)? {
             session.run(statement).await?;
         }
@@ -392,8 +393,8 @@ impl Backend for Sqlite {
 
     async fn claim(&self, job_id: &str, worker_id: &WorkerId, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
         let mut session = self.write().await?;
-        // `+status` keeps the planner on the index of batch indexes, which has the next batch first; the one of statuses would have it sort all that
-        // are pending.
+        // `+status` keeps the planner on the index of batch indexes, which has the next batch first; with the status index, it would sort all pending
+        // batches.
         let claim = sql(
             "claim",
             "
@@ -499,7 +500,7 @@ impl Backend for Sqlite {
 
     async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
         let mut session = self.write().await?;
-        // A claim, a release and a reclaim each add 1 to `version`, so (version + 1) / 2 claims were made. A batch that is given up keeps the name of
+        // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
         // its last worker.
         let reclaim = sql(
             "reclaim",
@@ -536,7 +537,8 @@ impl Backend for Sqlite {
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>> {
         let mut session = self.write_queued(records).await?;
         let session = &mut session;
-        // The write lock keeps every other process from writing until the commit, so a version that was read holds, and no batch needs a lock of its own.
+        // The write lock keeps every other process from writing until the commit, so a version that was read stays valid, and no batch needs a lock
+        // of its own.
         session.begin(BEGIN).await?;
         let held = Leases::default().held(session, records).await?;
         for part in parts(&verdicts::kept(records, &held)) {
@@ -662,7 +664,7 @@ impl Transaction for SqliteTransaction {
         upsert_job(&mut self.session, job, keep_final).await
     }
 
-    /// The transaction has had the write lock since its beginning, so a read is enough.
+    /// The transaction holds the write lock from its beginning, so a plain read is enough.
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>> {
         let lock = sql(
             "lock_job",
@@ -716,7 +718,7 @@ impl Transaction for SqliteTransaction {
 
 impl Sqlite {
     pub fn new(mut settings: Settings) -> Self {
-        // All connections mean the same file, wherever the process goes later.
+        // An absolute path: all connections open the same file, even if the process changes its working directory.
         if let Some(file) = &mut settings.file
             && let Ok(absolute) = std::path::absolute(&*file)
         {
@@ -736,7 +738,7 @@ impl Sqlite {
         self.file.acquire(Use::Write).await
     }
 
-    /// For records that were queued while the path held one and the same file.
+    /// For records that were all queued while the path held the same file.
     async fn write_queued(&self, records: &[RecordWrite]) -> Result<Conn> {
         let mut files = records.iter().filter_map(|write| write.file);
         let file = files.next();
@@ -750,8 +752,8 @@ impl Sqlite {
 // ---------------------------------------------------------------------------------------------------------------------------------
 // Jobs
 
-/// Whether the job's row was inserted. The upsert does not say that itself, so the row is looked for before; between the two, another process may make or
-/// delete the row, unless this is in a transaction.
+/// Returns whether the job's row was inserted. The upsert does not report that, so a read looks for the row first. Outside a transaction, another
+/// process may insert or delete the row between the two.
 async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<bool> {
     let exists = sql(
         "upsert_job_exists",
@@ -815,7 +817,7 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     session.all(batches, values![job_id], rows::batch_row).await
 }
 
-/// Where a batch that has no row may be.
+/// Where a batch without a row may be.
 async fn list_snapshot(session: &mut Conn, key: &BatchKey) -> Result<Option<ListSnapshot>> {
     let snapshot = sql(
         "list_snapshot",
@@ -874,7 +876,7 @@ async fn read_records(session: &mut Conn, sql: Sql<'_>, values: Vec<Value<'_>>) 
     Ok(slices)
 }
 
-/// What goes into one statement each.
+/// The records, split into statements.
 fn parts<'a, 'r>(records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
     by_bytes(records, STATEMENT_BYTES).flat_map(chunks)
 }

@@ -1,4 +1,4 @@
-//! The tables as SQLite's catalogue has them.
+//! Reads the tables from SQLite's catalogue.
 
 use super::connect::Conn;
 use crate::backend::driver::{Read, Row, sql};
@@ -15,7 +15,7 @@ pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
 }
 
 async fn columns(session: &mut Conn) -> Result<Vec<Column>> {
-    // An `integer primary key` takes the row's number.
+    // An `integer primary key` is numbered by SQLite.
     let columns = sql(
         "catalogue_columns",
         "
@@ -47,7 +47,7 @@ fn column(row: &impl Row) -> Read<Column> {
     })
 }
 
-/// What a column does to a value, by the rules that SQLite has for the name of its type (sqlite.org/datatype3.html, "Determination Of Column Affinity").
+/// How a column converts values, by SQLite's rules for the name of its type (sqlite.org/datatype3.html, "Determination Of Column Affinity").
 fn holds(type_name: &str) -> Holds {
     let name = type_name.to_ascii_uppercase();
     let has = |part: &str| name.contains(part);
@@ -58,13 +58,13 @@ fn holds(type_name: &str) -> Holds {
     } else if !has("BLOB") && (has("REAL") || has("FLOA") || has("DOUB")) {
         Holds::Other
     } else {
-        // As it is, or a text that looks like a number as one.
+        // Stores values as they are, except that text that looks like a number becomes one.
         Holds::Any
     }
 }
 
 async fn indexes(session: &mut Conn) -> Result<Vec<Index>> {
-    // Also indexes of other tables that have our names: `create index if not exists` would make nothing, and say nothing.
+    // Includes indexes of other tables with our names: `create index if not exists` would then silently create nothing.
     let indexes = sql(
         "catalogue_indexes",
         "
