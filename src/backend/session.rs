@@ -111,8 +111,11 @@ impl<D: Driver> Session<D> {
         };
         let outcome = timeout(limit, D::fetch(self.start()?, statement, &mut each)).await;
         self.finish(outcome)?;
-        self.end_wrapping(wrapped).await?;
-        failed.map_or(Ok(()), Err)
+        match failed {
+            // The wrapping transaction is rolled back when the session is dropped: the call did not take effect.
+            Some(error) => Err(error),
+            None => self.end_wrapping(wrapped).await,
+        }
     }
 
     /// All rows of a statement.
