@@ -1,5 +1,5 @@
 // Draws docs/benchmarks.md and its charts from the figures of a run: node bench/report.mjs
-// What stands between the markers in docs/benchmarks.md is written anew; the rest of it is written by hand.
+// What stands between the markers in docs/benchmarks.md is rewritten; the rest is written by hand.
 
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,43 +1,43 @@
-//! What a call rejects with: a code, a message, what is known of the outcome, and the cause.
+//! The error that a call rejects with: a code, a message, what is known of the outcome, and the cause.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The kinds of failure, as users match on them. The names are stable.
+/// The kinds of failure that users match on. The names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Code {
-    /// An argument or an option is not what it must be.
+    /// An argument or an option is not valid.
     InvalidArgument,
-    /// The URL, the options or the Sequelize instance do not say where the database is.
+    /// The URL, the options or the Sequelize instance do not describe a usable connection.
     InvalidConnection,
-    /// A dialect that is not served, or a server that is too old.
+    /// The dialect is not supported, or the server is too old.
     UnsupportedDatabase,
-    /// The database could not be reached, or refused the login.
+    /// The database can't be reached, or refuses the login.
     ConnectionFailed,
-    /// The connection ended in the middle of a call.
+    /// The connection ended during a call.
     ConnectionLost,
-    /// The wait for a connection of the pool, or a statement, took longer than it may.
+    /// Waiting for a pool connection, or running a statement, exceeded its time limit.
     Timeout,
-    /// Another transaction was in the way: a deadlock, a serialization failure, or a lock that was not had in time.
+    /// Another transaction was in the way: a deadlock, a serialization failure, or a lock that was not granted in time.
     Conflict,
-    /// The database user lacks a right, or the database or its file may only be read.
+    /// The database user lacks a right, or the database or its file is read-only.
     PermissionDenied,
     /// The tables do not exist.
     TablesMissing,
-    /// The tables exist, and are not the ones that we know.
+    /// The tables exist, but this store can't use them.
     TablesIncompatible,
-    /// A value is longer than its column or than the server takes.
+    /// A value exceeds the limit of its column or of the server.
     ValueTooLong,
-    /// An id or an index that is taken.
+    /// An id or an index is already taken.
     Constraint,
-    /// The batch has been claimed again, or given back, since the claim that the call belongs to: see `crate::lease_lost`.
+    /// The batch has been claimed again, or released, since the claim that the call belongs to: see `crate::lease_lost`.
     LeaseLost,
     /// The store has been closed.
     Closed,
-    /// The server refused for a reason of its own: a full disk, say.
+    /// The server refused for a reason that the other codes don't cover: a full disk, say.
     DatabaseError,
     /// A defect of this package.
     Internal,
@@ -66,32 +66,32 @@ impl Code {
     }
 }
 
-/// What is known of a call that failed, and so who may make it again.
+/// What is known of a failed call, and so who may repeat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeatable {
-    /// The database rolled it back, or never saw it: it may be repeated blindly.
+    /// The database rolled it back or never received it: it may be repeated blindly.
     RolledBack,
-    /// It may have taken effect: only what is idempotent may be repeated blindly.
+    /// It may have taken effect: only idempotent calls may be repeated blindly.
     Unknown,
-    /// The server has no connection left for this store, which waits for one of its own instead.
+    /// The server has no connection left for this store, so the call waits for one of the store's own.
     NoConnectionLeft,
-    /// The same call may succeed later; whether and when to make it is for the caller to say.
+    /// The same call may succeed later. The caller decides whether and when to repeat it.
     ByCaller,
-    /// The same call fails the same way.
+    /// The same call fails in the same way.
     Never,
 }
 
-/// What another program said, word for word: the database, as a rule.
+/// The original text of the program that failed, usually the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     pub message: String,
     /// SQLSTATE, or SQLite's extended result code.
     pub code: Option<String>,
-    /// Not the database but a function of the user's failed: the key of the value that it threw, which `index.js` keeps.
+    /// Set if a function in the options failed instead of the database: the key of the thrown value, which `index.js` keeps.
     pub thrown: Option<u32>,
 }
 
-/// A failed call. `Display` is the message that the user reads; it never holds a password.
+/// A failed call. `Display` is the message for the user; it never contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -152,13 +152,13 @@ impl Error {
         self
     }
 
-    /// `retryable`, as the user sees it.
+    /// `retryable` in the user's error.
     pub fn retryable(&self) -> bool {
         self.repeatable != Repeatable::Never
     }
 }
 
-/// A user's string in a message: quoted, and cut where it is long.
+/// A user's string in a message: quoted, and shortened if it is long.
 pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -171,7 +171,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Locks a mutex whose holders can't leave it half changed, so that a panic elsewhere does not spread.
+/// Locks a mutex that no holder can leave half changed, so that a panic elsewhere does not spread.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Reads the JSON objects that callers give: a field that is missing or wrong is refused, with its name and its value.
+//! Reads the JSON objects that callers pass. A missing or invalid field is refused with its name and its value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 
 /// The fields of one JSON object. The values stay JSON text and are not copied.
 pub struct Fields<'w, 'a> {
-    /// What messages call the object.
+    /// The object's name in messages.
     pub what: &'w dyn fmt::Display,
     pub entries: Entries<'a>,
 }
 
 pub type Entries<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
-/// Reads one object into entries that are allocated once for many objects.
+/// Reads objects one after another into the same allocation of entries.
 struct Object<'e, 'de>(&'e mut Entries<'de>);
 
 impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
@@ -48,7 +48,7 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
     }
 }
 
-/// Calls the function with each object of an array, up to the first that it refuses.
+/// Calls the function with each object of an array, and stops at the first one that it refuses.
 struct Objects<F>(F);
 
 impl<'de, F: FnMut(&mut Entries<'de>) -> Result<()>> Visitor<'de> for Objects<F> {
@@ -64,13 +64,13 @@ impl<'de, F: FnMut(&mut Entries<'de>) -> Result<()>> Visitor<'de> for Objects<F>
         while outcome.is_ok() && items.next_element_seed(Object(&mut entries))?.is_some() {
             outcome = (self.0)(&mut entries);
         }
-        // serde wants the whole array read.
+        // serde requires that the whole array is read.
         while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(outcome)
     }
 }
 
-/// Reads an array of objects in one pass, one object at a time; `None` if the text is anything else.
+/// Reads an array of objects in one pass, one object at a time. `None` if the text is anything else.
 pub fn each_object<'a>(json: &'a str, each: impl FnMut(&mut Entries<'a>) -> Result<()>) -> Option<Result<()>> {
     let mut text = serde_json::Deserializer::from_str(json);
     let outcome = text.deserialize_seq(Objects(each)).ok()?;
@@ -78,7 +78,7 @@ pub fn each_object<'a>(json: &'a str, each: impl FnMut(&mut Entries<'a>) -> Resu
     Some(outcome)
 }
 
-/// A JSON value as messages show it: cut if it is long, and only its kind if it may hold a password.
+/// A JSON value for a message: shortened if it is long, and only its kind if it may contain a password.
 pub fn shown(json: &str) -> String {
     match json.as_bytes().first() {
         Some(b'{') => return "an object".to_owned(),
@@ -102,7 +102,7 @@ impl<'w, 'a> Fields<'w, 'a> {
         }
     }
 
-    /// Reads from the entries of one object, and leaves their allocation to the next.
+    /// Reads the fields from one object's entries and hands their allocation back for the next object.
     fn read_entries<T>(what: &dyn fmt::Display, entries: &mut Entries<'_>, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<T> {
         let fields = Fields {
             what,
@@ -113,7 +113,7 @@ impl<'w, 'a> Fields<'w, 'a> {
         Ok(item)
     }
 
-    /// Reads an array of objects, in one pass if each item is one.
+    /// Reads an array of objects, in one pass if every item is an object.
     pub fn read_list<T>(what: &dyn fmt::Display, json: &str, read: impl Fn(&Fields<'_, '_>) -> Result<T>) -> Result<Vec<T>> {
         let mut list = Vec::new();
         let outcome = each_object(json, |entries| {
@@ -124,7 +124,7 @@ impl<'w, 'a> Fields<'w, 'a> {
         if let Some(outcome) = outcome {
             return outcome.map(|()| list);
         }
-        // An item is no object. Reading them one by one finds it for the message.
+        // Some item is not an object. Reading them one by one finds it for the message.
         let items: Vec<&RawValue> =
             serde_json::from_str(json).map_err(|_| Error::invalid(format!("{what} must be an array, not {}", shown(json))))?;
         items
@@ -134,7 +134,7 @@ impl<'w, 'a> Fields<'w, 'a> {
             .collect()
     }
 
-    /// The value of a key, `null` included. Of a key that is there twice the last value counts, as in JavaScript.
+    /// The value of a key, `null` included. If a key occurs twice, the last value counts, as in JavaScript.
     fn present(&self, key: &str) -> Option<&'a str> {
         self.entries
             .iter()
@@ -148,7 +148,7 @@ impl<'w, 'a> Fields<'w, 'a> {
         self.present(key).filter(|value| *value != "null")
     }
 
-    /// Refuses every key but these.
+    /// Refuses every key except these.
     pub fn only(&self, known: &[&str]) -> Result<()> {
         match self.entries.iter().find(|(key, _)| !known.contains(&key.as_ref())) {
             None => Ok(()),
@@ -166,7 +166,7 @@ impl<'w, 'a> Fields<'w, 'a> {
         value.ok_or_else(|| Error::invalid(format!("{}.{key} is missing: it must be {expected}", self.what)))
     }
 
-    /// The error that the value of a key is of the wrong type or out of range.
+    /// The error that a key's value has the wrong type or is out of range.
     pub fn wrong(&self, key: &str, value: &str, expected: impl fmt::Display) -> Error {
         Error::invalid(format!("{}.{key} must be {expected}, not {}", self.what, shown(value)))
     }
@@ -183,7 +183,7 @@ impl<'w, 'a> Fields<'w, 'a> {
 
     pub fn optional_int(&self, key: &str) -> Result<Option<i32>> {
         const EXPECTED: &str = "a whole number from -2147483648 to 2147483647";
-        // `NaN` and the infinities arrive as null, so null is a wrong number and not an absent one.
+        // `NaN` and the infinities arrive as null, so null is an invalid number, not an absent one.
         let Some(value) = self.present(key) else { return Ok(None) };
         value.parse().map(Some).map_err(|_| self.wrong(key, value, EXPECTED))
     }
@@ -223,7 +223,7 @@ impl<'w, 'a> Fields<'w, 'a> {
     }
 }
 
-/// Replaces lone surrogates by U+FFFD. `JSON.stringify` escapes a surrogate only if it is a lone one, so every such escape is replaced.
+/// Replaces lone surrogates by U+FFFD. `JSON.stringify` escapes only lone surrogates, so every surrogate escape is replaced.
 pub fn replace_surrogates(json: &str) -> String {
     replace_escapes(json, is_surrogate)
 }

@@ -1,5 +1,5 @@
-//! What a store holds: the token of each claim that was made through it, where to look for the next batch, and which leases are to be renewed. What is
-//! held is a memory, not the truth: the rows are that.
+//! What a store remembers of its claims: each claim's token, where to look for a job's next batch, and which leases to renew. This is a cache; the
+//! batch rows are authoritative.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,23 +10,24 @@ use crate::error::lock;
 use crate::model::{BatchIndex, BatchKey, BatchRow, Reservation, Token, WorkerId};
 use crate::panics;
 
-/// How many jobs and claims are kept of jobs that this store works on no batch of. Other processes may have finished them, of which it hears nothing.
+/// How many jobs and claims are remembered of jobs in which this store has no batch under way. Other processes may have finished those jobs without
+/// the store noticing.
 const MOST_IDLE: usize = 10_000;
 
-/// For how long a count of batches is trusted.
+/// How long a count of batches is trusted.
 const COUNT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Where to look for the next batch of a job.
+/// Where to start looking for a job's next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// Every batch below was seen claimed, or was locked by a claim under way.
+    /// Every batch below this index was seen claimed, or was locked by a concurrent claim.
     pub from: Option<BatchIndex>,
     epoch: u64,
-    /// How many claims had been made through the store.
+    /// The number of claims that had been made through the store.
     made: u64,
 }
 
-/// A claim whose lease is to be renewed.
+/// A claim whose lease is renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     pub key: BatchKey,
@@ -34,11 +35,11 @@ pub struct Lease {
     pub token: Token,
 }
 
-/// How many batches a job has.
+/// The number of a job's batches.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchCount {
     pub count: i64,
-    /// Their highest index, which shows whether another process has made the job again since.
+    /// The highest index. If it changes, another process has saved the job again.
     last: Option<BatchIndex>,
     counted: Instant,
 }
@@ -52,12 +53,12 @@ impl BatchCount {
         }
     }
 
-    /// `rows`: by index.
+    /// `rows`: in the order of their indexes.
     pub fn of(rows: &[BatchRow]) -> Self {
         Self::new(rows.len() as i64, rows.last().map(|row| BatchIndex(row.index)))
     }
 
-    /// Whether it holds for a job whose highest index is `last` now, where that was seen.
+    /// Whether the count is valid for a job whose highest index is now `last`, if that is known.
     pub fn holds(&self, last: Option<BatchIndex>) -> bool {
         (last.is_none() || last == self.last) && self.counted.elapsed() < COUNT_LIFETIME
     }
@@ -70,9 +71,9 @@ struct Renewal {
 
 struct Held {
     token: Token,
-    /// The number of this claim among all that were made through the store.
+    /// The sequence number of this claim among all claims made through the store.
     number: u64,
-    /// Not finished, given back or found lost, as far as this store knows.
+    /// As far as this store knows, the claim has not been finished, released or lost.
     under_way: bool,
     renewal: Option<Renewal>,
 }
@@ -80,20 +81,20 @@ struct Held {
 #[derive(Default)]
 struct HeldJob {
     from: Option<BatchIndex>,
-    /// Counts reopened batches, so that a claim that was under way meanwhile does not hide them again.
+    /// Counts reopened batches, so that a claim that ran concurrently does not move the start past them.
     epoch: u64,
     batches: Option<BatchCount>,
-    /// The job's list could not be updated when that was due.
+    /// An update of the job's list was due and failed.
     list_is_behind: bool,
     claims: HashMap<String, Held>,
-    /// How many of `claims` are.
+    /// The number of `claims` under way.
     under_way: usize,
-    /// The number of the store's last claim on the job.
+    /// The sequence number of the store's last claim on the job.
     last_claim: u64,
 }
 
 impl HeldJob {
-    /// What it counts towards `MOST_IDLE`.
+    /// What it contributes to `MOST_IDLE`.
     fn idle_size(&self) -> usize {
         if self.under_way == 0 { self.claims.len() + 1 } else { 0 }
     }
@@ -111,7 +112,7 @@ impl HeldJobs {
         self.by_id.get(job_id)
     }
 
-    /// Changes what is held of a job, where anything is.
+    /// Changes what is remembered of a job, if anything is.
     fn change<T>(&mut self, job_id: &str, change: impl FnOnce(&mut HeldJob) -> T) -> Option<T> {
         let job = self.by_id.get_mut(job_id)?;
         let before = job.idle_size();
@@ -134,7 +135,7 @@ impl HeldJobs {
         }
     }
 
-    /// Drops what is kept of idle jobs beyond the bound, of those first that were claimed from the longest ago. Half of it, so that this is rare.
+    /// When idle jobs exceed the limit, drops half of them, those with the oldest claims first, so that this happens rarely.
     fn bound(&mut self) {
         if self.idle <= MOST_IDLE {
             return;
@@ -169,13 +170,13 @@ impl Claims {
         }
     }
 
-    /// How many claims were made through the store.
+    /// The number of claims made through the store.
     pub fn made_so_far(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// Remembers a claim: its token fences the calls that follow, and the next claim begins behind it. False where a newer claim on the batch was made
-    /// through this store while this one was under way: then that one stays, and this one is lost.
+    /// Remembers a claim: its token fences the calls that follow, and the next claim starts behind it. Returns false if this store made a newer claim
+    /// on the batch while this one ran: the newer one stays, and this one is lost.
     pub fn made(&self, claim: &Reservation, start: Start, renew_for: Option<Duration>) -> bool {
         let mut jobs = lock(&self.jobs);
         panics::fail_point("claims, locked");
@@ -185,7 +186,7 @@ impl Claims {
             if job.epoch == start.epoch {
                 job.from = claim.batch_index.next();
             }
-            // Where the other was known before this claim was begun, its lower token is that of a new job of the same id.
+            // If the held claim was known before this one began, its higher token belongs to an earlier job with the same id.
             let is_late = |held: &Held| claim.token < held.token && held.number > start.made;
             if job.claims.get(&claim.batch_id).is_some_and(is_late) {
                 return false;
@@ -216,8 +217,8 @@ impl Claims {
         made
     }
 
-    /// The token of the last claim on a batch. It stays after the claim is lost or the batch is done, so that a late call can't hit the batch's next
-    /// holder.
+    /// The token of the last claim on a batch. It stays after the claim is lost or the batch is finished, so that a late call can't affect the
+    /// batch's next holder.
     pub fn token(&self, key: &BatchKey) -> Option<Token> {
         lock(&self.jobs).get(&key.job_id)?.claims.get(&key.batch_id).map(|held| held.token)
     }
@@ -230,7 +231,7 @@ impl Claims {
         });
     }
 
-    /// How many batches the job had when they were last counted.
+    /// The number of the job's batches when they were last counted.
     pub fn batches(&self, job_id: &str) -> Option<BatchCount> {
         lock(&self.jobs).get(job_id)?.batches
     }
@@ -252,7 +253,7 @@ impl Claims {
         jobs.bound();
     }
 
-    /// The batch is finished or given back, or the claim was lost: it is not renewed any more. A later claim on the same batch goes on.
+    /// The batch was finished or released, or the claim was lost, so its lease is no longer renewed. A later claim on the same batch is not affected.
     pub fn ended(&self, key: &BatchKey, token: Token) {
         let end = |job: &mut HeldJob| {
             if let Some(held) = job.claims.get_mut(&key.batch_id).filter(|held| held.token == token) {
@@ -265,12 +266,12 @@ impl Claims {
         lock(&self.jobs).change(&key.job_id, end);
     }
 
-    /// The job is final: nothing of it is held any more.
+    /// The job is final: forgets everything about it.
     pub fn forget(&self, job_id: &str) {
         lock(&self.jobs).remove(job_id);
     }
 
-    /// The job was deleted and saved again after this number of claims had been made through the store: those say nothing about it.
+    /// The job was deleted and saved again. Forgets the claims up to this sequence number, because they belong to the deleted job.
     pub fn forget_made_before(&self, job_id: &str, made: u64) {
         let forget = |job: &mut HeldJob| {
             job.claims.retain(|_, held| held.number > made);
@@ -282,7 +283,7 @@ impl Claims {
         lock(&self.jobs).change(job_id, forget);
     }
 
-    /// The claims whose leases are to be renewed at this time.
+    /// The leases to renew at this time.
     pub fn leases(&self, now: Instant) -> Vec<Lease> {
         let jobs = lock(&self.jobs);
         let claims = jobs

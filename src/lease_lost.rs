@@ -1,14 +1,14 @@
-//! What happens on `LEASE_LOST`: a call showed a token that is not the batch's version any more, because the batch was claimed again or given back.
+//! What happens on `LEASE_LOST`: a call passed a token that is no longer the batch's version, because the batch was claimed again or released.
 //!
-//! - The call rejects with the error that is made here. It changed nothing: the guard stands in its statement.
-//! - The claim ends (`Call::lease_lost` in `operations::leases`), so that its lease is not renewed any more. Its token stays in `held_claims`, so that later
-//!   calls of the same worker are refused too, instead of taking effect on the batch's next holder. It goes when the batch is claimed again through this
-//!   store, or when its job is final.
-//! - Saves that the worker has queued are refused by the same guard, and so are those that it makes after that. They are no failures that the batch's next
-//!   holder would have to make good: see `record_writer::failures`.
-//! - A call that gives the batch back, and is repeated because a reply was lost, takes it for the success of its first attempt: see `release_batch` in
+//! - The call rejects with the error that this module creates. It changed nothing, because the statement itself checks the version.
+//! - The claim ends (`Call::lease_lost` in `operations::leases`), so its lease is no longer renewed. Its token stays in `held_claims`, so that later
+//!   calls of the same worker are refused too instead of affecting the batch's next holder. It is removed when this store claims the batch again, or
+//!   when the job is final.
+//! - The same guard refuses saves that the worker has queued or makes afterwards. They don't count as failures, because the batch's next holder
+//!   writes those records itself: see `record_writer::failures`.
+//! - If a call that releases the batch is repeated after a lost reply, it treats this as the success of its first attempt: see `release_batch` in
 //!   `operations::claims` and `set_state` in `operations::batches`.
-//! - A renewal in the background (`operations::lease_renewal`) has no caller to tell. It ends the claim, and the next call of the worker rejects.
+//! - A background renewal (`operations::lease_renewal`) has no caller to reject. It ends the claim, and the worker's next call rejects.
 
 use crate::error::{Code, Error, Quoted};
 use crate::model::{BatchKey, Token};

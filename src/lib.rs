@@ -43,14 +43,14 @@ mod record_writer;
 mod retry;
 mod settings;
 
-/// One worker of the asynchronous runtime for every four cores: a call mostly waits for a server, and while a second worker is idle, each call
-/// wakes it for nothing, which costs a tenth of the call. `TOKIO_WORKER_THREADS` overrides it, as for any program on tokio.
+/// One worker thread of the asynchronous runtime for every four cores. A call mostly waits for a server, and each call wakes any idle second worker
+/// needlessly, which costs a tenth of the call. `TOKIO_WORKER_THREADS` overrides it, as in any program on tokio.
 ///
-/// napi takes it for the first runtime. Where the addon is loaded in worker threads only and the last of them has ended, the next one gets napi's own.
+/// napi uses this as its first runtime. If the addon is loaded only in worker threads and the last of them has ended, the next one gets napi's own.
 #[cfg(not(test))]
 #[napi_derive::module_init]
 fn start_runtime() {
-    // Read here, because what is no such number makes tokio panic, and nothing catches that here.
+    // Parsed here, because tokio panics on an invalid number, and nothing would catch that panic.
     let given = std::env::var("TOKIO_WORKER_THREADS").ok();
     let workers = given
         .and_then(|given| given.parse().ok())
@@ -60,7 +60,7 @@ fn start_runtime() {
         .worker_threads(workers.unwrap_or((cores / 4).clamp(1, 4)))
         .enable_all()
         .build();
-    // Where it can't be made, napi makes its own when it needs one, and says why that failed.
+    // If this fails, napi creates its own runtime on demand, and reports why that failed.
     if let Ok(runtime) = runtime {
         napi::bindgen_prelude::create_custom_tokio_runtime(runtime);
     }

@@ -1,5 +1,5 @@
-//! Panics: each is a defect of this package, and ends the call that it happens in with `INTERNAL`, never the process. The message of a panic is shown
-//! nowhere, because it may hold what the user gave, a password say. Its place in the sources is shown.
+//! Turns panics into errors. A panic is a defect of this package, and fails its call with `INTERNAL` instead of ending the process. The panic's
+//! message is never shown, because it may contain user data such as a password; its location in the sources is.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -12,41 +12,41 @@ use std::task::{Context, Poll};
 use crate::error::{Error, Result};
 
 thread_local! {
-    /// Where this thread panicked last.
+    /// The location of this thread's last panic.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Notes the place of every panic from now on. The hook is this addon's own: the standard library is linked into it.
+/// Records the location of every panic from now on. The hook belongs to this addon alone, because the standard library is linked into it.
 pub fn note_places() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            // A panic in the background rejects no call, so every panic is written here too. Where that fails, there is no other place for it.
+            // A background panic rejects no call, so every panic is also written to stderr. If that fails, there is nowhere else to report it.
             let _ = writeln!(
                 std::io::stderr(),
                 "@batchactions/state-sqlx has a defect at {place}: please report it"
             );
-            // A thread that is ending has dropped its cell.
+            // A thread that is ending has already dropped its cell.
             let _ = PLACE.try_with(|cell| *cell.borrow_mut() = Some(place));
         }));
     });
 }
 
-/// What a call that panicked on this thread rejects with.
+/// The error that a call rejects with if it panicked on this thread.
 pub fn defect() -> Error {
     let place = PLACE.try_with(|cell| cell.borrow().clone()).ok().flatten();
     let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
     Error::internal(format!("a defect of this package{place} ended the call: please report it"))
 }
 
-/// Runs `body`; a panic in it is the error `INTERNAL`.
+/// Runs `body`; a panic in it becomes the error `INTERNAL`.
 pub fn caught<T, E: From<Error>>(body: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
-    // Shared state is behind locks whose holders can't leave it half changed (see `error::lock`).
+    // Shared state is behind locks that no holder can leave half changed (see `error::lock`).
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(defect().into()))
 }
 
-/// Awaits `future`; a panic in it is the error `INTERNAL`.
+/// Awaits `future`; a panic in it becomes the error `INTERNAL`.
 pub fn caught_in<T>(future: impl Future<Output = Result<T>> + Send + 'static) -> impl Future<Output = Result<T>> + Send {
     Caught(Box::pin(future))
 }
@@ -62,7 +62,7 @@ impl<T> Future for Caught<T> {
     }
 }
 
-/// A named place where a test can ask for a panic. In a released addon it does nothing.
+/// A named place in the code where a test can trigger a panic. In a released addon it does nothing.
 #[cfg(not(feature = "test-hooks"))]
 #[inline(always)]
 pub fn fail_point(_place: &str) {}
@@ -80,13 +80,13 @@ mod hooks {
 
     static ASKED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
-    /// The next call of `fail_point` with this place panics with this message.
+    /// Makes the next `fail_point` with this name panic with this message.
     #[napi(skip_typescript)]
     pub fn panic_at(place: String, message: String) {
         lock(&ASKED).push((place, message));
     }
 
-    /// The places that were asked for and not reached yet.
+    /// The requested panics that have not happened yet.
     #[napi(skip_typescript)]
     pub fn panics_to_come() -> Vec<String> {
         lock(&ASKED).iter().map(|(place, _)| place.clone()).collect()

@@ -1,4 +1,4 @@
-//! The one retry loop: which failures are answered by making a call again, how often, and for how long.
+//! The one retry loop: which failures are retried, how often, and for how long.
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
@@ -6,34 +6,35 @@ use std::time::Duration;
 
 use crate::error::{Code, Repeatable, Result};
 
-/// Which failures [`Retry`] may answer by making the call again.
+/// Which failures [`Retry`] may retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
-    /// Making the call twice is the same as making it once.
+    /// Making the call twice has the same effect as making it once.
     Idempotent,
-    /// Only a call that is known to have rolled back may be made again.
+    /// Only a call that is known to have rolled back may be retried.
     RolledBackOnly,
-    /// As `Idempotent`, and the caller already has its answer and can't make the call again: so every failure that may pass is retried, also a timeout.
+    /// As `Idempotent`, but the caller already has its answer and can't retry: so every failure that may pass is retried, even a timeout.
     AlreadyAnswered,
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(8);
-/// A server that starts again is noticed within this time; many callers that wait for it ask it a few times a second each.
+/// The longest pause. A restarted server is noticed within this time, and each of many waiting callers sends it only a few requests per second.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Two processes that create the same thing at the same time are done after a few attempts. Where they aren't, something else has its name.
+/// Two processes that create the same object at the same time succeed after a few attempts. If they don't, another object has its name.
 const MOST_RACES: u32 = 12;
 
-/// The one retry loop, and how long it goes on.
+/// The one retry loop and its time limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// No attempt begins after this time, which is what a single statement may take. So a call takes at most twice as long as a statement may.
+    /// No attempt begins after this time, which is the time limit of a single statement. So a call takes at most twice as long as a statement may.
     pub patience: Duration,
 }
 
 impl Retry {
-    /// Repeats what is transient: conflicts, servers that start, end or accept no writes, and lost connections where `repeat` allows it. Bounded in
-    /// time and not in number, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+    /// Retries transient failures: conflicts, servers that are starting, shutting down or read-only, and lost connections if `repeat` allows it.
+    /// Attempts are limited by time and not by number, with exponential backoff and full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS,
+    /// 2015).
     pub async fn run<T, F>(self, how: Repeat, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -52,7 +53,7 @@ impl Retry {
                     races < MOST_RACES
                 }
                 Repeatable::RolledBack => true,
-                // A call that took as long as it may is the caller's to repeat: hidden repetition would only make it hang longer.
+                // A call that used up its time limit is left to the caller to retry: hidden retries would only prolong the hang.
                 Repeatable::Unknown => how == Repeat::AlreadyAnswered || how == Repeat::Idempotent && error.code == Code::ConnectionLost,
                 Repeatable::ByCaller | Repeatable::NoConnectionLeft => how == Repeat::AlreadyAnswered,
                 Repeatable::Never => false,
@@ -69,7 +70,7 @@ impl Retry {
 
 /// A random duration from zero to `longest`.
 pub fn jittered(longest: Duration) -> Duration {
-    // The standard library's hash keys are random, which is all the randomness that backing off needs.
+    // The standard library's hash keys are random, and backoff needs no better randomness.
     let random = std::hash::RandomState::new().build_hasher().finish();
     longest.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
 }
@@ -80,7 +81,7 @@ mod tests {
     use crate::error::Error;
     use std::cell::Cell;
 
-    /// How often a call that always fails is made within this time.
+    /// The number of attempts within this time of a call that always fails.
     async fn attempts_made(how: Repeat, error: Error, patience_ms: u64) -> u32 {
         let made = Cell::new(0);
         let retry = Retry {

@@ -1,4 +1,4 @@
-//! The arguments of the store's methods as they come from JavaScript, checked: ids, durations, tokens, options, and the JSON text of everything larger.
+//! Checks the arguments of the store's methods as they arrive from JavaScript: ids, durations, tokens, options, and JSON text for everything larger.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::boundary::{Refusal, string, text};
 use crate::error::Error;
 use crate::model::{BatchKey, ID_LENGTH, Token, WORKER_ID_LENGTH, WorkerId, check_id, token_from_json};
 
-/// An argument, or why the call is refused.
+/// An argument, or the reason why the call is refused.
 pub type Argument<'env, T> = std::result::Result<T, Refusal<'env>>;
 
 pub fn job_id(value: Unknown<'_>) -> Argument<'_, String> {
@@ -37,7 +37,7 @@ fn id<'env>(what: &str, value: Unknown<'env>, longest: usize) -> Argument<'env, 
     Ok(id)
 }
 
-/// A duration is a number of milliseconds, up to what a double counts exactly.
+/// A duration is a number of milliseconds, up to the largest integer that a double represents exactly.
 pub fn duration<'env>(what: &str, value: Unknown<'env>) -> Argument<'env, Duration> {
     let kind = value.get_type()?;
     if kind != ValueType::Number {
@@ -50,7 +50,7 @@ pub fn duration<'env>(what: &str, value: Unknown<'env>) -> Argument<'env, Durati
     Ok(Duration::from_millis(ms as u64))
 }
 
-/// The token of a fenced call, where it was given one.
+/// The token of a fenced call, if one is given.
 pub fn token(fence: Unknown<'_>) -> Argument<'_, Option<Token>> {
     if is_absent(&fence)? {
         Ok(None)
@@ -59,7 +59,7 @@ pub fn token(fence: Unknown<'_>) -> Argument<'_, Option<Token>> {
     }
 }
 
-/// The JSON text of options, which may be left out.
+/// The JSON text of options, which may be omitted.
 pub fn options(value: Unknown<'_>) -> Argument<'_, String> {
     if is_absent(&value)? { Ok("{}".to_owned()) } else { text(value) }
 }

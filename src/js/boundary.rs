@@ -1,10 +1,10 @@
-//! The boundary to JavaScript: arguments come in as JSON text, and results, promises and errors go out. It is the only module with `unsafe`.
+//! The boundary to JavaScript: arguments arrive as JSON text; results, promises and errors go back. It is the only module with `unsafe`.
 //!
-//! A call passes one text in each direction, which V8 writes and reads. Text is several times faster than building values one by one through Node-API,
-//! and it is exact: what `JSON.stringify` does with a `Date` or a lone surrogate is what the user's own engine does.
+//! A call passes one text in each direction, which V8 serializes and parses. Text is several times faster than building values one by one through
+//! Node-API, and it is exact: the user's own engine decides what `JSON.stringify` makes of a `Date` or a lone surrogate.
 //!
-//! `index.js` writes and reads that text, refuses what JSON can't express, and makes the errors: a test runner may load it in many realms of one
-//! thread, each with its own `JSON`, `Array` and `Error`. Nothing of a realm is kept on this side.
+//! `index.js` serializes and parses that text, refuses what JSON can't express, and creates the errors: a test runner may load it in many realms of
+//! one thread, each with its own `JSON`, `Array` and `Error`. This side keeps nothing of a realm.
 
 #![allow(
     unsafe_code,
@@ -28,7 +28,7 @@ pub fn install() {
     panics::note_places();
 }
 
-/// A failure as a plain JavaScript error, with the fields that `index.js` makes a `StateStoreError` of.
+/// A failure as a plain JavaScript error, with the fields from which `index.js` creates a `StateStoreError`.
 fn failure<'env>(env: &'env Env, error: &Error) -> napi::Result<Unknown<'env>> {
     let mut value = JsError::from(napi::Error::from_reason(error.message.clone()))
         .into_unknown(*env)
@@ -50,7 +50,7 @@ pub enum Refusal<'env> {
     Error(Error),
     /// The JavaScript error that `index.js` passed in place of an argument.
     Value(Unknown<'env>),
-    /// A call of Node-API failed.
+    /// A Node-API call failed.
     Engine(napi::Error),
 }
 
@@ -81,7 +81,7 @@ fn thrown(env: &Env, error: &Error) -> napi::Error {
     failure(env, error).map_or_else(|error| error, napi::Error::from_unknown_without_coercion)
 }
 
-/// The JSON text of an argument, which `index.js` wrote; it passes an error instead if it refuses the argument.
+/// The JSON text of an argument. `index.js` serializes it, or passes an error if it refuses the argument.
 pub fn text(value: Unknown<'_>) -> std::result::Result<String, Refusal<'_>> {
     string(value)?.ok_or(Refusal::Value(value))
 }
@@ -94,7 +94,7 @@ pub fn string(value: Unknown<'_>) -> napi::Result<Option<String>> {
     }
 }
 
-/// What a call resolves with.
+/// The result of a call.
 #[derive(Debug)]
 pub enum Reply {
     Nothing,
@@ -103,7 +103,7 @@ pub enum Reply {
     Number(u32),
     /// JSON text, which `index.js` parses.
     Json(String),
-    /// An array, or where it is large a `RecordReader`.
+    /// An array, or a `RecordReader` if it is large.
     Records(RecordSlices),
 }
 
@@ -115,8 +115,8 @@ pub struct RecordReader {
 
 #[napi]
 impl RecordReader {
-    /// A promise of the next records, or of nothing when all were read. It is settled from another thread, because that takes a turn of the event
-    /// loop, also under the fake timers of a test.
+    /// A promise of the next records, or of `undefined` when all have been read. Another thread settles it, because that takes a turn of the event
+    /// loop even under a test's fake timers.
     #[napi(catch_unwind, skip_typescript)]
     pub fn next<'env>(&mut self, env: &'env Env) -> napi::Result<PromiseRaw<'env, Outcome>> {
         let slice = caught(|| -> Result<_> {
@@ -148,14 +148,14 @@ pub struct Outcome(Result<Reply>);
 
 /// Converts a value of a type that napi knows.
 fn convert(env: &Env, value: impl ToNapiValue) -> napi::Result<sys::napi_value> {
-    // SAFETY: only `Outcome::to_napi_value` calls this, with the environment that napi called it with, on that one's thread.
+    // SAFETY: only `Outcome::to_napi_value` calls this, with the environment that napi passed to it, on that environment's thread.
     unsafe { ToNapiValue::to_napi_value(env.raw(), value) }
 }
 
 impl ToNapiValue for Outcome {
     unsafe fn to_napi_value(raw_env: sys::napi_env, outcome: Self) -> napi::Result<sys::napi_value> {
         let env = Env::from_raw(raw_env);
-        // A panic that crossed into Node would end the process.
+        // A panic that unwinds into Node would end the process.
         let value = caught(|| -> std::result::Result<sys::napi_value, Refusal<'_>> {
             panics::fail_point("result");
             Ok(match outcome.0? {

@@ -1,4 +1,4 @@
-//! Everything that knows Node-API, and nothing else does.
+//! The binding to JavaScript. It is the only module that uses Node-API.
 
 mod arguments;
 pub mod boundary;

@@ -1,4 +1,4 @@
-//! The user's function that gives a password: the settings' `PasswordFunction` as a call into JavaScript.
+//! The password function in the options: the settings' `PasswordFunction` as a call into JavaScript.
 
 use napi::Status;
 use napi::bindgen_prelude::{Function, Unknown};
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::js::boundary::string;
 use crate::settings::{PasswordAnswer, PasswordFunction, Secret};
 
-/// A question for a password on its way to the user's function, and the way back for the answer.
+/// A request for a password on its way to the user's function, with the channel for the answer.
 #[napi]
 pub struct PasswordRequest {
     back: Option<oneshot::Sender<PasswordAnswer>>,
@@ -17,7 +17,7 @@ pub struct PasswordRequest {
 
 #[napi]
 impl PasswordRequest {
-    /// What the function gave.
+    /// The function's return value.
     #[napi(catch_unwind, skip_typescript)]
     pub fn answer(&mut self, value: Unknown<'_>) -> napi::Result<()> {
         let kind = value.get_type()?;
@@ -29,7 +29,7 @@ impl PasswordRequest {
         Ok(())
     }
 
-    /// That the function threw, or that its promise was rejected.
+    /// The function threw, or its promise was rejected.
     #[napi(catch_unwind, skip_typescript)]
     pub fn fail(&mut self, message: String, thrown: u32) {
         self.reply(PasswordAnswer::Threw { message, thrown });
@@ -43,7 +43,7 @@ impl PasswordRequest {
     }
 }
 
-/// The function that gives the password (as `index.js` wraps it), callable from any thread. Weak: it never keeps the process alive.
+/// The password function (as `index.js` wraps it), callable from any thread. It is weak, so it never keeps the process alive.
 pub struct JsPasswordFunction(
     ThreadsafeFunction<
         PasswordRequest,

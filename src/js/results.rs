@@ -1,4 +1,4 @@
-//! What the store's methods answer, made JSON text here and only here. It is written where the call runs, not on the JavaScript thread.
+//! Serializes the results of the store's methods as JSON text. This happens on the thread of the call, not on the JavaScript thread.
 
 use super::boundary::Reply;
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
-//! The JavaScript surface: each method reads its arguments and hands them to `Operations`. It decides nothing.
+//! The JavaScript surface. Each method reads its arguments and delegates to `Operations`; it decides nothing.
 //!
-//! No method is an `async fn`: a worker thread that is terminated in the middle of such a call is a use after free. What a call needs is cloned
-//! into a future that owns it.
+//! No method is an `async fn`: terminating a worker thread during such a call is a use after free. What a call needs is cloned into a future that
+//! owns it.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ type Promise<'env> = PromiseRaw<'env, Outcome>;
 #[napi]
 pub struct SqlxStateStore {
     operations: Arc<Operations>,
-    /// Parameters of the connection that have no effect and were not warned of before.
+    /// Parameters of the connection that have no effect and have not been reported before.
     ignored: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ impl SqlxStateStore {
         made.map_err(|refusal| refusal.into_thrown(env))
     }
 
-    /// For `index.js`, which warns of them.
+    /// For `index.js`, which emits warnings about them.
     #[napi(js_name = "_ignoredParameters", catch_unwind)]
     pub fn ignored_parameters(&self) -> Vec<String> {
         self.ignored.clone()
@@ -68,8 +68,8 @@ impl SqlxStateStore {
         promise(env, async { Ok(Reply::Nothing) })
     }
 
-    /// Enters the store, reads the arguments and begins the call. What refuses it at once is thrown, so that `index.js` makes the error while its caller
-    /// is on the stack.
+    /// Enters the store, reads the arguments and begins the call. An immediate refusal is thrown, so that `index.js` creates the error while its
+    /// caller is on the stack.
     fn begin<'env, T>(&self, env: &'env Env, call: impl FnOnce(Entered) -> Argument<'env, T>) -> napi::Result<T> {
         let begun = caught(|| {
             let store = self.operations.enter()?;
@@ -79,7 +79,7 @@ impl SqlxStateStore {
         begun.map_err(|refusal| refusal.into_thrown(env))
     }
 
-    /// A call that answers with a promise.
+    /// A call that returns a promise.
     fn call<'env, T, F>(&self, env: &'env Env, call: impl FnOnce(Entered) -> Argument<'env, F>) -> napi::Result<Promise<'env>>
     where
         T: IntoReply,
@@ -120,7 +120,7 @@ impl SqlxStateStore {
         })
     }
 
-    /// Gives no promise where the record is queued, and so answered.
+    /// Returns no promise if the record is queued, because the save is then answered.
     #[napi(catch_unwind)]
     pub fn save_processed_record<'env>(
         &self,
@@ -175,8 +175,8 @@ impl SqlxStateStore {
         self.call(env, |store| Ok(store.records_of_batch(batch_key(job, batch)?)))
     }
 
-    /// One page of `records`, with its length in bytes: of the next `limit` records behind the index `after`, or from the beginning where it is undefined, as
-    /// many as a page may hold, and one at least.
+    /// One page of `records`, with its length in bytes: up to `limit` records behind the index `after`, or from the beginning if that is undefined.
+    /// It has as many as fit into a page, and at least one.
     #[napi(catch_unwind, js_name = "_recordPage")]
     pub fn record_page<'env>(
         &self,
@@ -259,7 +259,7 @@ impl SqlxStateStore {
         self.call(env, |store| Ok(store.delete_job(job_id(job)?)))
     }
 
-    /// The one call that does not enter the store: it may be made again.
+    /// The one call that does not enter the store, because it may be repeated on a closed store.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
         let closed = self.operations.close();
@@ -267,7 +267,7 @@ impl SqlxStateStore {
     }
 }
 
-/// Runs what a save leaves to be run. Its promise, where it is not answered yet.
+/// Starts the work that a save leaves behind, and returns the save's promise if it is not answered yet.
 fn run_save(env: &Env, saved: Saved<impl Answer<()>>) -> napi::Result<Option<Promise<'_>>> {
     match saved {
         Saved::Pending(answer) => promise(env, async move { answer.await?.into_reply() }).map(Some),

@@ -36,8 +36,8 @@ impl ListedBatch {
         })
     }
 
-    /// The status that its row begins with: PENDING where the list says PROCESSING and names no worker, because no worker holds such a batch and none
-    /// could claim it.
+    /// The initial status of its row: PENDING if the list says PROCESSING without a worker, because no worker holds such a batch and none could claim
+    /// it.
     pub fn initial_status(&self) -> &str {
         if self.status == BatchStatus::Processing.as_str() && self.worker_id.is_none() {
             BatchStatus::Pending.as_str()

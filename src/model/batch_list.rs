@@ -1,7 +1,7 @@
-//! The column `batches` of a job's row: a JSON copy of the batches, which follows the states in the batches' own rows.
+//! The column `batches` of a job's row: a JSON copy of the batches that follows the states in the batches' own rows.
 //!
-//! Programs that use `@batchactions/state-sequelize` on the same tables read the copy, so it stays in the form that they wrote: the order of the
-//! keys, and keys that are unknown here.
+//! Programs that use `@batchactions/state-sequelize` on the same tables read the copy, so it keeps the form that they write: the order of the keys,
+//! and keys that are unknown here.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::fields::{Fields, each_object};
 
 /// The batches as the column lists them.
 pub struct BatchList<'a> {
-    /// Of each batch, its keys and their values as JSON text.
+    /// For each batch, its keys and their values as JSON text.
     batches: Vec<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
     ids: Vec<String>,
 }
@@ -63,7 +63,7 @@ impl<'a> BatchList<'a> {
             .count()
     }
 
-    /// Sets a key of one batch to a JSON value, or removes it; whether that changed anything.
+    /// Sets a key of one batch to a JSON value, or removes it. Returns whether that changed anything.
     fn set(&mut self, position: usize, key: &'static str, value: Option<String>) -> bool {
         let batch = &mut self.batches[position];
         let Some(at) = batch.iter().position(|(name, _)| name == key) else {
@@ -72,7 +72,7 @@ impl<'a> BatchList<'a> {
             return is_new;
         };
         let length = batch.len();
-        // Another program may have written a key twice. A reader takes the last one, so only one is kept.
+        // Another program may have written a key twice. Readers use the last one, so only one is kept.
         let mut seen = 0;
         batch.retain(|(name, _)| {
             seen += 1;
@@ -91,7 +91,7 @@ impl<'a> BatchList<'a> {
         }
     }
 
-    /// Sets one batch's status and counts; whether that changed anything.
+    /// Sets one batch's status and counts. Returns whether that changed anything.
     pub fn set_state(&mut self, position: usize, status: &str, processed: i32, failed: i32) -> bool {
         let status = self.set(position, "status", Some(serde_json::Value::from(status).to_string()));
         let processed = self.set(position, "processedCount", Some(processed.to_string()));
@@ -99,7 +99,8 @@ impl<'a> BatchList<'a> {
         status | processed | failed
     }
 
-    /// Copies status and counts of every batch from its row; whether that changed anything. Claims are removed: only the rows hold them.
+    /// Copies the status and counts of every batch from its row. Returns whether that changed anything. Claims are removed, because only the rows
+    /// hold them.
     pub fn follow(&mut self, rows: &[BatchRow]) -> bool {
         self.follow_each(rows, |list, position, row| {
             let worker = list.set(position, "workerId", None);
@@ -111,7 +112,7 @@ impl<'a> BatchList<'a> {
     /// Copies status, counts and claims of every batch from its row: the form in which `getJobState` returns the list.
     pub fn follow_with_claims(&mut self, rows: &[BatchRow]) {
         for position in 0..self.batches.len() {
-            // No program stores records there. If one did, `getBatchRecords` has the current ones.
+            // No known program stores records there. If one did, `getBatchRecords` has the current ones.
             self.set(position, "records", Some("[]".to_owned()));
             for key in ["workerId", "claimedAt", "recordStartIndex", "recordEndIndex"] {
                 let absent = self.batches[position].iter().any(|(name, value)| name == key && value == "null");
@@ -131,7 +132,7 @@ impl<'a> BatchList<'a> {
         });
     }
 
-    /// Calls `take` with every batch that has a row; whether any call changed anything.
+    /// Calls `take` with every batch that has a row. Returns whether any call changed anything.
     fn follow_each(&mut self, rows: &[BatchRow], mut take: impl FnMut(&mut Self, usize, &BatchRow) -> bool) -> bool {
         if rows.is_empty() {
             return false;
@@ -180,13 +181,13 @@ impl<'a> BatchList<'a> {
     }
 }
 
-/// A change of a batch's state updates the JSON copy where the batch's index is a multiple of this step: always in a job of up to 100 batches, for
-/// about 100 batches of a larger one, so that the cost of a call does not grow with the job.
+/// A change of a batch's state updates the JSON copy if the batch's index is a multiple of this step: in a job of up to 100 batches every change, in
+/// a larger one about 100 changes, so that the cost of a call does not grow with the job.
 pub fn mirror_step(batches: i64) -> i64 {
     (batches.max(1) + 99) / 100
 }
 
-/// Whether a change of the state of the batch with this index updates the JSON copy.
+/// Whether a state change of the batch with this index updates the JSON copy.
 pub fn mirrors(index: BatchIndex, batches: i64) -> bool {
     i64::from(index.0) % mirror_step(batches) == 0
 }
@@ -201,8 +202,8 @@ fn unreadable(job_id: &str) -> Error {
     )
 }
 
-/// What of an id a search of a list's text can look for: the id itself, unless it has characters that may be escaped there, and then the empty text, which
-/// every list holds.
+/// The text to search for in a list to find out whether it may contain the id: the id itself, or, if the id has characters that may be escaped in
+/// JSON, the empty text, which every list contains.
 pub fn in_json(id: &str) -> &str {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     if id.bytes().all(plain) { id } else { "" }

@@ -1,4 +1,4 @@
-//! What a database's columns can't hold: a value is replaced or cut where that loses little, and refused where it would lose data.
+//! Fits values to a database's columns: a value is replaced or cut if that loses little, and refused if it would lose data.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,18 +8,18 @@ use super::record::Record;
 use crate::error::{Error, Result};
 use crate::fields::replace_surrogates;
 
-/// What the columns of one database can't hold of what JavaScript can write.
+/// The limits of one database's columns for values that JavaScript can write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColumnLimits {
-    /// The most levels that JSON may nest.
+    /// The maximum nesting depth of JSON.
     pub json_depth: Option<usize>,
-    /// Whether JSON may hold lone surrogates (`"\ud800"`).
+    /// Whether JSON may contain lone surrogates (`"\ud800"`).
     pub lone_surrogates: bool,
-    /// The most bytes of `processingError`, in `encoding`.
+    /// The size limit of `processingError` in bytes of `encoding`.
     pub text_bytes: Option<usize>,
     /// The character encoding of `processingError`.
     pub encoding: Encoding,
-    /// Whether text may hold U+0000.
+    /// Whether text may contain U+0000.
     pub nul_in_text: bool,
 }
 
@@ -32,7 +32,7 @@ impl ColumnLimits {
         nul_in_text: true,
     };
 
-    /// Changes the record so that this database can store it, or says why it can't.
+    /// Changes the record so that this database can store it, or returns the reason why it can't be stored.
     pub fn fit_record(&self, record: &mut Record) -> Result<()> {
         for json in [&mut record.raw, &mut record.parsed, &mut record.errors] {
             self.fit_json(&format_args!("record {}", record.index), json)?;
@@ -46,7 +46,7 @@ impl ColumnLimits {
         Ok(())
     }
 
-    /// Changes one JSON text so that this database can store it, or says why it can't.
+    /// Changes one JSON text so that this database can store it, or returns the reason why it can't be stored.
     pub fn fit_json(&self, what: &dyn fmt::Display, json: &mut String) -> Result<()> {
         if let Some(deepest) = self.json_depth {
             let depth = json_depth(json);
@@ -81,12 +81,12 @@ pub enum Encoding {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Repertoire {
     pub characters: HashSet<char>,
-    /// The bytes of the longest one.
+    /// The longest encoded character, in bytes.
     pub widest: usize,
 }
 
 impl Encoding {
-    /// The bytes of a character; `None` where the encoding can't represent it.
+    /// The character's length in bytes; `None` if the encoding can't represent it.
     fn width(&self, character: char) -> Option<usize> {
         match self {
             Encoding::Utf8 => Some(character.len_utf8()),
@@ -99,12 +99,12 @@ impl Encoding {
         }
     }
 
-    /// The bytes of the shortest character.
+    /// The shortest encoded character, in bytes.
     pub fn narrowest(&self) -> usize {
         self.width(' ').unwrap_or(1)
     }
 
-    /// Changes the text so that a column of `longest` bytes holds it: other characters are replaced, and what is too long is cut.
+    /// Fits the text to a column of `longest` bytes: unsupported characters are replaced, and text that is too long is cut.
     pub(super) fn fit(&self, text: &mut String, longest: usize) {
         if *self == Encoding::Utf8 && text.len() <= longest {
             return;
@@ -131,7 +131,7 @@ impl Encoding {
             .collect();
     }
 
-    /// Cuts the text at its end, and marks that.
+    /// Cuts the text at its end, and marks the cut.
     fn cut(&self, text: &mut String, longest: usize) {
         let mark = if self.width('…').is_some() { "… [cut]" } else { "... [cut]" };
         let mut room = longest.saturating_sub(self.bytes(mark));

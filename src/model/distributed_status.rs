@@ -1,10 +1,10 @@
-//! How many batches of a job are in which state: what `getDistributedStatus` answers.
+//! The number of a job's batches in each state: the result of `getDistributedStatus`.
 
 use serde::Serialize;
 
 use super::status::BatchStatus;
 
-/// How many rows of a job's batches are in which state.
+/// The number of a job's batch rows in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchCounts {
     pub total: i64,

@@ -1,16 +1,16 @@
-//! How long the ids of jobs, batches and workers may be: one limit for all databases, checked before a database sees the id.
+//! The maximum length of job, batch and worker ids: one limit for all databases, checked before a database sees the id.
 
 use std::fmt;
 
 use crate::error::{Code, Error, Quoted, Result};
 use crate::fields::Fields;
 
-/// Characters in the id of a job or a batch.
+/// Characters in a job or batch id.
 pub const ID_LENGTH: usize = 36;
-/// Characters in the id of a worker.
+/// Characters in a worker id.
 pub const WORKER_ID_LENGTH: usize = 128;
 
-/// Refuses an id that is too long or has a U+0000. `what` names it in the message.
+/// Refuses an id that is too long or contains U+0000. `what` names it in the message.
 pub fn check_id(what: &dyn fmt::Display, id: &str, longest: usize) -> Result<()> {
     if id.len() > longest && id.chars().count() > longest {
         return Err(Error::new(

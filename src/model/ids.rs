@@ -1,4 +1,4 @@
-//! What names a batch, a claim and a worker: types of their own, so that no two of them can be mixed up.
+//! The identifiers of batches, claims and workers, each a type of its own, so that they can't be confused.
 
 use std::fmt;
 
@@ -20,23 +20,23 @@ impl BatchKey {
     }
 }
 
-/// The place of a batch in its job, from 0.
+/// A batch's position in its job, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct BatchIndex(pub i32);
 
 impl BatchIndex {
-    /// Below every index: a search from here looks at all batches.
+    /// Below every index: a search from here covers all batches.
     pub const LOWEST: Self = Self(i32::MIN);
 
-    /// The index behind this one, where there is one.
+    /// The next index, if there is one.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }
 }
 
-/// A fencing token: the version that a claim gave its batch. A call that shows it takes effect only while the batch still has that version
-/// (M. Kleppmann, "How to do distributed locking", 2016).
+/// A fencing token: the version that a claim gave its batch. A call with the token takes effect only while the batch still has that version (M.
+/// Kleppmann, "How to do distributed locking", 2016).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Token(pub i32);
@@ -47,11 +47,11 @@ impl fmt::Display for Token {
     }
 }
 
-/// The name that a worker claims batches by.
+/// The name under which a worker claims batches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct WorkerId(pub String);
 
-/// After how many claims a stale batch is given up as FAILED.
+/// The number of claims after which a stale batch is given up as FAILED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxClaims(pub i32);

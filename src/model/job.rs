@@ -1,4 +1,4 @@
-//! A job as a user saves it, and the status that a job ends with.
+//! A job as a user saves it, and the final status of a job.
 
 use std::collections::HashSet;
 
@@ -57,7 +57,7 @@ impl Job {
         })
     }
 
-    /// The most bytes that `batches` takes in any state of its batches.
+    /// The maximum size of `batches` in bytes, in any state of its batches.
     pub fn longest_list(&self) -> usize {
         let status = BatchStatus::ALL
             .iter()
@@ -72,7 +72,7 @@ impl Job {
         self.batches.len() + self.listed.iter().map(room).sum::<usize>()
     }
 
-    /// Changes these batches from COMPLETED to FAILED, in `batches` and `listed`. A batch with any other status keeps it.
+    /// Changes these batches from COMPLETED to FAILED, in `batches` and `listed`. A batch with another status keeps it.
     pub fn fail_completed(&mut self, batch_ids: &HashSet<String>) -> Result<()> {
         let mut batches = BatchList::read(&self.id, &self.batches)?;
         let mut changed = false;
@@ -89,8 +89,8 @@ impl Job {
     }
 }
 
-/// Adds the claims that the caller saw. `index.js` takes them out of the list, which is stored as text, because claims belong in the batches' rows
-/// only.
+/// Adds the claims that the caller saw. `index.js` removes them from the list before it is stored as text, because claims belong only in the batches'
+/// rows.
 fn read_holders(listed: &mut [ListedBatch], json: &str) -> Result<()> {
     let holders: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Error::invalid("job.batches must be an array"))?;
     for (position, (batch, holder)) in listed.iter_mut().zip(holders).enumerate() {
@@ -105,7 +105,7 @@ fn read_holders(listed: &mut [ListedBatch], json: &str) -> Result<()> {
     Ok(())
 }
 
-/// The status that a job ends with; `None` while it has no batch or an open one.
+/// The job's final status; `None` while it has no batch or an open one.
 pub fn final_status(rows: &[BatchRow]) -> Option<JobStatus> {
     if rows.is_empty() || rows.iter().any(|row| batch_is_open(&row.status)) {
         return None;

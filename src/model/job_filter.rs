@@ -9,7 +9,7 @@ use crate::fields::Fields;
 pub struct JobFilter {
     pub status: Option<JobStatus>,
     pub limit: i32,
-    /// Only jobs behind this `startedAt` and `id`, in the order of the list: newest first, jobs without `startedAt` last, equal ones by `id`.
+    /// Only jobs after this `startedAt` and `id` in the list's order: newest first, jobs without `startedAt` last, ties by `id`.
     pub after: Option<(Option<i64>, String)>,
 }
 

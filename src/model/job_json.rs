@@ -4,7 +4,7 @@ use super::job_row::JobRow;
 use super::json_string::push_string;
 
 impl JobRow {
-    /// `JobState` of `index.d.ts`, or `JobSummary` where there are no `batches`.
+    /// `JobState` of `index.d.ts`, or `JobSummary` without `batches`.
     pub fn to_json(&self, batches: Option<&str>) -> String {
         let mut out = String::with_capacity(self.config.len() + batches.map_or(0, str::len) + 200);
         out.push_str("{\"id\":");

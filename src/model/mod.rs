@@ -1,10 +1,10 @@
-//! Jobs, batches and records: what callers and databases give is checked here, and computed with. Nothing here knows a database or Node.
+//! Jobs, batches and records: this module validates what callers and databases supply, and computes with it. It knows neither databases nor Node.
 //!
-//! - What a caller gives: [`Job`] with its [`ListedBatch`]es, [`Record`], [`BatchState`], the filters [`JobFilter`] and [`RecordPage`]. Each has a
-//!   `from_json` that refuses what is wrong, with its place and its value.
-//! - What a database gives: [`JobRow`], [`BatchRow`], [`RecordText`], counts.
-//! - What a caller is answered: [`Reservation`], [`Progress`], [`DistributedStatus`], [`RecordSlices`].
-//! - [`BatchList`] is the JSON copy of the batches in the job's row; [`ColumnLimits`] is what a database's columns can't hold.
+//! - From callers: [`Job`] with its [`ListedBatch`]es, [`Record`], [`BatchState`], the filters [`JobFilter`] and [`RecordPage`]. Each has a
+//!   `from_json` that refuses invalid input and names its place and value.
+//! - From databases: [`JobRow`], [`BatchRow`], [`RecordText`], counts.
+//! - To callers: [`Reservation`], [`Progress`], [`DistributedStatus`], [`RecordSlices`].
+//! - [`BatchList`] is the JSON copy of the batches in the job's row; [`ColumnLimits`] describes what a database's columns can't hold.
 
 mod batch;
 mod batch_list;

@@ -1,10 +1,10 @@
-//! How far a job is: what `getProgress` answers.
+//! The progress of a job: the result of `getProgress`.
 
 use serde::Serialize;
 
 use super::status::RecordStatus;
 
-/// How many of a job's records are done.
+/// The number of a job's records in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordCounts {
     pub processed: i64,
@@ -22,14 +22,14 @@ impl RecordCounts {
     }
 }
 
-/// What the row of the job contributes to its progress.
+/// The part of the job's row that its progress depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobTimes {
     pub total_records: i64,
     pub started_at: Option<i64>,
     pub completed_at: Option<i64>,
     pub distributed: bool,
-    /// The time by the database's clock.
+    /// The database's clock.
     pub now: i64,
 }
 

@@ -8,7 +8,7 @@ use super::status::RecordStatus;
 use crate::error::Result;
 use crate::fields::Fields;
 
-/// One record, its JSON values as the text that they were written in.
+/// One record, with its JSON values in their original text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub index: i32,
@@ -35,8 +35,8 @@ impl Record {
         })
     }
 
-    /// The records of one bulk save, sorted by index. Of two with the same index the later one counts, as if they had been saved one by one: a single
-    /// statement can't write a row twice.
+    /// The records of one bulk save, sorted by index. Of two records with the same index the later one counts, as if they were saved one by one,
+    /// because a single statement can't write a row twice.
     pub fn list_from_json(what: &str, json: &str) -> Result<Vec<Self>> {
         let mut records = Fields::read_list(&what, json, Self::from_fields)?;
         keep_last_by(&mut records, |record| record.index);

@@ -9,8 +9,8 @@ use super::status::RecordStatus;
 use crate::error::Result;
 use crate::fields::Fields;
 
-/// About how many bytes one page of `records` holds, unless it is a single record. The servers apply it: only they know how large the next records
-/// are.
+/// The approximate size of a page of `records` in bytes, unless it is a single record. The servers apply it, because only they know the size of the
+/// next records.
 pub const PAGE_BYTES: i64 = SLICE_BYTES as i64;
 
 /// One page of the records that the options ask for.
@@ -20,7 +20,7 @@ pub struct RecordPage {
     pub batch_id: Option<String>,
     /// Only records with a higher index.
     pub after: Option<i32>,
-    /// How many records the server reads at most; the page ends earlier where `PAGE_BYTES` are full.
+    /// The maximum number of records that the server reads; the page ends earlier if it reaches `PAGE_BYTES`.
     pub limit: i32,
 }
 
@@ -40,13 +40,13 @@ impl RecordPage {
         })
     }
 
-    /// The statuses as exactly five parameters, the last one repeated, so that one prepared statement serves any choice.
+    /// The statuses as exactly five parameters, padded by repeating the last one, so that one prepared statement serves any choice.
     pub fn status_places(&self) -> [&'static str; 5] {
         std::array::from_fn(|position| self.statuses[position.min(self.statuses.len() - 1)].as_str())
     }
 }
 
-/// The option `status`: one status, an array of at least one, or all of them where it is absent.
+/// The option `status`: one status, a non-empty array of them, or all of them if it is absent.
 fn read_statuses(fields: &Fields<'_, '_>) -> Result<Vec<RecordStatus>> {
     let Some(list) = fields.get("status") else {
         return Ok(RecordStatus::ALL.to_vec());

@@ -2,8 +2,8 @@
 
 use super::record_text::RecordText;
 
-/// A slice ends with the record that takes it beyond this many bytes. JavaScript parses that much in a fraction of the 50 ms for which the event loop
-/// may be blocked.
+/// A slice ends with the record that takes it beyond this many bytes. JavaScript parses that amount in a fraction of the 50 ms for which the event
+/// loop may be blocked.
 pub(super) const SLICE_BYTES: usize = 2 << 20;
 
 /// Records in order, as JSON arrays that JavaScript parses one after the other.
@@ -18,7 +18,7 @@ impl RecordSlices {
         self.append(|text| record.push_json(text));
     }
 
-    /// Makes room for the next record, in the last slice or in a new one; `push` writes it there.
+    /// Makes room for the next record, in the last slice or in a new one; `push` appends the record there.
     fn append(&mut self, push: impl FnOnce(&mut String)) {
         match self.texts.last_mut() {
             Some(text) if text.len() < SLICE_BYTES => {
@@ -33,7 +33,7 @@ impl RecordSlices {
         }
     }
 
-    /// The arrays, in order. There is at least one: it is empty where there are no records.
+    /// The arrays, in order. There is always at least one; it is empty if there are no records.
     pub fn into_texts(mut self) -> Vec<String> {
         for text in &mut self.texts {
             text.push(']');
@@ -44,7 +44,7 @@ impl RecordSlices {
         self.texts
     }
 
-    /// The first slice: what a page of `records` holds. The next page begins behind it.
+    /// The first slice, which is the content of a page of `records`. The next page begins behind it.
     pub fn into_page(mut self) -> String {
         self.texts.truncate(1);
         self.into_text()
@@ -67,7 +67,7 @@ impl RecordSlices {
 #[derive(Default)]
 pub struct UnorderedRecords {
     text: String,
-    /// The index of each record, and where its JSON stands in `text`.
+    /// The index of each record, and the position of its JSON in `text`.
     places: Vec<(i32, std::ops::Range<usize>)>,
 }
 

@@ -1,4 +1,4 @@
-//! A claim on a batch: what `claimBatch` answers.
+//! A claim on a batch: the result of `claimBatch`.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ pub struct Reservation {
     pub record_start_index: i32,
     pub record_end_index: i32,
     pub token: Token,
-    /// The highest batch index of the job when the batch was claimed.
+    /// The job's highest batch index at the time of the claim.
     #[serde(skip)]
     pub last_batch_index: BatchIndex,
 }

@@ -59,7 +59,7 @@ impl JobStatus {
     }
 }
 
-/// Whether a batch with this status is still to be worked on. A status that another program wrote, and that is unknown here, counts as done.
+/// Whether a batch with this status is still open. A status that another program wrote and that is unknown here counts as done.
 pub fn batch_is_open(status: &str) -> bool {
     [BatchStatus::Pending, BatchStatus::Processing, BatchStatus::Paused]
         .iter()

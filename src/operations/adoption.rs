@@ -1,4 +1,4 @@
-//! A distributed job that another adapter prepared has a list of batches and no rows: it is adopted, which means that its batches get their rows.
+//! Adoption: a distributed job that another adapter prepared has a list of batches but no rows, so its batches get rows.
 
 use super::batch_rows::insert_absent_batches;
 use super::call::Call;
@@ -11,9 +11,9 @@ use crate::retry::Repeat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Adoption {
     Adopted,
-    /// It lists no batches.
+    /// It has an empty list.
     NoBatches,
-    /// It has rows, or is not distributed, or unknown.
+    /// It has rows, is not distributed, or does not exist.
     NotNeeded,
 }
 
@@ -29,9 +29,9 @@ impl Call {
         }
     }
 
-    /// Gives the job's batches their rows. False where there is no such job, or it lists no batches.
+    /// Inserts rows for the job's batches. Returns false if the job does not exist or has an empty list.
     pub(super) async fn adopt(&self, job_id: &str) -> Result<bool> {
-        // Idempotent: rows that are there stay as they are.
+        // Idempotent: existing rows stay as they are.
         let adopted = self.write(Repeat::Idempotent, |backend| adopt_once(backend, job_id)).await?;
         if adopted {
             self.update_list_or_remember(job_id).await;
@@ -51,7 +51,7 @@ async fn adopt_once(backend: &dyn Backend, job_id: &str) -> Result<bool> {
     let listed = batches.listed(job_id)?;
     let mut transaction = backend.begin().await?;
     insert_absent_batches(&mut *transaction, job_id, &listed).await?;
-    // A job that is being deleted has no list any more, and must get no rows. One that was stored again meanwhile may list others.
+    // A job that is being deleted has an empty list and must get no rows. A job that was stored again meanwhile may list other batches.
     let listed_now = transaction.lock_job(job_id).await?.map(|job| job.batches);
     if listed_now.as_ref() == Some(&job.batches) {
         transaction.commit().await?;

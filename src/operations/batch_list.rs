@@ -1,8 +1,8 @@
-//! The state of a batch has two copies: its row, which is the truth, and its place in the list of its job's row, which other adapters read. The rule
-//! that keeps them together stands here:
+//! Keeps the two copies of a batch's state together: its row, which is authoritative, and its entry in the list of the job's row, which other
+//! adapters read. The rules:
 //!
-//! - A change of a row updates the list where the index of the batch calls for it (`mirrors`): always in a job of up to 100 batches, for one batch in a
-//!   hundred of a larger one.
+//! - A change of a row updates the list if the batch's index calls for it (`mirrors`): in a job of up to 100 batches always, in a larger one for
+//!   about 100 of the batches.
 //! - A list that could not be updated is updated with the next change.
 //! - A job becomes final with an exact list, in the same transaction (`finalize`).
 
@@ -14,12 +14,12 @@ use crate::model::{BatchIndex, BatchList, mirror_step, mirrors};
 use crate::retry::Repeat;
 
 impl Call {
-    /// Updates the job's list where the change of this batch calls for it, or where an earlier one did and failed.
+    /// Updates the job's list if this change calls for it, or if an earlier update was due and failed.
     ///
-    /// The change itself is committed, so a failure here is not the call's: it would tell a worker that it has no claim which it has. The next change
-    /// makes up for it, and the job can't become final without an exact list, which is where a lasting failure comes to light.
+    /// The change itself is committed, so a failure here must not fail the call: the worker would believe that it has no claim. The next change
+    /// retries the update, and a lasting failure surfaces when the job is finalized, which requires an exact list.
     ///
-    /// `last`: the highest index of the job's batches, where it was seen. It tells whether another process has made the job again, with another number of
+    /// `last`: the highest index of the job's batches, if known. It shows whether another process has saved the job again with another number of
     /// batches.
     pub(super) async fn update_list_if_due(&self, job_id: &str, index: BatchIndex, last: Option<BatchIndex>) {
         let due =
@@ -29,7 +29,7 @@ impl Call {
         }
     }
 
-    /// Updates the job's list; where that fails, the next change of a batch does it.
+    /// Updates the job's list. If that fails, the next change of a batch retries it.
     pub(super) async fn update_list_or_remember(&self, job_id: &str) {
         let behind = self.update_list(job_id).await.is_err();
         self.store.claims.set_list_is_behind(job_id, behind);
@@ -37,16 +37,16 @@ impl Call {
 
     /// Updates the job's list from the rows.
     pub(super) async fn update_list(&self, job_id: &str) -> Result<()> {
-        // Idempotent: what is written is what the rows say then.
+        // Idempotent: it writes the current state of the rows.
         let count = self.write(Repeat::Idempotent, |backend| update_list_once(backend, job_id)).await?;
         self.store.claims.set_batches(job_id, count);
         Ok(())
     }
 
-    /// The highest index of the job's batches; `None` where it is of no use, or can't be had.
+    /// The highest index of the job's batches; `None` if it is not needed or can't be read.
     pub(super) async fn last_batch_index(&self, job_id: &str) -> Option<BatchIndex> {
         let known = self.store.claims.batches(job_id);
-        // The list of a job that small is always updated.
+        // In such a small job the list is always updated.
         if known.is_none_or(|batches| mirror_step(batches.count) == 1) {
             return None;
         }

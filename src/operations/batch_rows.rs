@@ -1,4 +1,4 @@
-//! Listed batches get their rows, or the call is refused with the reason why one of them can't have its row.
+//! Inserts rows for listed batches, or refuses the call with the reason why a batch can't have its row.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use crate::backend::Transaction;
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{BatchRow, ListedBatch};
 
-/// Inserts the rows that are absent. A batch that has one keeps it as it is.
+/// Inserts the missing rows. A batch that has a row keeps it as it is.
 pub(super) async fn insert_absent_batches(transaction: &mut dyn Transaction, job_id: &str, listed: &[ListedBatch]) -> Result<()> {
     let by_index = in_lock_order(job_id, listed)?;
     let before = transaction.batch_rows(job_id).await?;
@@ -24,7 +24,7 @@ pub(super) async fn insert_absent_batches(transaction: &mut dyn Transaction, job
     }
 }
 
-/// The batches by index, which is the order that their rows are locked in. Refuses two with the same id or index.
+/// Sorts the batches by index, the order in which their rows are locked. Refuses two batches with the same id or index.
 fn in_lock_order<'a>(job_id: &str, listed: &'a [ListedBatch]) -> Result<Vec<&'a ListedBatch>> {
     let mut by_index: Vec<&ListedBatch> = listed.iter().collect();
     by_index.sort_by_key(|batch| batch.index);
@@ -41,7 +41,7 @@ fn in_lock_order<'a>(job_id: &str, listed: &'a [ListedBatch]) -> Result<Vec<&'a 
     Ok(by_index)
 }
 
-/// Why a batch has no row although one was inserted for it: another row has its id or its index.
+/// Why a batch still has no row after the insert: another row has its id or its index.
 async fn why_not_inserted(transaction: &mut dyn Transaction, job_id: &str, batch: &ListedBatch, rows: &[BatchRow]) -> Result<Error> {
     let owner = transaction.batch_owner(&batch.id).await?;
     let why = match (owner, rows.iter().find(|row| row.index == batch.index)) {
@@ -52,7 +52,7 @@ async fn why_not_inserted(transaction: &mut dyn Transaction, job_id: &str, batch
             Quoted(&owner.batch_id)
         ),
         (None, Some(row)) => format!("batch {} has that index", Quoted(&row.id)),
-        // What was in the way is gone: its job was being deleted.
+        // The conflicting row is gone: its job was being deleted.
         (None, None) => {
             return Ok(Error::new(
                 Code::Conflict,
@@ -75,7 +75,7 @@ fn refused(job_id: &str, batch: &ListedBatch, why: &str) -> Error {
     )
 }
 
-/// Ends the transaction of a call that is refused. After other failures it ends by itself, when it is dropped.
+/// Rolls back the transaction of a refused call. After other failures, dropping it does that.
 pub(super) async fn refuse(transaction: Box<dyn Transaction>, error: Error) -> Result<Error> {
     if error.code == Code::Constraint {
         transaction.rollback().await?;

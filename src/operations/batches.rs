@@ -1,4 +1,4 @@
-//! `updateBatchState`: the state of a batch is set, in its row where it has one, or in the list of its job.
+//! `updateBatchState`: sets the state of a batch, in its row if it has one, or else in the job's list.
 
 use super::call::{Access, Answer, Call, Entered, LostReplies};
 use crate::backend::{Backend, BatchChange, BatchPlace};
@@ -7,10 +7,10 @@ use crate::model::{BatchIndex, BatchKey, BatchList, BatchState, BatchStatus, Tok
 use crate::retry::Repeat;
 
 impl Entered {
-    /// Rejects with `LEASE_LOST` where the batch was claimed again, or given back, since the claim with `token`; without a token, the last claim of this
-    /// store on the batch counts.
+    /// Rejects with `LEASE_LOST` if the batch was claimed again or released since the claim with `token`. Without a token, the store's last claim on
+    /// the batch counts.
     pub fn update_batch_state(self, key: BatchKey, state: BatchState, token: Option<Token>) -> impl Answer<()> {
-        // The claim that the caller has now: the store may have claimed the batch again by the time that the turn comes.
+        // Reads the caller's claim now, because the store may have claimed the batch again by the time the call's turn comes.
         let token = self.token(&key, token);
         self.accessing(Access::WritesBatch(&key))
             .run(move |call| async move { call.update_batch_state(&key, state, token).await })
@@ -24,7 +24,7 @@ impl Call {
         }
         let outcome = self.set_state(key, state, token).await;
         if state.status == BatchStatus::Pending {
-            // Also where the outcome is not known.
+            // Also if the outcome is unknown.
             self.store.claims.reopened(&key.job_id);
         }
         outcome
@@ -36,7 +36,7 @@ impl Call {
             Some(_) => self.set_state_in_row(key, state, token, &lost_replies).await?,
             None => match self.set_state_unclaimed(key, state, &lost_replies).await? {
                 Some(change) => change,
-                // The engine says that a batch begins and ends before it stores the job with it.
+                // The engine reports that a batch begins or ends before it stores the job with it.
                 None => return Ok(()),
             },
         };
@@ -45,13 +45,13 @@ impl Call {
                 self.state_was_set(key, state, token, index).await;
                 Ok(())
             }
-            // An attempt whose reply was lost gave the batch up, and another worker has it by now: as in `release_batch`.
+            // An attempt whose reply was lost released the batch, and another worker has claimed it since: as in `release_batch`.
             BatchChange::LeaseLost if state.status == BatchStatus::Pending && lost_replies.any() => {
                 self.batch_was_given_back(key, token).await;
                 Ok(())
             }
             BatchChange::LeaseLost => Err(self.lease_lost(key, token)),
-            // Idempotent: of a job without rows, one process changes the list, and each job's calls of a store take turns.
+            // Idempotent: only one process changes the list of a job without rows, and the store's calls on a job take turns.
             BatchChange::NotFound => {
                 self.write(Repeat::Idempotent, |backend| set_state_in_list(backend, key, state))
                     .await
@@ -67,8 +67,8 @@ impl Call {
         token: Option<Token>,
         lost_replies: &LostReplies,
     ) -> Result<BatchChange> {
-        // With a token it is idempotent: the version guards it, and a repeat leaves a batch alone that is COMPLETED or FAILED by now. Without one, only a
-        // final state may be set again: another worker may have claimed the batch since the reply was lost.
+        // With a token it is idempotent: the version guards it, and a retry does not change a batch that is already COMPLETED or FAILED. Without a
+        // token, only a final state may be set again, because another worker may have claimed the batch since the reply was lost.
         let repeat = if token.is_some() || state.status.is_final() {
             Repeat::Idempotent
         } else {
@@ -80,10 +80,10 @@ impl Call {
         .await
     }
 
-    /// Sets the state of a batch that this store never claimed, if it has a row. `NotFound`: its job's list may have it; `None`: neither has.
+    /// Sets the state of a batch that this store never claimed, if it has a row. `NotFound`: it may be in its job's list; `None`: it is in neither.
     async fn set_state_unclaimed(&self, key: &BatchKey, state: BatchState, lost_replies: &LostReplies) -> Result<Option<BatchChange>> {
-        // Idempotent where the batch has no row: it stands in the list of a job that one process works on. Where it has one, another worker may have
-        // claimed it since the reply was lost, so only a final state is set again, and none over a final one.
+        // Idempotent for a batch without a row: it is in the list of a job that only one process works on. If it has a row, another worker may have
+        // claimed it since the reply was lost, so only a final state is set again, and never over another final state.
         let place = self
             .write_noting(lost_replies, Repeat::Idempotent, |backend| {
                 let repeated = lost_replies.any();
@@ -98,7 +98,7 @@ impl Call {
         Ok(match place {
             BatchPlace::Row(index) => Some(BatchChange::Done(index)),
             BatchPlace::NotAdopted if !self.adopt(&key.job_id).await? => Some(BatchChange::NotFound),
-            // It has a row now: of this adoption, or of another process's since the look.
+            // It now has a row, from this adoption or from another process since the snapshot.
             BatchPlace::NotAdopted | BatchPlace::List { may_have_row_now: true } => {
                 Some(self.set_state_in_row(key, state, None, lost_replies).await?)
             }
@@ -107,14 +107,14 @@ impl Call {
         })
     }
 
-    /// What follows when the state of the batch's row was set.
+    /// Updates what depends on a batch's state after its row has changed.
     async fn state_was_set(&self, key: &BatchKey, state: BatchState, token: Option<Token>, index: BatchIndex) {
         match (state.status, token) {
             (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.store.claims.ended(key, token),
             (BatchStatus::Pending, _) => self.store.writer.forget_batch(key),
             _ => {}
         }
-        // A batch with a token was claimed through this store, which looked at the number of batches then.
+        // A batch with a token was claimed through this store, which counted the batches then.
         let last = if token.is_none() {
             self.last_batch_index(&key.job_id).await
         } else {
@@ -140,7 +140,7 @@ async fn set_state_in_list(backend: &dyn Backend, BatchKey { job_id, batch_id }:
     }
 }
 
-/// A reply that was lost leaves open whether the batch was changed, and another worker may have claimed it since.
+/// If a reply was lost, the batch may have been changed, and another worker may have claimed it since.
 fn update_in_doubt(key: &BatchKey, status: BatchStatus) -> Error {
     Error::new(
         Code::ConnectionLost,

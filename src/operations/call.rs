@@ -1,12 +1,14 @@
-//! What every call shares: it enters the gate, takes its place in the order of the calls, waits for an `initialize()` under way, has what is queued
-//! for its job written, and repeats what may be repeated. Each step gives the type that the next one needs, so that a method can't leave one out:
+//! What all calls share. A call enters the gate, takes its place in the order of the calls, waits for a running `initialize()`, flushes the saves
+//! that are queued for its job, and retries what may be retried. Each step returns the type that the next one needs, so that no method can leave one
+//! out:
 //!
 //! ```text
 //! Operations::enter() -> Entered::accessing(Access) -> Placed::run(body) -> Call::read, Call::write
 //! ```
 //!
-//! The store's methods are methods of [`Entered`]; each says what it touches ([`Access`]) and runs the method of [`Call`] that does the work. Only a
-//! `Call` reaches the database. All but the body of `run` happens synchronously, on the JavaScript thread, in the order in which the methods are called.
+//! The store's methods are methods of [`Entered`]. Each states what it touches ([`Access`]) and runs the method of [`Call`] that does the work. Only
+//! a `Call` reaches the database. Everything except the body of `run` happens synchronously, on the JavaScript thread, in the order in which the
+//! methods are called.
 
 use std::future::Future;
 use std::ops::RangeInclusive;
@@ -25,12 +27,12 @@ use crate::panics;
 use crate::record_writer::{BulkPlace, RecordWriter};
 use crate::retry::{Repeat, Retry};
 
-/// What a call answers, later.
+/// The result of a call, later.
 pub trait Answer<T>: Future<Output = Result<T>> + Send + 'static {}
 
 impl<T, F: Future<Output = Result<T>> + Send + 'static> Answer<T> for F {}
 
-/// The inside of one store.
+/// The inner state of a store.
 pub struct Operations {
     pub(super) storage: Storage,
     pub(super) claims: Arc<Claims>,
@@ -40,11 +42,11 @@ pub struct Operations {
     pub(super) turns: Turns,
     pub(super) gate: Gate,
     pub(super) initialization: Initialization,
-    /// Set when the connections are ended: a second `close()` waits for the first.
+    /// Set when the connections are being closed: a second `close()` waits for the first.
     pub(super) closing: OnceCell<()>,
 }
 
-/// The database of a store. What it holds is private to this file: a method reaches it through its [`Call`].
+/// A store's database. Its fields are private to this file: methods reach the database through their [`Call`].
 pub(super) struct Storage {
     backend: Arc<dyn Backend>,
     retry: Retry,
@@ -60,14 +62,14 @@ impl Storage {
         self.backend.file()
     }
 
-    /// Ends the connections.
+    /// Closes the connections.
     pub(super) async fn close(&self) {
         self.backend.close().await;
     }
 }
 
 impl Operations {
-    /// Begins a call. Rejects where the store is closed; `close` waits for the end of those that are let in.
+    /// Begins a call. Rejects if the store is closed; `close` waits for the calls that were let in.
     pub fn enter(self: &Arc<Self>) -> Result<Entered> {
         Ok(Entered {
             pass: self.gate.enter()?,
@@ -76,7 +78,7 @@ impl Operations {
     }
 }
 
-/// A call that was let in. Its methods are the store's.
+/// A call that has entered the gate. Its methods are the store's methods.
 pub struct Entered {
     pub(super) store: Arc<Operations>,
     pub(super) pass: Pass,
@@ -85,25 +87,25 @@ pub struct Entered {
 /// What a call touches, and so what it waits for.
 #[derive(Clone, Debug)]
 pub(super) enum Access<'a> {
-    /// Creates the tables. It waits for nothing, not for another `initialize()` either; calls that are made meanwhile wait for it.
+    /// Creates the tables. It waits for nothing, not even another `initialize()`; calls made meanwhile wait for it.
     Tables,
-    /// Nothing that is queued or has an order.
+    /// Nothing that is queued or ordered.
     Unordered,
-    /// Reads what is stored of a job, with every save that was made before.
+    /// Reads what is stored of a job, including every earlier save.
     ReadsJob(&'a str),
-    /// Changes who holds a job's batches, or what follows from that. Such calls have no order: the guards of their statements decide. What was saved
-    /// before is written first, under the claim that it was saved with.
+    /// Changes who holds a job's batches, or what depends on that. Such calls are not ordered: the guards of their statements decide. Earlier saves
+    /// are written first, under the claim that they were made with.
     Claims(&'a str),
-    /// Sets the state of a batch: in the order of the calls on the batch and of those on the whole job.
+    /// Sets the state of a batch: ordered with the calls on the same batch and those on the whole job.
     WritesBatch(&'a BatchKey),
-    /// Replaces or deletes a job: in the order of all calls on it.
+    /// Replaces or deletes a job: ordered with all calls on it.
     WritesJob(&'a str),
-    /// Saves the records with these indexes at once: in the order of the saves of the same records. It does not wait for saves of other records.
+    /// Saves the records with these indexes directly: ordered with the saves of the same records. It does not wait for saves of other records.
     WritesRecords { job_id: &'a str, indexes: RangeInclusive<i32> },
 }
 
 impl Access<'_> {
-    /// The job of which everything that is queued is written before the call begins.
+    /// The job whose queue is flushed before the call begins.
     fn flushes(&self) -> Option<&str> {
         match self {
             Access::ReadsJob(job_id) | Access::Claims(job_id) | Access::WritesJob(job_id) => Some(job_id),
@@ -113,7 +115,7 @@ impl Access<'_> {
     }
 }
 
-/// What a call holds while it is under way, and what it has to wait for.
+/// What a call holds while it runs, and what it must wait for.
 enum Place {
     Initializing { _until_dropped: Initializing },
     Anywhere,
@@ -168,7 +170,7 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Waits for everything that comes before the call, and then runs its body.
+    /// Waits for everything that precedes the call, and then runs its body.
     pub(super) fn run<T, F>(self, body: impl FnOnce(Call) -> F + Send + 'static) -> impl Answer<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
@@ -197,7 +199,7 @@ impl Placed {
     }
 }
 
-/// A call whose turn has come: the way to the database. Its place and its pass end with it.
+/// A call whose turn has come, with access to the database. It keeps its turn and its gate pass until it is dropped.
 pub(super) struct Call {
     _place: Place,
     pub(super) store: Arc<Operations>,
@@ -205,7 +207,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Reads, and repeats that at will: a read changes nothing.
+    /// Reads, and retries without restriction, because a read changes nothing.
     pub(super) async fn read<'a, T, F>(&'a self, read: impl Fn(&'a dyn Reads) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -214,7 +216,7 @@ impl Call {
         retry.run(Repeat::Idempotent, || read(&**backend)).await
     }
 
-    /// Changes something, and repeats that as `repeat` allows.
+    /// Writes, and retries as `repeat` allows.
     pub(super) async fn write<'a, T, F>(&'a self, repeat: Repeat, write: impl Fn(&'a dyn Backend) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -223,7 +225,7 @@ impl Call {
         retry.run(repeat, || write(&**backend)).await
     }
 
-    /// As `write`, and notes the attempts whose replies are lost.
+    /// As `write`, but reports attempts whose replies were lost.
     pub(super) async fn write_noting<'a, T, F>(
         &'a self,
         lost_replies: &LostReplies,
@@ -238,7 +240,7 @@ impl Call {
     }
 }
 
-/// Whether the reply to an attempt was lost: then it may have taken effect although it failed, and the next attempt may find what it left.
+/// Whether an attempt's reply was lost. It may then have taken effect although it failed, and the next attempt may find its changes.
 #[derive(Default)]
 pub(super) struct LostReplies(AtomicBool);
 

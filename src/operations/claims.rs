@@ -1,4 +1,4 @@
-//! `claimBatch` and `releaseBatch`: a batch is claimed, and given back. What the store remembers of its claims is in `crate::held_claims`.
+//! `claimBatch` and `releaseBatch`. What the store remembers of its claims is in `crate::held_claims`.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use crate::held_claims::Start;
 use crate::model::{BatchIndex, BatchKey, JobStatus, Reservation, Token, WorkerId};
 use crate::retry::{Repeat, jittered};
 
-/// How long a claim tries again while other transactions have all PENDING batches locked.
+/// How long a claim retries while other transactions have all PENDING batches locked.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a claim came to.
+/// The outcome of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     Made(Reservation),
@@ -38,12 +38,12 @@ impl NoClaim {
     }
 }
 
-/// What a look at a job says after no batch of it could be claimed.
+/// The result of checking a job after none of its batches could be claimed.
 enum Unclaimed {
     Because(NoClaim),
-    /// It has been given rows just now.
+    /// It has just been given rows.
     Adopted,
-    /// It has a PENDING batch, which another transaction has locked.
+    /// It has a PENDING batch that another transaction has locked.
     Locked,
 }
 
@@ -59,7 +59,7 @@ impl Entered {
             .run(move |call| async move { call.release_batch(&key, &worker_id, token).await })
     }
 
-    /// The token that a call made now has to show: the one that it was given, or that of this store's last claim on the batch.
+    /// The token that a call made now must pass: the given one, or that of this store's last claim on the batch.
     pub(super) fn token(&self, key: &BatchKey, given: Option<Token>) -> Option<Token> {
         given.or_else(|| self.store.claims.token(key))
     }
@@ -76,7 +76,7 @@ impl Call {
                 Unclaimed::Because(reason) => return Ok(Claim::NotMade(reason)),
                 Unclaimed::Adopted => {}
                 Unclaimed::Locked => {
-                    // Counted from the first look that met it: before, the call may have waited for a connection.
+                    // Counted from the first check that found it: before, the call may have waited for a connection.
                     if found_locked.get_or_insert_with(Instant::now).elapsed() >= CLAIM_PATIENCE {
                         return Err(all_locked(job_id));
                     }
@@ -92,12 +92,12 @@ impl Call {
         if claim.is_some() || start.from.is_none() {
             return Ok(claim);
         }
-        // Nothing is left from there on; a batch further down may have been reopened by another process.
+        // No batch is left from there on; another process may have reopened a lower one.
         self.claim_from(job_id, worker_id, start, None).await
     }
 
     async fn claim_from(&self, job_id: &str, worker_id: &WorkerId, start: Start, from: Option<BatchIndex>) -> Result<Option<Reservation>> {
-        // A claim whose reply is lost may have been made, so it is not repeated: `reclaimStaleBatches` brings it back.
+        // Not retried if its reply is lost, because the claim may have been made: `reclaimStaleBatches` returns such a batch.
         let claim = self
             .write(Repeat::RolledBackOnly, |backend| backend.claim(job_id, worker_id, from))
             .await?;
@@ -133,7 +133,8 @@ impl Call {
 
     async fn release_batch(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<()> {
         let lost_replies = LostReplies::default();
-        // With a token it is idempotent: the version guards it. Without one, a worker of the same name may have claimed the batch since the reply was lost.
+        // With a token it is idempotent: the version guards it. Without one, a worker with the same name may have claimed the batch since the reply
+        // was lost.
         let repeat = if token.is_some() {
             Repeat::Idempotent
         } else {
@@ -143,13 +144,13 @@ impl Call {
             .write_noting(&lost_replies, repeat, |backend| backend.release(key, worker_id, token))
             .await;
         if change.is_err() {
-            // It may be given back all the same.
+            // The release may have taken effect all the same.
             self.store.claims.reopened(&key.job_id);
         }
         match change? {
             BatchChange::LeaseLost if !lost_replies.any() => Err(self.lease_lost(key, token)),
             BatchChange::NotFound => Ok(()),
-            // After an attempt whose reply was lost, a batch that is not held any more is what that attempt left.
+            // After an attempt whose reply was lost, a batch that is no longer held is the result of that attempt.
             BatchChange::Done(_) | BatchChange::LeaseLost => {
                 self.batch_was_given_back(key, token).await;
                 Ok(())
@@ -157,7 +158,7 @@ impl Call {
         }
     }
 
-    /// What follows when a batch is PENDING again.
+    /// Updates the store's memory after a batch has become PENDING again.
     pub(super) async fn batch_was_given_back(&self, key: &BatchKey, token: Option<Token>) {
         if let Some(token) = token {
             self.store.claims.ended(key, token);
@@ -167,7 +168,7 @@ impl Call {
         self.update_list_or_remember(&key.job_id).await;
     }
 
-    /// What follows when a job is final or gone: no claim on its batches counts any more.
+    /// Updates the store's memory after a job has become final or been deleted: its claims no longer count.
     pub(super) fn forget_claims(&self, job_id: &str) {
         self.store.claims.forget(job_id);
         self.store.writer.forget_claims(job_id);

@@ -1,5 +1,5 @@
-//! A job whose batches are all COMPLETED or FAILED becomes final: by `tryFinalizeJob`, or when `reclaimStaleBatches` finds that no worker is left to
-//! call that.
+//! Finalizes a job whose batches are all COMPLETED or FAILED: in `tryFinalizeJob`, or when `reclaimStaleBatches` finds that no worker is left to call
+//! that.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::error::Result;
 use crate::model::{BatchList, BatchRow, JobStatus, final_status};
 use crate::retry::Repeat;
 
-/// What became of an attempt to finalize a job.
+/// The outcome of an attempt to finalize a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finalized {
     Now,
     NotYet,
-    /// Final before, or not PROCESSING, or unknown.
+    /// It was final already, is not PROCESSING, or does not exist.
     Not,
 }
 
 impl Entered {
-    /// Whether this call finalized the job: of all that try, one.
+    /// Whether this call finalized the job. Of all callers, one gets `true`.
     pub fn try_finalize_job(self, job_id: String) -> impl Answer<bool> {
         self.accessing(Access::Claims(&job_id))
             .run(|call| async move { call.try_finalize_job(&job_id).await })
@@ -32,7 +32,7 @@ impl Call {
         if self.has_open_batch(job_id).await? {
             return Ok(false);
         }
-        // `true` must reach its one caller, so an attempt whose reply is lost is not repeated.
+        // `true` must reach its one caller, so the call is not retried if its reply is lost.
         let finalize = || self.write(Repeat::RolledBackOnly, |backend| self.finalize_once(backend, job_id, None));
         let mut finalized = finalize().await?;
         if finalized == Finalized::NotYet && self.adopt_if_needed(job_id).await? == Adoption::Adopted {
@@ -41,9 +41,9 @@ impl Call {
         Ok(finalized == Finalized::Now)
     }
 
-    /// Finalizes a job where no caller waits for the verdict.
+    /// Finalizes a job when no caller waits for the result.
     pub(super) async fn finalize_unattended(&self, job_id: &str, abandoned_for: Option<Duration>) -> Result<()> {
-        // Idempotent: only a job that is PROCESSING and complete is finalized, and nothing depends on which call did it.
+        // Idempotent: only a job that is PROCESSING and complete is finalized, and it does not matter which call does it.
         self.write(Repeat::Idempotent, |backend| self.finalize_once(backend, job_id, abandoned_for))
             .await
             .map(drop)
@@ -54,7 +54,7 @@ impl Call {
             .await
     }
 
-    /// `abandoned_for`: only where the newest claim is older than that.
+    /// `abandoned_for`: finalizes only if the newest claim is older than that.
     async fn finalize_once(&self, backend: &dyn Backend, job_id: &str, abandoned_for: Option<Duration>) -> Result<Finalized> {
         let mut transaction = backend.begin().await?;
         let Some(job) = transaction.lock_job(job_id).await? else {
@@ -87,8 +87,8 @@ impl Call {
     }
 }
 
-/// Whether no worker of a complete job is left: its newest claim is that old, or its start where no claim is recorded. A job without either was stored
-/// complete, and had no worker.
+/// Whether no worker of a complete job is left: its newest claim is older than that, or its start if no claim is recorded. A job with neither was
+/// stored complete and had no worker.
 fn is_abandoned(rows: &[BatchRow], job: &LockedJob, age: Duration) -> bool {
     let newest = rows.iter().filter_map(|row| row.claimed_at).max().or(job.started_at);
     newest.is_none_or(|time| time < job.now.saturating_sub_unsigned(age.as_millis() as u64))

@@ -1,4 +1,4 @@
-//! Jobs: saved, read, listed, deleted.
+//! Saves, reads, lists and deletes jobs.
 
 use std::future::Future;
 
@@ -11,10 +11,10 @@ use crate::model::{BatchList, BatchRow, Job, JobFilter, JobRow};
 use crate::panics;
 use crate::retry::Repeat;
 
-/// Rows that one statement of `deleteJob` deletes, so that a large job does not lock its tables for long.
+/// The number of rows per delete statement of `deleteJob`, small enough that a large job does not lock its tables for long.
 const DELETE_SLICE: i32 = 5_000;
 
-/// A job as it is stored: its row, its list, and the rows of its batches.
+/// A stored job: its row, its list, and its batches' rows.
 pub struct JobState {
     pub row: JobRow,
     list: String,
@@ -22,7 +22,7 @@ pub struct JobState {
 }
 
 impl JobState {
-    /// The job's batches in the order of its list, each with the state and the claim that its row has.
+    /// The job's batches in the order of its list, each with the state and the claim in its row.
     pub fn batches(&self) -> Result<BatchList<'_>> {
         let mut batches = BatchList::read(&self.row.id, &self.list)?;
         batches.follow_with_claims(&self.batch_rows);
@@ -46,7 +46,7 @@ impl Entered {
             .run(|call| async move { call.read(|reads| reads.list_jobs(&filter)).await })
     }
 
-    /// Whether there was anything to delete.
+    /// Returns whether there was anything to delete.
     pub fn delete_job(self, job_id: String) -> impl Answer<bool> {
         self.accessing(Access::WritesJob(&job_id))
             .run(|call| async move { call.delete_job(&job_id).await })
@@ -67,20 +67,20 @@ impl Call {
         let job = &job;
         let claims_before = claims.made_so_far();
         let lost_replies = &LostReplies::default();
-        // Idempotent with `keep_final`: a job that was finalized since an attempt whose reply was lost stays final. A job that is not distributed is
-        // written again as it is: one process works on it.
+        // Idempotent with `keep_final`: a job that was finalized after an attempt whose reply was lost stays final. A job that is not distributed is
+        // rewritten unchanged, because only one process works on it.
         let attempt = |backend| {
             let keep_final = job.distributed && !job.status.is_final() && lost_replies.any();
             self.save_job_once(backend, job, keep_final)
         };
         let inserted = self.write_noting(lost_replies, Repeat::Idempotent, attempt).await;
         if job.distributed {
-            // Batches below the last claim may be there now, also where the outcome is not known. Not before the commit: a claim made meanwhile would not
-            // find them, and move the pointer past them.
+            // Batches below the last claim may be PENDING now, also if the outcome is unknown. Not before the commit: a concurrent claim would not
+            // find them and would move the start past them.
             claims.reopened(&job.id);
         }
         if inserted? {
-            // A new job: claims on an earlier one of the same id say nothing about it.
+            // A new job: claims on an earlier job with the same id don't apply to it.
             claims.forget_made_before(&job.id, claims_before);
             writer.forget_claims(&job.id);
         }
@@ -90,10 +90,10 @@ impl Call {
         Ok(())
     }
 
-    /// Whether the job's row was inserted.
+    /// Returns whether the job's row was inserted.
     async fn save_job_once(&self, backend: &dyn Backend, job: &Job, keep_final: bool) -> Result<bool> {
         if !job.distributed || job.listed.is_empty() {
-            // One statement; a job that has rows all the same gets their state into its list then.
+            // One statement. If the job has rows nevertheless, their states are copied into its list afterwards.
             let saved = backend.save_job(job, keep_final).await?;
             if saved.has_rows {
                 self.update_list(&job.id).await?;
@@ -109,7 +109,7 @@ impl Call {
             Err(error) => return Err(refuse(transaction, error).await?),
         };
         panics::fail_point("transaction");
-        // The job is locked now, so a new statement sees every batch that was changed before.
+        // The job is locked now, so a new statement sees every batch change that was committed before.
         let rows = transaction.batch_rows(&job.id).await?;
         let mut batches = BatchList::read(&job.id, &job.batches)?;
         if batches.follow(&rows) {
@@ -136,10 +136,10 @@ impl Call {
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
-        // The job's row goes last, so that a deletion that was interrupted can be found and made again.
+        // The job's row is deleted last, so that an interrupted deletion can be found and repeated.
         //
-        // Idempotent: what is deleted stays so. The row of a job that was stored again since stays, but not all of its batches and records, so a new job needs
-        // a new id.
+        // Idempotent: what is deleted stays deleted. If the job was stored again meanwhile, its row stays, but some of its batches and records may be
+        // deleted, so a new job needs a new id.
         let mut found = self.write(Repeat::Idempotent, |backend| backend.empty_job(job_id)).await?;
         found |= self
             .delete_in_slices(|backend| backend.delete_batches(job_id, DELETE_SLICE))
@@ -153,13 +153,13 @@ impl Call {
         Ok(found)
     }
 
-    /// Deletes slice after slice until nothing is left. Whether there was anything.
+    /// Deletes slice after slice until nothing is left. Returns whether there was anything.
     async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend) -> F) -> Result<bool>
     where
         F: Future<Output = Result<u64>>,
     {
         let mut found = false;
-        // Idempotent: what is deleted stays so.
+        // Idempotent: what is deleted stays deleted.
         while self.write(Repeat::Idempotent, &delete_slice).await? > 0 {
             found = true;
         }
@@ -167,7 +167,7 @@ impl Call {
     }
 }
 
-/// Whether a job's list has no batch. A list of thousands is read once only, when it becomes the answer.
+/// Whether a job's list is empty. A long list is parsed only once, when it becomes the result.
 fn lists_none(list: &str) -> bool {
     list.bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"[]")
 }

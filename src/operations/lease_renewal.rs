@@ -1,4 +1,4 @@
-//! The option `leaseRenewal`: the leases of a store's claims are renewed in the background, until none is left. This runs on the runtime's own threads,
+//! The option `leaseRenewal`: renews the leases of a store's claims in the background, until none is left. It runs on the runtime's own threads,
 //! which a blocked event loop does not stop.
 
 use std::collections::HashMap;
@@ -17,18 +17,18 @@ use crate::order::Gate;
 use crate::panics::{self, caught};
 use crate::settings::LeaseRenewal;
 
-/// Renews the leases of one store. It has its own way to the backend: it is no call, and is repeated by the next round.
+/// Renews the leases of one store. It has direct access to the backend, because it is not a call, and the next round repeats what fails.
 pub(super) struct LeaseRenewals {
     backend: Arc<dyn Backend>,
     claims: Arc<Claims>,
     gate: Gate,
     option: Option<LeaseRenewal>,
     connect_timeout: Duration,
-    /// The rounds are going on.
+    /// Whether the rounds are running.
     running: AtomicBool,
 }
 
-/// The renewals that are under way, of each lease one. They end when this is dropped.
+/// The running renewals, at most one per lease. Dropping this aborts them.
 #[derive(Default)]
 struct UnderWay {
     tasks: JoinSet<()>,
@@ -50,8 +50,8 @@ impl UnderWay {
     }
 }
 
-/// How long a renewal may take: it ends before the next round, which starts it again, unless a round is shorter than a new connection and a statement may
-/// take. Given up earlier, it would come to nothing again and again, and keep the server busy with connections.
+/// The time limit of a renewal. It ends before the next round, which starts it again, unless a round is shorter than a new connection and a statement
+/// may take: aborted earlier, renewals would never succeed and would only keep the server busy with connections.
 fn longest_renewal(every: Duration, connect_timeout: Duration) -> Duration {
     (every - every / 10).max(connect_timeout + Duration::from_secs(1))
 }
@@ -74,12 +74,12 @@ impl LeaseRenewals {
         })
     }
 
-    /// For how long after its claim a lease is renewed; `None` where leases are not.
+    /// How long after its claim a lease is renewed; `None` if leases are not renewed.
     pub(super) fn for_at_most(&self) -> Option<Duration> {
         self.option.map(|option| option.for_at_most)
     }
 
-    /// Has the leases renewed, where the options ask for it and that is not going on already.
+    /// Starts the renewal, if the options ask for it and it is not running.
     pub(super) fn start(self: &Arc<Self>) {
         let Some(LeaseRenewal { every, .. }) = self.option else { return };
         if !self.running.swap(true, Ordering::AcqRel) {
@@ -87,7 +87,7 @@ impl LeaseRenewals {
         }
     }
 
-    /// Begins one round of renewals. Whether there is to be another.
+    /// Begins one round of renewals. Returns whether another one is needed.
     fn begin_round(self: &Arc<Self>, every: Duration, under_way: &mut UnderWay) -> bool {
         let leases = self.claims.leases(Instant::now());
         if self.gate.is_closed() {
@@ -96,7 +96,7 @@ impl LeaseRenewals {
         panics::fail_point("renewal");
         if leases.is_empty() {
             self.running.store(false, Ordering::Release);
-            // A claim may have been made between the look and the flag.
+            // A claim may have been made between the check and the flag.
             if self.claims.leases(Instant::now()).is_empty() || self.running.swap(true, Ordering::AcqRel) {
                 return false;
             }
@@ -111,12 +111,12 @@ impl LeaseRenewals {
         true
     }
 
-    /// Renews one lease. Neither the round nor the other leases wait for it, in case another transaction has locked the row, as long as the pool has
-    /// connections left. It does not hold the store, which may be dropped meanwhile.
+    /// Renews one lease in a task of its own, so that a row that another transaction has locked delays neither the round nor the other leases, as
+    /// long as the pool has free connections. The task does not keep the store alive.
     fn renew(self: &Arc<Self>, lease: Lease, longest: Duration) -> impl Future<Output = ()> + Send + use<> {
         let (backend, renewals) = (self.backend.clone(), Arc::downgrade(self));
         async move {
-            // A batch that is PAUSED is renewed too, so that it is not stale by the time that it goes on.
+            // A PAUSED batch is renewed too, so that it is not stale when it resumes.
             let renewed = backend.renew(&lease.key, &lease.worker_id, Some(lease.token), /* also_paused: */ true);
             match timeout(longest, renewed).await {
                 Ok(Ok(BatchChange::LeaseLost | BatchChange::NotFound)) => {
@@ -125,14 +125,14 @@ impl LeaseRenewals {
                     }
                 }
                 Ok(Ok(BatchChange::Done(_))) => {}
-                // The next round tries again; a lease that can't be renewed for long is lost, which the worker's next call says.
+                // The next round retries. A lease that can't be renewed for long is lost, and the worker's next call reports that.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
     }
 }
 
-/// Round after round, as long as there is a lease to renew and the store is open.
+/// Runs rounds as long as there is a lease to renew and the store is open.
 async fn rounds(renewals: Weak<LeaseRenewals>, every: Duration) {
     let mut rounds = interval(every);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
-//! The lease of a claim: `renewBatch`, by which its worker keeps it, and `LEASE_LOST`, which a worker is told that has lost it. The renewals in the
-//! background are in `lease_renewal`.
+//! Leases of claims: `renewBatch`, with which a worker keeps its lease, and `LEASE_LOST`, which reports that it has lost it. Background renewals are
+//! in `lease_renewal`.
 
 use super::call::{Access, Answer, Call, Entered};
 use crate::backend::BatchChange;
@@ -18,7 +18,7 @@ impl Entered {
 
 impl Call {
     async fn renew_batch(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>) -> Result<bool> {
-        // Idempotent: while the worker holds the batch, its time of claim is now.
+        // Idempotent: while the worker holds the batch, its claim time becomes now.
         let renewed = self
             .write(Repeat::Idempotent, |backend| {
                 backend.renew(key, worker_id, token, /* also_paused: */ false)
@@ -31,7 +31,7 @@ impl Call {
         }
     }
 
-    /// Ends the claim of a call that found its lease lost. What else follows from that is in [`crate::lease_lost`].
+    /// Ends the claim of a call that found its lease lost. The other consequences are in [`crate::lease_lost`].
     pub(super) fn lease_lost(&self, key: &BatchKey, token: Option<Token>) -> Error {
         // A call without a token can't lose a lease.
         let Some(token) = token else {

@@ -1,4 +1,4 @@
-//! The life of a store: it is made, its tables are created, it is closed.
+//! The life cycle of a store: creating it, `initialize()`, and `close()`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::record_writer::RecordWriter;
 use crate::retry::{Repeat, Retry};
 use crate::settings::Settings;
 
-/// How long `initialize` may go on after the store is closed. Creating the tables takes less, unless another process has locked them.
+/// How long `initialize` may continue after the store is closed. Creating the tables takes less, unless another process has locked them.
 const INITIALIZE_GRACE: Duration = Duration::from_secs(2);
 
 impl Operations {
-    /// Connects to nothing: the first call does.
+    /// Does not connect; the first call does.
     pub fn new(settings: Settings) -> Arc<Self> {
         Self::over(Arc::from(backend::open(settings.clone())), &settings)
     }
@@ -52,8 +52,8 @@ impl Operations {
         })
     }
 
-    /// Lets the calls under way finish and what is queued be written, then ends the connections. Rejects where something that was queued could not be
-    /// stored. No call begins after this, whenever the answer is awaited.
+    /// Waits for the running calls, writes what is queued, and then closes the connections. Rejects if something that was queued could not be stored.
+    /// No call begins after this, whenever its promise is awaited.
     pub fn close(self: &Arc<Self>) -> impl Answer<()> + use<> {
         self.gate.close();
         let store = self.clone();
@@ -73,17 +73,17 @@ impl Operations {
 }
 
 impl Entered {
-    /// Creates what is missing of the tables.
+    /// Creates missing tables and indexes.
     pub fn initialize(self) -> impl Answer<()> {
         self.accessing(Access::Tables).run(|call| async move { call.initialize().await })
     }
 }
 
 impl Call {
-    /// Ends with `CLOSED` where it waits for another process while the store is closed: `close` must not wait for that.
+    /// If the store is closed while this waits for another process, it ends with `CLOSED`, because `close` must not wait for that.
     async fn initialize(&self) -> Result<()> {
         let gate = &self.store.gate;
-        // Idempotent: it creates what is missing, and looks again first.
+        // Idempotent: it creates what is missing, and checks again first.
         let initialized = self.write(Repeat::Idempotent, |backend| backend.initialize(gate));
         let closed = async {
             gate.wait_until_closed().await;

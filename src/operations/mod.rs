@@ -1,15 +1,15 @@
-//! What the store does, on any database: which steps a call takes, in which order, and what is repeated when.
+//! What the store does, on any database: which steps a call takes, in which order, and what is retried when.
 //!
-//! A file a question:
+//! Each file answers one question:
 //!
-//! - `call`: what every call shares: the gate, the order, the flush of what is queued, the retries. Start reading here.
-//! - `lifecycle`: a store is made, `initialize()`, `close()`.
-//! - `jobs`: a job is saved, read, listed, deleted. `batches`: the state of a batch is set. `records`: records are saved and read.
-//! - `claims`: a batch is claimed and given back. `leases`: a lease is renewed by its worker, or lost. `lease_renewal`: leases are renewed in the background.
-//!   `reclaim`: stale batches are taken from their workers. `finalize`: a job becomes final.
-//! - `progress`: counts of what is done.
-//! - `batch_list`: a batch's state has two copies, its row and its place in the list of the job's row; the rule that keeps them together.
-//! - `batch_rows`: listed batches get their rows. `adoption`: so do those of a job that another adapter prepared.
+//! - `call`: what all calls share: the gate, the order, the flush of queued saves, the retries. Start reading here.
+//! - `lifecycle`: creating a store, `initialize()`, `close()`.
+//! - `jobs`: saving, reading, listing and deleting jobs. `batches`: setting a batch's state. `records`: saving and reading records.
+//! - `claims`: claiming and releasing batches. `leases`: a worker renews its lease, or has lost it. `lease_renewal`: renewals in the background.
+//!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
+//! - `progress`: the counts of what is done.
+//! - `batch_list`: the rules that keep the two copies of a batch's state together, its row and its entry in the list of the job's row.
+//! - `batch_rows`: inserting rows for listed batches. `adoption`: the same for jobs that another adapter prepared.
 
 mod adoption;
 mod batch_list;

@@ -1,4 +1,4 @@
-//! `getProgress` and `getDistributedStatus`: how many records and batches of a job are done.
+//! `getProgress` and `getDistributedStatus`: the progress of a job in records and in batches.
 
 use super::adoption::Adoption;
 use super::call::{Access, Answer, Call, Entered};
@@ -9,7 +9,7 @@ use crate::model::{BatchCounts, BatchList, DistributedStatus, JobTimes, Progress
 pub struct DistributedCounts {
     job_id: String,
     counts: BatchCounts,
-    /// The job is distributed and lists no batch at all.
+    /// The job is distributed and has an empty list.
     lists_none: bool,
 }
 
@@ -25,7 +25,7 @@ impl Entered {
             .run(|call| async move { call.progress(&job_id).await })
     }
 
-    /// It gives a job its rows that another adapter prepared, so that there is something to count.
+    /// Adopts a job that another adapter prepared, so that there are rows to count.
     pub fn distributed_status(self, job_id: String) -> impl Answer<DistributedCounts> {
         self.accessing(Access::Claims(&job_id))
             .run(|call| async move { call.distributed_status(job_id).await })
@@ -37,7 +37,7 @@ impl Call {
         let (job, batches, records) = self
             .read(|reads| async move {
                 let job = reads.job_times(job_id).await?;
-                // Batches before records, so that there are never fewer records than the finished batches have.
+                // Batches before records, so that the result never has fewer records than its finished batches contain.
                 let batches = reads.batch_counts(job_id).await?;
                 Ok((job, batches, reads.record_counts(job_id).await?))
             })
@@ -54,7 +54,7 @@ impl Call {
         Ok(Progress::of(job, records, completed, total))
     }
 
-    /// How many of the batches in the job's list are COMPLETED, and how many there are.
+    /// The number of COMPLETED batches in the job's list, and the number of all.
     async fn count_listed_batches(&self, job_id: &str, counts: BatchCounts) -> Result<(i64, i64)> {
         let stored = self.read(|reads| reads.job(job_id)).await?;
         let rows = if counts.total > 0 {

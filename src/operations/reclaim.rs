@@ -1,4 +1,4 @@
-//! `reclaimStaleBatches`: batches are taken from workers that have not renewed their leases, and a job whose last worker died is finalized.
+//! `reclaimStaleBatches`: takes batches from workers that have not renewed their leases, and finalizes a job whose last worker died.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::retry::Repeat;
 
 impl Entered {
-    /// How many batches were taken.
+    /// Returns the number of batches taken.
     pub fn reclaim_stale_batches(self, job_id: String, older_than: Duration) -> impl Answer<u32> {
         self.accessing(Access::Claims(&job_id))
             .run(move |call| async move { call.reclaim_stale_batches(&job_id, older_than).await })
@@ -22,7 +22,7 @@ impl Call {
         if !snapshot.has_rows {
             match self.adopt_if_needed(job_id).await? {
                 Adoption::NotNeeded => return Ok(0),
-                // Nothing will ever be claimed, so this is the last call on the job.
+                // No batch will ever be claimed, so this is the last call on the job.
                 Adoption::NoBatches => {
                     self.finalize_unattended(job_id, None).await?;
                     return Ok(0);
@@ -37,8 +37,8 @@ impl Call {
         };
         let open = snapshot.has_open && (reclaimed == 0 || self.has_open_batch(job_id).await?);
         if !open {
-            // Either this very call gave up the last open batch, and no worker is left to finalize the job; or its last worker may have died before it
-            // could.
+            // Either this call gave up the last open batch, so that no worker is left to finalize the job; or the job's last worker may have died
+            // before finalizing it.
             let abandoned_for = (reclaimed == 0).then_some(older_than);
             self.finalize_unattended(job_id, abandoned_for).await?;
         }
@@ -52,13 +52,13 @@ impl Call {
 
     async fn take_stale_batches(&self, job_id: &str, older_than: Duration) -> Result<u32> {
         let lost_replies = LostReplies::default();
-        // Idempotent: each attempt takes what is stale then.
+        // Idempotent: each attempt takes the batches that are stale at that time.
         let taken = self
             .write_noting(&lost_replies, Repeat::Idempotent, |backend| {
                 backend.reclaim(job_id, older_than, self.store.max_claims)
             })
             .await;
-        // An attempt whose reply was lost may have taken what this one did not find any more.
+        // An attempt whose reply was lost may have taken batches that this one no longer found.
         if lost_replies.any() || taken.as_ref().is_ok_and(|taken| *taken > 0) {
             self.store.claims.reopened(job_id);
             self.update_list_or_remember(job_id).await;

@@ -1,4 +1,4 @@
-//! Records: saved one by one and in bulk, and read.
+//! Saves records, one by one or in bulk, and reads them.
 
 use super::call::{Access, Answer, Call, Entered};
 use crate::backend::RecordWrite;
@@ -11,8 +11,8 @@ use crate::retry::Repeat;
 pub struct PageOfRecords(pub RecordSlices);
 
 impl Entered {
-    /// Queues the record, on the caller's thread, and rejects where its batch can't take it. It waits for no other call: the queue has the order of the
-    /// calls.
+    /// Queues the record, on the caller's thread, and rejects if its batch can't accept it. It does not wait for other calls, because the queue keeps
+    /// the order of the calls.
     pub fn save_record(self, key: BatchKey, record: Record, token: Option<Token>) -> Result<Saved<impl Answer<()> + use<>>> {
         let token = self.token(&key, token);
         let Self { store, pass } = self;
@@ -33,7 +33,7 @@ impl Entered {
         })
     }
 
-    /// Saves records of one batch at once, each index once. It is not fenced: it is made before the job is, and so before any claim.
+    /// Saves records of one batch directly, each index once. It is not fenced, because it is made before the job exists and so before any claim.
     pub fn save_records(self, job_id: String, batch_id: String, records: Vec<Record>) -> impl Answer<()> {
         let indexes = || records.iter().map(|record| record.index);
         let access = match (indexes().min(), indexes().max()) {

@@ -1,5 +1,5 @@
-//! The operations on real databases. What the methods promise is tested from JavaScript, on all of them; here stand the orders of events that only
-//! a transaction held open from outside can make.
+//! The operations on real databases. The methods' guarantees are tested from JavaScript, on all databases; these tests cover orders of events that
+//! only a transaction held open from outside can produce.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use crate::settings::{Database, Settings};
 mod access;
 mod faults;
 
-/// A server's address in `TEST_…_URL`, or on its default port. The name is what `REQUIRE_DATABASES` calls it.
+/// A server's address in `TEST_…_URL`, or on its default port. The name is its entry in `REQUIRE_DATABASES`.
 const SERVERS: [(&str, &str, &str); 3] = [
     ("postgres", "TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres"),
     ("mariadb", "TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306/mysql"),
     ("mysql", "TEST_MYSQL_URL", "mysql://test:test@127.0.0.1:3307/test"),
 ];
 
-/// A database of a test's own.
+/// A database for one test.
 struct TestDatabase {
     name: &'static str,
     url: String,
-    /// The server and what ends the database there, one after the other; a file is removed.
+    /// The server, and the statements that drop the database there, in order; a file is removed.
     remove: Option<(String, Vec<String>)>,
 }
 
@@ -43,7 +43,7 @@ async fn execute(server: &str, statement: &str) -> sqlx::Result<()> {
     }
 }
 
-/// A test that failed may have left its database behind, and a process of the same id may follow.
+/// A failed test may have left its database behind, and a later process may get the same id.
 fn unique() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     format!("{}_{:x}", std::process::id(), now.as_micros())
@@ -60,7 +60,7 @@ fn made(claim: Claim) -> Option<Reservation> {
     }
 }
 
-/// A claim may find the last batches locked by others for longer than it waits, and has claimed nothing then.
+/// A claim may find the last batches locked by other claims for longer than it waits, and then claims nothing.
 async fn claim_patiently(store: &Arc<Operations>, worker: &str) -> Option<Reservation> {
     loop {
         match enter(store).claim_batch("job".into(), WorkerId(worker.to_owned())).await {
@@ -107,7 +107,7 @@ impl TestDatabase {
     }
 }
 
-/// A database in a file, which every machine has.
+/// A database in a file, which works on every machine.
 fn sqlite(test: &str) -> TestDatabase {
     let file = std::env::temp_dir().join(format!("batchactions-cargo-{test}-{}.db", unique()));
     TestDatabase {
@@ -117,7 +117,7 @@ fn sqlite(test: &str) -> TestDatabase {
     }
 }
 
-/// The databases that there are. One that is missing is named, and fails the test where it is required.
+/// The databases that are available. A missing one is reported, and fails the test if it is required.
 async fn databases(test: &str) -> Vec<TestDatabase> {
     let required = std::env::var("REQUIRE_DATABASES").unwrap_or_default();
     let mut found = vec![sqlite(test)];
@@ -226,7 +226,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         save(&late, record(0)).await.unwrap();
         made(enter(&late).claim_batch("job".into(), WorkerId("late".to_owned())).await.unwrap()).unwrap();
 
-        // Another transaction holds the record's lock, so that the save of the late worker must wait, with its claim still good.
+        // Another transaction holds the record's lock, so that the late worker's save must wait while its claim is still valid.
         let held = hold_record(&database.url).await;
         let saving = tokio::spawn(save(
             &late,
@@ -238,7 +238,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!saving.is_finished(), "{}", database.name);
 
-        // Now the batch is reclaimed and claimed again, if the database lets it.
+        // The batch is reclaimed and claimed again, if the database allows it.
         let taking = tokio::spawn({
             let present = present.clone();
             async move {
@@ -258,7 +258,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         let saved = saving.await.unwrap();
         let claim = taking.await.unwrap();
         assert_eq!(claim.token, Token(3));
-        // Either the save kept the batch from being claimed until it was written, or it lost.
+        // Either the save kept the batch from being claimed until it was written, or it was refused.
         let raw = enter(&late)
             .records_of_batch(BatchKey::new("job", "job 0"))
             .await
@@ -277,7 +277,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
     }
 }
 
-/// A transaction from outside the store that has locked record 0.
+/// A transaction outside the store that has locked record 0.
 enum HeldRecord {
     Postgres(sqlx::PgConnection),
     MySql(sqlx::MySqlConnection),

@@ -1,4 +1,4 @@
-//! The gate of a store: calls enter it, `close()` shuts it and waits for the calls inside.
+//! A store's gate: calls enter through it; `close()` shuts it and waits for the calls inside.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use crate::error::{Error, Result, lock};
 
-/// Lets calls in until it is closed, and then waits for those that are inside.
+/// Lets calls in until it is closed, and then waits for those inside.
 #[derive(Clone, Default)]
 pub struct Gate {
     inside: Arc<Inside>,
@@ -25,7 +25,7 @@ struct GateState {
     calls: usize,
 }
 
-/// Held by a call that is inside.
+/// Held by a call inside.
 pub struct Pass {
     inside: Arc<Inside>,
 }
@@ -48,7 +48,7 @@ impl Gate {
         self.inside.closed.notify_waiters();
     }
 
-    /// Ends when the gate is closed.
+    /// Resolves when the gate is closed.
     pub async fn wait_until_closed(&self) {
         loop {
             let closed = self.inside.closed.notified();
@@ -63,7 +63,7 @@ impl Gate {
         lock(&self.inside.state).closed
     }
 
-    /// Ends when no call is inside.
+    /// Resolves when no call is inside.
     pub async fn wait_until_empty(&self) {
         loop {
             let emptied = self.inside.empty.notified();

@@ -1,16 +1,16 @@
-//! The `initialize()` calls that are under way, so that `initialize()` need not be awaited before the first call.
+//! Tracks running `initialize()` calls, so that `initialize()` need not be awaited before the first call.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The `initialize()` calls of a store that are under way. Calls that are made meanwhile wait for them.
+/// A store's running `initialize()` calls. Calls made meanwhile wait for them.
 #[derive(Clone)]
 pub struct Initialization {
     under_way: Arc<watch::Sender<usize>>,
 }
 
-/// Held by an `initialize()` that is under way.
+/// Held by a running `initialize()`.
 pub struct Initializing {
     under_way: Arc<watch::Sender<usize>>,
 }
@@ -24,7 +24,7 @@ impl Default for Initialization {
 }
 
 impl Initialization {
-    /// Notes one more, until what it gives is dropped.
+    /// Registers one more, until the returned guard is dropped.
     pub fn begin(&self) -> Initializing {
         self.under_way.send_modify(|count| *count += 1);
         Initializing {
@@ -32,15 +32,15 @@ impl Initialization {
         }
     }
 
-    /// What a call that is made now waits for.
+    /// What a call made now must wait for.
     pub fn before_call(&self) -> Option<watch::Receiver<usize>> {
         (*self.under_way.borrow() > 0).then(|| self.under_way.subscribe())
     }
 
-    /// Ends when none is under way.
+    /// Resolves when none is running.
     pub async fn wait(before: Option<watch::Receiver<usize>>) {
         if let Some(mut under_way) = before {
-            // The channel closes with the store, and then none is under way.
+            // The channel closes with the store, and then none is running.
             let _ = under_way.wait_for(|count| *count == 0).await;
         }
     }

@@ -1,8 +1,8 @@
-//! In which order the calls of a store take effect, and when they may begin.
+//! The order in which a store's calls take effect, and when they may begin.
 //!
-//! - [`Turns`]: what was called first takes effect first, although each call runs as a task of its own.
+//! - [`Turns`]: calls take effect in the order in which they are made, although each runs as a task of its own.
 //! - [`Gate`]: after `close()` no call begins, and `close()` waits for those that have begun.
-//! - [`Initialization`]: calls wait for an `initialize()` that is under way.
+//! - [`Initialization`]: calls wait for a running `initialize()`.
 //!
 //! A call takes its place in each of them synchronously, on the JavaScript thread, and waits in its asynchronous part.
 

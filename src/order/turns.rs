@@ -1,4 +1,4 @@
-//! The order of a job's calls: what was called first takes effect first, although each call runs as a task of its own.
+//! The order of a job's calls: they take effect in the order in which they are made, although each runs as a task of its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,9 +9,10 @@ use crate::error::lock;
 use crate::model::BatchKey;
 use crate::panics;
 
-/// Hands out turns: a call on the whole job waits for all calls before it, a call on one batch waits for those on the whole job or on the same batch.
+/// Hands out turns. A call on the whole job waits for all earlier calls; a call on one batch waits for earlier ones on the whole job or on the same
+/// batch.
 ///
-/// Only the last call of each kind is kept, because it ends after those that it waits for itself.
+/// Only the last call of each kind is kept, because it ends after the calls that it waits for.
 #[derive(Clone, Default)]
 pub struct Turns {
     queues: Arc<Mutex<Queues>>,
@@ -23,14 +24,14 @@ struct Queues {
     jobs: HashMap<String, JobCalls>,
 }
 
-/// The last calls of one job: those that the next call has to wait for.
+/// A job's last calls, for which the next call has to wait.
 #[derive(Default)]
 struct JobCalls {
     /// On the whole job. It ends before each of `on_batches` does.
     on_job: Option<Call>,
     /// By the id of the batch.
     on_batches: HashMap<String, Call>,
-    /// What calls that were dropped before their turn still had to wait for.
+    /// What calls that were dropped before their turn were still waiting for.
     inherited: Vec<watch::Receiver<()>>,
 }
 
@@ -39,16 +40,16 @@ struct Call {
     done: watch::Receiver<()>,
 }
 
-/// A call's place in the order, from when it was called until it is dropped.
+/// A call's place in the order. It is held from when the call is made until it is dropped.
 pub struct Turn {
-    /// The calls that it still has to wait for.
+    /// The calls that it is still waiting for.
     before: Vec<watch::Receiver<()>>,
     job_id: String,
     /// `None`: the whole job.
     batch_id: Option<String>,
     number: u64,
     queues: Arc<Mutex<Queues>>,
-    /// Closes when the turn is dropped, which is what later calls wait for.
+    /// Closes when the turn is dropped; later calls wait for that.
     _done: watch::Sender<()>,
 }
 
@@ -94,7 +95,7 @@ impl Turns {
 }
 
 impl Turn {
-    /// Ends when the calls before it have ended.
+    /// Resolves when the earlier calls have ended.
     pub async fn wait(&mut self) {
         while let Some(call) = self.before.last_mut() {
             // Nothing is ever sent: the end of the call closes the channel.
@@ -115,7 +116,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut queues = lock(&self.queues);
         let Some(calls) = queues.jobs.get_mut(&self.job_id) else { return };
-        // Where it is dropped before its turn came, the calls behind it have to wait for what it waited for.
+        // If it is dropped before its turn, the calls behind it still have to wait for what it waited for.
         calls.inherited.append(&mut self.before);
         calls.inherited.retain(|call| call.has_changed().is_ok());
         match &self.batch_id {
@@ -145,7 +146,7 @@ mod tests {
         let turns = Turns::default();
         let effects = Arc::new(Mutex::new(Vec::new()));
         let calls: Vec<_> = (0..100).map(|call| (call, turns.of_job("job"))).collect();
-        // Started in the opposite order, as a scheduler may.
+        // Started in reverse order, as a scheduler may.
         let tasks: Vec<_> = calls
             .into_iter()
             .rev()
@@ -174,7 +175,7 @@ mod tests {
         let second = turns.of_batch(&batch("a"));
         let whole = turns.of_job("job");
         let third = turns.of_batch(&batch("b"));
-        // The last one waits for the whole job's call, which waits for what came before.
+        // The last one waits for the whole job's call, which waits for the earlier ones.
         assert_eq!([&first, &other, &second, &whole, &third].map(waits_for), [0, 0, 1, 2, 1]);
         assert_eq!(waits_for(&turns.of_job("another")), 0);
     }

@@ -1,5 +1,5 @@
-//! A bulk save's place among the saves of its job. It runs beside the writer, but saves of one record keep their order in both ways of saving: a bulk
-//! save waits for the single saves that were made before it, and single saves of records in its range wait for it.
+//! The order of a bulk save among its job's other saves. It runs beside the writer, but saves of the same record keep their order in both ways of
+//! saving: a bulk save waits for the earlier single saves, and single saves of records in its range wait for it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use super::queue::{BulkTicket, SavesDone};
 use super::writer::Writer;
 
-/// The bulk save ends when this is dropped.
+/// Dropping this ends the bulk save.
 pub struct BulkPlace {
     writer: Arc<Writer>,
     job_id: String,
     number: u64,
     before: Vec<watch::Receiver<()>>,
     singles: Option<SavesDone>,
-    /// Dropped with the place, which is what later saves wait for.
+    /// Dropped with the place; later saves wait for that.
     _done: watch::Sender<()>,
 }
 
@@ -45,7 +45,7 @@ impl BulkPlace {
             singles.wait().await;
         }
         for mut bulk in self.before.drain(..) {
-            // Nothing is ever sent: the end of the bulk save closes the channel.
+            // Nothing is ever sent: the channel closes when the bulk save ends.
             let _ = bulk.changed().await;
         }
     }

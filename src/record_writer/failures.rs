@@ -7,10 +7,10 @@ use crate::backend::RecordWrite;
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{BatchKey, Record, Token};
 
-/// A record that was queued and could not be stored.
+/// A queued record that could not be stored.
 struct Failed {
     error: Error,
-    /// It was saved again, and that save is not written yet.
+    /// It has been saved again, and that save is not written yet.
     queued_again: bool,
 }
 
@@ -22,8 +22,8 @@ type BatchFailures = BTreeMap<i32, Failed>;
 pub struct Failures {
     /// By the id of the batch.
     batches: HashMap<String, BatchFailures>,
-    /// Of each batch, the last token whose queued saves were refused because the claim was lost. These are no failures: the present holder of the
-    /// batch writes its records itself.
+    /// For each batch, the last token whose queued saves were refused because the claim was lost. These don't count as failures, because the batch's
+    /// present holder writes its records itself.
     lost: HashMap<String, Token>,
 }
 
@@ -58,7 +58,7 @@ impl Failures {
         }
     }
 
-    /// Clears the failures of records that are stored now, in any batch: a job has one record of each index.
+    /// Clears the failures of records that are now stored, in any batch: a job has only one record per index.
     pub fn clear_failures(&mut self, records: impl IntoIterator<Item = i32>) {
         if self.batches.is_empty() {
             return;
@@ -71,7 +71,7 @@ impl Failures {
         }
     }
 
-    /// Rejects a save to a batch that has failures, unless it saves one of the failed records again.
+    /// Rejects a save to a batch with failures, unless it repeats one of the failed saves.
     pub fn check_save(&mut self, write: &RecordWrite) -> Result<()> {
         if let Some(token) = write.token
             && self.lost.get(&write.batch_id) == Some(&token)
@@ -89,7 +89,7 @@ impl Failures {
         Ok(())
     }
 
-    /// Rejects a bulk save to a batch that has failures, unless it saves some of the failed records again.
+    /// Rejects a bulk save to a batch with failures, unless it repeats some of the failed saves.
     pub fn check_bulk(&self, batch_id: &str, records: &[Record]) -> Result<()> {
         match self.batches.get(batch_id) {
             Some(failures) if !records.iter().any(|record| failures.contains_key(&record.index)) => Err(not_stored(batch_id, failures)),
@@ -97,7 +97,7 @@ impl Failures {
         }
     }
 
-    /// Rejects where the batch has failures.
+    /// Rejects if the batch has failures.
     pub fn check_batch(&self, batch_id: &str) -> Result<()> {
         match self.batches.get(batch_id) {
             Some(failures) => Err(not_stored(batch_id, failures)),
@@ -105,7 +105,7 @@ impl Failures {
         }
     }
 
-    /// Rejects where any batch has failures.
+    /// Rejects if any batch has failures.
     pub fn check_all(&self) -> Result<()> {
         match self.batches.iter().next() {
             Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
@@ -128,7 +128,7 @@ impl Failures {
     }
 }
 
-/// What a call on a batch rejects with while records of the batch could not be stored.
+/// The error of a call on a batch while some of the batch's records could not be stored.
 fn not_stored(batch_id: &str, failures: &BatchFailures) -> Error {
     let Some((first, Failed { error, .. })) = failures.iter().find(|(_, failed)| !failed.queued_again).or(failures.iter().next()) else {
         return Error::internal("a batch without failed records is listed as one with failures");

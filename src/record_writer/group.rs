@@ -1,4 +1,4 @@
-//! A group: the saves of one job that its writer takes from the queue to write them together.
+//! A group: saves of one job that its writer takes from the queue and writes together.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ pub struct Group {
     saves: Saves,
 }
 
-/// The saves that were taken and have no answer yet.
+/// The saves taken from the queue that are not answered yet.
 #[derive(Default)]
 struct Saves {
     writes: Vec<RecordWrite>,
     /// The reply to each of the writes.
     replies: Vec<Reply>,
-    /// How many were taken since `finish`.
+    /// The number taken since `finish`.
     taken: u64,
-    /// What `writes` holds.
+    /// The size of `writes`.
     bytes: usize,
     indexes: HashSet<i32>,
 }
 
 impl Saves {
-    /// Takes the queue's next save, where it may be written with these, and gives the ends of the bulk saves to wait for first.
+    /// Takes the queue's next save, if it can be written with these, and returns the ends of the bulk saves to wait for first.
     fn take(&mut self, queue: &mut Queue) -> Option<Vec<watch::Receiver<()>>> {
         let is_first = self.writes.is_empty();
         let Some(save) = queue.next() else {
@@ -43,7 +43,7 @@ impl Saves {
         };
         let (index, size) = (save.write.record.index, size_of(&save.write));
         let is_full = self.writes.len() == GROUP_RECORDS || (self.bytes + size > GROUP_BYTES && !is_first);
-        // A record twice in one statement is an error on PostgreSQL. And if the later save has lost its claim, the earlier one counts.
+        // PostgreSQL refuses a statement that writes a record twice. And if the later save has lost its claim, the earlier one counts.
         if is_full || self.indexes.contains(&index) || (!save.after.is_empty() && !is_first) {
             return None;
         }
@@ -66,11 +66,11 @@ impl Group {
         }
     }
 
-    /// Takes the next saves that may be written together. Where none are queued the group stays empty, and the next save needs a new writer.
+    /// Takes the next saves that can be written together. If none is queued, the group stays empty, and the next save needs a new writer.
     pub async fn fill(&mut self) {
         while let Some(bulks) = self.queues.change(&self.job_id, |queue| self.saves.take(queue)).flatten() {
             for mut bulk in bulks {
-                // Nothing is ever sent: the end of the bulk save closes the channel.
+                // Nothing is ever sent: the channel closes when the bulk save ends.
                 let _ = bulk.changed().await;
             }
         }
@@ -80,7 +80,7 @@ impl Group {
         &self.saves.writes
     }
 
-    /// Sorts by index: all groups are written in that order, so that groups of two processes can't wait for each other.
+    /// Sorts by index. All groups are written in that order, so that the groups of two processes can't deadlock.
     pub fn sort(&mut self) {
         let Saves { writes, replies, .. } = &mut self.saves;
         let mut saves: Vec<(RecordWrite, Reply)> = writes.drain(..).zip(replies.drain(..)).collect();
@@ -113,9 +113,9 @@ impl Group {
         self.answer(std::iter::repeat_n(Err(error.clone()), self.saves.writes.len()));
     }
 
-    /// Gives the result to the caller, or where the caller has its answer already, to the failures of the job.
+    /// Passes the result to the caller, or, if the save is already answered, to the job's failures.
     fn answer_save(&self, write: &RecordWrite, reply: Reply, result: Result<()>) {
-        // The caller may be gone, with its thread.
+        // The caller's thread may have ended.
         match reply {
             Reply::Committed(reply) => {
                 let _ = reply.send(result);
@@ -129,7 +129,7 @@ impl Group {
         self.queues.change(&self.job_id, |queue| queue.failures.settle(write, result));
     }
 
-    /// Counts the saves that were taken as done, and begins the next group.
+    /// Counts the taken saves as done, and begins the next group.
     pub fn finish(&mut self) {
         let Saves { taken, .. } = std::mem::take(&mut self.saves);
         self.queues.change(&self.job_id, |queue| queue.finish(taken));
@@ -137,7 +137,7 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// If the writer ends in a panic, its saves are not stored.
+    /// If the writer panics, its saves are not stored.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.fail(&panics::defect());

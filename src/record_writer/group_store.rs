@@ -1,4 +1,4 @@
-//! Writes the records of a group to the database, and splits the group where it fails as a whole: a record that can't be stored, or that another
+//! Writes a group's records to the database, and splits the group if the write fails as a whole: a record that can't be stored, or that another
 //! transaction has locked, must not fail the others.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct GroupStore {
 impl GroupStore {
     pub fn new(backend: Arc<dyn Backend>, retry: Retry, durability: Durability) -> Self {
         let repeat = match durability {
-            // Idempotent: the token guards a record whose batch was claimed. Without a claim, one process saves the records of a batch.
+            // Idempotent: the token guards a record whose batch was claimed. Without a claim, only one process saves a batch's records.
             Durability::Record => Repeat::Idempotent,
             // The caller already has its answer, and can't repeat the call.
             Durability::Batch => Repeat::AlreadyAnswered,
@@ -32,7 +32,7 @@ impl GroupStore {
         self.retry.run(Repeat::Idempotent, || self.backend.limits()).await
     }
 
-    /// Writes the records, and gives the result of each.
+    /// Writes the records and returns the result of each.
     pub async fn write_group(&self, writes: &[RecordWrite]) -> Vec<Result<()>> {
         match self.write(writes).await {
             Ok(results) => results,
@@ -44,7 +44,7 @@ impl GroupStore {
         }
     }
 
-    /// Writes the records of each batch apart, all batches at the same time: the records of one may be locked.
+    /// Writes the records of each batch separately, all batches concurrently, because one batch's records may be locked.
     async fn write_each_batch(&self, writes: &[RecordWrite]) -> Vec<Result<()>> {
         let tasks: Vec<_> = by_batch(writes)
             .map(|part| {
@@ -62,7 +62,7 @@ impl GroupStore {
         results
     }
 
-    /// Writes one record after the other: one of them can't be stored.
+    /// Writes the records one by one, because one of them can't be stored.
     async fn write_each_record(&self, writes: &[RecordWrite]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(writes.len());
         for write in writes {
@@ -72,7 +72,7 @@ impl GroupStore {
         results
     }
 
-    /// Writes the records in one transaction, those whose batch is not held any more excepted.
+    /// Writes the records in one transaction, except those whose batch is no longer held.
     async fn write(&self, writes: &[RecordWrite]) -> Result<Vec<Result<()>>> {
         if writes.iter().all(|write| write.token.is_none()) {
             self.retry.run(self.repeat, || self.backend.save_records(writes)).await?;

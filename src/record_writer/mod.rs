@@ -1,20 +1,20 @@
 //! `saveProcessedRecord`: saves of single records, written in groups.
 //!
-//! Each job has a queue and one write under way at a time. What is saved meanwhile goes into the next one (group commit, as databases do it for their
-//! logs: DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984). So the saves of a job take effect in the order of the calls,
-//! and the callers that wait for a commit share it. A job whose rows are locked by another transaction does not hold up other jobs.
+//! Each job has a queue and one running write. Saves made meanwhile go into the next write (group commit, as databases do it for their logs: DeWitt
+//! et al., "Implementation Techniques for Main Memory Database Systems", 1984). So a job's saves take effect in the order of the calls, and callers
+//! that wait share a commit. A job whose rows are locked by another transaction does not delay other jobs.
 //!
-//! With `durability: 'batch'` a save is answered when it has its place in the queue, and written with those that come after it: when a group is full,
-//! after 50 ms, or when another call on the job has to see it. What can't be stored then is recorded, because the caller already has its answer: the
-//! batch's calls are rejected until its records are saved again.
+//! With `durability: 'batch'`, a save is answered when it has its place in the queue. It is written together with later ones: when a group is full,
+//! after 50 ms, or when another call on the job has to see it. The caller already has its answer, so a failed write is recorded: the batch's calls
+//! are rejected until its records are saved again.
 //!
 //! ```text
-//! queue, queues   the saves that wait, of one job and of all jobs
+//! queue, queues   waiting saves, of one job and of all jobs
 //! writer          the task that writes a job's queue
-//! group           the saves that it writes together
-//! group_store     how a group is written, and split where it fails
-//! failures        what could not be stored after it was answered
-//! bulk            where a bulk save stands among the single saves
+//! group           saves that are written together
+//! group_store     writes a group, and splits it if it fails
+//! failures        answered saves that could not be stored
+//! bulk            the order of bulk saves among the single saves
 //! ```
 
 mod bulk;
@@ -47,16 +47,16 @@ use crate::panics::caught_in;
 use crate::retry::Retry;
 use crate::settings::Durability;
 
-/// Work that goes on after a call was answered. It does nothing unless it is run.
+/// Work that continues after a call is answered. It does nothing unless it is run.
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a save comes to when it is made.
+/// The outcome of making a save.
 pub enum Saved<Pending = PendingSave> {
-    /// It is answered: it is queued, and there is room for more.
+    /// It is answered: it is queued, and the queue has room for more.
     Answered {
-        /// Writes the job's queue, where no writer is at work.
+        /// Writes the job's queue, if no writer is running.
         writing: Option<Background>,
-        /// Ends when nothing is queued any more. The process has to stay alive until then.
+        /// Ends when the queue is empty. Until then the process must stay alive.
         keep_alive: Option<Background>,
     },
     /// It is not answered yet.
@@ -71,7 +71,7 @@ pub struct PendingSave {
 }
 
 impl PendingSave {
-    /// Has the save written, and waits for its answer.
+    /// Starts the writing, and waits for the save's answer.
     pub async fn answer(self) -> Result<()> {
         self.writer.start(&self.job_id);
         let answer = self.answer.await;
@@ -131,7 +131,7 @@ impl RecordWriter {
                 queues.wait_until_idle().await;
                 Ok(())
             });
-            // No call waits for it, so a defect in it has no caller to reject.
+            // No call waits for it, so a panic in it has no caller to reject.
             let _ = idle.await;
         })
     }
@@ -141,7 +141,7 @@ impl RecordWriter {
         BulkPlace::take(self.writer.clone(), job_id, range)
     }
 
-    /// Waits until the saves of the job that were made before are written, well or not.
+    /// Waits until the job's earlier saves are written, successfully or not.
     pub async fn flush(&self, job_id: &str) {
         if self.durability == Durability::Record {
             return;
@@ -156,7 +156,7 @@ impl RecordWriter {
     /// Waits until the saves of all jobs are written.
     pub async fn flush_all(&self) {
         let job_ids = self.queues.job_ids();
-        // All at the same time: one that takes long does not hold up the others.
+        // Concurrently, so that a slow job does not delay the others.
         for job_id in &job_ids {
             self.queues.change(job_id, Queue::request_flush);
             self.writer.start(job_id);
@@ -166,25 +166,25 @@ impl RecordWriter {
         }
     }
 
-    /// The batches of a job with records that could not be stored after they were queued.
+    /// The batches of a job with queued records that could not be stored.
     pub fn failed_batches(&self, job_id: &str) -> HashSet<String> {
         let batch_ids = self.queues.read(job_id, |queue| queue.failures.batch_ids());
         batch_ids.unwrap_or_default()
     }
 
-    /// Rejects where records of the batch could not be stored after they were queued.
+    /// Rejects if queued records of the batch could not be stored.
     pub fn check(&self, key: &BatchKey) -> Result<()> {
         let checked = self.queues.read(&key.job_id, |queue| queue.failures.check_batch(&key.batch_id));
         checked.unwrap_or(Ok(()))
     }
 
-    /// Rejects a bulk save to a batch that has failures, unless it saves some of the failed records again.
+    /// Rejects a bulk save to a batch with failures, unless it repeats some of the failed saves.
     pub fn check_bulk(&self, job_id: &str, batch_id: &str, records: &[Record]) -> Result<()> {
         let checked = self.queues.read(job_id, |queue| queue.failures.check_bulk(batch_id, records));
         checked.unwrap_or(Ok(()))
     }
 
-    /// Rejects where records of any batch could not be stored after they were queued.
+    /// Rejects if queued records of any batch could not be stored.
     pub fn check_all(&self) -> Result<()> {
         let failed = self.queues.find(|queue| queue.failures.check_all().err());
         failed.map_or(Ok(()), Err)
@@ -195,7 +195,7 @@ impl RecordWriter {
         self.queues.change(job_id, |queue| queue.failures.clear_failures(records));
     }
 
-    /// Forgets the failures of a batch that starts again, here or in another process.
+    /// Forgets the failures of a batch that is processed again, here or in another process.
     pub fn forget_batch(&self, key: &BatchKey) {
         self.queues.change(&key.job_id, |queue| queue.failures.forget_batch(&key.batch_id));
     }
@@ -205,7 +205,7 @@ impl RecordWriter {
         self.queues.change(job_id, |queue| queue.failures.forget_claims());
     }
 
-    /// Forgets all failures of a job that is deleted.
+    /// Forgets all failures of a deleted job.
     pub fn forget_job(&self, job_id: &str) {
         self.queues.change(job_id, |queue| queue.failures.forget_all());
     }

@@ -1,4 +1,4 @@
-//! One job's queue: the single saves that wait to be written, in the order of the calls, and the bulk saves that run beside them.
+//! One job's queue: single saves that wait to be written, in the order of the calls, and the bulk saves that run beside them.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -12,24 +12,24 @@ use crate::backend::{RecordWrite, size_of};
 use crate::error::Result;
 use crate::settings::Durability;
 
-/// The most records in one group.
+/// The maximum number of records in one group.
 pub const GROUP_RECORDS: usize = 1_000;
-/// The most bytes in one group, about: below the default limit on a statement of every server.
+/// The approximate maximum size of a group in bytes: below every server's default limit on a statement.
 pub const GROUP_BYTES: usize = 4 << 20;
 
 /// With `durability: 'batch'`: how long a save waits for others to be written with it.
 const DELAY: Duration = Duration::from_millis(50);
-/// With `durability: 'batch'`: while a job has more records or bytes than this in its queue, a save is not answered before there is room.
+/// With `durability: 'batch'`: while the job's queue exceeds this number of records or bytes, saves are not answered.
 const QUEUE_RECORDS: usize = 10_000;
 const QUEUE_BYTES: usize = 16 << 20;
 
-/// When the caller of a save gets its answer.
+/// When a save is answered.
 pub enum Reply {
-    /// When the save is committed.
+    /// After the commit.
     Committed(oneshot::Sender<Result<()>>),
-    /// When there is room in the queue.
+    /// When the queue has room.
     Queued(oneshot::Sender<Result<()>>),
-    /// It has its answer already.
+    /// It is answered already.
     Answered,
 }
 
@@ -37,12 +37,12 @@ pub enum Reply {
 pub struct Save {
     pub write: RecordWrite,
     pub reply: Reply,
-    /// Ends of the bulk saves that are written before it.
+    /// The ends of the bulk saves that must be written before it.
     pub after: Vec<watch::Receiver<()>>,
     since: Instant,
 }
 
-/// A bulk save that is under way.
+/// A running bulk save.
 struct Bulk {
     number: u64,
     /// From its lowest index to its highest.
@@ -55,13 +55,13 @@ pub struct BulkTicket {
     pub number: u64,
     /// Ends of the earlier bulk saves that overlap with it.
     pub before: Vec<watch::Receiver<()>>,
-    /// The single saves that were made before it.
+    /// The number of single saves that were made before it.
     pub singles: Option<SavesDone>,
-    /// Dropped when it ends, which is what later saves wait for.
+    /// Dropped when it ends; later saves wait for that.
     pub done: watch::Sender<()>,
 }
 
-/// Waits until the saves that were made before are written, well or not.
+/// Waits until the earlier saves are written, successfully or not.
 pub struct SavesDone {
     target: u64,
     done: watch::Receiver<u64>,
@@ -80,15 +80,15 @@ pub struct Queue {
     saves: VecDeque<Save>,
     /// The size of `saves`.
     bytes: usize,
-    /// A writer is at work on this queue, or is about to be.
+    /// A writer is running for this queue, or is about to.
     writing: bool,
-    /// How many single saves were ever made here.
+    /// The number of single saves ever made here.
     made: u64,
-    /// How many of them are done: the first ones, because they are written in their order.
+    /// The number of them that are done. Saves are written in order, so these are the first ones.
     done: watch::Sender<u64>,
-    /// The writer does not wait for more saves until `done` reaches this.
+    /// Flush target: the writer does not linger until `done` reaches it.
     flush_target: u64,
-    /// Wakes a writer that waits for more saves.
+    /// Wakes a writer that lingers for more saves.
     wake: Arc<Notify>,
     bulks: Vec<Bulk>,
     bulks_made: u64,
@@ -101,7 +101,7 @@ impl Queue {
         self.saves.is_empty() && !self.writing
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether the queue holds nothing worth keeping.
     pub fn is_unused(&self) -> bool {
         self.is_idle() && self.bulks.is_empty() && self.failures.is_empty()
     }
@@ -111,11 +111,11 @@ impl Queue {
     }
 
     fn has_room(&self) -> bool {
-        // A record that is larger than the queue goes through alone.
+        // A record that is larger than the limit goes through alone.
         self.saves.len() <= 1 || (self.saves.len() <= QUEUE_RECORDS && self.bytes <= QUEUE_BYTES)
     }
 
-    /// Adds a save. The receiver brings its answer; there is none where the save is answered already.
+    /// Adds a save. The receiver delivers its answer; there is none if the save is answered already.
     pub fn push(&mut self, write: RecordWrite, durability: Durability) -> Option<oneshot::Receiver<Result<()>>> {
         let index = write.record.index;
         let after = self
@@ -148,14 +148,14 @@ impl Queue {
         Some(answer)
     }
 
-    /// Whether the caller has to run a writer: there are saves and no writer. From then on there is one.
+    /// Whether the caller has to run a writer: there are saves and no writer. After `true`, the writer counts as running.
     pub fn begin_writing(&mut self) -> bool {
         let begins = !self.writing && !self.saves.is_empty();
         self.writing |= begins;
         begins
     }
 
-    /// The writer has nothing left to do: the next save begins the writing again.
+    /// The writer has nothing left to do; the next save starts a new one.
     pub fn end_writing(&mut self) {
         self.writing = false;
     }
@@ -170,7 +170,7 @@ impl Queue {
         Some(save)
     }
 
-    /// Counts saves that were taken as done, and answers those that there is room for now.
+    /// Counts taken saves as done, and answers the saves that the queue now has room for.
     pub fn finish(&mut self, saves: u64) {
         self.done.send_modify(|done| *done += saves);
         self.answer_admitted();
@@ -181,20 +181,20 @@ impl Queue {
         for save in &mut self.saves {
             records += 1;
             bytes += size_of(&save.write);
-            // A record that is larger than the queue goes through alone.
+            // A record that is larger than the limit goes through alone.
             if records > 1 && (records > QUEUE_RECORDS || bytes > QUEUE_BYTES) {
                 return;
             }
             if matches!(save.reply, Reply::Queued(_))
                 && let Reply::Queued(reply) = std::mem::replace(&mut save.reply, Reply::Answered)
             {
-                // The caller may be gone, with its thread.
+                // The caller's thread may have ended.
                 let _ = reply.send(Ok(()));
             }
         }
     }
 
-    /// How long the writer may still wait for more saves; `None` where it has to write now.
+    /// How long the writer may linger for more saves; `None` if it has to write now.
     pub fn linger(&self) -> Option<(Duration, Arc<Notify>)> {
         let oldest = self.saves.front()?;
         if *self.done.borrow() < self.flush_target || self.has_group() {
@@ -204,7 +204,7 @@ impl Queue {
         Some((rest, self.wake.clone()))
     }
 
-    /// Has the saves that were made so far written now. `None` where they are done.
+    /// Flushes the saves made so far. `None` if they are done.
     pub fn request_flush(&mut self) -> Option<SavesDone> {
         if *self.done.borrow() == self.made {
             return None;

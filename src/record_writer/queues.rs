@@ -1,4 +1,4 @@
-//! The queues of all jobs. A job without saves and failures has none.
+//! The queues of all jobs. A job without saves and failures has no queue.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use crate::panics;
 #[derive(Default)]
 struct Jobs {
     by_id: HashMap<String, Entry>,
-    /// How many of the queues are not idle.
+    /// The number of queues that are not idle.
     busy: usize,
 }
 
@@ -29,11 +29,11 @@ pub struct Queues {
     jobs: Mutex<Jobs>,
     /// Woken when the last queue becomes idle.
     idle: Notify,
-    /// A future of `wait_until_idle` runs, or is about to, and keeps the process alive.
+    /// A future of `wait_until_idle` is running, or is about to, and keeps the process alive.
     kept_alive: AtomicBool,
 }
 
-/// Marks `Queues::kept_alive`. However its future ends, the next save finds that it needs another.
+/// Sets `Queues::kept_alive`. Dropping it clears that, however its future ends, so that the next save starts another one.
 struct KeptAlive<'a>(&'a AtomicBool);
 
 impl Drop for KeptAlive<'_> {
@@ -56,7 +56,7 @@ impl Queues {
         Some(result)
     }
 
-    /// Changes a job's queue, which is created where the job has none.
+    /// Changes a job's queue, which is created if the job has none.
     pub fn enter<T>(&self, job_id: &str, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut jobs = lock(&self.jobs);
         panics::fail_point("queues, locked");
@@ -65,7 +65,7 @@ impl Queues {
         result
     }
 
-    /// Keeps count of the busy queues after a change, and drops a queue that is not used any more.
+    /// Counts the busy queues after a change, and drops a queue that is no longer needed.
     fn recount(&self, jobs: &mut Jobs, job_id: &str) {
         let Some(entry) = jobs.by_id.get_mut(job_id) else { return };
         let was_busy = std::mem::replace(&mut entry.is_busy, !entry.queue.is_idle());
@@ -87,18 +87,18 @@ impl Queues {
         lock(&self.jobs).by_id.values().find_map(|entry| answer(&entry.queue))
     }
 
-    /// Whether the caller has to run `wait_until_idle`. From then on it is taken to run, until it ends.
+    /// Whether the caller has to run `wait_until_idle`. After `true`, it counts as running until it ends.
     pub fn needs_keep_alive(&self) -> bool {
         !self.kept_alive.swap(true, Ordering::AcqRel)
     }
 
-    /// Ends when no save is queued or being written, for any job.
+    /// Resolves when no save is queued or being written, for any job.
     pub async fn wait_until_idle(&self) {
         let kept_alive = KeptAlive(&self.kept_alive);
         loop {
             let idle = self.idle.notified();
             {
-                // Under the lock, so that the next save finds that it has to keep the process alive again.
+                // Under the lock, so that the next save keeps the process alive again.
                 let jobs = lock(&self.jobs);
                 if jobs.busy == 0 {
                     drop(kept_alive);

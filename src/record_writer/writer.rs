@@ -1,4 +1,4 @@
-//! The writer of a job's queue: a task that writes one group after another, until the queue is empty. A job has one at most, so that its saves take
+//! The writer of a job's queue: a task that writes one group after another until the queue is empty. A job has at most one, so that its saves take
 //! effect in the order of the calls.
 
 use std::sync::Arc;
@@ -17,21 +17,21 @@ pub struct Writer {
     pub store: GroupStore,
     pub queues: Arc<Queues>,
     pub initialization: Initialization,
-    /// Whether it waits for more saves before it writes a group.
+    /// Whether it lingers for more saves before it writes a group.
     pub lingers: bool,
 }
 
 impl Writer {
-    /// Starts the writer of the job's queue, where it has saves and none is at work.
+    /// Starts the writer of the job's queue, if it has saves and no writer is running.
     pub fn start(self: &Arc<Self>, job_id: &str) {
         if self.queues.change(job_id, Queue::begin_writing) == Some(true) {
             tokio::spawn(self.clone().run(job_id.to_owned()));
         }
     }
 
-    /// The writer of a queue whose writing has begun (`Queue::begin_writing`).
+    /// Runs the writer of a queue that counts it as running (`Queue::begin_writing`).
     pub async fn run(self: Arc<Self>, job_id: String) {
-        // A panic fails the saves of one group. The saves behind them are written by the next round.
+        // A panic fails the saves of one group. The next iteration writes the saves behind them.
         while caught_in(self.clone().write_all(job_id.clone())).await.is_err() {}
     }
 
@@ -50,10 +50,10 @@ impl Writer {
         }
     }
 
-    /// Waits for more saves to be written together.
+    /// Lingers for more saves to be written together.
     async fn linger(&self, job_id: &str) {
         while let Some((rest, wake)) = self.queues.read(job_id, Queue::linger).flatten() {
-            // Woken or not, the queue says whether to wait on.
+            // However the wait ends, the queue decides whether to linger on.
             let _ = timeout(rest, wake.notified()).await;
         }
     }

@@ -1,4 +1,4 @@
-//! What is fitted to the columns of a database, and what is refused.
+//! Which values are fitted to the columns of a database, and which are refused.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::model::{ColumnLimits, Encoding, Job, Record, RecordStatus, Repertoire
 
 #[test]
 fn json_may_nest_deeper_than_any_stack() {
-    // Deeper than V8 writes it; skipping a value takes no stack here, as reading it into a tree would.
+    // Deeper than V8 can write. Skipping a value uses no stack here, unlike parsing it into a tree.
     let nested = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
     let json = format!(r#"{{"index":0,"status":"valid","raw":{nested},"parsed":{{"a":{nested}}},"errors":{nested}}}"#);
     let mut record = Record::from_json(&"record", &json).unwrap();

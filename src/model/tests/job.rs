@@ -1,4 +1,4 @@
-//! What a job is read from, and how it ends.
+//! How a job is parsed, and its final status.
 
 use super::{refused, row};
 use crate::model::{BatchList, Job, JobStatus, final_status};
@@ -8,7 +8,7 @@ const JOB: &str = r#"{"id":"j","config":{"batchSize":2},"status":"PROCESSING","b
   {"id":"b1","index":1,"status":"PROCESSING","records":[],"processedCount":0,"failedCount":0,"recordStartIndex":2,"recordEndIndex":3}],
   "holders":[{},{"workerId":"w","claimedAt":5}],"totalRecords":4,"distributed":true}"#;
 
-/// The white space between the batches of a text, which a list that was rewritten has not.
+/// White space between the batches of the original text; a rewritten list has none.
 fn spaces(text: &str) -> usize {
     text.bytes().filter(u8::is_ascii_whitespace).count()
 }

@@ -1,4 +1,4 @@
-//! What a record keeps of its JSON, and what is refused.
+//! Which parts of a record's JSON are preserved, and which records are refused.
 
 use super::refused;
 use crate::model::{Record, RecordStatus};

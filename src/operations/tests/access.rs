@@ -5,7 +5,7 @@ use std::pin::Pin;
 use super::*;
 use crate::model::{JobFilter, RecordPage};
 
-/// Which later calls wait for a call: it takes their turns.
+/// Which later calls wait for a call, because it takes their turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     /// Those on the same job.
@@ -15,7 +15,7 @@ enum Order {
     None,
 }
 
-/// Whether what was queued for the job is written before the call begins.
+/// Whether the job's queue is flushed before the call begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Queued {
     Written,
@@ -35,7 +35,7 @@ fn worker() -> WorkerId {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// All methods of [`Entered`] but `save_record`, which does not wait: it queues.
+/// All methods of [`Entered`] except `save_record`, which queues instead of waiting.
 const METHODS: [(&str, Order, Queued, Method); 17] = [
     ("initialize", Order::None, Queued::LeftAlone, |store, _| done(store.initialize())),
     ("list_jobs", Order::None, Queued::LeftAlone, |store, _| {
@@ -125,7 +125,7 @@ async fn each_call_takes_its_turn_and_has_what_is_queued_written() {
         tokio::spawn(writing.unwrap());
         let all_written = tokio::spawn(keep_alive.unwrap());
 
-        // Before the call is awaited: it takes its place when it is made.
+        // Before the call is awaited, because it takes its place when it is made.
         let call = method(enter(&store), key.clone());
         assert_eq!(order_of_calls_behind(&store, &key), order, "{name}");
         call.await;

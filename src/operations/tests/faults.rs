@@ -1,4 +1,5 @@
-//! What a call does where a reply is lost, a connection ends half-way or the server refuses: on a scripted database, where that happens when a test wants it.
+//! What a call does when a reply is lost, a connection ends half-way or the server refuses: on a scripted database, which fails exactly where a test
+//! asks for it.
 
 use std::sync::Arc;
 
@@ -104,7 +105,7 @@ async fn a_release_whose_reply_was_lost_ends_well_where_the_batch_is_not_held_an
     script.on("claim", claimed(1)).on("count_batches", Rows(vec![row![1, 0]]));
     let store = store(&script);
     enter(&store).claim_batch("job".into(), worker()).await.unwrap();
-    // The first attempt gave the batch back; the second finds it claimed by another worker, at version 3.
+    // The first attempt released the batch; the second finds it claimed by another worker, at version 3.
     script.on("release", ConnectionEnds).on("version", Rows(vec![row![3]]));
     enter(&store).release_batch(key(), worker()).await.unwrap();
     assert_eq!(script.times("release"), 2);
@@ -154,7 +155,7 @@ async fn a_call_waits_for_a_server_that_has_no_connection_left_and_goes_on_with_
     let script = Script::new();
     let store = store(&script);
     script.on("connect", HasNoConnectionLeft).on("list_jobs", Rows(Vec::new()));
-    // The pool's only way is to try again after its place has rested.
+    // Nothing was sent, so the pool retries once the slot has rested.
     let jobs = enter(&store).list_jobs(JobFilter::from_json("{}").unwrap()).await.unwrap();
     assert!(jobs.is_empty());
     assert_eq!(script.times("connect"), 2);
