@@ -1,7 +1,6 @@
 /** A panic of the addon, wherever it happens, costs one call, which rejects with INTERNAL, and neither the process nor the store. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { execFile } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
