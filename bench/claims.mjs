@@ -8,7 +8,7 @@
 // take turns, a few cycles each, so that what else the machine does meanwhile meets all of them alike.
 //
 // The table gives the median of each call in ms and its ratio to that in the job of 1,000; the same ratio for each of the three places alone; and the
-// mean and the maximum, which hold the upkeep of the job's JSON copy (section "The two copies" of ARCHITECTURE.md).
+// mean and the maximum, which include the upkeep of the job's JSON copy (section "The two copies" of ARCHITECTURE.md).
 
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -47,7 +47,7 @@ for (const database of databasesWith('shared').filter(({ name }) => (options.dat
 }
 if (options.json) writeFileSync(options.json, JSON.stringify(results, null, 2));
 
-/** The list of 100,000 batches is larger than MySQL and MariaDB take by default. */
+/** The list of 100,000 batches exceeds the default packet size of MySQL and MariaDB. */
 async function allowLargeLists({ dialect }, own) {
   if (!['mysql', 'mariadb'].includes(dialect.name)) return;
   const [{ bytes }] = await own.query('select @@global.max_allowed_packet as "bytes"');
@@ -70,7 +70,7 @@ async function measure(store, callers) {
     });
   }
 
-  // A connection's first statements are prepared: not timed. The last cycle of a job would finalize it.
+  // A connection's first statements are not timed, because they are prepared then. The last cycle of a job would finalize it.
   for (const job of jobs) await run(store, job, callers, 20);
   for (const [place, part] of places.entries()) {
     for (const job of jobs) {
@@ -85,7 +85,7 @@ async function measure(store, callers) {
   return jobs;
 }
 
-/** Works `count` batches off. */
+/** Completes `count` batches. */
 async function run(store, job, callers, count, place, quickly = false) {
   if (count <= 0) return;
   job.done += count;

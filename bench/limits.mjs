@@ -1,4 +1,5 @@
-// What a database does without any store: its own tools, and for SQLite the fastest driver of Node.js. Each limit is a function that gives a rate.
+// What a database achieves without a store: its own tools, and for SQLite the fastest driver of Node.js. Each limit is a function that returns a
+// rate.
 
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
@@ -55,7 +56,7 @@ async function postgresLimits(own, folder, times) {
 }
 
 const { raw, parsed } = recordOf(1);
-/** As the record writer has it for one record. */
+/** As the record writer writes one record. */
 export const UPSERT = `\\set n random(1, 1000000000)
 insert into batchactions_records (${COLUMNS})
 values ('pgbench', 'b', :n, 'processed', '${JSON.stringify(raw)}', '${JSON.stringify(parsed)}', '[]', null)
@@ -65,7 +66,7 @@ const UPDATE = `\\set n random(1, 4000)
 update batchactions_batches set "status" = 'PROCESSING', "version" = "version" + 1 where "id" = 'p' || :n returning "batchIndex";
 `;
 
-/** Transactions a second, in a second or in so many transactions. `settings`: of the sessions, as `-c` takes them. */
+/** Transactions per second, measured for one second or for a given number of transactions. `settings`: of the sessions, as `-c` takes them. */
 export async function pgbench(own, folder, script, clients, { transactions, define = [], settings = [] } = {}) {
   const { hostname, port, username, pathname } = new URL(own.url);
   const file = join(folder, 'script.sql');

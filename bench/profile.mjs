@@ -35,7 +35,7 @@ returning "id", "batchIndex", "claimedAt", "recordStartIndex", "recordEndIndex",
 \\set next :batchIndex
 `;
 
-/** What the server takes for that many rows which it has already. */
+/** The time that the server takes for that many rows when it has them already. */
 async function serverBulk(own, size) {
   const cast = own.dialect.name === 'postgres' ? '::json' : '';
   await own.query('create table "profile_rows" ("n" int, "raw" text, "parsed" text)');

@@ -1,5 +1,5 @@
 // Draws docs/benchmarks.md and its charts from the figures of a run: node bench/report.mjs
-// What stands between the markers in docs/benchmarks.md is rewritten; the rest is written by hand.
+// It replaces the text between the markers in docs/benchmarks.md; the rest is written by hand.
 
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ const GREEN = '#4d9a6a';
 const thousands = (value) => (value < 100 ? value.toFixed(1) : Math.round(value).toLocaleString('en'));
 const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 
-/** Horizontal bars, a group for each work, on a logarithmic scale: what is compared differs a hundredfold. */
+/** Horizontal bars, a group for each task, on a logarithmic scale, because rates differ a hundredfold. */
 function chart(title, groups) {
   const bars = groups.flatMap(({ bars: each }) => each);
   const low = 10 ** Math.floor(Math.log10(Math.min(...bars.map(({ value }) => value))));
@@ -84,7 +84,7 @@ function goal({ goals, less }) {
   return said.join(', ') || '–';
 }
 
-/** Whether a row reaches its goals; undefined where it has none. */
+/** Whether a row reaches its goals; undefined if it has none. */
 export function reaches({ ours, baseline, limit, goals, less }) {
   const met = [
     goals.baseline && baseline !== null && (less ? ours / baseline <= goals.baseline : ours / baseline >= goals.baseline),

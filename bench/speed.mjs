@@ -1,4 +1,4 @@
-// How fast the store is, beside what it replaces and beside the database's own tools: `npm run bench`
+// How fast the store is, compared with the adapter that it replaces and with the database's own tools: `npm run bench`
 //
 //   node bench/speed.mjs [--quick] [--profile] [--database <name>]... [--json <file>]
 //
@@ -262,7 +262,7 @@ async function compare(database) {
   const store = new SqlxStateStore(own.url);
   const queued = new SqlxStateStore(own.url, { durability: 'batch' });
   const baseline = new IncumbentLikeStore(connectSequelize(other, { pool: { max: 16 } }));
-  // Two SQLite libraries in one process would undo each other's locks on one file.
+  // Two SQLite libraries in one process would break each other's locks on one file.
   const tables = new SqlxStateStore(spare.url);
   try {
     await store.initialize();
@@ -292,7 +292,7 @@ async function compare(database) {
   }
 }
 
-/** So many records of a job, made by the database itself: one row, and copies of all that there are until there are enough. */
+/** Creates a number of records of a job in the database itself: one row, then copies of all existing rows until there are enough. */
 async function fill(database, id, count) {
   const columns = '"status", "raw", "parsed", "errors"';
   const { status, raw, parsed, errors } = recordOf(0);
@@ -334,7 +334,7 @@ async function onlyProfile(database) {
   }
 }
 
-/** What a job of a million records costs to count, and to stream. */
+/** The cost of counting and of streaming a job of a million records. */
 async function largeJob(database, own, store, other, baseline) {
   const id = newId();
   for (const each of [own, other]) await fill(each, id, counted);

@@ -1,4 +1,4 @@
-// Streams a job's records, and prints the memory of the process before and the most that it had: node stream.mjs <url> <job id>
+// Streams a job's records, and prints the process's memory before and its peak: node stream.mjs <url> <job id>
 
 import { readFileSync } from 'node:fs';
 import { SqlxStateStore } from '../index.js';

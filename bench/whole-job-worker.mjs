@@ -1,5 +1,5 @@
 // A worker of the distributed importer, as far as its store is concerned: node whole-job-worker.mjs <url> <job id> <name>
-// It claims, loads, saves each record, completes and tries to finalize, until nothing is left; prints what it did and the most memory that it had.
+// It claims, loads, saves each record, completes and tries to finalize, until nothing is left; prints what it did and its peak memory.
 
 import { readFileSync } from 'node:fs';
 import { SqlxStateStore } from '../index.js';

@@ -1,4 +1,4 @@
-// A distributed job from beginning to end, with so many worker processes, in two sizes: does the time grow with the records, or faster?
+// Runs a whole distributed job with several worker processes, in two sizes: does the time grow with the records, or faster?
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -34,7 +34,7 @@ export async function wholeJob(database, records, processes) {
     const total = (key) => said.reduce((sum, each) => sum + each[key], 0);
     const state = await store.getJobState(id);
     const listing = performance.now() - done;
-    // A figure for work that was not done would be worth nothing.
+    // A figure for work that was not done would be worthless.
     if (total('batches') !== batches || total('records') !== records || total('finalized') !== 1 || state.status !== 'COMPLETED') {
       throw new Error(`the job was not done as it should: ${JSON.stringify(said)}, ${state.status}`);
     }

@@ -1,4 +1,4 @@
-// What the benchmarks are made of: records, batches, jobs, callers.
+// The benchmarks' input: records, batches, jobs, callers.
 
 import { makeBatch, makeLocalJob } from '../__test__/support/fixtures.mjs';
 
@@ -8,7 +8,7 @@ export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(va
 let sequence = 0;
 export const newId = () => `bench-${process.pid}-${++sequence}`;
 
-/** About 340 bytes, as a row of an import is. */
+/** About 340 bytes, like a row of an import. */
 export function recordOf(index, status = 'processed') {
   const row = {
     name: `Customer ${index}`,
@@ -24,7 +24,7 @@ export function recordOf(index, status = 'processed') {
 export const batchOf = (id, index) => makeBatch(id, index, { size: 100 });
 export const jobOf = (id, batches, more) => makeLocalJob(batches, { id, size: 100, ...more });
 
-/** Does `work` `count` times, by so many callers, each awaiting one after the other. */
+/** Calls `work` `count` times, from a number of concurrent callers that each await one call after the other. */
 export async function callers(many, count, work) {
   let next = 0;
   const caller = async () => {

@@ -1,8 +1,8 @@
-// Builds the addon and puts it beside index.js, as state-sqlx.<platform>.node.
+// Builds the addon and copies it next to index.js, as state-sqlx.<platform>.node.
 //
 //   node scripts/build.mjs [--if-stale] [--target <Rust target>] [--glibc <version>] [--test-hooks]
 //
-// --if-stale: only where it is missing or older than what it is made of.
+// --if-stale: only if it is missing or older than its sources.
 // --glibc: for Linux systems with this version of glibc, say 2.17, and later. Without it, the addon needs the version of the machine that it was built on.
 // --test-hooks: for tests, an addon with the feature `test-hooks`, in target/test-hooks with an index.js of its own. Only our own crate is compiled for
 //   it again, and without optimization.
@@ -57,9 +57,9 @@ function build() {
     ({ reason, target: { crate_types: types } = {} }) => reason === 'compiler-artifact' && types.includes('cdylib'),
   );
   const library = filenames.find((name) => /\.(so|dylib|dll)$/.test(name));
-  // By way of another name: a process that has the old one loaded keeps it whole.
+  // Through a temporary name, so that a process that has loaded the old addon keeps it intact.
   copyFileSync(library, `${addon}.new`);
-  // What is edited during the build is newer than the addon, and makes it stale.
+  // A source that is edited during the build is newer than the addon, and makes it stale.
   utimesSync(`${addon}.new`, began, began);
   renameSync(`${addon}.new`, addon);
 }
@@ -75,7 +75,7 @@ function howToBuild() {
     env: {
       ...withTools(tools),
       CARGO_ZIGBUILD_ZIG_PATH: join(tools, 'ziglang', 'zig'),
-      // On musl, Rust makes static programs where it is not told otherwise, and an addon is none.
+      // On musl, Rust builds static programs by default, but an addon is a shared library.
       ...(musl && { RUSTFLAGS: '-C target-feature=-crt-static' }),
     },
   };

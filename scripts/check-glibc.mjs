@@ -1,4 +1,4 @@
-// Fails where a binary needs a later version of glibc than a release may.
+// Fails if a binary needs a later version of glibc than a release may.
 //
 //   node scripts/check-glibc.mjs <binary> …
 
@@ -6,10 +6,10 @@ import { readFileSync } from 'node:fs';
 import { argv } from 'node:process';
 import { pathToFileURL } from 'node:url';
 
-/** CentOS 7, Debian 8, Ubuntu 14.04, and all that came after them. */
+/** CentOS 7, Debian 8, Ubuntu 14.04, and everything later. */
 const NEWEST = 17;
 
-/** The newest version of the C library that a binary asks for. */
+/** The newest version of the C library that a binary requires. */
 export function glibc(path) {
   return `2.${Math.max(...minorVersions(path))}`;
 }

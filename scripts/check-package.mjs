@@ -1,4 +1,4 @@
-// Packs what would be published, installs it in empty folders without a network, and uses it there as a user would.
+// Packs the packages as for publishing, installs them in empty folders without a network, and uses them as a user would.
 //
 //   npm run check-package
 
@@ -114,7 +114,7 @@ function pack() {
   return { main, platform };
 }
 
-/** That there is a package for each platform, that npm installs it there and nowhere else, and that index.js looks for it. */
+/** Checks that each platform has a package, that npm installs it on that platform only, and that index.js looks for it. */
 function checkPlatforms(stage) {
   const folders = readdirSync(join(stage, 'npm')).toSorted();
   assert.deepEqual(folders, Object.keys(platforms), 'there is a package for each platform');
@@ -131,7 +131,7 @@ function checkPlatforms(stage) {
   say(`${folders.length} platforms: ${folders.join(', ')}`);
 }
 
-/** One of the tools that look at a package as its users' tools will. */
+/** Runs one of the tools that check a package as its users' tools would. */
 function tool(name, args) {
   const { status, stdout, stderr } = spawnSync(join(bin, name), args, { cwd: work, encoding: 'utf8', env: environment() });
   assert.equal(status, 0, `${name}:\n${stdout}${stderr}`);
@@ -156,7 +156,7 @@ function install(name, packages) {
   return folder;
 }
 
-/** The packages in a project, with the names that they have there. */
+/** The packages in a project, under their installed names. */
 function installed(folder) {
   const modules = join(folder, 'node_modules');
   return readdirSync(modules)
@@ -189,7 +189,7 @@ function run(folder, name, source) {
 function compile(folder, name, source) {
   writeFileSync(join(folder, name), source);
   const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];
-  // Not `.bin/tsc`, which may be that of the older TypeScript beside it.
+  // Not `.bin/tsc`, which may belong to the older TypeScript that is installed too.
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
   const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, name], { cwd: folder, encoding: 'utf8' });
   assert.equal(status, 0, stdout);

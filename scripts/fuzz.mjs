@@ -1,9 +1,9 @@
-// Fuzzes what reads the user's input: the text that crosses the boundary, connection URLs and options, Sequelize's settings.
+// Fuzzes the code that parses user input: the text that crosses the boundary, connection URLs and options, Sequelize's settings.
 //
 //   node scripts/fuzz.mjs [--seconds 60] [target…]
 //
-// The properties are in src/fuzzing/, the first inputs in fuzz/seeds. What a run finds on its way is kept in fuzz/corpus, and an input that breaks a
-// property in fuzz/artifacts: once it is mended, put the input into fuzz/seeds, which `cargo test` replays.
+// The properties are in src/fuzzing/, the first inputs in fuzz/seeds. A run keeps new inputs in fuzz/corpus, and inputs that break a property in
+// fuzz/artifacts. After fixing the defect, put the input into fuzz/seeds, which `cargo test` replays.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
@@ -46,7 +46,7 @@ for (const target of positionals.length > 0 ? positionals : known) {
   run(['run', ...sanitizer, target, corpus, join(root, 'fuzz', 'seeds', target), '--', ...told, ...limits]);
 }
 
-/** The output of a command; undefined where it can't be run. */
+/** The output of a command; undefined if it can't be run. */
 function ask(command, args) {
   const { status, stdout } = spawnSync(command, args, { encoding: 'utf8' });
   return status === 0 ? stdout : undefined;

@@ -10,7 +10,7 @@ export const platforms = {
   'win32-x64-msvc': { os: ['win32'], cpu: ['x64'] },
 };
 
-/** The name of the binary that `npm run build` makes here. */
+/** The name of the binary that `npm run build` builds on this machine. */
 export function thisPlatform() {
   const libc = process.platform !== 'linux' ? undefined : process.report.getReport().header.glibcVersionRuntime ? 'glibc' : 'musl';
   const [found] = Object.entries(platforms).find(

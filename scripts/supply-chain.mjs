@@ -1,4 +1,4 @@
-// Checks what the addon is made of, and what the tools come from.
+// Checks the addon's dependencies and the origin of the tools.
 //
 //   npm run supply-chain
 //
@@ -18,7 +18,7 @@ import { installTools, withTools } from './tools.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** Advisories on development tools that are left as they are: by their id (`GHSA-…`), why. */
+/** Advisories on development tools that are accepted: by id (`GHSA-…`), with the reason. */
 const acceptedAdvisories = {};
 
 const unchecked = [];

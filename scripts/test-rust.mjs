@@ -1,4 +1,4 @@
-// `cargo test`, whose tests say themselves where they connect: without what this machine's user has set for libpq.
+// Runs `cargo test` without this machine's libpq environment variables, because the tests set their own connections.
 //
 //   node scripts/test-rust.mjs [arguments for cargo test]
 

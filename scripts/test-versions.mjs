@@ -1,4 +1,4 @@
-// Runs the conformance tests on other versions of the databases than `npm test` has.
+// Runs the conformance tests on other database versions than `npm test` does.
 //
 //   npm run test:versions              PostgreSQL: the oldest version that is served, and the newest, on servers that are started for it
 //   npm run test:versions -- <url> …   on the servers at these URLs instead

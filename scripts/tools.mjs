@@ -1,5 +1,5 @@
-// Programs that only some tasks need, in target/tools. They come as Python wheels or npm packages, which hold them ready to run; the lists and lock files in
-// scripts/tools/ pin each by its hash.
+// Programs that only some tasks need, in target/tools. They come as Python wheels or npm packages, which contain them ready to run; the lists and
+// lock files in scripts/tools/ pin each by its hash.
 
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** Brings the programs of a list, where they are not there yet, and gives their folder. */
+/** Installs the programs of a list if they are missing, and returns their folder. */
 export function installTools(name) {
   const list = join(root, 'scripts', 'tools', `${name}.txt`);
   const folder = join(root, 'target', 'tools', name);
@@ -24,7 +24,7 @@ export function installTools(name) {
   return folder;
 }
 
-/** Brings the npm packages of a folder of scripts/tools, where they are not there yet, and gives the folder that they are in. None of their scripts runs. */
+/** Installs the npm packages of a folder of scripts/tools if they are missing, and returns their folder. None of their scripts runs. */
 export function installPackages(name) {
   const source = join(root, 'scripts', 'tools', name);
   const folder = join(root, 'target', 'tools', name);
@@ -46,7 +46,7 @@ export function installPackages(name) {
   return packages;
 }
 
-/** The environment in which the programs of a folder are found. */
+/** An environment whose PATH includes the programs of a folder. */
 export function withTools(folder) {
   return { ...process.env, PATH: `${join(folder, 'bin')}${delimiter}${process.env.PATH}` };
 }

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_old_claim_does_not_end_the_renewal_of_the_new_one() {
+    fn ending_an_old_claim_keeps_the_renewal_of_the_new_one() {
         let claims = Claims::default();
         let hour = Some(Duration::from_secs(3600));
         claims.made(&claim(0, 1), claims.start("job"), hour);
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_jobs_without_a_batch_under_way_is_bounded() {
+    fn memory_of_jobs_without_a_batch_under_way_is_bounded() {
         let claims = Claims::default();
         let of_job = |job: usize, batch: i32| Reservation {
             job_id: format!("job {job}"),

@@ -111,7 +111,7 @@ mod tests {
     use crate::error::Code;
 
     #[tokio::test]
-    async fn a_panic_is_an_error_that_does_not_say_what_the_panic_said() {
+    async fn a_panic_becomes_an_error_without_the_panic_message() {
         let errors = [
             caught(|| -> Result<()> { panic!("hunter2") }).unwrap_err(),
             caught_in(async { if true { panic!("hunter2") } else { Ok(()) } })

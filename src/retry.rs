@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_transient_is_repeated_until_it_succeeds_or_the_time_is_over() {
+    async fn transient_failures_are_retried_until_success_or_the_time_limit() {
         for (how, error) in [
             (Repeat::RolledBackOnly, Error::new(Code::Conflict, "deadlock")),
             (Repeat::Idempotent, Error::new(Code::Conflict, "deadlock")),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_repeated_beyond_what_a_statement_may_take() {
+    async fn no_retry_begins_after_the_statement_time_limit() {
         let made = Cell::new(0);
         let retry = Retry {
             patience: Duration::from_millis(300),
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_connection_is_repeated_only_where_that_is_idempotent() {
+    async fn a_lost_connection_is_retried_only_for_idempotent_calls() {
         assert_eq!(attempts_made(Repeat::RolledBackOnly, lost(), 300).await, 1);
         assert!(attempts_made(Repeat::Idempotent, lost(), 300).await > 1);
     }
 
     #[tokio::test]
-    async fn timeouts_and_final_errors_are_never_repeated() {
+    async fn timeouts_and_final_errors_are_never_retried() {
         for error in [
             Error::new(Code::Timeout, "slow"),
             Error::new(Code::ConnectionFailed, "no"),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn once_the_caller_has_its_answer_all_that_may_succeed_is_repeated() {
+    async fn after_the_answer_every_failure_that_may_pass_is_retried() {
         for (error, again) in [
             (Error::new(Code::ConnectionFailed, "no"), true),
             (Error::new(Code::Timeout, "slow"), true),

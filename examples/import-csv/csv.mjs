@@ -1,4 +1,4 @@
-// Reads and writes CSV, a row at a time, so that a file of any size fits in memory.
+// Reads and writes CSV row by row, so that memory use does not depend on the file's size.
 
 import { once } from 'node:events';
 import { createReadStream, createWriteStream } from 'node:fs';

@@ -30,7 +30,7 @@ for (;;) {
   if (reclaimed > 0) report({ type: 'reclaimed', count: reclaimed });
 
   const claim = await store.claimBatch(jobId, workerId).catch((error) => {
-    // The database is busy. A claim that was made although its reply was lost becomes stale like any other.
+    // The database is busy. A claim that took effect although its reply was lost becomes stale like any other.
     if (!error.retryable) throw error;
     return { claimed: false, reason: 'NO_PENDING_BATCHES' };
   });

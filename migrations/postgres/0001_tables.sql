@@ -1,4 +1,4 @@
--- The tables of the Sequelize adapter, as its sync() makes them.
+-- The tables of the Sequelize adapter, as its sync() creates them.
 
 create table if not exists batchactions_jobs (
   "id" varchar(36) not null,

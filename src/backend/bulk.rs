@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::RecordWrite;
+use super::record_write::{RecordWrite, size_of};
 use crate::error::lock;
 
 /// Numbers of rows that a statement may have. There are few, so that each statement text is prepared once, and they are the usual batch sizes, so
@@ -12,12 +12,6 @@ const SIZES: [usize; 10] = [1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1];
 
 /// The target size of a statement in bytes, where the server accepts that much.
 pub const STATEMENT_BYTES: usize = 4 << 20;
-
-/// The approximate size of a record in a statement, in bytes.
-pub fn size_of(write: &RecordWrite) -> usize {
-    let record = &write.record;
-    record.raw.len() + record.parsed.len() + record.errors.len() + record.processing_error.as_ref().map_or(0, String::len) + 200
-}
 
 /// Splits records so that no statement is much larger than `limit`, which also bounds the memory in use at a time.
 pub fn by_bytes<'a, 'r>(mut records: &'a [&'r RecordWrite], most: usize) -> impl Iterator<Item = &'a [&'r RecordWrite]> {

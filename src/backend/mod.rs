@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::model::{
     BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch,
-    MaxClaims, Record, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
+    MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
@@ -25,6 +25,7 @@ mod mysql;
 mod once;
 mod pool;
 mod postgres;
+mod record_write;
 mod recorded_statements;
 mod rows;
 mod schema;
@@ -34,11 +35,12 @@ mod session;
 mod sqlite;
 mod sqlx_driver;
 mod tls;
+mod unreadable;
 mod verdicts;
 
-pub use bulk::size_of;
 #[cfg(any(test, fuzzing))]
 pub use bulk::{by_bytes, chunks};
+pub use record_write::{RecordWrite, size_of};
 
 /// Creates the backend. It does not connect; the first operation does.
 pub fn open(settings: Settings) -> Box<dyn Backend> {
@@ -144,18 +146,6 @@ pub struct SavedJob {
 pub struct StoredJob {
     pub row: JobRow,
     pub batches: String,
-}
-
-/// One record in a group of saves.
-#[derive(Clone, Debug)]
-pub struct RecordWrite {
-    pub job_id: String,
-    pub batch_id: String,
-    pub record: Record,
-    /// The token that the batch's version must equal.
-    pub token: Option<Token>,
-    /// `Backend::file` when the record was queued; the record is not written to any other file. `None`: any file.
-    pub file: Option<u64>,
 }
 
 /// Plain reads. Each is one statement and may be repeated at will.

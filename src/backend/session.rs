@@ -9,8 +9,9 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::driver::{Changed, Driver, Failure, Read, Refused, Sql, Statement, Value};
-use super::errors::{Explained, Fate, unreadable};
+use super::errors::{Explained, Fate};
 use super::idle_connections::IdleConnections;
+use super::unreadable::unreadable;
 use crate::error::{Code, Error, Repeatable, Result};
 
 /// What all sessions of a pool share.

@@ -343,7 +343,7 @@ async fn the_copy_agrees_after_every_call_of_sixteen_callers_at_once() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_made_connects_to_nothing() {
+async fn creating_a_store_does_not_connect() {
     let settings = Settings::from_json(r#"{"url":"postgres://127.0.0.1:1/none"}"#, "{}").unwrap();
     assert_eq!(settings.database, Database::Postgres);
     let store = Operations::new(settings);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_wait_for_what_concerns_them_and_for_nothing_else() {
+    async fn calls_wait_only_for_calls_on_the_same_batch_or_job() {
         let turns = Turns::default();
         let waits_for = |turn: &Turn| turn.before.len();
         let first = turns.of_batch(&batch("a"));

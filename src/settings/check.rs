@@ -1,4 +1,4 @@
-//! What settings must be, whichever source each of them came from.
+//! The rules that settings must satisfy, whichever source each of them comes from.
 
 use super::database::Database;
 use super::errors::{invalid_connection, several_hosts};
@@ -22,7 +22,7 @@ pub fn check(database: Database, partial: &PartialSettings) -> Result<()> {
             ));
         }
         check_pooler(partial)?;
-        // The options check theirs alone, and the other sources may have given the rest.
+        // The options check only themselves, and the other sources may supply the rest.
         partial.ssl.check().map_err(invalid_connection)?;
     }
     if partial.schema.is_some() && database != Database::Postgres {
@@ -33,7 +33,7 @@ pub fn check(database: Database, partial: &PartialSettings) -> Result<()> {
     Ok(())
 }
 
-/// Refuses U+0000: to a server it ends the text, and what follows is taken for the next setting.
+/// Refuses U+0000: for a server it ends the text, and the rest would become the next setting.
 fn check_texts(partial: &PartialSettings) -> Result<()> {
     let texts = [
         partial.host.as_deref(),
@@ -56,7 +56,7 @@ fn check_host(host: &str) -> Result<()> {
     if host.contains(',') {
         return Err(several_hosts());
     }
-    // Messages show the host, and so would show a login in front of it or a path behind it.
+    // Messages show the host, and would also show a login before it or a path behind it.
     if host.contains(['@', '/']) || host.contains(char::is_whitespace) {
         return Err(invalid_connection(
             "the host must be a name or an address and nothing else: give user, password, port and database each on their own",

@@ -1,8 +1,8 @@
-//! The databases that are served, and the names that they go by.
+//! The supported databases and their names.
 
 use crate::error::{Code, Error, Quoted, Result};
 
-/// One variant a driver. MariaDB speaks MySQL's protocol; which of the two it is, is known once connected.
+/// One variant per driver. MariaDB speaks MySQL's protocol; the server's answer to the connection tells which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
     Postgres,
@@ -19,7 +19,7 @@ impl Database {
         }
     }
 
-    /// The database of a dialect as Sequelize names them; URLs have the same names as schemes.
+    /// The database of a Sequelize dialect; URLs use the same names as schemes.
     pub(super) fn of_dialect(dialect: &str) -> Result<Self> {
         match dialect {
             "postgres" | "postgresql" => Ok(Database::Postgres),
@@ -31,7 +31,7 @@ impl Database {
 }
 
 fn not_served(dialect: &str) -> Error {
-    // Anything but a plain name may be a whole URL with its password, and is not shown.
+    // Anything but a plain name may be a whole URL with its password, so it is not shown.
     let is_name = dialect.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte));
     let message = match dialect {
         "mssql" | "sqlserver" => format!(

@@ -9,7 +9,7 @@ use super::unsupported;
 use crate::error::{Quoted, Result};
 use crate::fields::Fields;
 
-/// Where these options stand, for messages.
+/// The place of these options in messages.
 const PREFIX: &str = "sequelize.options.dialectOptions.";
 
 /// Parameters that are read under these names first, before any other spelling of theirs.
@@ -38,7 +38,7 @@ pub fn take(partial: &mut PartialSettings, dialect: &str, database: Database, gi
         if matches!(&*parameter.name, "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslaccept") {
             parameters.take(partial, key, &text)?;
         } else {
-            // The rest is for the instance's own driver. What this store can't do matters only where it is about protection.
+            // The rest is for the instance's own driver. Only unsupported options about protection matter.
             unsupported::is_met_anyway(&parameter)?;
         }
     }
@@ -73,7 +73,7 @@ fn take_ssl(parameters: &mut Parameters, partial: &mut PartialSettings, dialect:
     parameters.take_node(verify, by_name)
 }
 
-/// Refuses what asks for more than the driver can give. `require` asks for nothing more: an instance with `ssl` never connects without TLS.
+/// Refuses options that ask for more than the driver can give. `require` asks for nothing more: an instance with `ssl` never connects without TLS.
 fn check_ssl(fields: &Fields<'_, '_>) -> Result<()> {
     for (key, value) in &fields.entries {
         let can_be = match &**key {

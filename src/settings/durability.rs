@@ -6,10 +6,10 @@ use crate::fields::shown;
 /// When the save of one record resolves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Once it is committed.
+    /// After the commit.
     #[default]
     Record,
-    /// Once it is queued.
+    /// When it is queued.
     Batch,
 }
 

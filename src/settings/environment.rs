@@ -11,7 +11,7 @@ use super::tls::{Ssl, SslMode};
 use crate::error::Result;
 use crate::fields::Fields;
 
-/// Variables that stand for a parameter of a URL. `Environment` reads the others one by one.
+/// Variables that correspond to a parameter of a URL. `Environment` reads the others one by one.
 const PARAMETERS: [(&str, &str); 25] = [
     ("PGOPTIONS", "options"),
     ("PGAPPNAME", "application_name"),
@@ -64,7 +64,7 @@ impl Environment {
         let fields = Fields::read(&"environment", json)?;
         let mut all = Vec::new();
         for (name, _) in &fields.entries {
-            // As for libpq, an empty variable is not set.
+            // For libpq, an empty variable counts as unset.
             let value = fields.optional_string(name).ok().flatten().filter(|value| !value.is_empty());
             if let Some(value) = value {
                 if value.contains('\0') {
@@ -80,7 +80,7 @@ impl Environment {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// `SSL_CERT_FILE`, which OpenSSL reads: a file of authorities to trust in place of the operating system's.
+    /// `SSL_CERT_FILE`, which OpenSSL reads: a file of authorities to trust instead of the operating system's.
     pub fn certificate_file(&self) -> Option<String> {
         self.get("SSL_CERT_FILE").map(str::to_owned)
     }
@@ -89,7 +89,7 @@ impl Environment {
     pub fn fill(&self, partial: &mut PartialSettings) -> Result<()> {
         let mut own = PartialSettings::default();
         let mut parameters = Parameters::of("the environment variable ", Database::Postgres);
-        // First, because the host decides whether a socket is used and so which variables count.
+        // First, because the host decides whether a socket is used, and so which variables count.
         if partial.host.is_none()
             && partial.socket.is_none()
             && let Some(host) = self.get("PGHOST")
@@ -164,7 +164,7 @@ impl PartialSettings {
             self.host = own.host;
             self.socket = own.socket;
         }
-        // The address is one of the server in PGHOST. If the source names another host, it is ignored, with a warning.
+        // The address belongs to the server in PGHOST. If the source names another host, it is ignored, with a warning.
         match own.address {
             Some(_) if elsewhere && self.address.is_none() => self.ignored.push("PGHOSTADDR".to_owned()),
             address => self.address = self.address.take().or(address),
@@ -184,8 +184,8 @@ impl PartialSettings {
     }
 }
 
-/// Refuses what the driver would read from the environment of the process beside the settings, which can't be turned off. It differs from the store's
-/// own environment in a worker thread with an environment of its own, and where a variable is set to an empty text.
+/// Refuses variables that the driver would read from the process's environment in addition to the settings, which can't be turned off. That
+/// environment differs from the store's own in a worker thread with an environment of its own, and where a variable is set to an empty text.
 pub fn check_driver(partial: &PartialSettings) -> Result<()> {
     let ssl = &partial.ssl;
     let certificate = ["PGSSLCERT", "PGSSLKEY"]

@@ -1,4 +1,4 @@
-//! How settings are refused: with `INVALID_CONNECTION`, and without showing what may hold a password.
+//! Refuses settings with `INVALID_CONNECTION`, without showing anything that may contain a password.
 
 use crate::error::{Code, Error};
 

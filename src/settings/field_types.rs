@@ -1,4 +1,4 @@
-//! The types of fields that options, connection options and a Sequelize instance have: a wrong value is refused, and not shown if it may be a secret.
+//! The types of the fields of options, connection options and a Sequelize instance. An invalid value is refused, and not shown if it may be a secret.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 
 impl Fields<'_, '_> {
-    /// Refuses null, which JavaScript code passes for a value that it failed to find.
+    /// Refuses null, which JavaScript code passes for a value that it did not find.
     pub(super) fn no_nulls(&self) -> Result<()> {
         match self.entries.iter().find(|(_, value)| value.get() == "null") {
             None => Ok(()),
@@ -28,12 +28,12 @@ impl Fields<'_, '_> {
         }
     }
 
-    /// A duration of at most a day: a longer one is a mistake in the unit.
+    /// A duration of at most a day; a longer one is probably a mistake in the unit.
     pub(super) fn milliseconds(&self, key: &str) -> Result<Option<Duration>> {
         Ok(self.count(key, 1, 86_400_000)?.map(|ms| Duration::from_millis(ms.into())))
     }
 
-    /// One part of a URL. A wrong value may hold a password, so no message shows it.
+    /// One part of a URL. An invalid value may contain a password, so no message shows it.
     pub(super) fn part(&self, key: &str) -> Result<Option<String>> {
         let Ok(part) = self.optional_string(key) else {
             return Err(invalid_connection(format!("{}.{key} must be a string", self.what)));
@@ -47,7 +47,7 @@ impl Fields<'_, '_> {
         Ok(part)
     }
 
-    /// A secret, whose value no message shows.
+    /// A secret. No message shows its value.
     fn secret(&self, key: &str) -> Result<Option<Secret>> {
         match self.optional_string(key) {
             Ok(secret) => Ok(secret.map(Secret::new)),
@@ -55,7 +55,7 @@ impl Fields<'_, '_> {
         }
     }
 
-    /// A password that is text. One that a function gives is left out by `index.js` (see `Settings::from_json`).
+    /// A password as text. `index.js` removes a password function (see `Settings::from_json`).
     pub(super) fn password(&self, key: &str) -> Result<Option<Password>> {
         match self.secret(key) {
             Ok(Some(secret)) if secret.reveal().contains('\0') => {
@@ -69,7 +69,7 @@ impl Fields<'_, '_> {
         }
     }
 
-    /// A port: a number, or a string of digits, which a Sequelize instance has if it was made from a URL.
+    /// A port: a number, or a string of digits, as in a Sequelize instance that was created from a URL.
     pub(super) fn port(&self, key: &str) -> Result<Option<u16>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let given = match value.parse::<f64>() {

@@ -1,11 +1,11 @@
-//! Parameters without effect: each name is reported once per process, however many stores are made.
+//! Parameters without effect. Each name is reported once per process, however many stores are created.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use crate::error::lock;
 
-/// More names than any application has; further ones are not reported.
+/// More names than any application uses; further ones are not reported.
 const MAX_NAMES: usize = 1_000;
 
 /// The names that this process has not reported yet. From now on they count as reported.

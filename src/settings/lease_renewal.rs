@@ -9,7 +9,7 @@ use crate::fields::Fields;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRenewal {
     pub every: Duration,
-    /// How long after the claim the renewal ends, so that a batch whose worker hangs becomes stale.
+    /// How long after the claim the renewal ends, so that the batch of a worker that hangs becomes stale.
     pub for_at_most: Duration,
 }
 

@@ -1,9 +1,9 @@
-//! Where the database is and how to talk to it: a URL, connection options or a Sequelize instance, the environment and the options of the store
-//! become one [`Settings`].
+//! Where the database is and how to talk to it. A URL, connection options or a Sequelize instance, the environment and the store's options become one
+//! [`Settings`].
 //!
-//! [`Settings::from_json`] has the order. One source (`url`, `connection_options` or `sequelize`) is read into [`PartialSettings`]: what it says,
-//! without any default. For PostgreSQL, `environment` fills in what that leaves open, as libpq does. The `options` overrule both. What is still open
-//! then gets its default.
+//! [`Settings::from_json`] applies them in order. One source (`url`, `connection_options` or `sequelize`) is read into [`PartialSettings`], without
+//! defaults. For PostgreSQL, `environment` fills in what the source leaves open, as libpq does. The `options` override both. What is still open then
+//! gets its default.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -57,27 +57,27 @@ use environment::Environment;
 use errors::invalid_connection;
 use partial::{DEFAULT_POOL_MAX, PartialSettings};
 
-/// Everything that a store is made from. It has no `Debug`, so that no message can print a password by accident.
+/// Everything that a store is created from. It has no `Debug`, so that no message can print a password by accident.
 #[derive(Clone)]
 pub struct Settings {
     pub database: Database,
     pub host: String,
     pub port: u16,
-    /// A Unix socket; for PostgreSQL the folder that holds it.
+    /// A Unix socket; for PostgreSQL the folder that contains it.
     pub socket: Option<String>,
     /// The name of the database.
     pub name: Option<String>,
     pub user: Option<String>,
     pub password: Option<Password>,
     pub password_function: Option<Arc<dyn PasswordFunction>>,
-    /// How old an answer of that function may be when a connection is made with it.
+    /// The maximum age of that function's answer when a connection uses it.
     pub password_ttl: Duration,
     /// SQLite's file; `None` is a database in memory.
     pub file: Option<String>,
     /// Whether that file must exist already.
     pub must_exist: bool,
     pub application_name: Option<String>,
-    /// PostgreSQL: the settings that a session begins with, as libpq's `options`.
+    /// PostgreSQL: the initial settings of a session, as libpq's `options`.
     pub session_options: Option<String>,
     pub target: Option<SessionAttrs>,
     pub schema: Option<String>,
@@ -88,12 +88,12 @@ pub struct Settings {
     pub connect_timeout: Duration,
     pub statement_timeout: Duration,
     pub ssl: Ssl,
-    /// How many prepared statements a connection keeps.
+    /// The number of prepared statements that a connection keeps.
     pub statement_cache: usize,
     pub durability: Durability,
     pub lease_renewal: Option<LeaseRenewal>,
     pub max_claims: Option<MaxClaims>,
-    /// The names of parameters that were given and have no effect.
+    /// The names of parameters that were given but have no effect.
     pub ignored: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ impl Settings {
         }
         partial.ssl.channel_binding = partial.channel_binding == Some(true);
         options::apply(options, &mut partial)?;
-        // Only now: the options may change the mode of encryption, which decides whether an address can be used.
+        // Only now, because the options may change the TLS mode, which decides whether an address can be used.
         partial.use_address()?;
         partial.ssl.system_file = environment.certificate_file();
         check::check(database, &partial)?;
@@ -155,7 +155,7 @@ impl Settings {
         }
     }
 
-    /// Adds the function that gives the password, if the settings ask for one.
+    /// Adds the password function, if the settings ask for one.
     pub fn with_password_function(mut self, function: Option<Arc<dyn PasswordFunction>>) -> Result<Self> {
         if self.database == Database::Sqlite {
             self.password = None;
@@ -169,7 +169,7 @@ impl Settings {
         Ok(self)
     }
 
-    /// The database, as messages name it: without user and password.
+    /// The database's name in messages, without user and password.
     pub fn place(&self) -> String {
         let name = self.name.as_deref().unwrap_or("");
         match (self.database, &self.socket) {
@@ -197,7 +197,7 @@ fn read_source(source: &Fields<'_, '_>) -> Result<(Database, PartialSettings)> {
     }
 }
 
-/// The argument itself is not shown, because it may hold a password.
+/// The argument itself is not shown, because it may contain a password.
 fn unreadable() -> Error {
     invalid_connection("the first argument must be a URL, connection options or a Sequelize instance")
 }

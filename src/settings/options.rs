@@ -1,4 +1,4 @@
-//! The options of the store, the second argument of its constructor. They overrule every other source.
+//! The store's options, the second argument of its constructor. They override every other source.
 
 use super::durability::Durability;
 use super::lease_renewal::LeaseRenewal;
@@ -30,7 +30,7 @@ pub fn apply(json: &str, partial: &mut PartialSettings) -> Result<()> {
     options.no_nulls()?;
     apply_password(&options, partial)?;
     apply_schema(&options, partial)?;
-    // Without effect: `@batchactions/state-sequelize` takes it, and does not use it either.
+    // Without effect: `@batchactions/state-sequelize` accepts it but does not use it either.
     options.optional_string("tablePrefix")?;
     if let Some(pool) = options.get("pool") {
         apply_pool(pool, partial)?;
@@ -69,7 +69,7 @@ fn apply_password(options: &Fields<'_, '_>, partial: &mut PartialSettings) -> Re
     Ok(())
 }
 
-/// The option `schema`; and whichever source gave the schema, it is checked here.
+/// The option `schema`. The schema is checked here, whichever source it comes from.
 fn apply_schema(options: &Fields<'_, '_>, partial: &mut PartialSettings) -> Result<()> {
     partial.schema = options.optional_string("schema")?.or(partial.schema.take());
     match &partial.schema {
@@ -93,7 +93,7 @@ fn apply_pool(json: &str, partial: &mut PartialSettings) -> Result<()> {
     Ok(())
 }
 
-/// How long connecting and a statement may take, and how many statements stay prepared.
+/// The time limits for connecting and for a statement, and the number of prepared statements.
 fn apply_statements(options: &Fields<'_, '_>, partial: &mut PartialSettings) -> Result<()> {
     partial.connect_timeout = options.milliseconds("connectTimeoutMs")?.or(partial.connect_timeout);
     partial.statement_timeout = options.milliseconds("statementTimeoutMs")?.or(partial.statement_timeout);

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::errors::invalid_connection;
 use crate::error::{Error, Quoted, Result};
 
-/// The longest duration that an option may have. It stands for "no limit", which other clients write as 0.
+/// The longest duration that an option accepts. It represents "no limit", which other clients write as 0.
 const NO_LIMIT: Duration = Duration::from_secs(86_400);
 
 pub struct Parameter<'a> {
     /// In lower case without `-` and `_`, because tools spell the same parameter in several ways.
     pub name: String,
-    /// What messages call it: where it stands, and its name as written there.
+    /// Its name in messages: where it is given, and its spelling there.
     pub shown: String,
     pub value: &'a str,
 }
@@ -26,12 +26,12 @@ impl<'a> Parameter<'a> {
         }
     }
 
-    /// The error that the value is not what it must be.
+    /// The error that the value is invalid.
     pub fn wrong(&self, expected: &str) -> Error {
         invalid_connection(format!("{} must be {expected}, not {}", self.shown, Quoted(self.value)))
     }
 
-    /// libpq and Prisma count whole seconds. 0 is no limit; for libpq, so is a negative number.
+    /// libpq and Prisma count whole seconds. 0 means no limit; for libpq, so does a negative number.
     pub fn seconds(&self) -> Result<Duration> {
         match self.value.trim().parse::<i64>() {
             Ok(..=0) => Ok(NO_LIMIT),
@@ -62,7 +62,7 @@ impl<'a> Parameter<'a> {
         }
     }
 
-    /// Any number from 1; more than the pool may have are as many as it may have.
+    /// Any number from 1; numbers above the pool's limit count as the limit.
     pub fn connections(&self) -> Result<u32> {
         match self.value.parse::<u32>() {
             Ok(limit) if limit > 0 => Ok(limit.min(1_000)),

@@ -16,7 +16,7 @@ use crate::error::Result;
 /// Reads parameters one after the other into settings.
 pub struct Parameters {
     database: Database,
-    /// What messages put in front of a parameter's name to say where it stands.
+    /// The text before a parameter's name in messages, which says where it is given.
     prefix: &'static str,
     ssl: SslParameters,
 }
@@ -34,12 +34,12 @@ impl Parameters {
         }
     }
 
-    /// Takes or refuses one parameter, or notes that it has no effect.
+    /// Accepts or refuses one parameter, or records that it has no effect.
     pub fn take(&mut self, partial: &mut PartialSettings, key: &str, value: &str) -> Result<()> {
         self.take_named(partial, key, key, value)
     }
 
-    /// As `take`, for a parameter that messages call `key` and not by its `name`.
+    /// As `take`, for a parameter that messages call `key` instead of its `name`.
     pub fn take_named(&mut self, partial: &mut PartialSettings, name: &str, key: &str, value: &str) -> Result<()> {
         let parameter = Parameter::new(name, format!("{}{key}", self.prefix), value);
         // mysql2 and the MariaDB driver spell their timeout like this, in milliseconds; libpq's `connect_timeout` is in seconds.
@@ -59,17 +59,17 @@ impl Parameters {
         Ok(())
     }
 
-    /// Takes what the TLS options of Node say.
+    /// Applies Node's TLS options.
     pub fn take_node(&mut self, verify: bool, by_name: bool) -> Result<()> {
         self.ssl.take_node(verify, by_name)
     }
 
-    /// To be called once all parameters are taken, because several of them may say together how to use TLS.
+    /// Must be called after all parameters, because several of them together may determine how TLS is used.
     pub fn end(self, partial: &mut PartialSettings) -> Result<()> {
         self.ssl.resolve(&mut partial.ssl)
     }
 
-    /// Server, user and password. As with libpq, a parameter overrules what stands in front of the `?`.
+    /// Server, user and password. As in libpq, a parameter overrides what precedes the `?`.
     fn take_server(&self, partial: &mut PartialSettings, parameter: &Parameter<'_>) -> Result<bool> {
         let (name, value) = (&*parameter.name, parameter.value);
         if !matches!(

@@ -1,4 +1,4 @@
-//! What the sources have said so far about the database and how to talk to it. `None` is open, and no default is in here.
+//! What the sources have specified so far. `None` means open; defaults are not in here.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::tls::{Ssl, SslMode};
 use crate::error::Result;
 use crate::model::MaxClaims;
 
-/// The most connections where neither a source nor the options say how many, which is Sequelize's default too.
+/// The maximum number of connections if neither a source nor the options set one. It is also Sequelize's default.
 pub const DEFAULT_POOL_MAX: u32 = 10;
 
 #[derive(Default)]
 pub struct PartialSettings {
     pub host: Option<String>,
-    /// The address to connect to in place of looking up the host: libpq's `hostaddr`.
+    /// The address to connect to instead of resolving the host: libpq's `hostaddr`.
     pub address: Option<String>,
     pub port: Option<u16>,
     pub socket: Option<String>,
@@ -46,7 +46,7 @@ pub struct PartialSettings {
     pub durability: Option<Durability>,
     pub lease_renewal: Option<LeaseRenewal>,
     pub max_claims: Option<MaxClaims>,
-    /// The names of parameters that are unknown and do no harm.
+    /// The names of unknown, harmless parameters.
     pub ignored: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ impl PartialSettings {
         }
     }
 
-    /// Takes a Unix socket. PostgreSQL's may be named by its file, which then gives the port too.
+    /// Applies a Unix socket. PostgreSQL's may be given as the socket file, whose name then also gives the port.
     pub fn take_socket(&mut self, database: Database, path: String) {
         let file = path
             .rsplit_once("/.s.PGSQL.")
@@ -72,7 +72,7 @@ impl PartialSettings {
         }
     }
 
-    /// Puts the address in place of the host. libpq connects to `hostaddr` and checks the certificate for `host`; the driver has one name for both.
+    /// Replaces the host by the address. libpq connects to `hostaddr` and checks the certificate for `host`; the driver has one name for both.
     pub fn use_address(&mut self) -> Result<()> {
         let Some(address) = self.address.take().filter(|_| self.socket.is_none()) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! libpq's password file: lines of `host:port:database:user:password`, where `*` in one of the first four fits anything.
+//! libpq's password file: lines of `host:port:database:user:password`, where `*` in one of the first four fields matches anything.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::error::{Code, Error, Quoted, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passfile {
     path: PathBuf,
-    /// Whether the user named it. Then it is an error if it can't be read; the file in the home folder need not exist.
+    /// Whether the user named it. If so, it must be readable; the file in the home folder need not exist.
     named: bool,
 }
 
@@ -39,7 +39,7 @@ impl Passfile {
         Some(Self { path, named: false })
     }
 
-    /// The password of the first line that fits. It blocks on reading the file.
+    /// The password of the first matching line. Reading the file blocks.
     pub fn look_up(&self, wanted: &Wanted<'_>) -> Result<Option<Secret>> {
         let read = may_be_read_by_others(&self.path).and_then(|open| Ok((open, std::fs::read(&self.path)?)));
         match read {

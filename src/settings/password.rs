@@ -1,4 +1,4 @@
-//! Where the password comes from: fixed text, a function of the user's, or libpq's password file.
+//! Where the password comes from: fixed text, a function in the options, or libpq's password file.
 
 use tokio::sync::oneshot;
 
@@ -8,7 +8,7 @@ use super::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Password {
     Fixed(Secret),
-    /// From the function in `Settings::password_function`, for each connection that needs a newer one.
+    /// From `Settings::password_function`, for each connection that needs a newer answer.
     Asked,
     /// From a password file, read for each connection.
     InFile(Passfile),
@@ -24,11 +24,11 @@ impl Password {
     }
 }
 
-/// What a [`PasswordFunction`] answered.
+/// The answer of a [`PasswordFunction`].
 #[derive(Debug)]
 pub enum PasswordAnswer {
     Password(Secret),
-    /// It returned something other than a usable string; the text says what.
+    /// It returned something other than a usable string, which the text describes.
     NoString(String),
     /// It threw, or its promise was rejected. `thrown` is the key under which `index.js` keeps the value.
     Threw {
@@ -37,7 +37,7 @@ pub enum PasswordAnswer {
     },
 }
 
-/// A function of the user's that gives a password.
+/// A function in the options that supplies a password.
 pub trait PasswordFunction: Send + Sync {
     /// Calls it; `None` if its JavaScript thread has ended. The sender is dropped without an answer if that thread ends first.
     fn ask(&self) -> Option<oneshot::Receiver<PasswordAnswer>>;

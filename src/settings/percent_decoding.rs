@@ -5,7 +5,7 @@ use percent_encoding::percent_decode_str;
 use super::errors::invalid_connection;
 use crate::error::Result;
 
-/// The text of a part that may hold percent-encoded bytes; `what` names the part in the message.
+/// The text of a part that may contain percent-encoded bytes; `what` names the part in the message.
 pub fn decoded(what: &str, text: &str) -> Result<String> {
     let text = percent_decode_str(text)
         .decode_utf8()

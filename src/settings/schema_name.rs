@@ -3,7 +3,7 @@
 /// The bytes that PostgreSQL keeps of a name (`NAMEDATALEN`, less one).
 const SCHEMA_BYTES: usize = 63;
 
-/// Refuses what is no name of a schema; `what` names the option or parameter in the message.
+/// Refuses an invalid schema name; `what` names the option or parameter in the message.
 pub fn check_schema(what: &str, schema: &str) -> std::result::Result<(), String> {
     if schema.is_empty() || schema.contains('\0') || schema == "$user" || schema.len() > SCHEMA_BYTES {
         return Err(format!(

@@ -1,4 +1,4 @@
-//! The scheme of a URL: which database it means, and what to write in place of a scheme that another tool uses.
+//! The scheme of a URL: which database it means, and what to write instead of another tool's scheme.
 
 use super::database::Database;
 use super::errors::invalid_connection;
@@ -6,7 +6,7 @@ use crate::error::Result;
 
 const BEGINNINGS: &str = "postgres://, mysql://, mariadb:// or sqlite:";
 
-/// Splits a URL into its database, its scheme in lower case, and what follows the colon. That may hold a password, so no message shows it.
+/// Splits a URL into its database, its scheme in lower case, and the text after the colon. That text may contain a password, so no message shows it.
 pub fn split(text: &str) -> Result<(Database, String, &str)> {
     let text = text.trim();
     if text.starts_with(['"', '\'', '`']) || text.ends_with(['"', '\'', '`']) {
@@ -32,7 +32,7 @@ pub fn split(text: &str) -> Result<(Database, String, &str)> {
     }
 }
 
-/// What to write in place of a scheme that other tools use for these databases.
+/// What to write instead of a scheme that other tools use for these databases.
 fn suggestion(scheme: &str) -> Option<String> {
     let (base, driver) = scheme.split_once('+').unwrap_or((scheme, ""));
     let served = match base {

@@ -1,4 +1,4 @@
-//! A Sequelize instance, of which `index.js` reads `config` and `options`.
+//! Reads settings from a Sequelize instance, whose `config` and `options` `index.js` passes.
 
 use super::database::Database;
 use super::errors::invalid_connection;
@@ -38,7 +38,7 @@ struct Instance<'s, 'w, 'a> {
 }
 
 impl Instance<'_, '_, '_> {
-    /// The usual case: the instance gives its server in parts. `write` is empty without replication.
+    /// The usual case: the instance has its server in parts. `write` is empty without replication.
     fn read_write_server(&self, write: &Fields<'_, '_>, database: Database, schema: Option<String>) -> Result<(Database, PartialSettings)> {
         let mut partial = PartialSettings {
             schema,
@@ -59,7 +59,7 @@ impl Instance<'_, '_, '_> {
         Ok((database, partial))
     }
 
-    /// With replication, the server that is written to may be a URL. Its parameters overrule what the instance says for all its servers.
+    /// With replication, the write server may be a URL. Its parameters override what the instance says for all its servers.
     fn read_write_url(&self, text: &str, schema: Option<String>) -> Result<(Database, PartialSettings)> {
         let (database, of_url) = url::read(text)?;
         let mut of_instance = PartialSettings::default();
@@ -74,7 +74,7 @@ impl Instance<'_, '_, '_> {
         Ok((database, partial))
     }
 
-    /// The `dialectOptions` of the server that is written to, or those of the instance.
+    /// The `dialectOptions` of the write server, or those of the instance.
     fn take_dialect_options(&self, partial: &mut PartialSettings, database: Database, of_server: Option<&str>) -> Result<()> {
         let given = of_server.or(self.options.get("dialectOptions")).unwrap_or("{}");
         let given = Fields::read(&"sequelize.options.dialectOptions", given)?;
@@ -82,7 +82,7 @@ impl Instance<'_, '_, '_> {
     }
 }
 
-/// What the URL of one server says, and what the instance says where the URL leaves it open.
+/// The settings of one server's URL, completed by the instance's.
 fn overruled(mut instance: PartialSettings, url: PartialSettings) -> PartialSettings {
     let mut ignored = url.ignored;
     ignored.append(&mut instance.ignored);
@@ -104,7 +104,7 @@ fn overruled(mut instance: PartialSettings, url: PartialSettings) -> PartialSett
     partial
 }
 
-/// The stricter of what the URL of one server and the instance ask for.
+/// The stricter of the TLS modes that one server's URL and the instance ask for.
 fn stricter(url: Ssl, instance: Ssl) -> Ssl {
     let url_counts = (url.is_explicit() || url.no_verify) && url.mode() >= instance.mode();
     let (kept, other) = if url_counts { (url, instance) } else { (instance, url) };
@@ -116,7 +116,7 @@ fn stricter(url: Ssl, instance: Ssl) -> Ssl {
     }
 }
 
-/// What the instance leaves open has Sequelize's default, which is not filled in from the environment.
+/// Sequelize's defaults apply to what the instance leaves open; the environment does not fill it in.
 fn take_defaults(partial: &mut PartialSettings, database: Database) {
     if partial.socket.is_none() {
         partial.host.get_or_insert_with(|| "127.0.0.1".to_owned());
@@ -124,7 +124,7 @@ fn take_defaults(partial: &mut PartialSettings, database: Database) {
     partial.port.get_or_insert(database.default_port());
 }
 
-/// The schema of the tables. Refuses an instance whose tables have other names than the ones of this store.
+/// The schema of the tables. Refuses an instance with other table names than this store's.
 fn schema_of(dialect: &str, database: Database, options: &Fields<'_, '_>) -> Result<Option<String>> {
     let define = Fields::read(&"sequelize.options.define", options.get("define").unwrap_or("{}"))?;
     if define.get("underscored") == Some("true") {
@@ -133,7 +133,7 @@ fn schema_of(dialect: &str, database: Database, options: &Fields<'_, '_>) -> Res
              job_id): pass an instance without it, or a URL",
         ));
     }
-    // As in Sequelize, the schema of `define` overrules the one of the instance.
+    // As in Sequelize, the schema of `define` overrides the one of the instance.
     let schema = match define.optional_string("schema")? {
         Some(schema) => Some(schema),
         None => options.optional_string("schema")?,
@@ -159,7 +159,7 @@ fn take_pool(partial: &mut PartialSettings, config: &Fields<'_, '_>) -> Result<(
     Ok(())
 }
 
-/// With replication, Sequelize writes to the server in `replication.write`, and takes from `config` what that leaves out.
+/// With replication, Sequelize writes to the server in `replication.write`, completed from `config`.
 struct Servers<'s, 'w, 'a> {
     write: &'s Fields<'w, 'a>,
     config: &'s Fields<'w, 'a>,
@@ -190,7 +190,7 @@ impl Servers<'_, '_, '_> {
     }
 }
 
-/// A password. A number, which a configuration file may have, is taken for its digits.
+/// A password. A number, as a configuration file may contain, is read as its digits.
 fn password(fields: &Fields<'_, '_>) -> Result<Option<Password>> {
     match fields.get("password") {
         Some(value) if value.parse::<f64>().is_ok() => Ok(Some(Password::Fixed(Secret::new(value.to_owned())))),

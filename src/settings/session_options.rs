@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum Switch {
     /// `-c name=value` or `--name=value`.
     Set(String, String),
-    /// Anything else, as it was written. Some services take one of these (`endpoint=…`).
+    /// Anything else, in its original text. Some services expect one of these (`endpoint=…`).
     Other(String),
 }
 
@@ -33,7 +33,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// Each word without its backslashes, and as it was written.
+/// Each word, both without its backslashes and in its original text.
 fn words(options: &str) -> Vec<(String, String)> {
     let mut words = Vec::new();
     let mut characters = options.chars().peekable();
@@ -59,7 +59,7 @@ fn words(options: &str) -> Vec<(String, String)> {
     }
 }
 
-/// The `statement_timeout` in these options, which becomes the store's own limit. 0 is no limit for the server, and a day here.
+/// The `statement_timeout` in these options, which becomes the store's own time limit. 0 means no limit to the server; here it becomes a day.
 pub fn statement_timeout(options: &str) -> Option<Duration> {
     const DAY: Duration = Duration::from_secs(86_400);
     let given = switches(options).into_iter().rev().find_map(|switch| match switch {

@@ -1,16 +1,16 @@
-//! SQLite's file: the spellings of a `sqlite:` URL, and the name of a file.
+//! SQLite's file: the forms of a `sqlite:` URL, and file names.
 
 use super::errors::invalid_connection;
 use super::partial::PartialSettings;
 use super::percent_decoding::decoded;
 use crate::error::Result;
 
-/// Reads what follows `sqlite:`.
+/// Reads the text after `sqlite:`.
 pub fn read(rest: &str) -> Result<PartialSettings> {
     let rest = rest.strip_prefix("file:").unwrap_or(rest);
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let path = path.strip_prefix("//").unwrap_or(path);
-    // Messages show the file's name, and so would show a login in it.
+    // Messages show the file's name, and would also show a login in it.
     let login = |part: &str| part.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'));
     if rest.split('/').any(login) || decoded("path", path)?.contains("://") {
         return Err(invalid_connection(
@@ -32,7 +32,7 @@ pub fn read(rest: &str) -> Result<PartialSettings> {
     Ok(partial)
 }
 
-/// Takes or refuses one parameter; whether it says that the database is in memory.
+/// Accepts or refuses one parameter. Returns whether it makes the database an in-memory one.
 fn take_parameter(partial: &mut PartialSettings, key: &str, value: &str) -> Result<bool> {
     let refuse = |why: &str| Err(invalid_connection(format!("the sqlite URL's parameter {key} {why}")));
     match (key, value) {
@@ -59,7 +59,7 @@ fn take_parameter(partial: &mut PartialSettings, key: &str, value: &str) -> Resu
     }
 }
 
-/// The path `/C:/x.db` of a URL is the file `C:/x.db` on Windows.
+/// On Windows, the path `/C:/x.db` of a URL is the file `C:/x.db`.
 fn without_slash(path: &str, on_windows: bool) -> &str {
     match path.as_bytes() {
         [b'/', drive, b':', ..] if on_windows && drive.is_ascii_alphabetic() => &path[1..],

@@ -1,4 +1,4 @@
-//! PostgreSQL's `target_session_attrs`: at which of several servers behind one name a connection may end.
+//! PostgreSQL's `target_session_attrs`: which of several servers behind one name a connection may use.
 
 use super::errors::invalid_connection;
 use super::parameter::Parameter;
@@ -13,7 +13,7 @@ pub enum SessionAttrs {
     Primary,
 }
 
-/// The parameter as given. `any` is a choice too: it overrules what the environment says.
+/// The parameter's value. `any` counts as a choice: it overrides the environment.
 #[derive(Clone, Copy)]
 pub enum Target {
     Any,

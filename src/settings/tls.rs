@@ -1,10 +1,10 @@
-//! Whether a connection is encrypted, which certificates it trusts, and what of that the options, a URL, an instance and the environment may combine.
+//! Whether a connection uses TLS, which certificates it trusts, and how the options, a URL, an instance and the environment combine.
 
 use super::secret::Secret;
 use crate::error::{Error, Quoted, Result};
 use crate::fields::{Fields, shown};
 
-/// What the connection must guarantee, from nothing to everything.
+/// What the connection must guarantee, from weakest to strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SslMode {
     Disable,
@@ -43,17 +43,17 @@ impl SslMode {
 /// Encryption. `ca`, `cert` and `key` are PEM text or the path of a PEM file.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Ssl {
-    /// The mode that a source or the options name. [`Ssl::mode`] has the one that counts.
+    /// The mode from a source or the options. [`Ssl::mode`] returns the effective one.
     pub(super) explicit_mode: Option<SslMode>,
     pub ca: Option<String>,
     pub cert: Option<String>,
     pub key: Option<Secret>,
     /// Whether the operating system's authorities are trusted too: `sslrootcert=system`.
     pub system_roots: bool,
-    /// The file that `SSL_CERT_FILE` names in place of the operating system's.
+    /// The file in `SSL_CERT_FILE`, which replaces the operating system's.
     pub system_file: Option<String>,
-    /// `channel_binding=require`: the server must prove during the login that it is the other end of the encrypted connection. The driver can't check
-    /// that, so the certificate is verified instead.
+    /// `channel_binding=require`: the server must prove during the login that it is the other end of the TLS connection. The driver can't check that,
+    /// so the certificate is verified instead.
     pub channel_binding: bool,
     /// `sslmode=no-verify`: no certificate is checked, even if an authority is given.
     pub(super) no_verify: bool,
@@ -77,12 +77,12 @@ impl Ssl {
         }
     }
 
-    /// Whether a mode was named, or an authority that implies one.
+    /// Whether a mode is given, or an authority that implies one.
     pub(super) fn is_explicit(&self) -> bool {
         self.explicit_mode.is_some() || self.ca.is_some() || self.system_roots
     }
 
-    /// Takes an authority as libpq's `sslrootcert` names it: a file, or `system`.
+    /// Applies an authority in the form of libpq's `sslrootcert`: a file, or `system`.
     pub(super) fn trust(&mut self, root: String) {
         match root.as_str() {
             "" => {}
@@ -109,7 +109,7 @@ impl Ssl {
         }
     }
 
-    /// Applies the option `ssl`, which overrules the sources.
+    /// Applies the option `ssl`, which overrides the sources.
     pub(super) fn apply_option(&mut self, json: &str) -> Result<()> {
         if !json.starts_with('{') {
             return Err(Error::invalid("options.ssl must be an object: { mode, ca, cert, key }"));
@@ -134,7 +134,7 @@ impl Ssl {
         self.check().map_err(|why| Error::invalid(format!("options.{why}")))
     }
 
-    /// Takes `ca`, `cert` and `key` where they are given.
+    /// Applies `ca`, `cert` and `key` if they are given.
     pub(super) fn take_pem(&mut self, ssl: &Fields<'_, '_>) -> Result<()> {
         self.ca = ssl.optional_string("ca")?.or(self.ca.take());
         self.cert = ssl.optional_string("cert")?.or(self.cert.take());
@@ -147,7 +147,7 @@ impl Ssl {
     }
 }
 
-/// Whether the text is a certificate or a key itself. Otherwise it is the path of a file.
+/// Whether the text itself is a certificate or a key. Otherwise it is a file's path.
 pub fn is_pem(text: &str) -> bool {
     text.contains("-----BEGIN ")
 }

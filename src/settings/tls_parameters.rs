@@ -1,5 +1,5 @@
-//! The parameters of a URL, of `dialectOptions` or of the environment about TLS. Several may say how to use it, so what they mean is known once all
-//! are read.
+//! TLS parameters of a URL, of `dialectOptions` or of the environment. Several of them together may determine how TLS is used, so they take effect
+//! when all have been read.
 
 use super::errors::invalid_connection;
 use super::parameter::Parameter;
@@ -14,9 +14,9 @@ pub struct SslParameters {
     mode: Option<SslMode>,
     /// `ssl=true` or `ssl=false`.
     on: Option<bool>,
-    /// Whether the certificate is to be checked.
+    /// Whether the certificate is checked.
     verify: Option<bool>,
-    /// Whether `sslaccept` is given, by which Prisma's URLs are known: their `sslcert` is the authority.
+    /// Whether `sslaccept` is given, which identifies Prisma's URLs: their `sslcert` is the authority.
     is_prisma: bool,
 }
 
@@ -32,7 +32,7 @@ fn set(answer: &mut Option<bool>, value: bool) -> Result<()> {
 }
 
 impl SslParameters {
-    /// Takes one parameter; `false` if it is not about TLS.
+    /// Applies one parameter; `false` if it is not about TLS.
     pub fn take(&mut self, ssl: &mut Ssl, parameter: &Parameter<'_>) -> Result<bool> {
         let value = parameter.value;
         match &*parameter.name {
@@ -59,7 +59,7 @@ impl SslParameters {
         Ok(true)
     }
 
-    /// `ssl=true`, or the object that `mysql2` and `pg` take.
+    /// `ssl=true`, or the object that `mysql2` and `pg` accept.
     fn take_ssl(&mut self, ssl: &mut Ssl, parameter: &Parameter<'_>) -> Result<()> {
         match parameter.value {
             "true" | "1" => set(&mut self.on, true),
@@ -74,7 +74,7 @@ impl SslParameters {
     }
 
     fn take_object(&mut self, ssl: &mut Ssl, shown: &str, json: &str) -> Result<()> {
-        // The object may hold a key, so no message shows it.
+        // The object may contain a key, so no message shows it.
         let unreadable = |_| {
             invalid_connection(format!(
                 "{shown} must be true, false or a JSON object of rejectUnauthorized, ca, cert, key and minVersion"
@@ -97,10 +97,10 @@ impl SslParameters {
             .map_err(|_| invalid_connection(format!("ca, cert and key in {shown} must be PEM text or the paths of files")))
     }
 
-    /// Takes what the TLS options of Node say: whether the certificate is verified, and whether it must be for the host's name.
+    /// Applies Node's TLS options: whether the certificate is verified, and whether it must match the host's name.
     pub fn take_node(&mut self, verify: bool, by_name: bool) -> Result<()> {
         if verify && !by_name {
-            // A parameter may name a stronger mode, and then that one counts.
+            // A parameter may give a stronger mode, which then counts.
             self.mode = self.mode.max(Some(SslMode::VerifyCa));
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl SslParameters {
         }
     }
 
-    /// Sets what all parameters mean together, which is never weaker than any of them asks for.
+    /// Sets the combined result of all parameters, which is never weaker than any of them asks for.
     pub fn resolve(self, ssl: &mut Ssl) -> Result<()> {
         if self.is_prisma && ssl.key.is_none() && ssl.ca.is_none() {
             ssl.ca = ssl.cert.take();
@@ -134,7 +134,7 @@ impl SslParameters {
             (Some(false), Some(SslMode::VerifyCa | SslMode::VerifyFull)) => return Err(contradiction()),
             (Some(false), _) => {
                 ssl.no_verify = true;
-                // The driver would verify the certificate against it.
+                // The driver would verify the certificate against the authority.
                 ssl.ca = None;
             }
             (None, _) => {}

@@ -1,10 +1,10 @@
-//! Parameters that this store does not support. One that asks for protection is refused, unless the store gives that protection anyway.
+//! Unsupported parameters. One that asks for protection is refused, unless the store gives that protection anyway.
 
 use super::errors::invalid_connection;
 use super::parameter::Parameter;
 use crate::error::Result;
 
-/// How the names of parameters about protection begin, in lower case without `-` and `_`.
+/// The prefixes of parameters about protection, in lower case without `-` and `_`.
 const PROTECTION: [&str; 8] = [
     "ssl",
     "tls",
@@ -37,7 +37,7 @@ pub fn is_met_anyway(parameter: &Parameter<'_>) -> Result<bool> {
     )))
 }
 
-/// Whether every connection has what this value asks for.
+/// Whether every connection satisfies this value.
 fn is_given(name: &str, value: &str) -> bool {
     match name {
         // The driver always sends the server's name, and speaks TLS 1.2 or newer.
@@ -51,7 +51,7 @@ fn is_given(name: &str, value: &str) -> bool {
     }
 }
 
-/// What the message recommends.
+/// The advice in the message.
 fn instead(name: &str) -> &'static str {
     match name {
         "usessl" | "requiressl" | "verifyservercertificate" => {

@@ -1,4 +1,5 @@
-//! URLs, as hosting platforms hand them out and libpq reads them. Not by the WHATWG's rules, which refuse `postgresql://user@/database`.
+//! URLs, in the form that hosting platforms hand out and libpq reads. The WHATWG's rules don't apply, because they refuse
+//! `postgresql://user@/database`.
 
 use std::net::Ipv6Addr;
 
@@ -41,14 +42,14 @@ struct ServerUrl<'a> {
 }
 
 impl ServerUrl<'_> {
-    /// Authority, path and query of what follows `scheme:`.
+    /// The authority, path and query of the text after `scheme:`.
     fn split<'u>(&self, rest: &'u str) -> Result<(&'u str, &'u str, &'u str)> {
         let rest = rest
             .strip_prefix("//")
             .ok_or_else(|| invalid_connection(format!("the {0} URL must begin with {0}://", self.scheme)))?;
         let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = before.split_once('/').unwrap_or((before, ""));
-        // An unescaped `/`, `?` or `#` in a password ends the authority too early. The rest of the password would be taken for a name and shown.
+        // An unescaped `/`, `?` or `#` in a password ends the authority too early. The rest of the password would be read as a name, and shown.
         if path.contains('@') || query.contains('@') || rest.contains('#') {
             return Err(self.unescaped());
         }
@@ -105,7 +106,7 @@ impl ServerUrl<'_> {
         Ok(())
     }
 
-    /// A port. Anything but a number may be a part of a password and is not shown.
+    /// A port. Anything but a number may be part of a password and is not shown.
     fn port(&self, text: &str) -> Result<u16> {
         match text.parse() {
             Ok(port) if port > 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
@@ -127,7 +128,7 @@ impl ServerUrl<'_> {
         let mut parameters = Parameters::of_url(self.database);
         let mut has_password = false;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            // What follows an unescaped `&` may be the rest of a password, and the names of ignored parameters are shown.
+            // The text after an unescaped `&` may be the rest of a password, and messages show the names of ignored parameters.
             let (key, value) = pair.split_once('=').ok_or_else(|| self.unescaped())?;
             let key = decoded("parameter", key)?;
             if !is_parameter_name(&key) {
@@ -136,7 +137,7 @@ impl ServerUrl<'_> {
             let known = partial.ignored.len();
             parameters.take(partial, &key, &parameter_value(&key, value)?)?;
             if has_password && partial.ignored.len() > known {
-                // Behind the parameter `password`, the name itself may be the rest of a password with an unescaped `&`.
+                // After the parameter `password`, the name itself may be the rest of a password with an unescaped `&`.
                 partial.ignored.truncate(known);
                 partial.ignored.push("behind the password".to_owned());
             }

@@ -19,10 +19,11 @@ use self::known_ids::Upserts;
 use self::server::Server;
 use self::text_column::text_column;
 use self::types::catalogue;
-use super::bulk::{MultiRow, chunks, key_chunks, size_of};
+use super::bulk::{MultiRow, chunks, key_chunks};
 use super::driver::{Changed, Row, Sql, Value, sql, values};
 use super::once::Once;
 use super::pool::{Pool, PoolRules};
+use super::record_write::size_of;
 use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lacking_column_is_named() {
+    fn a_missing_column_is_named() {
         let mut catalogue = whole();
         catalogue
             .columns

@@ -35,7 +35,7 @@ async fn a_connection_that_comes_back_is_used_again_without_a_try() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_statement_was_given_up_never_comes_back() {
+async fn a_connection_with_an_abandoned_statement_is_never_reused() {
     let script = Script::new();
     let pool = pool(&script, 1);
     script.on("slow", Answer::Silence);

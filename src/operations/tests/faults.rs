@@ -54,7 +54,7 @@ fn completed() -> crate::backend::scripted::driver::Answer {
 }
 
 #[tokio::test]
-async fn a_claim_whose_reply_is_lost_is_not_repeated() {
+async fn a_claim_is_not_retried_if_its_reply_is_lost() {
     let script = Script::new();
     script.on("claim", ConnectionEnds);
     let error = enter(&store(&script)).claim_batch("job".into(), worker()).await.unwrap_err();
@@ -63,7 +63,7 @@ async fn a_claim_whose_reply_is_lost_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_claim_that_met_a_conflict_is_repeated() {
+async fn a_claim_is_retried_after_a_conflict() {
     let script = Script::new();
     script
         .on("claim", Refuses(Error::new(Code::Conflict, "deadlock")))
@@ -75,7 +75,7 @@ async fn a_claim_that_met_a_conflict_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_finalization_whose_connection_ends_before_the_commit_is_made_again() {
+async fn a_finalization_is_retried_if_the_connection_ends_before_the_commit() {
     let script = Script::new();
     script.on("lock_job", locked()).on("batch_rows", ConnectionEnds);
     script
@@ -88,7 +88,7 @@ async fn a_finalization_whose_connection_ends_before_the_commit_is_made_again() 
 }
 
 #[tokio::test]
-async fn a_finalization_whose_commit_has_no_reply_is_not_made_again_because_its_true_has_one_reader() {
+async fn a_finalization_is_not_retried_if_the_commit_has_no_reply() {
     let script = Script::new();
     script
         .on("lock_job", locked())
@@ -100,7 +100,7 @@ async fn a_finalization_whose_commit_has_no_reply_is_not_made_again_because_its_
 }
 
 #[tokio::test]
-async fn a_release_whose_reply_was_lost_ends_well_where_the_batch_is_not_held_any_more() {
+async fn a_release_succeeds_if_the_retry_after_a_lost_reply_finds_the_batch_released() {
     let script = Script::new();
     script.on("claim", claimed(1)).on("count_batches", Rows(vec![row![1, 0]]));
     let store = store(&script);
@@ -140,7 +140,7 @@ async fn a_job_that_is_saved_again_keeps_a_final_status_that_it_got_meanwhile() 
 }
 
 #[tokio::test]
-async fn a_batch_whose_lease_is_lost_is_not_renewed_by_its_last_holder() {
+async fn a_lost_lease_is_not_renewed_by_its_former_holder() {
     let script = Script::new();
     script.on("version", Rows(vec![row![3]]));
     let error = enter(&store(&script))
@@ -151,7 +151,7 @@ async fn a_batch_whose_lease_is_lost_is_not_renewed_by_its_last_holder() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_a_server_that_has_no_connection_left_and_goes_on_with_one_of_the_pool() {
+async fn a_call_waits_for_a_pool_connection_if_the_server_has_none_left() {
     let script = Script::new();
     let store = store(&script);
     script.on("connect", HasNoConnectionLeft).on("list_jobs", Rows(Vec::new()));
@@ -162,7 +162,7 @@ async fn a_call_waits_for_a_server_that_has_no_connection_left_and_goes_on_with_
 }
 
 #[tokio::test]
-async fn a_null_where_none_may_be_is_named_with_its_column() {
+async fn an_unexpected_null_is_reported_with_its_column() {
     let script = Script::new();
     script.on(
         "batch_counts",
