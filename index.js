@@ -72,6 +72,8 @@ const simple = (value) => (isArray(value) ? [] : isObject(value) || isInexpressi
 
 /** A field of a job, batch, record or state that has a type of its own: in an array of things, the one at the place `at`. */
 function typed(value, expected, thing, key, at) {
+  // `JSON.stringify` says what is wrong with it, unless the program gives BigInts a `toJSON`.
+  if (typeof value === 'bigint') return value;
   if (isInexpressible(value)) {
     throw invalid(`${thing}${at === undefined ? '' : `[${at}]`}.${key} must be ${expected}, not ${describe(value)}`);
   }

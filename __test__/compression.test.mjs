@@ -42,7 +42,7 @@ describe('postgres', () => {
     const other = await own.connect();
     onTestFinished(() => other.end());
     await other.query('set default_toast_compression = pglz');
-    const compressAnew = () => other.query(`update batchactions_jobs set "batches" = ("batches"::text || ' ')::json`);
+    const compressAgain = () => other.query(`update batchactions_jobs set "batches" = ("batches"::text || ' ')::json`);
 
     const job = makeJob(80);
     await store.saveJobState(job);
@@ -53,14 +53,14 @@ describe('postgres', () => {
     await store.saveProcessedRecord(job.id, 'b', makeRecord(0, { raw: { text: 'abc'.repeat(5_000) } }));
     expect(await raw()).toBe('pglz');
 
-    await compressAnew();
+    await compressAgain();
     expect(await list()).toBe('pglz');
     const { batchId } = await claim(store, job.id);
     expect(await list()).toBe('lz4');
     await complete(store, job.id, batchId);
 
     for (let left = 79; left > 0; left--) await complete(store, job.id, (await claim(store, job.id)).batchId);
-    await compressAnew();
+    await compressAgain();
     expect(await store.tryFinalizeJob(job.id)).toBe(true);
     expect(await list()).toBe('lz4');
     expect(await store.getJobState(job.id)).toMatchObject({ status: 'COMPLETED' });

@@ -1,21 +1,12 @@
 /** A panic of the addon, wherever it happens, costs one call, which rejects with INTERNAL, and neither the process nor the store. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { readdirSync, readFileSync } from 'node:fs';
 import { execFile } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
 import { makeBatch, makeJob, makeRecord, newId } from './support/fixtures.mjs';
 import { claim, collect, complete, sleep } from './support/suite.mjs';
-
-// An addon that panics where it is told to, and an index.js for it. It is a second addon in this process, so no store of the usual one is opened here.
-const FOLDER = new URL('../target/test-hooks/', import.meta.url);
-const require = createRequire(import.meta.url);
-if (!existsSync(new URL('index.js', FOLDER))) throw new Error('the addon that panics is missing: node scripts/build.mjs --test-hooks');
-const { SqlxStateStore, StateStoreError } = require(fileURLToPath(new URL('index.js', FOLDER)));
-const addon =
-  require.cache[Object.keys(require.cache).find((file) => file.startsWith(fileURLToPath(FOLDER)) && file.endsWith('.node'))].exports;
+import { SqlxStateStore, StateStoreError, folder, hooks as addon } from './support/test-hooks.mjs';
 
 /** Stands for what a panic may say: a piece of a URL, or of a record. */
 const SECRET = 'hunter2-and-the-rest';
@@ -240,13 +231,13 @@ test('the addon that is released has no fail points', () => {
     const name = readdirSync(folder).find((file) => file.endsWith('.node'));
     return readFileSync(new URL(name, folder));
   };
-  expect(addonIn(FOLDER).includes('panicAt')).toBe(true);
+  expect(addonIn(folder).includes('panicAt')).toBe(true);
   expect(addonIn(new URL('../', import.meta.url)).includes('panicAt')).toBe(false);
 });
 
 test('what the process writes of a panic is its place in the sources, and not what it says', async () => {
   const script = `
-    const { SqlxStateStore } = require(${JSON.stringify(fileURLToPath(new URL('index.js', FOLDER)))});
+    const { SqlxStateStore } = require(${JSON.stringify(`${folder}index.js`)});
     const addon = require.cache[Object.keys(require.cache).find((file) => file.endsWith('.node'))].exports;
     (async () => {
       const store = new SqlxStateStore('sqlite::memory:', { durability: 'batch' });

@@ -398,6 +398,7 @@ onEveryDatabase((on) => {
     const cycle = {};
     cycle.self = cycle;
     test.each([
+      ['index: a BigInt', { index: 1n }],
       ['raw: a BigInt', { raw: { n: 1n } }],
       ['raw: a cycle', { raw: cycle }],
       ['parsed: a BigInt', { parsed: [1n] }],

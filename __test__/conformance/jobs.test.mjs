@@ -267,6 +267,15 @@ onEveryDatabase((on) => {
     });
   });
 
+  test('with a BigInt as a number of its own is refused with the TypeError as cause', async () => {
+    const job = makeJob(2);
+    for (const fields of [{ totalRecords: 5n }, { startedAt: 5n }, { batches: [{ ...job.batches[0], index: 0n }] }]) {
+      const error = await rejection(on.store.saveJobState({ ...job, ...fields }), 'INVALID_ARGUMENT');
+      expect(error.cause).toBeInstanceOf(TypeError);
+    }
+    expect(await on.store.getJobState(job.id)).toBeNull();
+  });
+
   describe('calls on one job that are not awaited', () => {
     test('take effect in their order: of many saves the last one counts', async () => {
       const job = makeLocalJob(2);

@@ -47,7 +47,7 @@ export function recorder(process, write) {
  * @param {number} plan.leaseMs
  * @param {number} plan.thinkMs How long the processing of a record takes, on average.
  * @param {boolean} plan.stalls Now and then it keeps silent for longer than its lease.
- * @param {number} plan.failingEvery Each so-manieth batch fails as a whole; none where it is 0.
+ * @param {number} plan.failingEvery Every n-th batch fails as a whole; none if 0.
  * @param {number} plan.giveUpAt When (by `now`) the test has failed anyway.
  */
 export async function work(store, { jobId, workerId, record, explicit, leaseMs, thinkMs, stalls, failingEvery, giveUpAt }) {

@@ -195,7 +195,7 @@ impl Unreadable {
 #[derive(Debug)]
 pub enum Failure {
     /// The server answered with an error.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// The connection ended, or the peer broke the protocol. The text says why.
     Lost(String),
     /// The TLS handshake failed.

@@ -25,6 +25,7 @@ mod mysql;
 mod once;
 mod pool;
 mod postgres;
+mod recorded_statements;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -32,7 +33,6 @@ pub mod scripted;
 mod session;
 mod sqlite;
 mod sqlx_driver;
-mod statements;
 mod tls;
 mod verdicts;
 
@@ -76,8 +76,8 @@ pub enum BatchPlace {
     Row(BatchIndex),
     /// Its job is distributed but has no rows yet, because another adapter prepared it.
     NotAdopted,
-    /// It has no row, but may be in the job's list.
-    List { job_has_rows: bool },
+    /// It has no row, but may be in the job's list. `may_have_row_now`: the job is distributed and has rows, so the batch may have been given one since.
+    List { may_have_row_now: bool },
     /// The job does not exist, or has no such batch.
     Nowhere,
 }
@@ -97,7 +97,7 @@ impl BatchPlace {
             (Some(index), _) => Self::Row(index),
             (None, Some(job)) if job.distributed && !job.has_rows => Self::NotAdopted,
             (None, Some(job)) if job.has_id => Self::List {
-                job_has_rows: job.has_rows,
+                may_have_row_now: job.distributed && job.has_rows,
             },
             _ => Self::Nowhere,
         }

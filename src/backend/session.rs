@@ -111,8 +111,11 @@ impl<D: Driver> Session<D> {
         };
         let outcome = timeout(limit, D::fetch(self.start()?, statement, &mut each)).await;
         self.finish(outcome)?;
-        self.end_wrapping(wrapped).await?;
-        failed.map_or(Ok(()), Err)
+        match failed {
+            // The wrapping transaction is rolled back when the session is dropped: the call did not take effect.
+            Some(error) => Err(error),
+            None => self.end_wrapping(wrapped).await,
+        }
     }
 
     /// All rows of a statement.
@@ -208,7 +211,7 @@ impl<D: Driver> Session<D> {
     }
 
     fn statement<'s>(&self, sql: Sql<'s>, values: Vec<Value<'s>>) -> Statement<'s> {
-        super::statements::record(sql);
+        super::recorded_statements::record(sql);
         Statement {
             sql,
             values,
@@ -260,7 +263,7 @@ impl<D: Driver> Session<D> {
     fn failed(&mut self, failure: Failure) -> Error {
         let is_rolled_back = self.in_transaction && !self.committing;
         let error = match failure {
-            Failure::Refused(refused) => self.refused(refused),
+            Failure::Refused(refused) => self.refused(*refused),
             Failure::Lost(reason) | Failure::Tls { message: reason, .. } | Failure::Impossible { message: reason, .. } => {
                 self.lost(&reason, is_rolled_back)
             }

@@ -157,13 +157,13 @@ pub fn failure<S: SqlxDatabase>(error: sqlx::Error) -> Failure {
         };
     }
     match &error {
-        sqlx::Error::Database(refusal) => Failure::Refused(Refused {
+        sqlx::Error::Database(refusal) => Failure::Refused(Box::new(Refused {
             explained: S::explain(&**refusal),
             message: refusal.message().to_owned(),
             code: refusal.code().map(Into::into),
             hint: S::hint(&**refusal),
             no_connection_left: S::has_no_connection_left(&**refusal),
-        }),
+        })),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => Failure::Lost(plain(&error)),
         other => Failure::Defect(other.to_string()),
     }

@@ -99,10 +99,10 @@ impl Call {
             BatchPlace::Row(index) => Some(BatchChange::Done(index)),
             BatchPlace::NotAdopted if !self.adopt(&key.job_id).await? => Some(BatchChange::NotFound),
             // It now has a row, from this adoption or from another process since the snapshot.
-            BatchPlace::NotAdopted | BatchPlace::List { job_has_rows: true } => {
+            BatchPlace::NotAdopted | BatchPlace::List { may_have_row_now: true } => {
                 Some(self.set_state_in_row(key, state, None, lost_replies).await?)
             }
-            BatchPlace::List { job_has_rows: false } => Some(BatchChange::NotFound),
+            BatchPlace::List { may_have_row_now: false } => Some(BatchChange::NotFound),
             BatchPlace::Nowhere => None,
         })
     }

@@ -274,11 +274,22 @@ export const mysql = {
 
   // Plans.
 
-  sourceFile: 'mysql',
   /** Whether a statement names its values by number, so that one is given once. */
   numbersValues: false,
   /** Calls that are one statement here and several elsewhere. */
-  combinedCalls: [],
+  plannedStatements: [
+    'set_batch_state',
+    'release',
+    'renew',
+    'claim_snapshot',
+    'has_open_batch',
+    'claim_select',
+    'claim_update',
+    'list_snapshot',
+    'reclaim_snapshot_next',
+    'reclaim_snapshot_rest',
+    'reclaim_select',
+  ],
   analyze: 'analyze table batchactions_batches',
   scan: /"type":"(?:ALL|index)"|(?:Table|Index|Covering index) scan on batchactions_batches/,
 

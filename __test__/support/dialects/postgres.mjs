@@ -2,7 +2,7 @@
 
 import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -318,20 +318,26 @@ export const postgres = {
 
   // Plans.
 
-  sourceFile: 'postgres',
   /** Whether a statement names its values by number, so that one is given once. */
   numbersValues: true,
   /** Calls that are one statement here and several elsewhere. */
-  combinedCalls: ['update_batch_or_look'],
+  plannedStatements: [
+    'set_batch_state',
+    'release',
+    'renew',
+    'claim_snapshot',
+    'has_open_batch',
+    'claim',
+    'set_unclaimed_batch_state',
+    'reclaim_snapshot',
+    'reclaim',
+  ],
   analyze: 'analyze',
   scan: /Seq Scan on batchactions_batches/,
 
   /** Gives a connection the planner's settings that the store's connections begin with. */
-  async prepareToExplain(connection) {
-    const source = await readFile(new URL('../../../src/backend/postgres/mod.rs', import.meta.url), 'utf8');
-    const settings = [...source.matchAll(/\("(enable_\w+|jit)", "(\w+)"\.to_owned\(\)\)/g)];
-    if (settings.length === 0) throw new Error('src/backend/postgres/mod.rs names no settings of the planner');
-    for (const [, name, value] of settings) await connection.query(`set ${name} = ${value}`);
+  async prepareToExplain(connection, statementText) {
+    await connection.query(statementText('planner_settings'));
   },
 
   /** Runs a statement and rolls it back: the text of each plan that it may get, and how many rows that looked at. */

@@ -111,11 +111,20 @@ export const sqlite = {
 
   // Plans.
 
-  sourceFile: 'sqlite',
   /** Whether a statement names its values by number, so that one is given once. */
   numbersValues: true,
   /** Calls that are one statement here and several elsewhere. */
-  combinedCalls: [],
+  plannedStatements: [
+    'set_batch_state',
+    'release',
+    'renew',
+    'claim_snapshot',
+    'has_open_batch',
+    'claim',
+    'list_snapshot',
+    'reclaim_snapshot',
+    'reclaim',
+  ],
   analyze: 'analyze',
   scan: /SCAN (?:TABLE )?batchactions_batches/,
 

@@ -2,7 +2,7 @@
 
 use super::connect::Conn;
 use crate::backend::driver::{Row, sql, values};
-use crate::backend::schema::{Catalogue, Column, Holds, Index, IndexColumn};
+use crate::backend::schema::{Catalogue, Column, Holds, Index, read_indexes};
 use crate::error::Result;
 
 pub async fn catalogue(session: &mut Conn, is_mariadb: bool) -> Result<Catalogue> {
@@ -81,25 +81,5 @@ async fn indexes(session: &mut Conn, is_mariadb: bool) -> Result<Vec<Index>> {
         order by table_name, index_name, seq_in_index
         "
     };
-    let columns = session.all(sql("catalogue_indexes", text), values![], |row| {
-        let column = IndexColumn {
-            name: row.optional_text(2)?.map(str::to_owned),
-            prefix: row.optional_number(3)?.and_then(|characters| u32::try_from(characters).ok()),
-        };
-        Ok(Index {
-            table: row.text(0)?.to_owned(),
-            name: row.text(1)?.to_owned(),
-            columns: vec![column],
-            unique: row.boolean(4)?,
-            flaw: row.optional_text(5)?.map(str::to_owned),
-        })
-    });
-    let mut indexes: Vec<Index> = Vec::new();
-    for mut next in columns.await? {
-        match indexes.last_mut() {
-            Some(index) if index.table == next.table && index.name == next.name => index.columns.append(&mut next.columns),
-            _ => indexes.push(next),
-        }
-    }
-    Ok(indexes)
+    read_indexes(session, sql("catalogue_indexes", text)).await
 }

@@ -830,6 +830,9 @@ impl Transaction for PostgresTransaction {
 
 impl Postgres {
     pub fn new(settings: Settings) -> Self {
+        // The test of the plans explains its statements under the same settings.
+        #[cfg(feature = "test-hooks")]
+        super::recorded_statements::record(sql("planner_settings", &self::session_settings::planner_statements()));
         let begin: Arc<str> = begin_text(&settings).into();
         let rules = PoolRules {
             begin_each: is_pooled(&settings).then(|| begin.clone()),

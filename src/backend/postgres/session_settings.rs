@@ -17,21 +17,30 @@ pub fn is_pooled(settings: &Settings) -> bool {
     settings.statement_cache == 0
 }
 
+/// The rows that a claim, a slice or a page needs next are first in an index. Without statistics of the job, the planner expects few rows, and would collect
+/// and sort all of them for each claim. With statistics of a table that is mostly one job, it expects pending batches everywhere, and would read past all
+/// finished ones to find the next. A disabled plan type has such a high estimated cost that, where it can't be avoided, the server would JIT-compile the
+/// statement first, which takes 100 ms and more: so `jit` is off too.
+const PLANNER_SETTINGS: [(&str, &str); 4] = [
+    ("enable_sort", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
+
+/// The statements that set them.
+#[cfg(feature = "test-hooks")]
+pub fn planner_statements() -> String {
+    PLANNER_SETTINGS.map(|(name, value)| format!("set {name} = {value}")).join("; ")
+}
+
 pub fn session_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut all = vec![
         ("default_transaction_isolation", "read committed".to_owned()),
         ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
         ("lock_timeout", lock_timeout(settings.statement_timeout).as_millis().to_string()),
-        // The rows that a claim, a slice or a page needs next are first in an index. Without statistics of the job, the planner expects few rows, and
-        // would collect and sort all of them for each claim. With statistics of a table that is mostly one job, it expects pending batches
-        // everywhere, and would read past all finished ones to find the next.
-        ("enable_sort", "off".to_owned()),
-        ("enable_bitmapscan", "off".to_owned()),
-        ("enable_seqscan", "off".to_owned()),
-        // A disabled plan type has such a high estimated cost that, where it can't be avoided, the server would JIT-compile the statement first: 100
-        // ms and more.
-        ("jit", "off".to_owned()),
     ];
+    all.extend(PLANNER_SETTINGS.map(|(name, value)| (name, value.to_owned())));
     if let Some(schema) = &settings.schema {
         all.push(("search_path", quoted(schema)));
     }

@@ -10,8 +10,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock, Mutex, RwLock};
 
 use super::connect::PostgresDriver;
-use crate::backend::driver::{Read, Row, Sql, Unreadable, sql};
-use crate::backend::schema::{Catalogue, Column, Holds, Index, IndexColumn};
+use crate::backend::driver::{Read, Row, Sql, sql};
+use crate::backend::schema::{Catalogue, Column, Holds, read_indexes};
 use crate::backend::session::Session;
 use crate::error::{Error, Repeatable, Result, lock};
 use crate::fields::replace_surrogates_and_nul;
@@ -297,13 +297,7 @@ pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
     let indexes = sql(
         "catalogue_indexes",
         r#"
-        select c.relname::text, i.relname::text,
-               pg_catalog.array_to_json(array(
-                 select a.attname::text
-                 from pg_catalog.generate_series(0, x.indnkeyatts - 1) as k (position)
-                 left join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[k.position] and a.attnum <> 0
-                 order by k.position
-               ))::text,
+        select c.relname::text, i.relname::text, a.attname::text, null::int4,
                x.indisunique,
                case
                  when not x.indisvalid then 'invalid, for its making failed'
@@ -315,6 +309,9 @@ pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
         join pg_catalog.pg_class i on i.oid = x.indexrelid
         join pg_catalog.pg_am m on m.oid = i.relam
         join pg_catalog.pg_class c on c.oid = x.indrelid
+        cross join lateral pg_catalog.generate_series(0, x.indnkeyatts - 1) k (place)
+        -- A part of an index that is an expression has no column's name.
+        left join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[k.place] and a.attnum <> 0
         where (
             c.relname in ('batchactions_jobs', 'batchactions_records', 'batchactions_batches')
             and pg_catalog.pg_table_is_visible(c.oid)
@@ -326,27 +323,16 @@ pub async fn catalogue(session: &mut Conn) -> Result<Catalogue> {
             )
             and i.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(pg_catalog.current_schema()))
           )
+        order by i.oid, k.place
         "#,
     );
-    let indexes = session.all(indexes, vec![], index).await?;
+    let indexes = read_indexes(session, indexes).await?;
     session.known.learn(&columns);
     Ok(Catalogue {
         columns: columns.into_iter().map(|column| column.column).collect(),
         indexes,
         indexes_are_named: false,
         integers_are_booleans: false,
-    })
-}
-
-/// A row of `catalogue_indexes`. An expression in an index has no column name.
-fn index(row: &impl Row) -> Read<Index> {
-    let names: Vec<Option<String>> = serde_json::from_str(&row.json(2)?).map_err(|error| Unreadable::new(2, error.to_string()))?;
-    Ok(Index {
-        table: row.text(0)?.to_owned(),
-        name: row.text(1)?.to_owned(),
-        columns: names.into_iter().map(|name| IndexColumn { name, prefix: None }).collect(),
-        unique: row.boolean(3)?,
-        flaw: row.optional_text(4)?.map(str::to_owned),
     })
 }
 

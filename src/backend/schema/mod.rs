@@ -12,7 +12,7 @@ mod catalogue;
 mod compare;
 mod needs;
 
-pub use catalogue::{Catalogue, Column, Holds, Index, IndexColumn, read_indexes};
+pub use catalogue::{Catalogue, Column, Holds, Index, read_indexes};
 
 /// The time limit for creating an index on a large table that another adapter created, and for waiting for another process to do so.
 pub const DDL_LIMIT: Duration = Duration::from_secs(3_600);

@@ -150,13 +150,13 @@ impl Script {
 }
 
 fn refused(error: Error, no_connection_left: bool) -> Failure {
-    Failure::Refused(Refused {
+    Failure::Refused(Box::new(Refused {
         message: error.message.clone(),
         code: None,
         explained: Explained::from(error),
         hint: None,
         no_connection_left,
-    })
+    }))
 }
 
 pub struct ScriptedDriver {

@@ -169,3 +169,26 @@ async fn closing_says_goodbye_and_refuses_what_comes_later() {
     assert_eq!(script.asked(), ["1 connect", "1 close"]);
     assert_eq!(pool.acquire().await.err().unwrap().code, Code::Closed);
 }
+
+#[tokio::test]
+async fn a_statement_whose_row_can_not_be_read_does_not_take_effect_in_the_transaction_around_it() {
+    let script = Script::new();
+    let settings = settings(1, serde_json::json!({}));
+    let rules = PoolRules {
+        begin_each: Some("begin".into()),
+        ..PoolRules::of(&settings)
+    };
+    let pool = Pool::new(&settings, ScriptedDriver::new(script.clone()), rules);
+    script.on("claim", Answer::Rows(vec![super::driver::row!["text"]]));
+    let mut session = pool.acquire().await.unwrap();
+    session
+        .optional(sql("claim", ""), values![], crate::backend::rows::token)
+        .await
+        .unwrap_err();
+    drop(session);
+    pool.acquire().await.unwrap().execute(sql("next", ""), values![]).await.unwrap();
+    assert_eq!(
+        script.asked(),
+        ["1 connect", "1 begin", "1 claim", "1 rollback", "1 begin", "1 next", "1 commit"]
+    );
+}

@@ -20,7 +20,7 @@ fn a_job_knows_its_batches_and_who_held_them() {
     assert_eq!(
         job.listed[0].initial_status(),
         "PENDING",
-        "a claim that no worker holds could never be taken"
+        "a claim without a holder could never be claimed"
     );
     assert_eq!(
         (job.listed[1].initial_status(), job.listed[1].worker_id.as_deref()),

@@ -175,3 +175,22 @@ async fn an_unexpected_null_is_reported_with_its_column() {
     assert_eq!(error.code, Code::TablesIncompatible);
     assert!(error.message.contains("it is null"), "{error}");
 }
+
+#[tokio::test]
+async fn the_state_of_a_batch_in_the_list_of_a_local_job_is_set_there_whatever_rows_the_job_has() {
+    let script = Script::new();
+    // Not distributed, with rows of an earlier life, and the id is in its list.
+    script.on("list_snapshot", Rows(vec![row![false, true, true]]));
+    script.on(
+        "lock_job",
+        Rows(vec![row![
+            "PROCESSING",
+            false,
+            r#"[{"id":"batch","index":0,"status":"PENDING"}]"#,
+            1_000,
+            2_000
+        ]]),
+    );
+    enter(&store(&script)).update_batch_state(key(), PAUSED, None).await.unwrap();
+    assert_eq!((script.times("set_batch_state"), script.times("set_job_batches")), (1, 1));
+}
