@@ -1,9 +1,8 @@
 // Where the time of one claim, one save and one bulk call goes: what each part costs alone, in ms.
 //
 // The boundary is measured by a call that needs no database and by JSON.stringify alone; the server, on PostgreSQL, by the store's own statement in
-// pgbench, prepared, over the same kind of connection; that of a bulk save, on each server, by an insert of as many rows that the server reads from a table
-// of its own, so that it has nothing to receive and nothing to parse. What remains of the whole call is the way there, the driver, the queue and the
-// waking of threads.
+// pgbench, prepared, over the same kind of connection; the server's part of a bulk save, on each server, by an insert of as many rows from one of its
+// own tables, so that it receives and parses nothing. The rest of the call's time is the network, the driver, the queue and waking threads.
 
 import { recordOf, newId, jobOf, median, range } from './work.mjs';
 import { pgbench, UPSERT } from './limits.mjs';

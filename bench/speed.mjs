@@ -2,13 +2,13 @@
 //
 //   node bench/speed.mjs [--quick] [--profile] [--database <name>]... [--json <file>]
 //
-// Each row is a piece of work that is done by the store, by a baseline on Sequelize 6 (the tests' own adapter in the manner of the one that the store
-// replaces: find, then update; bulkCreate; JSON rewritten on each claim), and where there is one by a tool of the database that knows nothing of jobs: psql and
-// pgbench, and better-sqlite3 (limits.mjs). They take turns, round by round, so that what else the machine does meets all of them alike. What is
-// printed is the median rate of the rounds and the store's ratio to the others. A figure is worth something beside the others of its run only.
+// Each row is a task that is done by the store, by a baseline on Sequelize 6 (the tests' own adapter, which works like the one that the store
+// replaces: find, then update; bulkCreate; JSON rewritten on each claim), and, if there is one, by a tool of the database that knows nothing of jobs:
+// psql and pgbench, and better-sqlite3 (limits.mjs). They take turns, round by round, so that other load on the machine affects all of them alike.
+// The output is the median rate of the rounds and the store's ratio to the others. Compare figures of one run only.
 //
-// A whole run (about 15 minutes) writes docs/benchmarks/results.json, and draws docs/benchmarks.md from it. --quick takes 3 minutes, does less of each
-// work, and writes only where --json says. --profile measures only where the time of a call goes, and puts that in its place in the same files.
+// A full run (about 15 minutes) writes docs/benchmarks/results.json, and draws docs/benchmarks.md from it. --quick takes 3 minutes, does less of each
+// task, and writes only to the file in --json. --profile measures only where the time of a call goes, and updates that part of the same files.
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -150,8 +150,8 @@ const counted = options.quick ? 100_000 : 1_000_000;
 const thousands = (count) => count.toLocaleString('en');
 
 /**
- * What is measured: what each side does, and returns how much of it that was. A first call that returns 0 only prepares. `goal`: what the store must
- * reach, as a ratio to the baseline, or to the limit.
+ * The tasks: each side's function does the work and returns its amount. A first call that returns 0 only prepares. `goal`: what the store must reach,
+ * as a ratio to the baseline, or to the limit.
  */
 const ROWS = [
   {

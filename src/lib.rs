@@ -3,28 +3,28 @@
 //! # Layers
 //!
 //! ```text
-//! index.js        loads the addon, shapes what crosses, makes StateStoreError
-//! js              everything that knows Node-API: arguments in, results out as JSON text, errors to JavaScript
-//! operations      what a call does, on any database: one file a question; start with `call`
-//!   held_claims     what this store holds: tokens, where to look for the next batch, leases to renew
+//! index.js        loads the addon, converts arguments and results, creates StateStoreError
+//! js              everything that uses Node-API: arguments in, results out as JSON text, errors to JavaScript
+//! operations      what a call does, on any database: each file answers one question; start with `call`
+//!   held_claims     what the store remembers of its claims: tokens, where to look for the next batch, leases to renew
 //!   record_writer   single saves, written in groups
 //!   order           which call takes effect first, and when calls may begin
-//! backend         what a database does, and what that guarantees; postgres, mysql, sqlite: every statement
+//! backend         the interface to a database, and its guarantees; postgres, mysql, sqlite: every statement
 //! settings        URL, options, Sequelize instance and environment -> settings
-//! model, fields   jobs, batches, records, checked; the arithmetic on them
-//! error           what a call rejects with
+//! model, fields   jobs, batches, records: validated, and computed with
+//! error           the error that a call rejects with
 //! lease_lost      what happens when a worker has lost its batch
-//! retry           what is repeated, and for how long
-//! panics          a panic ends a call, not the process
+//! retry           what is retried, and for how long
+//! panics          a panic fails a call, and does not end the process
 //! ```
 //!
 //! # Guarantees
 //!
 //! - A batch has at most one live claim, on every database: a claim is one guarded update.
-//! - A call with a token takes effect only while it is the batch's last one.
-//! - A job is finalized by one caller.
-//! - Batch rows are locked before the job row, by every operation, so that two calls can't wait for each other.
-//! - A call took effect or it did not; what is repeated inside is idempotent or known to have rolled back.
+//! - A call with a token takes effect only while the token is the batch's current one.
+//! - At most one caller finalizes a job.
+//! - Every operation locks batch rows before the job row, so that two calls can't deadlock.
+//! - A call took effect or it did not; what is retried inside is idempotent or known to have rolled back.
 
 mod backend;
 mod error;

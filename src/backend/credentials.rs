@@ -199,9 +199,7 @@ impl Asked {
         let answer = match question {
             None => return Err(Error::closed()),
             Some(None) => {
-                return Err(failed(
-                    "can't be called any more, for the thread that it belongs to ends".to_owned(),
-                ));
+                return Err(failed("can't be called any more, because its thread is ending".to_owned()));
             }
             Some(Some(answer)) => answer,
         };

@@ -218,7 +218,7 @@ fn impossible(error: &sqlx::Error) -> Option<String> {
     }
     if said.contains("unsupported authentication method") {
         return Some(
-            "the server asks for a way to log in that this store lacks (GSSAPI, SSPI): let this user come in by a password (scram-sha-256 in \
+            "the server asks for a way to log in that this store lacks (GSSAPI, SSPI): let this user log in with a password (scram-sha-256 in \
              pg_hba.conf) or a certificate"
                 .to_owned(),
         );

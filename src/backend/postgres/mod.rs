@@ -887,7 +887,7 @@ fn no_schema(error: Error) -> Error {
     match error.cause.as_ref().and_then(|cause| cause.code.as_deref()) {
         Some("3F000") => Error {
             message:
-                "no schema of the user's search_path exists, so there is nowhere to make the tables: create one, or give the option schema"
+                "no schema of the user's search_path exists, so the tables can't be created: create a schema, or give the option schema"
                     .to_owned(),
             ..error
         },

@@ -82,7 +82,7 @@ impl Catalogue {
     pub fn check_made(&self, migration: &str) -> Result<()> {
         let [first, ..] = *self.missing(migration)? else { return Ok(()) };
         Err(incompatible(format!(
-            "this made nothing, because something else has that name: {first:?}. Rename that, and call initialize() again"
+            "this created nothing, because another object has that name: {first:?}. Rename that object, and call initialize() again"
         )))
     }
 
@@ -109,7 +109,7 @@ impl Catalogue {
             }
             if needed.need == Need::Made && !found.made {
                 return Err(incompatible(format!(
-                    "the column {} of {table} ({}) has no default, and this store lets the database number the records: make it count by itself",
+                    "the column {} of {table} ({}) has no default, and this store lets the database number the records: give it an automatic number",
                     needed.name, found.type_name
                 )));
             }
@@ -129,7 +129,7 @@ impl Catalogue {
             return Ok(());
         }
         Err(incompatible(format!(
-            "the column id of {table} is no primary key, and this store needs a primary key or a unique index of it: add one"
+            "the column id of {table} is not a primary key, and this store needs a primary key or a unique index of it: add one"
         )))
     }
 

@@ -36,7 +36,7 @@ fn initialize_takes_too_long() -> Error {
     Error::new(
         Code::Timeout,
         format!(
-            "another process has been making the tables for {} s: find out what keeps it, and call initialize() again",
+            "another process has been creating the tables for {} s: find out what blocks it, and call initialize() again",
             DDL_LIMIT.as_secs()
         ),
     )

@@ -200,7 +200,7 @@ fn make(path: &Path) -> Result<()> {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::new(
             Code::PermissionDenied,
             format!(
-                "the SQLite file {} can't be made, for its folder may not be written: {error}",
+                "the SQLite file {} can't be created, because its folder is not writable: {error}",
                 shown(path)
             ),
         ),

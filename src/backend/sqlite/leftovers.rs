@@ -85,7 +85,7 @@ fn in_the_way(path: &Path, what: &str) -> Error {
     Error::new(
         Code::ConnectionFailed,
         format!(
-            "the SQLite file was replaced while the store had it open, and {} of the file before it is still there: {what}",
+            "the SQLite file was replaced while the store had it open, and {} of the previous file is still there: {what}",
             Quoted(&path.to_string_lossy())
         ),
     )

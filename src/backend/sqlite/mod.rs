@@ -745,7 +745,7 @@ impl Sqlite {
         if files.all(|other| Some(other) == file) {
             return self.file.acquire_of(Use::Write, file).await;
         }
-        Err(Error::new(Code::ConnectionLost, "the records were queued for two files, of which one is gone").repeatable(Repeatable::Never))
+        Err(Error::new(Code::ConnectionLost, "the records were queued for two files, one of which is gone").repeatable(Repeatable::Never))
     }
 }
 
