@@ -1,7 +1,7 @@
 // The batches of a job: how saveJobState, updateBatchState and getJobState keep the list in the job’s row and the rows of the batches together.
 
 import { describe, expect, test } from 'vitest';
-import { BATCH_STATUSES, makeBatch, makeJob, makeLocalJob, makeState, newId } from '../support/fixtures.mjs';
+import { BATCH_STATUSES, makeBatch, makeJob, makeLocalJob, makeRows, makeState, newId } from '../support/fixtures.mjs';
 import { claim, onEveryDatabase, rejection } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
@@ -9,21 +9,7 @@ onEveryDatabase((on) => {
     on.needs('raw')('writes a row for each batch', async () => {
       const job = makeJob(2);
       await on.store.saveJobState(job);
-      expect(await on.rows(job.id)).toEqual(
-        job.batches.map((batch) => ({
-          id: batch.id,
-          jobId: job.id,
-          batchIndex: batch.index,
-          status: 'PENDING',
-          workerId: null,
-          claimedAt: null,
-          recordStartIndex: batch.recordStartIndex,
-          recordEndIndex: batch.recordEndIndex,
-          processedCount: 0,
-          failedCount: 0,
-          version: 0,
-        })),
-      );
+      expect(await on.rows(job.id)).toEqual(makeRows(job));
     });
 
     test('lets workers claim the batches', async () => {

@@ -13,6 +13,7 @@ import {
   JOB_STATUSES,
   makeJob,
   makeLocalJob,
+  makeRows,
   makeRecord,
   RECORD_STATUSES,
   without,
@@ -173,21 +174,7 @@ for (const database of databases) {
         const job = makeJob(5, { id: 'written-batches', size: 2 });
         await store.saveJobState(job);
         expect(await incumbent.getJobState(job.id)).toStrictEqual(job);
-        expect(await incumbent.batchRows(job.id)).toStrictEqual(
-          job.batches.map((batch) => ({
-            id: batch.id,
-            jobId: job.id,
-            batchIndex: batch.index,
-            status: 'PENDING',
-            workerId: null,
-            claimedAt: null,
-            recordStartIndex: batch.recordStartIndex,
-            recordEndIndex: batch.recordEndIndex,
-            processedCount: 0,
-            failedCount: 0,
-            version: 0,
-          })),
-        );
+        expect(await incumbent.batchRows(job.id)).toStrictEqual(makeRows(job));
       });
 
       it('a claim, a finished batch and a batch given back: in the rows and in the JSON', async () => {

@@ -89,3 +89,20 @@ export function nested(levels) {
 export function without(object, ...keys) {
   return Object.fromEntries(Object.entries(object).filter(([key]) => !keys.includes(key)));
 }
+
+/** The rows of a job's batches, as they are once the job was saved. */
+export function makeRows(job) {
+  return job.batches.map((batch) => ({
+    id: batch.id,
+    jobId: job.id,
+    batchIndex: batch.index,
+    status: 'PENDING',
+    workerId: null,
+    claimedAt: null,
+    recordStartIndex: batch.recordStartIndex,
+    recordEndIndex: batch.recordEndIndex,
+    processedCount: 0,
+    failedCount: 0,
+    version: 0,
+  }));
+}

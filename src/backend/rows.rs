@@ -1,8 +1,12 @@
 //! Converts the statements' rows into the model. Every database selects the same columns in the same order, so each kind of row is read in one place.
 
-use super::driver::{Read, Row};
+use super::driver::{Driver, Read, Row, Sql, Value};
+use super::session::Session;
 use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, StoredJob};
-use crate::model::{BatchCounts, BatchIndex, BatchRow, JobRow, JobTimes, RecordCounts, RecordText, Reservation, Token, WorkerId};
+use crate::error::Result;
+use crate::model::{
+    BatchCounts, BatchIndex, BatchRow, JobRow, JobTimes, RecordCounts, RecordSlices, RecordText, Reservation, Token, WorkerId,
+};
 
 /// id, config, status, totalRecords, startedAt, completedAt, distributed
 pub fn job_row(row: &impl Row) -> Read<JobRow> {
@@ -173,4 +177,11 @@ pub fn record(row: &impl Row, take: impl FnOnce(RecordText<'_>)) -> Read<()> {
         processing_error: row.optional_text(5)?,
     });
     Ok(())
+}
+
+/// The records of a statement that gives them in order, each as `record` reads it.
+pub async fn ordered_records<D: Driver>(session: &mut Session<D>, sql: Sql<'_>, values: Vec<Value<'_>>) -> Result<RecordSlices> {
+    let mut records = RecordSlices::default();
+    session.each(sql, values, |row| record(row, |record| records.push(record))).await?;
+    Ok(records)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
+use super::driver::{Read, Row};
 use super::{BatchChange, RecordWrite};
 use crate::error::Result;
 use crate::model::{BatchIndex, BatchKey, Token};
@@ -56,8 +57,11 @@ pub struct Leases {
 }
 
 impl Leases {
-    pub fn add(&mut self, batch_id: String, job_id: String, version: Token) {
-        self.by_batch.insert(batch_id, (job_id, version));
+    /// A row of the locking read: id, jobId, version
+    pub fn add(&mut self, row: &impl Row) -> Read<()> {
+        let lease = (row.text(1)?.to_owned(), Token(row.number(2)?));
+        self.by_batch.insert(row.text(0)?.to_owned(), lease);
+        Ok(())
     }
 
     /// Whether the batch of each record still has the record's token; a record without a token needs none. A batch that was not locked under exactly

@@ -1041,12 +1041,7 @@ async fn lock_leases(session: &mut Conn, records: &[RecordWrite]) -> Result<Leas
     for chunk in key_chunks(&batch_ids) {
         let lock = sql("save_fenced_records_lock", LOCK.text(chunk.len()));
         let values = chunk.iter().copied().map(Value::from).collect();
-        session
-            .each(lock, values, |row| {
-                leases.add(row.text(0)?.to_owned(), row.text(1)?.to_owned(), Token(row.number(2)?));
-                Ok(())
-            })
-            .await?;
+        session.each(lock, values, |row| leases.add(row)).await?;
     }
     Ok(leases)
 }

@@ -13,7 +13,7 @@ use self::encoding::encoding;
 use self::session_settings::{begin_text, is_pooled, quoted};
 use self::types::{ColumnTypes, Conn, KnownTypes, catalogue};
 use super::bulk::{STATEMENT_BYTES, by_bytes};
-use super::driver::{Row, Sql, Value, sql, values};
+use super::driver::{Row, Value, sql, values};
 use super::once::Once;
 use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
@@ -294,7 +294,7 @@ impl Reads for Postgres {
             "#,
         );
         let values = values![job_id, statuses[0].as_str(), statuses[1].as_str()];
-        read_records(&mut session, records, values).await
+        rows::ordered_records(&mut session, records, values).await
     }
 
     async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
@@ -309,7 +309,7 @@ impl Reads for Postgres {
             order by "recordIndex"::int8 + 0
             "#,
         );
-        read_records(&mut session, records, values![&key.job_id, &key.batch_id]).await
+        rows::ordered_records(&mut session, records, values![&key.job_id, &key.batch_id]).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
@@ -372,7 +372,7 @@ impl Reads for Postgres {
         let after = page.after.map_or(i64::MIN, i64::from);
         let mut values = values![job_id, after, s1, s2, s3, s4, s5, i64::from(page.limit), PAGE_BYTES];
         values.extend(page.batch_id.as_ref().map(Value::from));
-        read_records(&mut session, records, values).await
+        rows::ordered_records(&mut session, records, values).await
     }
 }
 
@@ -887,7 +887,7 @@ fn no_schema(error: Error) -> Error {
     match error.cause.as_ref().and_then(|cause| cause.code.as_deref()) {
         Some("3F000") => Error {
             message:
-                "no schema of the user's search_path exists, so the tables can't be created: create a schema, or give the option schema"
+                "none of the schemas in the search_path of the database user exists, so the tables can't be created: create one of them, or set the option schema"
                     .to_owned(),
             ..error
         },
@@ -1016,26 +1016,12 @@ async fn lock_leases(session: &mut Conn, records: &[RecordWrite]) -> Result<Leas
         "#,
     );
     let mut leases = Leases::default();
-    session
-        .each(lock, values![batch_ids], |row| {
-            leases.add(row.text(0)?.to_owned(), row.text(1)?.to_owned(), Token(row.number(2)?));
-            Ok(())
-        })
-        .await?;
+    session.each(lock, values![batch_ids], |row| leases.add(row)).await?;
     Ok(leases)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------
 // Records
-
-/// In the order of the rows.
-async fn read_records(session: &mut Conn, sql: Sql<'_>, values: Vec<Value<'_>>) -> Result<RecordSlices> {
-    let mut slices = RecordSlices::default();
-    session
-        .each(sql, values, |row| rows::record(row, |record| slices.push(record)))
-        .await?;
-    Ok(slices)
-}
 
 /// The records, split into statements.
 fn parts<'a, 'r>(records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {

@@ -40,12 +40,7 @@ impl Scripted {
     }
 
     async fn records(&self, name: &'static str) -> Result<RecordSlices> {
-        let mut records = RecordSlices::default();
-        let mut session = self.pool.acquire().await?;
-        session
-            .each(sql(name, ""), values![], |row| rows::record(row, |record| records.push(record)))
-            .await?;
-        Ok(records)
+        rows::ordered_records(&mut self.pool.acquire().await?, sql(name, ""), values![]).await
     }
 
     async fn changed(&self, name: &'static str) -> Result<u64> {

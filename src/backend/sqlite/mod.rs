@@ -14,7 +14,7 @@ use self::connect::{Conn, Pools, json_value};
 use self::file::{SqliteFile, Use};
 use self::types::catalogue;
 use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
-use super::driver::{Sql, Value, sql, values};
+use super::driver::{Value, sql, values};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
@@ -267,7 +267,7 @@ impl Reads for Sqlite {
             ",
         );
         let values = values![job_id, statuses[0].as_str(), statuses[1].as_str()];
-        read_records(&mut session, records, values).await
+        rows::ordered_records(&mut session, records, values).await
     }
 
     async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices> {
@@ -281,7 +281,7 @@ impl Reads for Sqlite {
             order by recordIndex
             ",
         );
-        read_records(&mut session, records, values![&key.job_id, &key.batch_id]).await
+        rows::ordered_records(&mut session, records, values![&key.job_id, &key.batch_id]).await
     }
 
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices> {
@@ -339,7 +339,7 @@ impl Reads for Sqlite {
         let after = page.after.map_or(i64::MIN, i64::from);
         let mut values = values![job_id, after, s1, s2, s3, s4, s5, page.limit, PAGE_BYTES];
         values.extend(page.batch_id.as_ref().map(Value::from));
-        read_records(&mut session, records, values).await
+        rows::ordered_records(&mut session, records, values).await
     }
 }
 
@@ -866,15 +866,6 @@ impl Verdicts for Conn {
 
 // ---------------------------------------------------------------------------------------------------------------------------------
 // Records
-
-/// In the order of the rows.
-async fn read_records(session: &mut Conn, sql: Sql<'_>, values: Vec<Value<'_>>) -> Result<RecordSlices> {
-    let mut slices = RecordSlices::default();
-    session
-        .each(sql, values, |row| rows::record(row, |record| slices.push(record)))
-        .await?;
-    Ok(slices)
-}
 
 /// The records, split into statements.
 fn parts<'a, 'r>(records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'r RecordWrite]> {
