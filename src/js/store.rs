@@ -14,7 +14,7 @@ use super::arguments::{Argument, batch_id, batch_key, duration, job_id, options,
 use super::boundary::{Outcome, Reply, promise, text};
 use super::password::{JsPasswordFunction, PasswordRequest};
 use super::results::IntoReply;
-use crate::model::{BatchState, Job, JobFilter, Record, RecordPage, RecordStatus};
+use crate::model::{BatchState, CapturedList, Job, JobFilter, Record, RecordPage, RecordStatus};
 use crate::operations::{Answer, Entered, Operations};
 use crate::panics::{self, caught};
 use crate::record_writer::Saved;
@@ -94,9 +94,27 @@ impl SqlxStateStore {
         self.call(env, |store| Ok(store.initialize()))
     }
 
+    /// Returns no promise if the job is queued, because the call is then answered.
     #[napi(catch_unwind)]
-    pub fn save_job_state<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
-        self.call(env, |store| Ok(store.save_job(Job::from_json(&text(job)?)?)))
+    pub fn save_job_state<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Option<Promise<'env>>> {
+        self.begin(env, |store| {
+            let job = Job::from_json(&text(job)?)?;
+            Ok(run_save(env, store.save_job(job)?)?)
+        })
+    }
+
+    /// As `save_job_state`, for a job whose list is given by what changed in it since it was captured last.
+    #[napi(catch_unwind, js_name = "_saveChangedJobState")]
+    pub fn save_changed_job_state<'env>(
+        &self,
+        env: &'env Env,
+        job: Unknown<'env>,
+        captured: &mut CapturedBatches,
+    ) -> napi::Result<Option<Promise<'env>>> {
+        self.begin(env, |store| {
+            let job = Job::from_change(&text(job)?, &mut captured.list)?;
+            Ok(run_save(env, store.save_job(job)?)?)
+        })
     }
 
     #[napi(catch_unwind)]
@@ -104,6 +122,7 @@ impl SqlxStateStore {
         self.call(env, |store| Ok(store.job(job_id(job)?)))
     }
 
+    /// Returns no promise if the state is queued, because the call is then answered.
     #[napi(catch_unwind)]
     pub fn update_batch_state<'env>(
         &self,
@@ -112,11 +131,11 @@ impl SqlxStateStore {
         batch: Unknown<'env>,
         state: Unknown<'env>,
         fence: Unknown<'env>,
-    ) -> napi::Result<Promise<'env>> {
-        self.call(env, |store| {
+    ) -> napi::Result<Option<Promise<'env>>> {
+        self.begin(env, |store| {
             let key = batch_key(job, batch)?;
             let state = BatchState::from_json(&key.batch_id, &text(state)?)?;
-            Ok(store.update_batch_state(key, state, token(fence)?))
+            Ok(run_save(env, store.update_batch_state(key, state, token(fence)?)?)?)
         })
     }
 
@@ -264,6 +283,21 @@ impl SqlxStateStore {
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
         let closed = self.operations.close();
         promise(env, async move { closed.await?.into_reply() })
+    }
+}
+
+/// The list of a job's batches as it was captured last. `index.js` keeps it beside the values that it has captured.
+#[napi]
+#[derive(Default)]
+pub struct CapturedBatches {
+    list: CapturedList,
+}
+
+#[napi]
+impl CapturedBatches {
+    #[napi(constructor, catch_unwind)]
+    pub fn new() -> Self {
+        Self::default()
     }
 }
 

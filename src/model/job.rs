@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::batch::{BatchRow, ListedBatch};
 use super::batch_list::BatchList;
+use super::captured_list::CapturedList;
 use super::id_limits::{WORKER_ID_LENGTH, check_id};
 use super::status::{BatchStatus, JobStatus, batch_is_open};
 use crate::error::{Error, Result};
@@ -19,18 +20,36 @@ pub struct Job {
     pub status: JobStatus,
     /// The JSON array for the column `batches`, in the caller's order.
     pub batches: String,
-    /// The same batches, with their claims.
+    /// The same batches, with their claims. Empty where `captured` has them.
     pub listed: Vec<ListedBatch>,
+    /// The batches of a job that is not distributed, whose text is not made yet: see `write_list`.
+    pub captured: Option<CapturedList>,
     pub total_records: i32,
     pub started_at: Option<i64>,
     pub completed_at: Option<i64>,
     pub distributed: bool,
+    /// `Backend::file` when the job was queued; it is not written to any other file. `None`: any file.
+    pub file: Option<u64>,
 }
 
 impl Job {
     pub fn from_json(json: &str) -> Result<Self> {
         let fields = Fields::read(&"job", json)?;
         let batches = fields.must("batches", fields.array("batches")?, "an array")?;
+        Self::from_fields(&fields, batches)
+    }
+
+    /// A job whose list is given by what changed in it since it was captured last. The captured list becomes the job's.
+    pub fn from_change(json: &str, captured: &mut CapturedList) -> Result<Self> {
+        let fields = Fields::read(&"job", json)?;
+        let mut job = Self::from_fields(&fields, "[]")?;
+        let changes = fields.must("changes", fields.get("changes"), "what changed in the list")?;
+        *captured = captured.changed(changes)?;
+        job.captured = Some(captured.clone());
+        Ok(job)
+    }
+
+    fn from_fields(fields: &Fields<'_, '_>, batches: &str) -> Result<Self> {
         let config = fields.must("config", fields.get("config"), "an object")?;
         if !config.starts_with('{') {
             return Err(fields.wrong("config", config, "an object"));
@@ -54,7 +73,21 @@ impl Job {
             started_at: fields.optional_time("startedAt")?,
             completed_at: fields.optional_time("completedAt")?,
             distributed,
+            captured: None,
+            file: None,
         })
+    }
+
+    /// Makes the text of a captured list.
+    pub fn write_list(&mut self) {
+        if let Some(captured) = &self.captured {
+            self.batches = captured.to_json();
+        }
+    }
+
+    /// Whether a store with `durability: 'batch'` queues the job. Later statuses are the end of something, which the caller has to know of.
+    pub fn is_queueable(&self) -> bool {
+        self.status == JobStatus::Processing && !self.distributed
     }
 
     /// The maximum size of `batches` in bytes, in any state of its batches.
@@ -69,11 +102,18 @@ impl Job {
             let now = batch.status.len() + batch.processed.to_string().len() + batch.failed.to_string().len();
             (status + 2 * count).saturating_sub(now)
         };
-        self.batches.len() + self.listed.iter().map(room).sum::<usize>()
+        let room = match &self.captured {
+            Some(captured) => captured.room(),
+            None => self.listed.iter().map(room).sum::<usize>(),
+        };
+        self.batches.len() + room
     }
 
     /// Changes these batches from COMPLETED to FAILED, in `batches` and `listed`. A batch with another status keeps it.
     pub fn fail_completed(&mut self, batch_ids: &HashSet<String>) -> Result<()> {
+        if let Some(captured) = &mut self.captured {
+            return captured.fail_completed(&self.id, batch_ids);
+        }
         let mut batches = BatchList::read(&self.id, &self.batches)?;
         let mut changed = false;
         for (position, listed) in self.listed.iter_mut().enumerate() {

@@ -8,6 +8,7 @@
 
 mod batch;
 mod batch_list;
+mod captured_list;
 mod column_limits;
 mod distributed_status;
 mod fence;
@@ -28,6 +29,7 @@ mod status;
 
 pub use batch::{BatchRow, BatchState, ListedBatch};
 pub use batch_list::{BatchList, in_json, mirror_step, mirrors};
+pub use captured_list::CapturedList;
 pub use column_limits::{ColumnLimits, Encoding, Repertoire};
 pub use distributed_status::{BatchCounts, DistributedStatus};
 pub use fence::token_from_json;

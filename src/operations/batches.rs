@@ -1,24 +1,13 @@
 //! `updateBatchState`: sets the state of a batch, in its row if it has one, or else in the job's list.
 
-use super::call::{Access, Answer, Call, Entered, LostReplies};
+use super::call::{Call, LostReplies};
 use crate::backend::{Backend, BatchChange, BatchPlace};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{BatchIndex, BatchKey, BatchList, BatchState, BatchStatus, Token};
 use crate::retry::Repeat;
 
-impl Entered {
-    /// Rejects with `LEASE_LOST` if the batch was claimed again or released since the claim with `token`. Without a token, the store's last claim on
-    /// the batch counts.
-    pub fn update_batch_state(self, key: BatchKey, state: BatchState, token: Option<Token>) -> impl Answer<()> {
-        // Reads the caller's claim now, because the store may have claimed the batch again by the time the call's turn comes.
-        let token = self.token(&key, token);
-        self.accessing(Access::WritesBatch(&key))
-            .run(move |call| async move { call.update_batch_state(&key, state, token).await })
-    }
-}
-
 impl Call {
-    async fn update_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+    pub(super) async fn update_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
         if state.status == BatchStatus::Completed {
             self.store.writer.check(key)?;
         }
@@ -30,7 +19,7 @@ impl Call {
         outcome
     }
 
-    async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+    pub(super) async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
         let lost_replies = LostReplies::default();
         let change = match token {
             Some(_) => self.set_state_in_row(key, state, token, &lost_replies).await?,

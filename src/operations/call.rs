@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OnceCell, watch};
 
 use super::lease_renewal::LeaseRenewals;
+use super::queued_calls::DistributedJobs;
 use crate::backend::{Backend, Reads};
 use crate::error::{Repeatable, Result};
 use crate::held_claims::Claims;
@@ -40,6 +41,7 @@ pub struct Operations {
     pub(super) leases: Arc<LeaseRenewals>,
     pub(super) max_claims: Option<MaxClaims>,
     pub(super) turns: Turns,
+    pub(super) distributed_jobs: DistributedJobs,
     pub(super) gate: Gate,
     pub(super) initialization: Initialization,
     /// Set when the connections are being closed: a second `close()` waits for the first.
@@ -192,7 +194,8 @@ impl Placed {
             let call = Call {
                 _place: place,
                 store,
-                _pass: pass,
+                _pass: Some(pass),
+                is_answered: false,
             };
             body(call).await
         }
@@ -203,17 +206,37 @@ impl Placed {
 pub(super) struct Call {
     _place: Place,
     pub(super) store: Arc<Operations>,
-    _pass: Pass,
+    /// `None` for what is queued: its call has left the gate.
+    _pass: Option<Pass>,
+    /// The caller has its answer and can't repeat the call, so everything that may still succeed is repeated.
+    is_answered: bool,
 }
 
 impl Call {
+    /// A call that was queued and is written now. `close()` waits for the queue.
+    pub(super) fn of_queue(store: Arc<Operations>) -> Self {
+        Self {
+            _place: Place::Anywhere,
+            store,
+            _pass: None,
+            is_answered: true,
+        }
+    }
+
+    fn repeat(&self, repeat: Repeat) -> Repeat {
+        match repeat {
+            Repeat::Idempotent if self.is_answered => Repeat::AlreadyAnswered,
+            repeat => repeat,
+        }
+    }
+
     /// Reads, and retries without restriction, because a read changes nothing.
     pub(super) async fn read<'a, T, F>(&'a self, read: impl Fn(&'a dyn Reads) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         let Storage { backend, retry } = &self.store.storage;
-        retry.run(Repeat::Idempotent, || read(&**backend)).await
+        retry.run(self.repeat(Repeat::Idempotent), || read(&**backend)).await
     }
 
     /// Writes, and retries as `repeat` allows.
@@ -222,7 +245,7 @@ impl Call {
         F: Future<Output = Result<T>>,
     {
         let Storage { backend, retry } = &self.store.storage;
-        retry.run(repeat, || write(&**backend)).await
+        retry.run(self.repeat(repeat), || write(&**backend)).await
     }
 
     /// As `write`, but reports attempts whose replies were lost.
@@ -236,7 +259,7 @@ impl Call {
         F: Future<Output = Result<T>>,
     {
         let Storage { backend, retry } = &self.store.storage;
-        retry.run(repeat, || lost_replies.note(write(&**backend))).await
+        retry.run(self.repeat(repeat), || lost_replies.note(write(&**backend))).await
     }
 }
 

@@ -4,10 +4,10 @@ use std::future::Future;
 
 use super::batch_rows::{insert_absent_batches, refuse};
 use super::call::{Access, Answer, Call, Entered, LostReplies};
-use crate::backend::{Backend, StoredJob};
-use crate::error::Result;
+use crate::backend::{Backend, SavedJob, StoredJob};
+use crate::error::{Error, Result};
 use crate::held_claims::BatchCount;
-use crate::model::{BatchList, BatchRow, Job, JobFilter, JobRow};
+use crate::model::{BatchList, BatchRow, Job, JobFilter, JobRow, JobStatus};
 use crate::panics;
 use crate::retry::Repeat;
 
@@ -31,11 +31,6 @@ impl JobState {
 }
 
 impl Entered {
-    pub fn save_job(self, job: Job) -> impl Answer<()> {
-        self.accessing(Access::WritesJob(&job.id))
-            .run(|call| async move { call.save_job(job).await })
-    }
-
     pub fn job(self, job_id: String) -> impl Answer<Option<JobState>> {
         self.accessing(Access::ReadsJob(&job_id))
             .run(|call| async move { call.job(&job_id).await })
@@ -54,13 +49,39 @@ impl Entered {
 }
 
 impl Call {
-    async fn save_job(&self, mut job: Job) -> Result<()> {
+    /// Saves a job that is not queued. After a failure of something that was queued for it, a job that goes on is refused. One that ends is stored, but
+    /// not as COMPLETED.
+    pub(super) async fn save_job(&self, mut job: Job) -> Result<()> {
+        let writer = &self.store.writer;
+        let (job_id, failure) = (job.id.clone(), writer.check_job(&job.id).err());
+        let refused = match job.status {
+            JobStatus::Completed => failure,
+            _ if job.is_queueable() => return self.save_unless_failed(job, failure).await,
+            _ => None,
+        };
+        if refused.is_some() {
+            job.status = JobStatus::Failed;
+        }
+        self.store_job(job).await?;
+        writer.clear_job_failure(&job_id);
+        refused.map_or(Ok(()), Err)
+    }
+
+    async fn save_unless_failed(&self, job: Job, failure: Option<Error>) -> Result<()> {
+        match failure {
+            Some(error) => Err(error),
+            None => self.store_job(job).await.map(drop),
+        }
+    }
+
+    pub(super) async fn store_job(&self, mut job: Job) -> Result<SavedJob> {
         let (claims, writer) = (&self.store.claims, &self.store.writer);
         // The engine marks a batch as done before it asks for that to be stored.
         let failed = writer.failed_batches(&job.id);
         if !failed.is_empty() {
             job.fail_completed(&failed)?;
         }
+        job.write_list();
         let limits = self.read(|reads| reads.limits()).await?;
         limits.fit_json(&"job.config", &mut job.config)?;
         limits.fit_json(&"job.batches", &mut job.batches)?;
@@ -71,15 +92,16 @@ impl Call {
         // rewritten unchanged, because only one process works on it.
         let attempt = |backend| {
             let keep_final = job.distributed && !job.status.is_final() && lost_replies.any();
-            self.save_job_once(backend, job, keep_final)
+            self.store_job_once(backend, job, keep_final)
         };
-        let inserted = self.write_noting(lost_replies, Repeat::Idempotent, attempt).await;
+        let saved = self.write_noting(lost_replies, Repeat::Idempotent, attempt).await;
         if job.distributed {
             // Batches below the last claim may be PENDING now, also if the outcome is unknown. Not before the commit: a concurrent claim would not
             // find them and would move the start past them.
             claims.reopened(&job.id);
         }
-        if inserted? {
+        let saved = saved?;
+        if saved.inserted {
             // A new job: claims on an earlier job with the same id don't apply to it.
             claims.forget_made_before(&job.id, claims_before);
             writer.forget_claims(&job.id);
@@ -87,18 +109,17 @@ impl Call {
         if job.status.is_final() {
             self.forget_claims(&job.id);
         }
-        Ok(())
+        Ok(saved)
     }
 
-    /// Returns whether the job's row was inserted.
-    async fn save_job_once(&self, backend: &dyn Backend, job: &Job, keep_final: bool) -> Result<bool> {
+    async fn store_job_once(&self, backend: &dyn Backend, job: &Job, keep_final: bool) -> Result<SavedJob> {
         if !job.distributed || job.listed.is_empty() {
             // One statement. If the job has rows nevertheless, their states are copied into its list afterwards.
             let saved = backend.save_job(job, keep_final).await?;
             if saved.has_rows {
                 self.update_list(&job.id).await?;
             }
-            return Ok(saved.inserted);
+            return Ok(saved);
         }
         let mut transaction = backend.begin().await?;
         if let Err(error) = insert_absent_batches(&mut *transaction, &job.id, &job.listed).await {
@@ -117,7 +138,7 @@ impl Call {
         }
         transaction.commit().await?;
         self.store.claims.set_batches(&job.id, BatchCount::of(&rows));
-        Ok(inserted)
+        Ok(SavedJob { inserted, has_rows: true })
     }
 
     async fn job(&self, job_id: &str) -> Result<Option<JobState>> {

@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 
 use super::call::{Access, Answer, Call, Entered, Operations, Storage};
 use super::lease_renewal::LeaseRenewals;
+use super::queued_calls::DistributedJobs;
 use crate::backend::{self, Backend};
 use crate::error::{Error, Result};
 use crate::held_claims::Claims;
@@ -46,6 +47,7 @@ impl Operations {
             claims,
             max_claims: settings.max_claims,
             turns: Turns::default(),
+            distributed_jobs: DistributedJobs::default(),
             gate,
             initialization,
             closing: OnceCell::new(),

@@ -5,6 +5,7 @@
 //! - `call`: what all calls share: the gate, the order, the flush of queued saves, the retries. Start reading here.
 //! - `lifecycle`: creating a store, `initialize()`, `close()`.
 //! - `jobs`: saving, reading, listing and deleting jobs. `batches`: setting a batch's state. `records`: saving and reading records.
+//! - `queued_calls`: which calls on jobs and batches `durability: 'batch'` queues, and how they are written.
 //! - `claims`: claiming and releasing batches. `leases`: a worker renews its lease, or has lost it. `lease_renewal`: renewals in the background.
 //!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
 //! - `progress`: the counts of what is done.
@@ -23,6 +24,7 @@ mod lease_renewal;
 mod leases;
 mod lifecycle;
 mod progress;
+mod queued_calls;
 mod reclaim;
 mod records;
 

@@ -62,6 +62,11 @@ impl Turns {
         self.take(job_id, Some(batch_id))
     }
 
+    /// Whether no call on the job has a turn or waits for one.
+    pub fn are_free(&self, job_id: &str) -> bool {
+        !lock(&self.queues).jobs.contains_key(job_id)
+    }
+
     fn take(&self, job_id: &str, batch_id: Option<&str>) -> Turn {
         let (sender, done) = watch::channel(());
         let mut queues = lock(&self.queues);

@@ -25,11 +25,32 @@ pub struct Failures {
     /// For each batch, the last token whose queued saves were refused because the claim was lost. These don't count as failures, because the batch's
     /// present holder writes its records itself.
     lost: HashMap<String, Token>,
+    /// Why the job or the state of a batch could not be stored after the call was answered.
+    job: Option<Error>,
 }
 
 impl Failures {
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.lost.is_empty()
+        self.batches.is_empty() && self.lost.is_empty() && self.job.is_none()
+    }
+
+    /// Records the result of calls that were answered before they were written. The first failure stays, because later ones may follow from it.
+    pub fn settle_job(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.job.get_or_insert(error);
+        }
+    }
+
+    /// The job was stored as a whole.
+    pub fn clear_job(&mut self) {
+        self.job = None;
+    }
+
+    fn check_lists(&self) -> Result<()> {
+        match &self.job {
+            Some(error) => Err(not_written(error)),
+            None => Ok(()),
+        }
     }
 
     /// The batches with records that could not be stored.
@@ -73,6 +94,7 @@ impl Failures {
 
     /// Rejects a save to a batch with failures, unless it repeats one of the failed saves.
     pub fn check_save(&mut self, write: &RecordWrite) -> Result<()> {
+        self.check_lists()?;
         if let Some(token) = write.token
             && self.lost.get(&write.batch_id) == Some(&token)
         {
@@ -105,8 +127,9 @@ impl Failures {
         }
     }
 
-    /// Rejects if any batch has failures.
+    /// Rejects if anything that was queued for the job could not be stored.
     pub fn check_all(&self) -> Result<()> {
+        self.check_lists()?;
         match self.batches.iter().next() {
             Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
             None => Ok(()),
@@ -123,8 +146,19 @@ impl Failures {
     }
 
     pub fn forget_all(&mut self) {
-        self.batches.clear();
-        self.lost.clear();
+        *self = Self::default();
+    }
+}
+
+/// The error of a call on a job while its list or the state of a batch could not be stored.
+fn not_written(error: &Error) -> Error {
+    Error {
+        message: format!(
+            "the job could not be stored after the call was answered, so it can't go on until saveJobState ends or pauses it: {}",
+            error.message
+        ),
+        repeatable: Repeatable::Never,
+        ..error.clone()
     }
 }
 

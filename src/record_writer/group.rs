@@ -35,12 +35,7 @@ impl Saves {
     /// Takes the queue's next save, if it can be written with these, and returns the ends of the bulk saves to wait for first.
     fn take(&mut self, queue: &mut Queue) -> Option<Vec<watch::Receiver<()>>> {
         let is_first = self.writes.is_empty();
-        let Some(save) = queue.next() else {
-            if is_first {
-                queue.end_writing();
-            }
-            return None;
-        };
+        let save = queue.next()?;
         let (index, size) = (save.write.record.index, size_of(&save.write));
         let is_full = self.writes.len() == GROUP_RECORDS || (self.bytes + size > GROUP_BYTES && !is_first);
         // PostgreSQL refuses a statement that writes a record twice. And if the later save has lost its claim, the earlier one counts.
@@ -66,7 +61,7 @@ impl Group {
         }
     }
 
-    /// Takes the next saves that can be written together. If none is queued, the group stays empty, and the next save needs a new writer.
+    /// Takes the next saves that can be written together. If none is queued, the group stays empty.
     pub async fn fill(&mut self) {
         while let Some(bulks) = self.queues.change(&self.job_id, |queue| self.saves.take(queue)).flatten() {
             for mut bulk in bulks {

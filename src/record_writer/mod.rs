@@ -1,4 +1,5 @@
-//! `saveProcessedRecord`: saves of single records, written in groups.
+//! What is queued of each job: saves of single records, which are written in groups, and with `durability: 'batch'` the job and the states of its
+//! batches.
 //!
 //! Each job has a queue and one running write. Saves made meanwhile go into the next write (group commit, as databases do it for their logs: DeWitt
 //! et al., "Implementation Techniques for Main Memory Database Systems", 1984). So a job's saves take effect in the order of the calls, and callers
@@ -14,6 +15,7 @@
 //! group           saves that are written together
 //! group_store     writes a group, and splits it if it fails
 //! failures        answered saves that could not be stored
+//! job_writes      the queued job and the states of its batches
 //! bulk            the order of bulk saves among the single saves
 //! ```
 
@@ -21,6 +23,7 @@ mod bulk;
 mod failures;
 mod group;
 mod group_store;
+mod job_writes;
 mod queue;
 mod queues;
 mod writer;
@@ -35,13 +38,14 @@ use tokio::sync::oneshot;
 
 pub use bulk::BulkPlace;
 use group_store::GroupStore;
+pub use job_writes::{JobWrites, States, WriteJob};
 use queue::Queue;
 use queues::Queues;
 use writer::Writer;
 
 use crate::backend::{Backend, RecordWrite};
 use crate::error::{Error, Result};
-use crate::model::{BatchKey, Record};
+use crate::model::{BatchKey, BatchState, Job, Record};
 use crate::order::Initialization;
 use crate::panics::caught_in;
 use crate::retry::Retry;
@@ -117,11 +121,61 @@ impl RecordWriter {
                 job_id,
                 answer,
             }),
-            None => Saved::Answered {
-                writing: begins.then(|| Box::pin(self.writer.clone().run(job_id)) as Background),
-                keep_alive: self.queues.needs_keep_alive().then(|| self.keep_alive()),
-            },
+            None => self.answered(job_id, begins),
         })
+    }
+
+    /// A call that is queued. `begins`: no writer is running.
+    fn answered<Pending>(&self, job_id: String, begins: bool) -> Saved<Pending> {
+        Saved::Answered {
+            writing: begins.then(|| Box::pin(self.writer.clone().run(job_id)) as Background),
+            keep_alive: self.queues.needs_keep_alive().then(|| self.keep_alive()),
+        }
+    }
+
+    /// Whether jobs and states of batches are queued.
+    pub fn queues_jobs(&self) -> bool {
+        self.durability == Durability::Batch
+    }
+
+    /// Queues a job, on the caller's thread. Rejects if something that was queued for it could not be stored.
+    pub fn save_job<Pending>(&self, job: Job, writer: Arc<dyn WriteJob>) -> Result<Saved<Pending>> {
+        let job_id = job.id.clone();
+        let begins = self.queues.enter(&job_id, |queue| {
+            queue.failures.check_all()?;
+            let records = queue.saves_made();
+            queue.job.save(job, writer, records);
+            Ok::<_, Error>(queue.begin_writing())
+        })?;
+        Ok(self.answered(job_id, begins))
+    }
+
+    /// Queues the state of a batch, like `save_job`.
+    pub fn set_batch_state<Pending>(
+        &self,
+        BatchKey { job_id, batch_id }: BatchKey,
+        state: BatchState,
+        file: Option<u64>,
+        writer: Arc<dyn WriteJob>,
+    ) -> Result<Saved<Pending>> {
+        let begins = self.queues.enter(&job_id, |queue| {
+            queue.failures.check_all()?;
+            let records = queue.saves_made();
+            queue.job.set_state(batch_id, state, file, writer, records);
+            Ok::<_, Error>(queue.begin_writing())
+        })?;
+        Ok(self.answered(job_id, begins))
+    }
+
+    /// Rejects if anything that was queued for the job could not be stored.
+    pub fn check_job(&self, job_id: &str) -> Result<()> {
+        let checked = self.queues.read(job_id, |queue| queue.failures.check_all());
+        checked.unwrap_or(Ok(()))
+    }
+
+    /// The job was stored as a whole, and with it the states of its batches. Failures of records stay.
+    pub fn clear_job_failure(&self, job_id: &str) {
+        self.queues.change(job_id, |queue| queue.failures.clear_job());
     }
 
     fn keep_alive(&self) -> Background {
@@ -141,19 +195,19 @@ impl RecordWriter {
         BulkPlace::take(self.writer.clone(), job_id, range)
     }
 
-    /// Waits until the job's earlier saves are written, successfully or not.
+    /// Waits until what was queued for the job is written, successfully or not.
     pub async fn flush(&self, job_id: &str) {
         if self.durability == Durability::Record {
             return;
         }
         let waiting = self.queues.change(job_id, Queue::request_flush).flatten();
         self.writer.start(job_id);
-        if let Some(saves) = waiting {
-            saves.wait().await;
+        if let Some(queued) = waiting {
+            queued.wait().await;
         }
     }
 
-    /// Waits until the saves of all jobs are written.
+    /// Waits until what was queued for all jobs is written.
     pub async fn flush_all(&self) {
         let job_ids = self.queues.job_ids();
         // Concurrently, so that a slow job does not delay the others.

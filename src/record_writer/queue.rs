@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::failures::Failures;
+use super::job_writes::{CallsDone, DELAY, JobQueue};
 use crate::backend::{RecordWrite, size_of};
 use crate::error::Result;
 use crate::settings::Durability;
@@ -17,8 +18,6 @@ pub const GROUP_RECORDS: usize = 1_000;
 /// The approximate maximum size of a group in bytes: below every server's default limit on a statement.
 pub const GROUP_BYTES: usize = 4 << 20;
 
-/// With `durability: 'batch'`: how long a save waits for others to be written with it.
-const DELAY: Duration = Duration::from_millis(50);
 /// With `durability: 'batch'`: while the job's queue exceeds this number of records or bytes, saves are not answered.
 const QUEUE_RECORDS: usize = 10_000;
 const QUEUE_BYTES: usize = 16 << 20;
@@ -61,6 +60,23 @@ pub struct BulkTicket {
     pub done: watch::Sender<()>,
 }
 
+/// Waits until everything that was queued before is written, successfully or not.
+pub struct Flushed {
+    saves: Option<SavesDone>,
+    calls: Option<CallsDone>,
+}
+
+impl Flushed {
+    pub async fn wait(self) {
+        if let Some(saves) = self.saves {
+            saves.wait().await;
+        }
+        if let Some(calls) = self.calls {
+            calls.wait().await;
+        }
+    }
+}
+
 /// Waits until the earlier saves are written, successfully or not.
 pub struct SavesDone {
     target: u64,
@@ -92,13 +108,29 @@ pub struct Queue {
     wake: Arc<Notify>,
     bulks: Vec<Bulk>,
     bulks_made: u64,
+    /// Queued calls that write the job or its batches.
+    pub job: JobQueue,
     pub failures: Failures,
 }
 
 impl Queue {
-    /// Whether no save is queued or being written.
+    fn is_empty(&self) -> bool {
+        self.saves.is_empty() && self.job.is_empty()
+    }
+
+    /// Whether nothing is queued or being written.
     pub fn is_idle(&self) -> bool {
-        self.saves.is_empty() && !self.writing
+        self.is_empty() && !self.writing
+    }
+
+    /// The number of single saves ever made here.
+    pub fn saves_made(&self) -> u64 {
+        self.made
+    }
+
+    /// Whether the first `saves` of them are done.
+    pub fn has_written(&self, saves: u64) -> bool {
+        *self.done.borrow() >= saves
     }
 
     /// Whether the queue holds nothing worth keeping.
@@ -132,7 +164,8 @@ impl Queue {
             after,
             since: Instant::now(),
         });
-        if self.has_group() {
+        // A writer that lingers for later calls has to count the time of the first save.
+        if self.has_group() || self.saves.len() == 1 {
             self.wake.notify_one();
         }
         if durability == Durability::Batch && self.has_room() {
@@ -148,16 +181,17 @@ impl Queue {
         Some(answer)
     }
 
-    /// Whether the caller has to run a writer: there are saves and no writer. After `true`, the writer counts as running.
+    /// Whether the caller has to run a writer: something is queued and there is no writer. After `true`, the writer counts as running.
     pub fn begin_writing(&mut self) -> bool {
-        let begins = !self.writing && !self.saves.is_empty();
+        let begins = !self.writing && !self.is_empty();
         self.writing |= begins;
         begins
     }
 
-    /// The writer has nothing left to do; the next save starts a new one.
-    pub fn end_writing(&mut self) {
-        self.writing = false;
+    /// Whether the writer has nothing left to do, and so ends. What is queued next starts a new one.
+    pub fn end_writing(&mut self) -> bool {
+        self.writing = !self.is_empty();
+        !self.writing
     }
 
     pub fn next(&self) -> Option<&Save> {
@@ -194,18 +228,29 @@ impl Queue {
         }
     }
 
-    /// How long the writer may linger for more saves; `None` if it has to write now.
+    /// How long the writer may linger for more; `None` if it has to write now.
     pub fn linger(&self) -> Option<(Duration, Arc<Notify>)> {
+        let rest = [self.saves_rest(), self.job.rest()].into_iter().flatten().min()?;
+        (!rest.is_zero()).then(|| (rest, self.wake.clone()))
+    }
+
+    fn saves_rest(&self) -> Option<Duration> {
         let oldest = self.saves.front()?;
         if *self.done.borrow() < self.flush_target || self.has_group() {
-            return None;
+            return Some(Duration::ZERO);
         }
-        let rest = DELAY.checked_sub(oldest.since.elapsed()).filter(|rest| !rest.is_zero())?;
-        Some((rest, self.wake.clone()))
+        Some(DELAY.saturating_sub(oldest.since.elapsed()))
+    }
+
+    /// Flushes everything that is queued. `None` if nothing is.
+    pub fn request_flush(&mut self) -> Option<Flushed> {
+        let (saves, calls) = (self.flush_saves(), self.job.request_flush());
+        self.wake.notify_one();
+        (saves.is_some() || calls.is_some()).then_some(Flushed { saves, calls })
     }
 
     /// Flushes the saves made so far. `None` if they are done.
-    pub fn request_flush(&mut self) -> Option<SavesDone> {
+    fn flush_saves(&mut self) -> Option<SavesDone> {
         if *self.done.borrow() == self.made {
             return None;
         }
@@ -219,7 +264,7 @@ impl Queue {
 
     /// Adds a bulk save of records in this range.
     pub fn enter_bulk(&mut self, range: RangeInclusive<i32>) -> BulkTicket {
-        let singles = self.request_flush();
+        let singles = self.flush_saves();
         let overlaps = |other: &RangeInclusive<i32>| other.start() <= range.end() && range.start() <= other.end();
         let before = self
             .bulks

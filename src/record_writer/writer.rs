@@ -1,12 +1,14 @@
-//! The writer of a job's queue: a task that writes one group after another until the queue is empty. A job has at most one, so that its saves take
-//! effect in the order of the calls.
+//! The writer of a job's queue: a task that writes what is queued until the queue is empty. A job has at most one, so that what is queued takes effect
+//! in the order of the calls: the records in groups, and the job after the records that were saved before it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::group::Group;
 use super::group_store::GroupStore;
+use super::job_writes::TakenWrites;
 use super::queue::Queue;
 use super::queues::Queues;
 use crate::error::Result;
@@ -41,16 +43,48 @@ impl Writer {
             if self.lingers {
                 self.linger(&job_id).await;
             }
-            group.fill().await;
-            if group.writes().is_empty() {
+            match self.queues.change(&job_id, |queue| queue.job.take_due()).flatten() {
+                Some(taken) => self.write_job(&mut group, taken, &job_id).await,
+                None => {
+                    self.write_group(&mut group).await;
+                }
+            }
+            if self.queues.change(&job_id, Queue::end_writing) != Some(false) {
                 return Ok(());
             }
-            self.write(&mut group).await;
-            group.finish();
         }
     }
 
-    /// Lingers for more saves to be written together.
+    /// Writes the next group. Returns whether there was one.
+    async fn write_group(&self, group: &mut Group) -> bool {
+        group.fill().await;
+        let has_saves = !group.writes().is_empty();
+        if has_saves {
+            self.write(group).await;
+            group.finish();
+        }
+        has_saves
+    }
+
+    /// Writes the job, after the records that were saved before it.
+    async fn write_job(&self, group: &mut Group, taken: TakenWrites, job_id: &str) {
+        let TakenWrites {
+            writes,
+            writer,
+            records,
+            calls,
+        } = taken;
+        let mut writing = JobWriting::new(self.queues.clone(), job_id, calls);
+        while self.queues.read(job_id, |queue| queue.has_written(records)) == Some(false) && self.write_group(group).await {}
+        Initialization::wait(self.initialization.before_call()).await;
+        panics::fail_point("job writer");
+        let has_job = writes.job.is_some();
+        let began = Instant::now();
+        let written = writer.write_job(job_id, writes).await;
+        writing.end(written, has_job.then(|| began.elapsed()));
+    }
+
+    /// Lingers for more to be written together.
     async fn linger(&self, job_id: &str) {
         while let Some((rest, wake)) = self.queues.read(job_id, Queue::linger).flatten() {
             // However the wait ends, the queue decides whether to linger on.
@@ -70,6 +104,34 @@ impl Writer {
         if !group.writes().is_empty() {
             let results = self.store.write_group(group.writes()).await;
             group.answer(results);
+        }
+    }
+}
+
+/// Ends the writing of calls that were taken from the queue, also if it panics: they are not written then.
+struct JobWriting<'a> {
+    queues: Arc<Queues>,
+    job_id: &'a str,
+    calls: u64,
+}
+
+impl<'a> JobWriting<'a> {
+    fn new(queues: Arc<Queues>, job_id: &'a str, calls: u64) -> Self {
+        Self { queues, job_id, calls }
+    }
+
+    fn end(&mut self, written: Result<()>, took: Option<Duration>) {
+        self.queues.change(self.job_id, |queue| {
+            queue.failures.settle_job(written);
+            queue.job.finish(self.calls, took);
+        });
+    }
+}
+
+impl Drop for JobWriting<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end(Err(panics::defect()), None);
         }
     }
 }

@@ -375,7 +375,7 @@ impl Backend for Sqlite {
     }
 
     async fn save_job(&self, job: &Job, keep_final: bool) -> Result<SavedJob> {
-        let mut session = self.write().await?;
+        let mut session = self.file.acquire_of(Use::Write, job.file).await?;
         let inserted = upsert_job(&mut session, job, keep_final).await?;
         let has_rows = sql(
             "save_job_has_rows",
