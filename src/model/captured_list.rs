@@ -151,13 +151,21 @@ mod tests {
     }
 
     fn list(batches: &[(&str, &str)]) -> CapturedList {
-        change(&CapturedList::default(), batches.len(), &batches.iter().copied().enumerate().collect::<Vec<_>>()).unwrap()
+        change(
+            &CapturedList::default(),
+            batches.len(),
+            &batches.iter().copied().enumerate().collect::<Vec<_>>(),
+        )
+        .unwrap()
     }
 
     fn change(list: &CapturedList, length: usize, changes: &[(usize, (&str, &str))]) -> Result<CapturedList> {
         let places: Vec<usize> = changes.iter().map(|(place, _)| *place).collect();
         let entries: Vec<String> = changes.iter().map(|(_, (id, status))| entry(id, status)).collect();
-        list.changed(&format!(r#"{{"length":{length},"places":{places:?},"batches":[{}]}}"#, entries.join(",")))
+        list.changed(&format!(
+            r#"{{"length":{length},"places":{places:?},"batches":[{}]}}"#,
+            entries.join(",")
+        ))
     }
 
     #[test]

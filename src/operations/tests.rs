@@ -1,6 +1,7 @@
 //! The operations on real databases. The methods' guarantees are tested from JavaScript, on all databases; these tests cover orders of events that
 //! only a transaction held open from outside can produce.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,14 @@ use sqlx::Connection;
 
 use super::call::Access;
 use super::*;
-use crate::error::Code;
+use crate::error::{Code, Result};
 use crate::model::{BatchKey, BatchList, BatchState, BatchStatus, Job, Record, RecordStatus, Reservation, Token, WorkerId};
 use crate::record_writer::Saved;
 use crate::settings::{Database, Settings};
 
 mod access;
 mod faults;
+mod queued_calls;
 
 /// A server's address in `TEST_…_URL`, or on its default port. The name is its entry in `REQUIRE_DATABASES`.
 const SERVERS: [(&str, &str, &str); 3] = [
@@ -51,6 +53,26 @@ fn unique() -> String {
 
 fn enter(store: &Arc<Operations>) -> Entered {
     store.enter().unwrap()
+}
+
+/// The answer of a call that may be queued.
+trait Answered {
+    async fn answer(self) -> Result<()>;
+}
+
+impl<F: Future<Output = Result<()>>> Answered for Result<Saved<F>> {
+    /// What is queued is written, as Node would see to it.
+    async fn answer(self) -> Result<()> {
+        match self? {
+            Saved::Pending(answer) => answer.await,
+            Saved::Answered { writing, keep_alive } => {
+                for background in writing.into_iter().chain(keep_alive) {
+                    tokio::spawn(background);
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 fn made(claim: Claim) -> Option<Reservation> {
@@ -171,7 +193,7 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
     for database in databases("claims").await {
         let first = database.store();
         enter(&first).initialize().await.unwrap();
-        enter(&first).save_job(job("job", 120)).await.unwrap();
+        enter(&first).save_job(job("job", 120)).answer().await.unwrap();
         let workers: Vec<_> = (0..16)
             .map(|worker| {
                 // Half of the callers share a store, and half have one of their own.
@@ -180,7 +202,7 @@ async fn sixteen_callers_claim_each_batch_once_and_one_finalizes() {
                 tokio::spawn(async move {
                     let (mut claimed, mut finalized) = (Vec::new(), 0);
                     while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
-                        enter(&store).update_batch_state(claim.key(), DONE, None).await.unwrap();
+                        enter(&store).update_batch_state(claim.key(), DONE, None).answer().await.unwrap();
                         finalized += u32::from(enter(&store).try_finalize_job("job".into()).await.unwrap());
                         claimed.push(claim.batch_index.0);
                     }
@@ -222,7 +244,7 @@ async fn a_fenced_save_that_waits_for_its_record_is_lost_with_the_claim() {
         }
         let (late, present) = (database.store(), database.store());
         enter(&late).initialize().await.unwrap();
-        enter(&late).save_job(job("job", 1)).await.unwrap();
+        enter(&late).save_job(job("job", 1)).answer().await.unwrap();
         save(&late, record(0)).await.unwrap();
         made(enter(&late).claim_batch("job".into(), WorkerId("late".to_owned())).await.unwrap()).unwrap();
 
@@ -319,12 +341,12 @@ async fn the_copy_agrees_after_every_call_of_sixteen_callers_at_once() {
     for database in databases("copy").await {
         let store = database.store();
         enter(&store).initialize().await.unwrap();
-        enter(&store).save_job(job("job", 64)).await.unwrap();
+        enter(&store).save_job(job("job", 64)).answer().await.unwrap();
         let workers = (0..16).map(|worker| {
             let store = store.clone();
             tokio::spawn(async move {
                 while let Some(claim) = claim_patiently(&store, &format!("worker {worker}")).await {
-                    enter(&store).update_batch_state(claim.key(), DONE, None).await.unwrap();
+                    enter(&store).update_batch_state(claim.key(), DONE, None).answer().await.unwrap();
                 }
             })
         });

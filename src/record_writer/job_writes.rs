@@ -158,7 +158,11 @@ impl JobQueue {
         }
         let writer = self.writer.take()?;
         let mut writes = std::mem::take(&mut self.pending);
-        let unlisted = if self.is_flushed() { States::new() } else { writes.split_off_unlisted() };
+        let unlisted = if self.is_flushed() {
+            States::new()
+        } else {
+            writes.split_off_unlisted()
+        };
         // The calls that stay count as made again.
         let calls = self.made;
         self.since = None;

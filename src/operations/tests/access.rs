@@ -42,13 +42,13 @@ const METHODS: [(&str, Order, Queued, Method); 17] = [
         done(store.list_jobs(JobFilter::from_json("{}").unwrap()))
     }),
     ("save_job", Order::Job, Queued::Written, |store, key| {
-        done(store.save_job(job(&key.job_id, 1)))
+        done(store.save_job(job(&key.job_id, 1)).answer())
     }),
     ("delete_job", Order::Job, Queued::Written, |store, key| {
         done(store.delete_job(key.job_id))
     }),
     ("update_batch_state", Order::Batch, Queued::Written, |store, key| {
-        done(store.update_batch_state(key, DONE, None))
+        done(store.update_batch_state(key, DONE, None).answer())
     }),
     // Its own order: see `record_writer`.
     ("save_records", Order::None, Queued::Written, |store, key| {
@@ -118,7 +118,7 @@ async fn each_call_takes_its_turn_and_has_what_is_queued_written() {
     let store = open(&database).await;
     for (name, order, queued, method) in METHODS {
         let key = BatchKey::new(name, format!("{name} 0"));
-        enter(&store).save_job(job(name, 1)).await.unwrap();
+        enter(&store).save_job(job(name, 1)).answer().await.unwrap();
         let Saved::Answered { writing, keep_alive } = enter(&store).save_record(key.clone(), record(0), None).unwrap() else {
             panic!("{name}: the record is not queued");
         };
@@ -152,7 +152,7 @@ async fn a_call_waits_for_its_turn_and_for_an_initialize_under_way() {
     let waits = async |what: Box<dyn Send>| {
         let (store, ended) = (store.clone(), Arc::new(std::sync::Mutex::new(Vec::new())));
         let saving = tokio::spawn({
-            let (answer, ended) = (enter(&store).save_job(job("job", 1)), ended.clone());
+            let (answer, ended) = (enter(&store).save_job(job("job", 1)).answer(), ended.clone());
             async move {
                 answer.await.unwrap();
                 ended.lock().unwrap().push("call");

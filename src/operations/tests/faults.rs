@@ -117,7 +117,11 @@ async fn a_state_of_a_batch_that_another_worker_may_hold_is_not_set_twice() {
     script
         .on("set_batch_state", ConnectionEnds)
         .on("has_batch_row", Rows(vec![row![true]]));
-    let error = enter(&store(&script)).update_batch_state(key(), PAUSED, None).await.unwrap_err();
+    let error = enter(&store(&script))
+        .update_batch_state(key(), PAUSED, None)
+        .answer()
+        .await
+        .unwrap_err();
     assert_eq!((error.code, error.repeatable), (Code::ConnectionLost, Repeatable::ByCaller));
     assert_eq!(script.times("set_batch_state"), 1);
 }
@@ -126,7 +130,7 @@ async fn a_state_of_a_batch_that_another_worker_may_hold_is_not_set_twice() {
 async fn a_final_state_is_set_again_and_found_done() {
     let script = Script::new();
     script.on("set_batch_state", ConnectionEnds).on("final_batch", Rows(vec![row![0]]));
-    enter(&store(&script)).update_batch_state(key(), DONE, None).await.unwrap();
+    enter(&store(&script)).update_batch_state(key(), DONE, None).answer().await.unwrap();
     assert_eq!((script.times("set_batch_state"), script.times("final_batch")), (2, 1));
 }
 
@@ -135,7 +139,7 @@ async fn a_job_that_is_saved_again_keeps_a_final_status_that_it_got_meanwhile() 
     let script = Script::new();
     let distributed = Job::from_json(r#"{"id":"job","config":{},"status":"PROCESSING","distributed":true,"batches":[]}"#).unwrap();
     script.on("save_job", ConnectionEnds);
-    enter(&store(&script)).save_job(distributed).await.unwrap();
+    enter(&store(&script)).save_job(distributed).answer().await.unwrap();
     assert_eq!((script.times("save_job"), script.times("save_job keeping a final status")), (1, 1));
 }
 
@@ -191,6 +195,10 @@ async fn the_state_of_a_batch_in_the_list_of_a_local_job_is_set_there_whatever_r
             2_000
         ]]),
     );
-    enter(&store(&script)).update_batch_state(key(), PAUSED, None).await.unwrap();
+    enter(&store(&script))
+        .update_batch_state(key(), PAUSED, None)
+        .answer()
+        .await
+        .unwrap();
     assert_eq!((script.times("set_batch_state"), script.times("set_job_batches")), (1, 1));
 }
