@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../../index.js';
 import { INDEX } from '../support/run-node.mjs';
-import { makeBatch, makeJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
+import { makeBatch, makeJob, makeLocalJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
 import { claim, collect, complete, onEveryDatabase, rejection, sleep } from '../support/suite.mjs';
 
 const range = (count) => Array.from({ length: count }, (_, index) => index);
@@ -15,7 +15,7 @@ onEveryDatabase((on) => {
   /** What has been written, as another connection sees it. */
   const written = async (jobId) => (await on.query('select count(*) as "n" from "batchactions_records" where "jobId" = ?', [jobId]))[0].n;
   /** Makes the database refuse records with this index. */
-  const refuse = (own, index) => on.dialect.refuseRecords(own, `"recordIndex" = ${index}`);
+  const refuse = (own, index) => on.dialect.refuseRows(own, 'records', `"recordIndex" = ${index}`);
   /** A database that refuses records with the index 13, until `accept`. */
   const refusing = async () => {
     const own = await on.createEmpty();
@@ -105,6 +105,7 @@ onEveryDatabase((on) => {
     const calls = {
       saveJobState: (store, id) => store.saveJobState({ ...job, id, batches: [] }),
       getJobState: (store, id) => store.getJobState(id),
+      // Of an unknown job it would be queued itself: the store knows this one as distributed.
       updateBatchState: (store, id) => store.updateBatchState(id, batchId, makeState(batchId, 'PROCESSING')),
       saveBatchRecords: (store, id) => store.saveBatchRecords(id, batchId, [makeRecord(1_000)]),
       getFailedRecords: (store, id) => store.getFailedRecords(id),
@@ -124,6 +125,7 @@ onEveryDatabase((on) => {
       on.needs('shared')(name, async () => {
         const store = await open();
         const id = newId();
+        await store.saveJobState({ ...job, id, batches: [] });
         for (const index of range(150)) await store.saveProcessedRecord(id, batchId, makeRecord(index));
         await call(store, id);
         // Another store sees them: they are committed, and not only seen by the call.
@@ -163,25 +165,47 @@ onEveryDatabase((on) => {
       expect((await collect(store.records(job.id))).map(({ index }) => index)).toEqual([0, 2, 3]);
 
       expect((await refused(store.saveProcessedRecord(job.id, bad, makeRecord(4)))).message).toContain(JSON.stringify(bad));
-      await refused(store.updateBatchState(job.id, bad, makeState(bad, 'COMPLETED', 3, 0)));
-      expect((await store.getJobState(job.id)).batches[0].status).toBe('PENDING');
       await store.saveProcessedRecord(job.id, good, makeRecord(5));
-      await store.updateBatchState(job.id, good, makeState(good, 'COMPLETED', 2, 0));
-
-      // The engine has marked it as done before it asked.
+      // The job can't go on: nothing of it is queued.
+      await refused(store.updateBatchState(job.id, bad, makeState(bad, 'COMPLETED', 3, 0)));
+      await refused(store.updateBatchState(job.id, good, makeState(good, 'COMPLETED', 2, 0)));
       const done = { ...job, batches: batches.map((batch) => ({ ...batch, status: 'COMPLETED', processedCount: 3 })) };
-      await store.saveJobState(done);
-      expect((await store.getJobState(job.id)).batches).toEqual([{ ...done.batches[0], status: 'FAILED' }, done.batches[1]]);
+      await refused(store.saveJobState(done));
+      expect((await store.getJobState(job.id)).batches).toEqual(batches);
+
+      // It can end: the batch is stored as FAILED, although the engine has marked it as done.
+      const stored = () => store.getJobState(job.id);
+      for (const status of ['PAUSED', 'FAILED']) {
+        await store.saveJobState({ ...done, status });
+        expect(await stored()).toMatchObject({ status, batches: [{ ...done.batches[0], status: 'FAILED' }, done.batches[1]] });
+      }
+      await refused(store.saveJobState({ ...done, status: 'COMPLETED' }));
+      expect(await stored()).toMatchObject({ status: 'FAILED', batches: [{ status: 'FAILED' }, { status: 'COMPLETED' }] });
 
       // It is not the saving that counts, but the record.
       await store.saveProcessedRecord(job.id, bad, makeRecord(13));
-      await refused(store.updateBatchState(job.id, bad, makeState(bad, 'COMPLETED', 3, 0)));
-      await store.updateBatchState(job.id, bad, makeState(bad, 'FAILED', 2, 1));
+      await store.getProgress(job.id);
+      await refused(store.saveJobState(done));
       await accept();
       await store.saveProcessedRecord(job.id, bad, makeRecord(13));
+      await store.getProgress(job.id);
       await store.updateBatchState(job.id, bad, makeState(bad, 'COMPLETED', 3, 0));
       await store.saveJobState(done);
-      expect((await store.getJobState(job.id)).batches).toEqual(done.batches);
+      expect(await stored()).toMatchObject({ status: 'PROCESSING', batches: done.batches });
+    });
+
+    on.needs('shared')('that is queued with the end of its batch stores the batch as FAILED', async () => {
+      const { store } = await refusing();
+      const job = makeLocalJob(2);
+      const [bad, good] = job.batches.map(({ id }) => id);
+      const done = job.batches.map((batch) => ({ ...batch, status: 'COMPLETED', processedCount: 1 }));
+      await store.saveProcessedRecord(job.id, bad, makeRecord(13));
+      await store.updateBatchState(job.id, bad, makeState(bad, 'COMPLETED', 1, 0));
+      await store.saveProcessedRecord(job.id, good, makeRecord(14));
+      await store.saveJobState({ ...job, batches: done });
+      await store.updateBatchState(job.id, bad, makeState(bad, 'COMPLETED', 1, 0));
+      expect((await store.getJobState(job.id)).batches.map(({ status }) => status)).toEqual(['FAILED', 'COMPLETED']);
+      expect((await store.getBatchRecords(job.id, good)).map(({ index }) => index)).toEqual([14]);
     });
 
     on.needs('shared')('is mended by saving it first, and then the others, or under another batch', async () => {

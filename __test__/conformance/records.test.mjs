@@ -285,7 +285,7 @@ onEveryDatabase((on) => {
 
     on.needs('raw')('stores all or nothing where it is the database that refuses a record in the middle', async () => {
       const id = newId();
-      const accept = await on.dialect.refuseRecords(on, `"jobId" = '${id}' and "recordIndex" = 2400`);
+      const accept = await on.dialect.refuseRows(on, 'records', `"jobId" = '${id}' and "recordIndex" = 2400`);
       try {
         const records = range(0, 2_500).map((index) => makeRecord(index));
         await expect(on.store.saveBatchRecords(id, 'b', records)).rejects.toThrow();

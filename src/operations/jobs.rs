@@ -33,7 +33,13 @@ impl JobState {
 impl Entered {
     pub fn job(self, job_id: String) -> impl Answer<Option<JobState>> {
         self.accessing(Access::ReadsJob(&job_id))
-            .run(|call| async move { call.job(&job_id).await })
+            .run(|call| async move {
+                let job = call.job(&job_id).await?;
+                if let Some(job) = &job {
+                    call.store.distributed_jobs.note(&job_id, job.row.distributed);
+                }
+                Ok(job)
+            })
     }
 
     pub fn list_jobs(self, filter: JobFilter) -> impl Answer<Vec<JobRow>> {

@@ -227,9 +227,9 @@ export const mysql = {
   },
 
   /** Makes the database refuse new records of which `condition` holds. Returns what undoes that. */
-  async refuseRecords(db, condition) {
-    await db.query(`alter table "batchactions_records" add constraint "refused" check (not (${condition}))`);
-    return () => db.query('alter table "batchactions_records" drop constraint "refused"');
+  async refuseRows(db, table, condition) {
+    await db.query(`alter table "batchactions_${table}" add constraint "refused" check (not (${condition}))`);
+    return () => db.query(`alter table "batchactions_${table}" drop constraint "refused"`);
   },
 
   /** Makes the next id of a record the one after `id`: here it is the one after the highest that is stored. */

@@ -71,9 +71,9 @@ export const sqlite = {
   dropIndex: (db, table, index) => db.query(`drop index ${index}`),
 
   /** Makes the database refuse new records of which `condition` holds. Returns what undoes that. A table gets no constraint once it is there. */
-  async refuseRecords(db, condition) {
+  async refuseRows(db, table, condition) {
     await db.query(
-      `create trigger "refused" before insert on "batchactions_records" when ${condition.replace(/"\w+"/g, 'new.$&')}
+      `create trigger "refused" before insert on "batchactions_${table}" when ${condition.replace(/"\w+"/g, 'new.$&')}
        begin select raise(abort, 'refused by the trigger'); end`,
     );
     return () => db.query('drop trigger "refused"');
