@@ -11,7 +11,11 @@ impl Call {
         if state.status == BatchStatus::Completed {
             self.store.writer.check(key)?;
         }
-        let outcome = self.set_state(key, state, token).await;
+        self.set_state(key, state, token).await
+    }
+
+    pub(super) async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+        let outcome = self.change_state(key, state, token).await;
         if state.status == BatchStatus::Pending {
             // Also if the outcome is unknown.
             self.store.claims.reopened(&key.job_id);
@@ -19,7 +23,7 @@ impl Call {
         outcome
     }
 
-    pub(super) async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+    async fn change_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
         let lost_replies = LostReplies::default();
         let change = match token {
             Some(_) => self.set_state_in_row(key, state, token, &lost_replies).await?,

@@ -95,6 +95,8 @@ pub(super) enum Access<'a> {
     Unordered,
     /// Reads what is stored of a job, including every earlier save.
     ReadsJob(&'a str),
+    /// Reads the rows of all jobs, as their last saves leave them.
+    ReadsJobs,
     /// Changes who holds a job's batches, or what depends on that. Such calls are not ordered: the guards of their statements decide. Earlier saves
     /// are written first, under the claim that they were made with.
     Claims(&'a str),
@@ -107,12 +109,30 @@ pub(super) enum Access<'a> {
 }
 
 impl Access<'_> {
-    /// The job whose queue is flushed before the call begins.
-    fn flushes(&self) -> Option<&str> {
+    fn flush(&self) -> Flush {
         match self {
-            Access::ReadsJob(job_id) | Access::Claims(job_id) | Access::WritesJob(job_id) => Some(job_id),
-            Access::WritesBatch(key) => Some(&key.job_id),
-            Access::Tables | Access::Unordered | Access::WritesRecords { .. } => None,
+            Access::ReadsJob(job_id) | Access::Claims(job_id) | Access::WritesJob(job_id) => Flush::Job((*job_id).to_owned()),
+            Access::WritesBatch(key) => Flush::Job(key.job_id.clone()),
+            Access::ReadsJobs => Flush::RowsOfJobs,
+            Access::Tables | Access::Unordered | Access::WritesRecords { .. } => Flush::Nothing,
+        }
+    }
+}
+
+/// What is flushed before a call begins.
+enum Flush {
+    Nothing,
+    Job(String),
+    /// What is queued of all jobs but their records.
+    RowsOfJobs,
+}
+
+impl Flush {
+    async fn run(self, writer: &RecordWriter) {
+        match self {
+            Flush::Nothing => {}
+            Flush::Job(job_id) => writer.flush(&job_id).await,
+            Flush::RowsOfJobs => writer.flush_jobs().await,
         }
     }
 }
@@ -147,13 +167,13 @@ impl Entered {
             Access::Tables => Place::Initializing {
                 _until_dropped: store.initialization.begin(),
             },
-            Access::Unordered | Access::ReadsJob(_) | Access::Claims(_) => Place::Anywhere,
+            Access::Unordered | Access::ReadsJob(_) | Access::ReadsJobs | Access::Claims(_) => Place::Anywhere,
             Access::WritesBatch(key) => Place::Turn(store.turns.of_batch(key)),
             Access::WritesJob(job_id) => Place::Turn(store.turns.of_job(job_id)),
             Access::WritesRecords { job_id, indexes } => Place::Bulk(store.writer.enter_bulk(job_id, indexes.clone())),
         };
         Placed {
-            flushed_job: access.flushes().map(str::to_owned),
+            flush: access.flush(),
             initialization,
             place,
             store,
@@ -168,7 +188,7 @@ pub(super) struct Placed {
     pass: Pass,
     place: Place,
     initialization: Option<watch::Receiver<usize>>,
-    flushed_job: Option<String>,
+    flush: Flush,
 }
 
 impl Placed {
@@ -182,15 +202,13 @@ impl Placed {
             pass,
             mut place,
             initialization,
-            flushed_job,
+            flush,
         } = self;
         async move {
             panics::fail_point("call");
             Initialization::wait(initialization).await;
             place.wait().await;
-            if let Some(job_id) = &flushed_job {
-                store.writer.flush(job_id).await;
-            }
+            flush.run(&store.writer).await;
             let call = Call {
                 _place: place,
                 store,

@@ -32,18 +32,17 @@ impl JobState {
 
 impl Entered {
     pub fn job(self, job_id: String) -> impl Answer<Option<JobState>> {
-        self.accessing(Access::ReadsJob(&job_id))
-            .run(|call| async move {
-                let job = call.job(&job_id).await?;
-                if let Some(job) = &job {
-                    call.store.distributed_jobs.note(&job_id, job.row.distributed);
-                }
-                Ok(job)
-            })
+        self.accessing(Access::ReadsJob(&job_id)).run(|call| async move {
+            let found = call.job(&job_id).await?;
+            if let Some(job) = &found {
+                call.store.distributed_jobs.note(&job_id, job.row.distributed);
+            }
+            Ok(found)
+        })
     }
 
     pub fn list_jobs(self, filter: JobFilter) -> impl Answer<Vec<JobRow>> {
-        self.accessing(Access::Unordered)
+        self.accessing(Access::ReadsJobs)
             .run(|call| async move { call.read(|reads| reads.list_jobs(&filter)).await })
     }
 

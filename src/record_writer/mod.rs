@@ -207,6 +207,16 @@ impl RecordWriter {
         }
     }
 
+    /// Waits until the queued jobs and states of batches are written, and the records that were saved before them.
+    pub async fn flush_jobs(&self) {
+        let flush = |job_id: &String| self.queues.change(job_id, Queue::request_job_flush).flatten();
+        // Requested for all of them at once, so that a slow job does not delay the others.
+        let waiting: Vec<_> = self.queues.job_ids().iter().filter_map(flush).collect();
+        for calls in waiting {
+            calls.wait().await;
+        }
+    }
+
     /// Waits until what was queued for all jobs is written.
     pub async fn flush_all(&self) {
         let job_ids = self.queues.job_ids();

@@ -244,9 +244,15 @@ impl Queue {
 
     /// Flushes everything that is queued. `None` if nothing is.
     pub fn request_flush(&mut self) -> Option<Flushed> {
-        let (saves, calls) = (self.flush_saves(), self.job.request_flush());
-        self.wake.notify_one();
+        let (saves, calls) = (self.flush_saves(), self.request_job_flush());
         (saves.is_some() || calls.is_some()).then_some(Flushed { saves, calls })
+    }
+
+    /// Flushes the queued job and states of batches. `None` if there are none.
+    pub fn request_job_flush(&mut self) -> Option<CallsDone> {
+        let calls = self.job.request_flush();
+        self.wake.notify_one();
+        calls
     }
 
     /// Flushes the saves made so far. `None` if they are done.
