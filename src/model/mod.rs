@@ -26,7 +26,7 @@ mod record_text;
 mod reservation;
 mod status;
 
-pub use batch::{BatchRow, BatchState, ListedBatch};
+pub use batch::{BatchEnd, BatchRow, BatchState, ListedBatch};
 pub use batch_list::{BatchList, in_json, mirror_step, mirrors};
 pub use column_limits::{ColumnLimits, Encoding, Repertoire};
 pub use distributed_status::{BatchCounts, DistributedStatus};

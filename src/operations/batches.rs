@@ -1,10 +1,11 @@
 //! `updateBatchState`: sets the state of a batch, in its row if it has one, or else in the job's list.
 
-use super::call::{Access, Answer, Call, Entered, LostReplies};
+use super::call::{Access, Answer, Call, Entered};
 use crate::backend::{Backend, BatchChange, BatchPlace};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
-use crate::model::{BatchIndex, BatchKey, BatchList, BatchState, BatchStatus, Token};
-use crate::retry::Repeat;
+use crate::model::{BatchEnd, BatchIndex, BatchKey, BatchList, BatchState, BatchStatus, Token};
+use crate::record_writer::EndingBatch;
+use crate::retry::{LostReplies, Repeat};
 
 impl Entered {
     /// Rejects with `LEASE_LOST` if the batch was claimed again or released since the claim with `token`. Without a token, the store's last claim on
@@ -12,17 +13,34 @@ impl Entered {
     pub fn update_batch_state(self, key: BatchKey, state: BatchState, token: Option<Token>) -> impl Answer<()> {
         // Reads the caller's claim now, because the store may have claimed the batch again by the time the call's turn comes.
         let token = self.token(&key, token);
-        self.accessing(Access::WritesBatch(&key))
-            .run(move |call| async move { call.update_batch_state(&key, state, token).await })
+        let ending = token.filter(|_| state.status.is_final()).map(|token| {
+            let key = key.clone();
+            EndingBatch::new(BatchEnd { key, state, token })
+        });
+        let access = ending.as_ref().map_or(Access::WritesBatch(&key), Access::EndsBatch);
+        self.accessing(access)
+            .run(move |call| async move { call.update_batch_state(&key, state, token, ending.as_deref()).await })
     }
 }
 
 impl Call {
-    async fn update_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+    async fn update_batch_state(
+        &self,
+        key: &BatchKey,
+        state: BatchState,
+        token: Option<Token>,
+        ending: Option<&EndingBatch>,
+    ) -> Result<()> {
+        if let Some(index) = ending.and_then(EndingBatch::written) {
+            self.state_was_set(key, state, token, index).await;
+            return Ok(());
+        }
         if state.status == BatchStatus::Completed {
             self.store.writer.check(key)?;
         }
-        let outcome = self.set_state(key, state, token).await;
+        let none = LostReplies::default();
+        let lost_replies = ending.map_or(&none, |batch| &batch.lost_replies);
+        let outcome = self.set_state(key, state, token, lost_replies).await;
         if state.status == BatchStatus::Pending {
             // Also if the outcome is unknown.
             self.store.claims.reopened(&key.job_id);
@@ -30,11 +48,10 @@ impl Call {
         outcome
     }
 
-    async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
-        let lost_replies = LostReplies::default();
+    async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, lost_replies: &LostReplies) -> Result<()> {
         let change = match token {
-            Some(_) => self.set_state_in_row(key, state, token, &lost_replies).await?,
-            None => match self.set_state_unclaimed(key, state, &lost_replies).await? {
+            Some(_) => self.set_state_in_row(key, state, token, lost_replies).await?,
+            None => match self.set_state_unclaimed(key, state, lost_replies).await? {
                 Some(change) => change,
                 // The engine reports that a batch begins or ends before it stores the job with it.
                 None => return Ok(()),

@@ -13,19 +13,18 @@
 use std::future::Future;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OnceCell, watch};
 
 use super::lease_renewal::LeaseRenewals;
 use crate::backend::{Backend, Reads};
-use crate::error::{Repeatable, Result};
+use crate::error::Result;
 use crate::held_claims::Claims;
 use crate::model::{BatchKey, MaxClaims};
 use crate::order::{Gate, Initialization, Initializing, Pass, Turn, Turns};
 use crate::panics;
-use crate::record_writer::{BulkPlace, RecordWriter};
-use crate::retry::{Repeat, Retry};
+use crate::record_writer::{BulkPlace, EndingBatch, RecordWriter};
+use crate::retry::{LostReplies, Repeat, Retry};
 
 /// The result of a call, later.
 pub trait Answer<T>: Future<Output = Result<T>> + Send + 'static {}
@@ -98,6 +97,8 @@ pub(super) enum Access<'a> {
     Claims(&'a str),
     /// Sets the state of a batch: ordered with the calls on the same batch and those on the whole job.
     WritesBatch(&'a BatchKey),
+    /// As `WritesBatch`, for a claim's holder that ends its batch: the end may be written together with the batch's last records.
+    EndsBatch(&'a Arc<EndingBatch>),
     /// Replaces or deletes a job: ordered with all calls on it.
     WritesJob(&'a str),
     /// Saves the records with these indexes directly: ordered with the saves of the same records. It does not wait for saves of other records.
@@ -105,12 +106,31 @@ pub(super) enum Access<'a> {
 }
 
 impl Access<'_> {
-    /// The job whose queue is flushed before the call begins.
-    fn flushes(&self) -> Option<&str> {
+    fn flush(&self) -> Flush {
         match self {
-            Access::ReadsJob(job_id) | Access::Claims(job_id) | Access::WritesJob(job_id) => Some(job_id),
-            Access::WritesBatch(key) => Some(&key.job_id),
-            Access::Tables | Access::Unordered | Access::WritesRecords { .. } => None,
+            Access::ReadsJob(job_id) | Access::Claims(job_id) | Access::WritesJob(job_id) => Flush::Job((*job_id).to_owned()),
+            Access::WritesBatch(key) => Flush::Job(key.job_id.clone()),
+            Access::EndsBatch(batch) => Flush::Ending(Arc::clone(batch)),
+            Access::Tables | Access::Unordered | Access::WritesRecords { .. } => Flush::Nothing,
+        }
+    }
+}
+
+/// What is flushed before the call begins.
+enum Flush {
+    Nothing,
+    /// The job's queue.
+    Job(String),
+    /// The queue of the batch's job, which may take the batch's end along.
+    Ending(Arc<EndingBatch>),
+}
+
+impl Flush {
+    async fn run(&self, writer: &RecordWriter) {
+        match self {
+            Flush::Nothing => {}
+            Flush::Job(job_id) => writer.flush(job_id).await,
+            Flush::Ending(batch) => writer.flush_ending(batch).await,
         }
     }
 }
@@ -147,11 +167,12 @@ impl Entered {
             },
             Access::Unordered | Access::ReadsJob(_) | Access::Claims(_) => Place::Anywhere,
             Access::WritesBatch(key) => Place::Turn(store.turns.of_batch(key)),
+            Access::EndsBatch(batch) => Place::Turn(store.turns.of_batch(&batch.end.key)),
             Access::WritesJob(job_id) => Place::Turn(store.turns.of_job(job_id)),
             Access::WritesRecords { job_id, indexes } => Place::Bulk(store.writer.enter_bulk(job_id, indexes.clone())),
         };
         Placed {
-            flushed_job: access.flushes().map(str::to_owned),
+            flush: access.flush(),
             initialization,
             place,
             store,
@@ -166,7 +187,7 @@ pub(super) struct Placed {
     pass: Pass,
     place: Place,
     initialization: Option<watch::Receiver<usize>>,
-    flushed_job: Option<String>,
+    flush: Flush,
 }
 
 impl Placed {
@@ -180,15 +201,13 @@ impl Placed {
             pass,
             mut place,
             initialization,
-            flushed_job,
+            flush,
         } = self;
         async move {
             panics::fail_point("call");
             Initialization::wait(initialization).await;
             place.wait().await;
-            if let Some(job_id) = &flushed_job {
-                store.writer.flush(job_id).await;
-            }
+            flush.run(&store.writer).await;
             let call = Call {
                 _place: place,
                 store,
@@ -237,23 +256,5 @@ impl Call {
     {
         let Storage { backend, retry } = &self.store.storage;
         retry.run(repeat, || lost_replies.note(write(&**backend))).await
-    }
-}
-
-/// Whether an attempt's reply was lost. It may then have taken effect although it failed, and the next attempt may find its changes.
-#[derive(Default)]
-pub(super) struct LostReplies(AtomicBool);
-
-impl LostReplies {
-    pub(super) fn any(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    async fn note<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
-        let outcome = attempt.await;
-        if outcome.as_ref().is_err_and(|error| error.repeatable == Repeatable::Unknown) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-        outcome
     }
 }

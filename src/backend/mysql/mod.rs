@@ -32,7 +32,7 @@ use super::{
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
-    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
     ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, UnorderedRecords,
     WorkerId, in_json,
 };
@@ -643,6 +643,40 @@ impl Backend for MySql {
         upsert_records(session, server, &verdicts::kept(records, &held)).await?;
         session.commit().await?;
         Ok(held)
+    }
+
+    async fn save_records_and_end_batch(&self, records: &[RecordWrite], end: &BatchEnd) -> Result<Option<BatchIndex>> {
+        let server = self.check_records(records).await?;
+        let mut session = self.session().await?;
+        let session = &mut session;
+        session.begin(BEGIN).await?;
+        let BatchEnd { key, state, token } = end;
+        // Comes first: it locks the batch against a new claim, in the lock order.
+        let end = sql(
+            "end_batch",
+            "
+            update batchactions_batches
+            set status = ?, processedCount = ?, failedCount = ?, batchIndex = last_insert_id(batchIndex)
+            where id = ?
+              and jobId = ?
+              and version = ?
+            ",
+        );
+        let values = values![
+            state.status.as_str(),
+            state.processed,
+            state.failed,
+            &key.batch_id,
+            &key.job_id,
+            *token
+        ];
+        let Some(index) = changed_index(session.execute(end, values).await?) else {
+            session.rollback().await?;
+            return Ok(None);
+        };
+        upsert_records(session, server, &records.iter().collect::<Vec<_>>()).await?;
+        session.commit().await?;
+        Ok(Some(index))
     }
 
     async fn empty_job(&self, job_id: &str) -> Result<bool> {
