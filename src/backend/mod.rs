@@ -21,6 +21,7 @@ mod credentials;
 mod driver;
 mod errors;
 mod idle_connections;
+mod inserts;
 mod mysql;
 mod once;
 mod pool;
