@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::{Code, Repeatable, Result};
@@ -65,6 +66,24 @@ impl Retry {
             tokio::time::sleep(pause).await;
             longest = (longest * 2).min(LONGEST_PAUSE);
         }
+    }
+}
+
+/// Whether an attempt's reply was lost. It may then have taken effect although it failed, and the next attempt may find its changes.
+#[derive(Debug, Default)]
+pub struct LostReplies(AtomicBool);
+
+impl LostReplies {
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub async fn note<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+        let outcome = attempt.await;
+        if outcome.as_ref().is_err_and(|error| error.repeatable == Repeatable::Unknown) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 }
 

@@ -23,6 +23,9 @@ const ways = {
     ),
 };
 
+/** A store inserts a job's records, or copies them, until that is refused because one exists; the refused attempt, one per job, may take ids. */
+const showThatRecordsExist = (store, id, indexes) => ways.saveBatchRecords(store, id, 'b', indexes, {});
+
 onEveryDatabase((on) => {
   const limited = on.needs('limitedIds');
 
@@ -45,8 +48,7 @@ onEveryDatabase((on) => {
             'b',
             indexes.map((index) => makeRecord(index)),
           );
-          // Where records are copied: that this job's can't be any more shows by a copy that is rolled back.
-          if (on.has('copy')) await ways.saveBatchRecords(on.store, id, 'b', indexes, {});
+          await showThatRecordsExist(on.store, id, indexes);
           const before = await takeId();
           await save(on.store, id, 'b', indexes, { status: 'failed' });
           await save(on.store, id, 'b', indexes.toReversed(), { status: 'invalid' });
@@ -77,6 +79,7 @@ onEveryDatabase((on) => {
       for (const [name, save] of Object.entries(ways)) {
         const id = newId();
         await save(on.store, id, 'b', range(0, 40), {});
+        await showThatRecordsExist(on.store, id, range(0, 40));
         const before = await takeId();
         await save(on.store, id, 'b', range(20, 60), { status: 'failed' });
         expect((await takeId()) - before - 1, name).toBe(20);

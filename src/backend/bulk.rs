@@ -78,6 +78,29 @@ impl MultiRow {
     }
 }
 
+/// A statement with lists of any number of values, each written `$values`. Each text is built once.
+pub struct MultiValue {
+    text: &'static str,
+    texts: Mutex<BTreeMap<usize, &'static str>>,
+}
+
+impl MultiValue {
+    pub const fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            texts: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The text for one chunk size, as in `MultiRow`.
+    pub fn text(&self, values: usize) -> &'static str {
+        lock(&self.texts).entry(values).or_insert_with(|| {
+            let list = vec!["?"; values].join(", ");
+            Box::leak(self.text.replace("$values", &list).into_boxed_str())
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

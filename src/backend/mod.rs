@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch,
-    MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes,
+    ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
@@ -21,6 +21,7 @@ mod credentials;
 mod driver;
 mod errors;
 mod idle_connections;
+mod inserts;
 mod mysql;
 mod once;
 mod pool;
@@ -41,6 +42,7 @@ mod verdicts;
 #[cfg(any(test, fuzzing))]
 pub use bulk::{by_bytes, chunks};
 pub use record_write::{RecordWrite, size_of};
+pub use verdicts::one_claim;
 
 /// Creates the backend. It does not connect; the first operation does.
 pub fn open(settings: Settings) -> Box<dyn Backend> {
@@ -218,6 +220,9 @@ pub trait Backend: Reads {
     /// As `save_records`, but only for records whose batch still has their token: the batch rows are locked against a new claim until the records are
     /// committed. Returns for each record whether it was written.
     async fn save_fenced_records(&self, records: &[RecordWrite]) -> Result<Vec<bool>>;
+    /// Upserts a batch's records and sets its final state, in one transaction, if the batch still has the end's token; all records belong to that claim.
+    /// Returns the batch's index; `None`: the claim is lost, and nothing was written.
+    async fn save_records_and_end_batch(&self, records: &[RecordWrite], end: &BatchEnd) -> Result<Option<BatchIndex>>;
     /// Makes a job ABORTED and empties its list of batches, so that no worker claims or adopts batches of a job that is being deleted. Returns
     /// whether the job existed.
     async fn empty_job(&self, job_id: &str) -> Result<bool>;

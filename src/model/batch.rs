@@ -1,5 +1,6 @@
 //! A batch in its three shapes: as `saveJobState` lists it, as `updateBatchState` changes it, and as a row of the table.
 
+use super::ids::{BatchKey, Token};
 use super::status::BatchStatus;
 use crate::error::{Error, Quoted, Result};
 use crate::fields::Fields;
@@ -72,6 +73,15 @@ impl BatchState {
             failed: fields.int("failedCount")?,
         })
     }
+}
+
+/// The end of a batch: the final state that its holder sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchEnd {
+    pub key: BatchKey,
+    pub state: BatchState,
+    /// The holder's claim, which the batch's version must still equal.
+    pub token: Token,
 }
 
 /// A row of the batches table.

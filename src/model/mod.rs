@@ -27,7 +27,7 @@ mod record_text;
 mod reservation;
 mod status;
 
-pub use batch::{BatchRow, BatchState, ListedBatch};
+pub use batch::{BatchEnd, BatchRow, BatchState, ListedBatch};
 pub use batch_list::{BatchList, in_json, mirror_step, mirrors};
 pub use captured_list::CapturedList;
 pub use column_limits::{ColumnLimits, Encoding, Repertoire};

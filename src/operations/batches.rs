@@ -1,21 +1,41 @@
 //! `updateBatchState`: sets the state of a batch, in its row if it has one, or else in the job's list.
 
-use super::call::{Call, LostReplies};
+use super::call::Call;
 use crate::backend::{Backend, BatchChange, BatchPlace};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{BatchIndex, BatchKey, BatchList, BatchState, BatchStatus, Token};
-use crate::retry::Repeat;
+use crate::record_writer::EndingBatch;
+use crate::retry::{LostReplies, Repeat};
 
 impl Call {
-    pub(super) async fn update_batch_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
+    /// `ending`: the end of a claimed batch, which the flush of the queue may have written.
+    pub(super) async fn update_batch_state(
+        &self,
+        key: &BatchKey,
+        state: BatchState,
+        token: Option<Token>,
+        ending: Option<&EndingBatch>,
+    ) -> Result<()> {
+        if let Some(index) = ending.and_then(EndingBatch::written) {
+            self.state_was_set(key, state, token, index).await;
+            return Ok(());
+        }
         if state.status == BatchStatus::Completed {
             self.store.writer.check(key)?;
         }
-        self.set_state(key, state, token).await
+        let none = LostReplies::default();
+        let lost_replies = ending.map_or(&none, |batch| &batch.lost_replies);
+        self.set_state(key, state, token, lost_replies).await
     }
 
-    pub(super) async fn set_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
-        let outcome = self.change_state(key, state, token).await;
+    pub(super) async fn set_state(
+        &self,
+        key: &BatchKey,
+        state: BatchState,
+        token: Option<Token>,
+        lost_replies: &LostReplies,
+    ) -> Result<()> {
+        let outcome = self.change_state(key, state, token, lost_replies).await;
         if state.status == BatchStatus::Pending {
             // Also if the outcome is unknown.
             self.store.claims.reopened(&key.job_id);
@@ -23,11 +43,10 @@ impl Call {
         outcome
     }
 
-    async fn change_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>) -> Result<()> {
-        let lost_replies = LostReplies::default();
+    async fn change_state(&self, key: &BatchKey, state: BatchState, token: Option<Token>, lost_replies: &LostReplies) -> Result<()> {
         let change = match token {
-            Some(_) => self.set_state_in_row(key, state, token, &lost_replies).await?,
-            None => match self.set_state_unclaimed(key, state, &lost_replies).await? {
+            Some(_) => self.set_state_in_row(key, state, token, lost_replies).await?,
+            None => match self.set_state_unclaimed(key, state, lost_replies).await? {
                 Some(change) => change,
                 // The engine reports that a batch begins or ends before it stores the job with it.
                 None => return Ok(()),

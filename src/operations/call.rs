@@ -13,20 +13,19 @@
 use std::future::Future;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OnceCell, watch};
 
 use super::lease_renewal::LeaseRenewals;
 use super::queued_calls::DistributedJobs;
 use crate::backend::{Backend, Reads};
-use crate::error::{Repeatable, Result};
+use crate::error::Result;
 use crate::held_claims::Claims;
 use crate::model::{BatchKey, MaxClaims};
 use crate::order::{Gate, Initialization, Initializing, Pass, Turn, Turns};
 use crate::panics;
-use crate::record_writer::{BulkPlace, RecordWriter};
-use crate::retry::{Repeat, Retry};
+use crate::record_writer::{BulkPlace, EndingBatch, RecordWriter};
+use crate::retry::{LostReplies, Repeat, Retry};
 
 /// The result of a call, later.
 pub trait Answer<T>: Future<Output = Result<T>> + Send + 'static {}
@@ -102,6 +101,8 @@ pub(super) enum Access<'a> {
     Claims(&'a str),
     /// Sets the state of a batch: ordered with the calls on the same batch and those on the whole job.
     WritesBatch(&'a BatchKey),
+    /// As `WritesBatch`, for a claim's holder that ends its batch: the end may be written together with the batch's last records.
+    EndsBatch(&'a Arc<EndingBatch>),
     /// Replaces or deletes a job: ordered with all calls on it.
     WritesJob(&'a str),
     /// Saves the records with these indexes directly: ordered with the saves of the same records. It does not wait for saves of other records.
@@ -114,6 +115,7 @@ impl Access<'_> {
             Access::ReadsJob(job_id) | Access::Claims(job_id) | Access::WritesJob(job_id) => Flush::Job((*job_id).to_owned()),
             Access::WritesBatch(key) => Flush::Job(key.job_id.clone()),
             Access::ReadsJobs => Flush::RowsOfJobs,
+            Access::EndsBatch(batch) => Flush::Ending(Arc::clone(batch)),
             Access::Tables | Access::Unordered | Access::WritesRecords { .. } => Flush::Nothing,
         }
     }
@@ -122,16 +124,20 @@ impl Access<'_> {
 /// What is flushed before a call begins.
 enum Flush {
     Nothing,
+    /// The job's queue.
     Job(String),
+    /// The queue of the batch's job, which may take the batch's end along.
+    Ending(Arc<EndingBatch>),
     /// What is queued of all jobs but their records.
     RowsOfJobs,
 }
 
 impl Flush {
-    async fn run(self, writer: &RecordWriter) {
+    async fn run(&self, writer: &RecordWriter) {
         match self {
             Flush::Nothing => {}
-            Flush::Job(job_id) => writer.flush(&job_id).await,
+            Flush::Job(job_id) => writer.flush(job_id).await,
+            Flush::Ending(batch) => writer.flush_ending(batch).await,
             Flush::RowsOfJobs => writer.flush_jobs().await,
         }
     }
@@ -169,6 +175,7 @@ impl Entered {
             },
             Access::Unordered | Access::ReadsJob(_) | Access::ReadsJobs | Access::Claims(_) => Place::Anywhere,
             Access::WritesBatch(key) => Place::Turn(store.turns.of_batch(key)),
+            Access::EndsBatch(batch) => Place::Turn(store.turns.of_batch(&batch.end.key)),
             Access::WritesJob(job_id) => Place::Turn(store.turns.of_job(job_id)),
             Access::WritesRecords { job_id, indexes } => Place::Bulk(store.writer.enter_bulk(job_id, indexes.clone())),
         };
@@ -278,23 +285,5 @@ impl Call {
     {
         let Storage { backend, retry } = &self.store.storage;
         retry.run(self.repeat(repeat), || lost_replies.note(write(&**backend))).await
-    }
-}
-
-/// Whether an attempt's reply was lost. It may then have taken effect although it failed, and the next attempt may find its changes.
-#[derive(Default)]
-pub(super) struct LostReplies(AtomicBool);
-
-impl LostReplies {
-    pub(super) fn any(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    async fn note<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
-        let outcome = attempt.await;
-        if outcome.as_ref().is_err_and(|error| error.repeatable == Repeatable::Unknown) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-        outcome
     }
 }

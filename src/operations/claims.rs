@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::call::{Access, Answer, Call, Entered, LostReplies};
+use super::call::{Access, Answer, Call, Entered};
 use crate::backend::BatchChange;
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::held_claims::Start;
 use crate::model::{BatchIndex, BatchKey, JobStatus, Reservation, Token, WorkerId};
-use crate::retry::{Repeat, jittered};
+use crate::retry::{LostReplies, Repeat, jittered};
 
 /// How long a claim retries while other transactions have all PENDING batches locked.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);

@@ -3,13 +3,13 @@
 use std::future::Future;
 
 use super::batch_rows::{insert_absent_batches, refuse};
-use super::call::{Access, Answer, Call, Entered, LostReplies};
+use super::call::{Access, Answer, Call, Entered};
 use crate::backend::{Backend, SavedJob, StoredJob};
 use crate::error::{Error, Result};
 use crate::held_claims::BatchCount;
 use crate::model::{BatchList, BatchRow, Job, JobFilter, JobRow, JobStatus};
 use crate::panics;
-use crate::retry::Repeat;
+use crate::retry::{LostReplies, Repeat};
 
 /// The number of rows per delete statement of `deleteJob`, small enough that a large job does not lock its tables for long.
 const DELETE_SLICE: i32 = 5_000;

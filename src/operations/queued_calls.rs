@@ -8,8 +8,9 @@ use async_trait::async_trait;
 
 use super::call::{Access, Answer, Call, Entered, Operations};
 use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
-use crate::model::{BatchKey, BatchState, BatchStatus, CapturedList, Job, Token};
-use crate::record_writer::{JobWrites, Saved, States, WriteJob};
+use crate::model::{BatchEnd, BatchKey, BatchState, BatchStatus, CapturedList, Job, Token};
+use crate::record_writer::{EndingBatch, JobWrites, Saved, States, WriteJob};
+use crate::retry::LostReplies;
 
 /// How many distributed jobs are remembered. One that is forgotten counts as unknown, which is right, but answers its calls earlier than need be.
 const REMEMBERED_JOBS: usize = 10_000;
@@ -61,10 +62,14 @@ impl Entered {
             let file = store.storage.file();
             return store.writer.set_batch_state(key, state, file, Arc::new(QueuedCalls(store.clone())));
         }
-        let call = self.accessing(Access::WritesBatch(&key));
-        Ok(Saved::Pending(
-            call.run(move |call| async move { call.update_batch_state(&key, state, token).await }),
-        ))
+        let ending = token.filter(|_| state.status.is_final()).map(|token| {
+            let key = key.clone();
+            EndingBatch::new(BatchEnd { key, state, token })
+        });
+        let access = ending.as_ref().map_or(Access::WritesBatch(&key), Access::EndsBatch);
+        Ok(Saved::Pending(self.accessing(access).run(move |call| async move {
+            call.update_batch_state(&key, state, token, ending.as_deref()).await
+        })))
     }
 
     /// Whether a call may be queued. What is queued is written before a call that waits for its turn, so behind one the next call waits too.
@@ -126,7 +131,8 @@ impl Call {
 
     async fn set_states(&self, job_id: &str, states: States) -> Result<()> {
         for (batch_id, state) in states {
-            self.set_state(&BatchKey::new(job_id, batch_id), state, None).await?;
+            self.set_state(&BatchKey::new(job_id, batch_id), state, None, &LostReplies::default())
+                .await?;
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::adoption::Adoption;
-use super::call::{Access, Answer, Call, Entered, LostReplies};
+use super::call::{Access, Answer, Call, Entered};
 use crate::backend::ReclaimSnapshot;
 use crate::error::Result;
-use crate::retry::Repeat;
+use crate::retry::{LostReplies, Repeat};
 
 impl Entered {
     /// Returns the number of batches taken.

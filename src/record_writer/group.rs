@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::ending::EndingBatch;
 use super::queue::{GROUP_BYTES, GROUP_RECORDS, Queue, Reply};
 use super::queues::Queues;
-use crate::backend::{RecordWrite, size_of};
+use crate::backend::{RecordWrite, one_claim, size_of};
 use crate::error::{Error, Result};
 use crate::model::ColumnLimits;
 use crate::panics;
@@ -93,6 +94,14 @@ impl Group {
                 self.answer_save(&write, reply, Err(error));
             }
         }
+    }
+
+    /// The end of the batch, if the group holds only records of one claim and its batch ends with them.
+    pub fn take_end(&mut self) -> Option<Arc<EndingBatch>> {
+        let claim = one_claim(&self.saves.writes)?;
+        self.queues
+            .change(&self.job_id, |queue| queue.take_end(&claim, self.saves.taken))
+            .flatten()
     }
 
     /// Answers each save with the result of its write.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::ending::EndingBatch;
 use crate::backend::{Backend, RecordWrite};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{BatchKey, ColumnLimits};
@@ -41,6 +42,19 @@ impl GroupStore {
             }
             Err(error) if error.repeatable == Repeatable::Never && writes.len() > 1 => self.write_each_record(writes).await,
             Err(error) => vec![Err(error); writes.len()],
+        }
+    }
+
+    /// Writes a batch's last records and its end in one transaction. One attempt: whatever stands in its way, the records are written without it, with
+    /// all retries, and the call that ends the batch goes on by itself and meets the same trouble.
+    pub async fn write_group_and_end(&self, writes: &[RecordWrite], batch: &EndingBatch) -> Vec<Result<()>> {
+        let attempt = self.backend.save_records_and_end_batch(writes, &batch.end);
+        match batch.lost_replies.note(attempt).await {
+            Ok(Some(index)) => {
+                batch.set_written(index);
+                vec![Ok(()); writes.len()]
+            }
+            Ok(None) | Err(_) => self.write_group(writes).await,
         }
     }
 

@@ -14,12 +14,14 @@
 //! writer          the task that writes a job's queue
 //! group           saves that are written together
 //! group_store     writes a group, and splits it if it fails
+//! ending          the end of a claimed batch, written with its last records
 //! failures        answered saves that could not be stored
 //! job_writes      the queued job and the states of its batches
 //! bulk            the order of bulk saves among the single saves
 //! ```
 
 mod bulk;
+mod ending;
 mod failures;
 mod group;
 mod group_store;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 pub use bulk::BulkPlace;
+pub use ending::EndingBatch;
 use group_store::GroupStore;
 pub use job_writes::{JobWrites, States, WriteJob};
 use queue::Queue;
@@ -214,6 +217,19 @@ impl RecordWriter {
         let waiting: Vec<_> = self.queues.job_ids().iter().filter_map(flush).collect();
         for calls in waiting {
             calls.wait().await;
+        }
+    }
+
+    /// As `flush`, for a call that ends a claimed batch. `EndingBatch::written` tells whether its end was written with the batch's last records.
+    pub async fn flush_ending(&self, batch: &Arc<EndingBatch>) {
+        if self.durability == Durability::Record {
+            return;
+        }
+        let job_id = &batch.end.key.job_id;
+        let waiting = self.queues.change(job_id, |queue| queue.request_end(batch)).flatten();
+        self.writer.start(job_id);
+        if let Some(queued) = waiting {
+            queued.wait().await;
         }
     }
 

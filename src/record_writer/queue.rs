@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::ending::{EndingBatch, Endings};
 use super::failures::Failures;
 use super::job_writes::{CallsDone, DELAY, JobQueue};
 use crate::backend::{RecordWrite, size_of};
 use crate::error::Result;
+use crate::model::{BatchKey, Token};
 use crate::settings::Durability;
 
 /// The maximum number of records in one group.
@@ -110,6 +112,7 @@ pub struct Queue {
     bulks_made: u64,
     /// Queued calls that write the job or its batches.
     pub job: JobQueue,
+    endings: Endings,
     pub failures: Failures,
 }
 
@@ -266,6 +269,21 @@ impl Queue {
             target: self.made,
             done: self.done.subscribe(),
         })
+    }
+
+    /// As `request_flush`, for a call that ends a batch after the saves made so far.
+    pub fn request_end(&mut self, batch: &Arc<EndingBatch>) -> Option<Flushed> {
+        let flush = self.request_flush()?;
+        if let Some(saves) = &flush.saves {
+            self.endings.add(saves.target, batch);
+        }
+        Some(flush)
+    }
+
+    /// The end of this claim's batch, if the next `taken` saves, all of that claim, are the last ones made before it.
+    pub fn take_end(&mut self, claim: &(BatchKey, Token), taken: u64) -> Option<Arc<EndingBatch>> {
+        let saves = *self.done.borrow() + taken;
+        self.endings.take(claim, saves, &self.failures)
     }
 
     /// Adds a bulk save of records in this range.

@@ -102,7 +102,10 @@ impl Writer {
         panics::fail_point("writer");
         group.fit(&limits);
         if !group.writes().is_empty() {
-            let results = self.store.write_group(group.writes()).await;
+            let results = match group.take_end() {
+                Some(batch) => self.store.write_group_and_end(group.writes(), &batch).await,
+                None => self.store.write_group(group.writes()).await,
+            };
             group.answer(results);
         }
     }

@@ -232,6 +232,12 @@ export const mysql = {
     return () => db.query(`alter table "batchactions_${table}" drop constraint "refused"`);
   },
 
+  /** As `refuseRecords`, for states of batches. */
+  async refuseBatches(db, condition) {
+    await db.query(`alter table "batchactions_batches" add constraint "refused_batch" check (not (${condition}))`);
+    return () => db.query('alter table "batchactions_batches" drop constraint "refused_batch"');
+  },
+
   /** Makes the next id of a record the one after `id`: here it is the one after the highest that is stored. */
   setLastRecordId: async () => {},
 

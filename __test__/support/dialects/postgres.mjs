@@ -46,6 +46,7 @@ export const postgres = {
     'server',
     'rowLocks',
     'copy',
+    'transactionIds',
     'columnTypesChange',
     'stackLimit',
     'loneSurrogates',
@@ -267,6 +268,12 @@ export const postgres = {
   async refuseRows(db, table, condition) {
     await db.query(`alter table "batchactions_${table}" add constraint "refused" check (not (${condition}))`);
     return () => db.query(`alter table "batchactions_${table}" drop constraint "refused"`);
+  },
+
+  /** As `refuseRecords`, for states of batches. */
+  async refuseBatches(db, condition) {
+    await db.query(`alter table "batchactions_batches" add constraint "refused_batch" check (not (${condition}))`);
+    return () => db.query('alter table "batchactions_batches" drop constraint "refused_batch"');
   },
 
   /** Makes the next id of a record the one after `id`. */

@@ -79,6 +79,15 @@ export const sqlite = {
     return () => db.query('drop trigger "refused"');
   },
 
+  /** As `refuseRecords`, for states of batches. */
+  async refuseBatches(db, condition) {
+    await db.query(
+      `create trigger "refused_batch" before update on "batchactions_batches" when ${condition.replace(/"\w+"/g, 'new.$&')}
+       begin select raise(abort, 'refused by the trigger'); end`,
+    );
+    return () => db.query('drop trigger "refused_batch"');
+  },
+
   /** Stores a value that the store can't read. Returns the words for its column. */
   async storeUnreadable(db) {
     await db.query(`update "batchactions_batches" set "workerId" = x'ff00'`);

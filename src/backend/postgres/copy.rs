@@ -1,8 +1,6 @@
 //! Writes records by `copy`, which takes the server a third less time than an upsert but can only insert. If it can't, it changes nothing, and an
 //! upsert follows.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::timeout;
@@ -10,13 +8,11 @@ use tokio::time::timeout;
 use super::connect::copy_in;
 use super::types::{ColumnTypes, Conn};
 use crate::backend::RecordWrite;
-use crate::error::{Code, Error, Result, lock};
+use crate::backend::inserts::RefusedInserts;
+use crate::error::{Code, Error, Result};
 
 /// The number of records from which a copy (two round trips) is faster than an upsert (one).
 const COPIED_FROM: usize = 50;
-
-/// The number of jobs to remember whose records can't be copied.
-const REMEMBERED_JOBS: usize = 1_000;
 
 /// The approximate size in bytes of a slice of a copy: the server processes one while the next is written.
 const SLICE_BYTES: usize = 64 << 10;
@@ -30,8 +26,7 @@ const COPY: &str = r#"
 /// What the store's attempts have shown about where `copy` works.
 #[derive(Default)]
 pub struct RecordCopy {
-    /// Jobs whose records can't be copied, because some of them exist already.
-    refused_jobs: Mutex<HashSet<String>>,
+    refused: RefusedInserts,
     /// Whether `copy` into the table is impossible: it has row-level security.
     never: AtomicBool,
 }
@@ -42,7 +37,7 @@ impl RecordCopy {
     pub async fn write(&self, session: &mut Conn, begin: &str, parts: &[&[&RecordWrite]]) -> Result<bool> {
         let [[first, ..], ..] = parts else { return Ok(false) };
         let few = parts.iter().map(|part| part.len()).sum::<usize>() < COPIED_FROM;
-        if few || self.never.load(Ordering::Relaxed) || lock(&self.refused_jobs).contains(&first.job_id) {
+        if few || self.never.load(Ordering::Relaxed) || self.refused.contains(&first.job_id) {
             return Ok(false);
         }
         match copy_parts(session, begin, parts).await {
@@ -63,11 +58,7 @@ impl RecordCopy {
         if code == Some("0A000") {
             self.never.store(true, Ordering::Relaxed);
         } else if refusal.code == Code::Constraint {
-            let mut jobs = lock(&self.refused_jobs);
-            if jobs.len() >= REMEMBERED_JOBS {
-                jobs.clear();
-            }
-            jobs.insert(job_id.to_owned());
+            self.refused.add(job_id);
         }
     }
 }

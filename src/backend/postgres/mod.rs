@@ -13,7 +13,7 @@ use self::encoding::encoding;
 use self::session_settings::{begin_text, is_pooled, quoted};
 use self::types::{ColumnTypes, Conn, KnownTypes, catalogue};
 use super::bulk::{STATEMENT_BYTES, by_bytes};
-use super::driver::{Row, Value, sql, values};
+use super::driver::{Row, Sql, Value, sql, values};
 use super::once::Once;
 use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
-    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
     ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId, in_json,
 };
 use crate::order::Gate;
@@ -652,6 +652,11 @@ impl Backend for Postgres {
         Ok(held)
     }
 
+    async fn save_records_and_end_batch(&self, records: &[RecordWrite], end: &BatchEnd) -> Result<Option<BatchIndex>> {
+        let mut session = self.session().await?;
+        upsert_last_records(&mut session, &records.iter().collect::<Vec<_>>(), end).await
+    }
+
     async fn empty_job(&self, job_id: &str) -> Result<bool> {
         let mut session = self.session().await?;
         let empty = session.sql(
@@ -1028,7 +1033,7 @@ fn parts<'a, 'r>(records: &'a [&'r RecordWrite]) -> impl Iterator<Item = &'a [&'
     by_bytes(records, STATEMENT_BYTES).flat_map(|part| part.chunks(ROWS_PER_STATEMENT))
 }
 
-/// The statement that writes the records of `$given` if `$lease` returns a row, and reports whether it did. It updates existing records and inserts
+/// The statement that writes the records of `$given` if `$lease` returns a row, a batch's index, and returns that. It updates existing records and inserts
 /// only missing ones, because an upsert takes an id from the sequence for each row, inserted or not. If another transaction inserts a record
 /// meanwhile, the insert's conflict clause updates it.
 macro_rules! upsert_text {
@@ -1074,7 +1079,7 @@ macro_rules! upsert_text {
                   "errors" = excluded."errors",
                   "processingError" = excluded."processingError"
             )
-            select exists (select from lease)
+            select (select "batchIndex"::int4 from lease)
             "#
         )
     };
@@ -1104,12 +1109,11 @@ macro_rules! many_records {
 
 async fn upsert_records(session: &mut Conn, writes: &[&RecordWrite]) -> Result<()> {
     let upsert = match writes {
-        [_] => session.sql("upsert_record", upsert_text!("select 1", one_record!())),
-        _ => session.sql("upsert_records", upsert_text!("select 1", many_records!())),
+        [_] => session.sql("upsert_record", upsert_text!(r#"select 0 as "batchIndex""#, one_record!())),
+        _ => session.sql("upsert_records", upsert_text!(r#"select 0 as "batchIndex""#, many_records!())),
     };
     let values = record_values(session.types(), writes);
-    let written = session.one(upsert, values, rows::answer).await;
-    written.map(drop).map_err(explain_upsert)
+    upserted(session, upsert, values).await.map(drop)
 }
 
 /// Writes records of one claim: a single statement locks the lease and writes the rows. `for share` waits for a concurrent claim and then checks the
@@ -1120,7 +1124,7 @@ async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], toke
             "upsert_leased_record",
             upsert_text!(
                 r#"
-              select 1
+              select "batchIndex"
               from batchactions_batches
               where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId" and "version" = $9
               for share"#,
@@ -1132,7 +1136,7 @@ async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], toke
             // All records have the same batch, so the first one names it.
             upsert_text!(
                 r#"
-              select 1
+              select "batchIndex"
               from batchactions_batches
               where "id" = $2[1]::"batches.id" and "jobId" = $1[1]::"batches.jobId" and "version" = $9
               for share"#,
@@ -1142,8 +1146,45 @@ async fn upsert_leased_records(session: &mut Conn, writes: &[&RecordWrite], toke
     };
     let mut values = record_values(session.types(), writes);
     values.push(token.into());
-    let held = session.one(upsert, values, rows::answer).await;
-    held.map_err(explain_upsert)
+    upserted(session, upsert, values).await.map(|batch| batch.is_some())
+}
+
+/// Writes the last records of a claim and its batch's final state. The update waits for a concurrent claim and then checks the version again.
+async fn upsert_last_records(session: &mut Conn, writes: &[&RecordWrite], end: &BatchEnd) -> Result<Option<BatchIndex>> {
+    let upsert = match writes {
+        [_] => session.sql(
+            "upsert_last_record",
+            upsert_text!(
+                r#"
+              update batchactions_batches
+              set "status" = $10::"batches.status", "processedCount" = $11, "failedCount" = $12
+              where "id" = $2::"batches.id" and "jobId" = $1::"batches.jobId" and "version" = $9
+              returning "batchIndex""#,
+                one_record!()
+            ),
+        ),
+        _ => session.sql(
+            "upsert_last_records",
+            upsert_text!(
+                r#"
+              update batchactions_batches
+              set "status" = $10::"batches.status", "processedCount" = $11, "failedCount" = $12
+              where "id" = $2[1]::"batches.id" and "jobId" = $1[1]::"batches.jobId" and "version" = $9
+              returning "batchIndex""#,
+                many_records!()
+            ),
+        ),
+    };
+    let mut values = record_values(session.types(), writes);
+    let BatchEnd { state, token, .. } = end;
+    values.extend(values![*token, state.status.as_str(), state.processed, state.failed]);
+    upserted(session, upsert, values).await
+}
+
+/// Runs an `upsert_text!`.
+async fn upserted(session: &mut Conn, upsert: Sql<'_>, values: Vec<Value<'_>>) -> Result<Option<BatchIndex>> {
+    let lease = session.one(upsert, values, |row| rows::optional_batch_index(row, 0)).await;
+    lease.map_err(explain_upsert)
 }
 
 /// The values of `one_record!` for a single record, of `many_records!` for several.

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch,
-    MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes,
+    ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -241,6 +241,13 @@ impl Backend for Scripted {
         session.execute(sql("save_records", ""), values![]).await?;
         session.commit().await?;
         Ok(held)
+    }
+
+    async fn save_records_and_end_batch(&self, _: &[RecordWrite], _: &BatchEnd) -> Result<Option<BatchIndex>> {
+        let mut session = self.pool.acquire().await?;
+        session
+            .optional(sql("save_records_and_end_batch", ""), values![], rows::batch_index)
+            .await
     }
 
     async fn empty_job(&self, _: &str) -> Result<bool> {

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes, ListedBatch,
-    MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId, in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes,
+    ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -546,6 +546,41 @@ impl Backend for Sqlite {
         }
         session.commit().await?;
         Ok(held)
+    }
+
+    async fn save_records_and_end_batch(&self, records: &[RecordWrite], end: &BatchEnd) -> Result<Option<BatchIndex>> {
+        let mut session = self.write_queued(records).await?;
+        let session = &mut session;
+        session.begin(BEGIN).await?;
+        let BatchEnd { key, state, token } = end;
+        let end = sql(
+            "end_batch",
+            "
+            update batchactions_batches
+            set status = ?4, processedCount = ?5, failedCount = ?6
+            where id = ?2
+              and jobId = ?1
+              and version = ?3
+            returning batchIndex
+            ",
+        );
+        let values = values![
+            &key.job_id,
+            &key.batch_id,
+            *token,
+            state.status.as_str(),
+            state.processed,
+            state.failed
+        ];
+        let Some(index) = session.optional(end, values, rows::batch_index).await? else {
+            session.rollback().await?;
+            return Ok(None);
+        };
+        for part in parts(&records.iter().collect::<Vec<_>>()) {
+            upsert_records(session, part).await?;
+        }
+        session.commit().await?;
+        Ok(Some(index))
     }
 
     async fn empty_job(&self, job_id: &str) -> Result<bool> {

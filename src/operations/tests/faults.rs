@@ -12,8 +12,12 @@ use crate::model::JobFilter;
 use crate::model::Token;
 
 fn store(script: &Arc<Script>) -> Arc<Operations> {
+    store_with(script, r#"{ "statementTimeoutMs": 2000 }"#)
+}
+
+fn store_with(script: &Arc<Script>, options: &str) -> Arc<Operations> {
     let connection = serde_json::json!({ "url": "postgres://user@127.0.0.1:1/db" }).to_string();
-    let settings = Settings::from_json(&connection, r#"{ "statementTimeoutMs": 2000 }"#).unwrap();
+    let settings = Settings::from_json(&connection, options).unwrap();
     let backend = Arc::new(Scripted::new(&settings, script));
     Operations::over(backend, &settings)
 }
@@ -201,4 +205,97 @@ async fn the_state_of_a_batch_in_the_list_of_a_local_job_is_set_there_whatever_r
         .await
         .unwrap();
     assert_eq!((script.times("set_batch_state"), script.times("set_job_batches")), (1, 1));
+}
+
+/// A store that has claimed the batch with token 1 and queued a record of it.
+async fn with_a_queued_record(script: &Arc<Script>) -> Arc<Operations> {
+    script.on("claim", claimed(1)).on("count_batches", Rows(vec![row![1, 0]]));
+    let store = store_with(script, r#"{ "statementTimeoutMs": 2000, "durability": "batch" }"#);
+    enter(&store).claim_batch("job".into(), worker()).await.unwrap();
+    let Saved::Answered { writing, .. } = enter(&store).save_record(key(), record(0), None).unwrap() else {
+        panic!("the record is not queued");
+    };
+    tokio::spawn(writing.unwrap());
+    store
+}
+
+/// How often the records and the end of the batch were written together, the records alone, and the end alone.
+fn writes(script: &Script) -> [usize; 3] {
+    ["save_records_and_end_batch", "save_records", "set_batch_state"].map(|name| script.times(name))
+}
+
+#[tokio::test]
+async fn the_end_of_a_batch_is_written_with_its_last_records() {
+    let script = Script::new();
+    let store = with_a_queued_record(&script).await;
+    script.on("save_records_and_end_batch", Rows(vec![row![0]]));
+    enter(&store).update_batch_state(key(), DONE, None).await.unwrap();
+    assert_eq!(writes(&script), [1, 0, 0]);
+    // It counts as finished: a second call finds nothing queued.
+    script.on("set_batch_state", Rows(vec![row![0]]));
+    enter(&store).update_batch_state(key(), DONE, None).await.unwrap();
+    assert_eq!(writes(&script), [1, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_state_that_is_not_final_is_written_after_the_records() {
+    let script = Script::new();
+    let store = with_a_queued_record(&script).await;
+    script.on("version", Rows(vec![row![1]])).on("set_batch_state", Rows(vec![row![0]]));
+    enter(&store).update_batch_state(key(), PAUSED, None).await.unwrap();
+    assert_eq!(writes(&script), [0, 1, 1]);
+}
+
+#[tokio::test]
+async fn records_and_end_are_written_one_after_the_other_if_their_common_reply_is_lost() {
+    let script = Script::new();
+    let store = with_a_queued_record(&script).await;
+    // The first attempt took effect, so the batch is found COMPLETED, and stays as it is.
+    script
+        .on("save_records_and_end_batch", ConnectionEnds)
+        .on("version", Rows(vec![row![1]]))
+        .on("final_batch", Rows(vec![row![0]]));
+    enter(&store).update_batch_state(key(), DONE, None).await.unwrap();
+    assert_eq!(writes(&script), [1, 1, 1]);
+    assert!(script.left().is_empty(), "{:?}", script.left());
+}
+
+#[tokio::test]
+async fn a_lost_claim_refuses_records_and_end_after_a_lost_reply_too() {
+    for first in [Changed(0), ConnectionEnds] {
+        let script = Script::new();
+        let store = with_a_queued_record(&script).await;
+        // Another worker has claimed the batch since.
+        script.on("save_records_and_end_batch", first).on("version", Rows(vec![row![3]]));
+        let error = enter(&store).update_batch_state(key(), DONE, None).await.unwrap_err();
+        assert_eq!(error.code, Code::LeaseLost);
+        let late = enter(&store).save_record(key(), record(1), None).err().unwrap();
+        assert_eq!(late.code, Code::LeaseLost);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_records_and_end_together_is_told_by_the_step_that_meets_it_again() {
+    let refused = || Refuses(Error::new(Code::Constraint, "refused"));
+    // The batch does not take the state; its record is stored.
+    let script = Script::new();
+    let store = with_a_queued_record(&script).await;
+    script
+        .on("save_records_and_end_batch", refused())
+        .on("version", Rows(vec![row![1]]));
+    script.on("set_batch_state", refused());
+    let error = enter(&store).update_batch_state(key(), DONE, None).await.unwrap_err();
+    assert_eq!((error.code, &*error.message), (Code::Constraint, "refused"));
+    store.writer.check(&key()).unwrap();
+
+    // The record is not taken; the batch stays as it is.
+    let script = Script::new();
+    let store = with_a_queued_record(&script).await;
+    script
+        .on("save_records_and_end_batch", refused())
+        .on("version", Rows(vec![row![1]]));
+    script.on("save_records", refused());
+    let error = enter(&store).update_batch_state(key(), DONE, None).await.unwrap_err();
+    assert!(error.message.contains("record 0"), "{error}");
+    assert_eq!(writes(&script), [1, 1, 0]);
 }
