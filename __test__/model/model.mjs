@@ -33,6 +33,7 @@ export class Model {
   constructor(stores) {
     this.stores = stores.map(({ maxClaims = Infinity }, number) => ({ number, maxClaims, tokens: new Map() }));
     this.claimers = new Map(); // by job id: the stores that ever claimed of it
+    this.adopted = new Set(); // the jobs of the incumbent's that have got rows
   }
 
   /** What a call has to answer: `{ value }`, or `{ code }` where it rejects. `got` is what the store under test answered. */
@@ -108,7 +109,14 @@ export class Model {
   }
 
   adopt(store, jobId) {
-    if (this.needsRows(jobId)) this.insertAbsent(store, jobId, this.jobs.get(jobId).batches);
+    if (!this.needsRows(jobId)) return;
+    this.insertAbsent(store, jobId, this.jobs.get(jobId).batches);
+    this.adopted.add(jobId);
+  }
+
+  /** Whether the job has got its rows since this was asked last. */
+  wasAdopted(jobId) {
+    return this.adopted.delete(jobId);
   }
 
   getJobState(_store, jobId) {

@@ -3,6 +3,9 @@
 // An operation is a plain array, [store, method, ...arguments], that makes sense in every state: so a sequence can be cut anywhere when it
 // shrinks, and it prints as the calls that it stands for. A store of `null` is another program that writes past the stores. Ids begin with `#`, which stands for
 // what makes them unique in the database.
+//
+// Two operations are not one call. `saveList` changes the list of a local job in place and saves it, as core's engine does. `atOnce` makes several calls without
+// waiting for any of them.
 
 import fc from 'fast-check';
 import { collect, StateStoreError } from '../support/suite.mjs';
@@ -15,6 +18,8 @@ const longAgo = 1_600_000_000_000;
 /** The jobs, and the ids that each one's batches mostly have: the first two share one, so that they collide at times, but not always. */
 export const jobs = { '#job1': ['#a', '#b', '#c', '#d'], '#job2': ['#d', '#e', '#f', '#g'], '#job3': ['#h', '#i', '#j', '#k'] };
 export const jobIds = Object.keys(jobs);
+/** The id that a batch of a job has at this place. Only a list that grows has more places than `jobs` has ids. */
+const batchAt = (jobId, place) => jobs[jobId][place] ?? `${jobId}.${place}`;
 /** Each store's worker. */
 const workers = ['ann', 'bob', 'cyd'];
 
@@ -33,6 +38,7 @@ const workerId = chance(20, fc.constantFrom(...workers), fc.constant(OWN));
 /** The jobs and batches that come first are met most, so that calls meet. */
 const place = weighted({ 0: 6, 1: 4, 2: 2, 3: 1 }).map(Number);
 const counts = { processedCount: fc.nat({ max: 9 }), failedCount: fc.nat({ max: 3 }) };
+const batchStatus = weighted({ COMPLETED: 8, PROCESSING: 4, PENDING: 3, FAILED: 3, PAUSED: 1 });
 const jobStatus = weighted({ PROCESSING: 50, PAUSED: 2, CREATED: 1, COMPLETED: 1, ABORTED: 2, FAILED: 1 });
 const recordStatus = fc.constantFrom('processed', 'failed', 'invalid', 'valid', 'pending');
 const fence = chance(25, object({ token: weighted({ 1: 4, 2: 2, 3: 3, 4: 1, 5: 1 }).map(Number) }));
@@ -60,21 +66,70 @@ function batchOf(jobId, { place, foreign, index = place, status, processedCount,
   return batch;
 }
 
-const job = object({
-  id: weighted({ '#job1': 8, '#job2': 3, '#job3': 3 }),
-  config: fc.constant({ batchSize: 10 }),
-  status: jobStatus,
-  batches: snapshots(0),
-  totalRecords: fc.nat({ max: 12 }),
-  startedAt: chance(85, fc.nat({ max: 2 })),
-  completedAt: chance(15, fc.constant(startedAt + 7_000)),
-  distributed: chance(88, fc.constant(true)),
-}).map(({ startedAt: round, ...fields }) => ({
-  ...fields,
-  batches: fields.batches.map((batch) => batchOf(fields.id, batch)),
-  // No two jobs at one time, so that their order is certain.
-  ...(round !== undefined && { startedAt: startedAt + 10 * round + jobIds.indexOf(fields.id) }),
-}));
+/** `distributed`: how many of a hundred are. */
+const job = (distributed) =>
+  object({
+    id: weighted({ '#job1': 8, '#job2': 3, '#job3': 3 }),
+    config: fc.constant({ batchSize: 10 }),
+    status: jobStatus,
+    batches: snapshots(0),
+    totalRecords: fc.nat({ max: 12 }),
+    startedAt: chance(85, fc.nat({ max: 2 })),
+    completedAt: chance(15, fc.constant(startedAt + 7_000)),
+    distributed: chance(distributed, fc.constant(true)),
+  }).map(({ startedAt: round, ...fields }) => ({
+    ...fields,
+    batches: fields.batches.map((batch) => batchOf(fields.id, batch)),
+    // No two jobs at one time, so that their order is certain.
+    ...(round !== undefined && { startedAt: startedAt + 10 * round + jobIds.indexOf(fields.id) }),
+  }));
+
+/** A change of a list: `at` is one of its places, wherever that is once the change is made. */
+const edit = oneOf(
+  [
+    8,
+    object({ edit: fc.constant('append'), place: fc.nat({ max: 7 }), index: fc.nat({ max: 9 }), unbounded: chance(20, fc.constant(true)) }),
+  ],
+  [6, object({ edit: fc.constant('set'), at: fc.nat({ max: 7 }), state: object({ status: batchStatus, ...counts }) })],
+  [3, object({ edit: fc.constant('replace'), at: fc.nat({ max: 7 }), state: object({ status: batchStatus, ...counts }) })],
+  [2, object({ edit: fc.constant('remove'), at: fc.nat({ max: 7 }) })],
+  [1, object({ edit: fc.constant('move'), at: fc.nat({ max: 7 }), to: fc.nat({ max: 7 }) })],
+  [1, object({ edit: fc.constant('reverse') })],
+  [1, object({ edit: fc.constant('clear') })],
+);
+
+/** Changes a list in place. */
+function change(list, jobId, { edit: kind, place, index, unbounded, at, to, state }) {
+  const [batch] = list.slice(at % list.length || 0);
+  const position = list.indexOf(batch);
+  if (kind === 'append' && !list.some(({ id }) => id === batchAt(jobId, place))) {
+    const bounds = unbounded ? {} : { recordStartIndex: index * 10, recordEndIndex: index * 10 + 9 };
+    list.push({
+      id: batchAt(jobId, place),
+      index,
+      status: 'PROCESSING',
+      records: [{ index }],
+      processedCount: 0,
+      failedCount: 0,
+      ...bounds,
+    });
+  } else if (kind === 'reverse') list.reverse();
+  else if (kind === 'clear') list.length = 0;
+  else if (batch === undefined) return;
+  else if (kind === 'set') Object.assign(batch, state);
+  else if (kind === 'replace') list[position] = { ...batch, ...state };
+  else if (kind === 'remove') list.splice(position, 1);
+  else if (kind === 'move') list.splice(to % list.length, 0, ...list.splice(position, 1));
+}
+
+/** The job that `saveList` saves: `lists` has the list of each job, by id, which is the same array each time. */
+function changed(jobId, edits, totalRecords, lists) {
+  if (!lists.has(jobId)) lists.set(jobId, []);
+  const batches = lists.get(jobId);
+  for (const one of edits) change(batches, jobId, one);
+  const rest = { config: { batchSize: 10 }, status: 'PROCESSING', totalRecords, startedAt: startedAt + jobIds.indexOf(jobId) };
+  return { id: jobId, ...rest, batches };
+}
 
 /** What the distributed importer begins with. */
 const prepared = (id) =>
@@ -128,9 +183,10 @@ const record = object({
 
 /**
  * Sequences of operations on this many stores.
- * @param {{ stores: number, raw: boolean, maxLength: number }} on `raw`: whether another program can write to the database.
+ * @param {{ stores: number, raw: boolean, queues: boolean, maxLength: number }} on `raw`: whether another program can write to the database. `queues`: the
+ *   stores queue calls on local jobs, so there are more of these.
  */
-export function sequences({ stores, raw, maxLength }) {
+export function sequences({ stores, raw, queues, maxLength }) {
   const store = fc.nat({ max: stores - 1 });
   const call = (method, ...rest) =>
     fc.tuple(store, ...rest).map(([number, ...args]) => [number, method, ...(args.at(-1) === undefined ? args.slice(0, -1) : args)]);
@@ -139,6 +195,20 @@ export function sequences({ stores, raw, maxLength }) {
   const onBatch = (method, ...rest) =>
     onJob(method, batchId, ...rest).map(([number, name, id, batch, ...args]) => [number, name, id, jobs[id][batch] ?? batch, ...args]);
   const update = object({ status: weighted({ COMPLETED: 8, FAILED: 3, PENDING: 5, PROCESSING: 2, PAUSED: 1 }), ...counts });
+
+  const saveList = onJob('saveList', fc.array(edit, { maxLength: 3 }), fc.nat({ max: 12 }));
+  const oneOfMany = oneOf(
+    [4, saveList],
+    [3, onBatch('updateBatchState', update, fence)],
+    [2, onBatch('saveProcessedRecord', record, fence)],
+    [1, call('saveJobState', job(30))],
+    [1, onJob('saveWithStatus', weighted({ PAUSED: 4, ABORTED: 1, FAILED: 1, PROCESSING: 1 }))],
+  );
+  // Which of the incumbent's jobs get rows depends on what is written of such calls, so they are not made on one.
+  const ofStores = ([, , job]) => (job.id ?? job) !== '#job3';
+  const atOnce = fc
+    .array(oneOfMany.filter(ofStores), { minLength: 2, maxLength: 6 })
+    .map((calls) => [calls[0][0], 'atOnce', calls.map(([, ...rest]) => [calls[0][0], ...rest])]);
 
   const backdate = fc.tuple(fc.constant(null), fc.constant('backdate'), jobId);
   const prepareAsIncumbent = fc
@@ -152,7 +222,9 @@ export function sequences({ stores, raw, maxLength }) {
     [6, onJob('reclaimStaleBatches', fc.constant(TIMEOUT_MS))],
     [5, onJob('tryFinalizeJob')],
     [2, onJob('getDistributedStatus')],
-    [4, call('saveJobState', job)],
+    [4, call('saveJobState', job(queues ? 45 : 88))],
+    ...(queues ? [[25, saveList]] : []),
+    ...(queues ? [[8, atOnce]] : []),
     // As the application does to pause or resume a job: what the store gives, with another status.
     [3, onJob('readAndSave', weighted({ PROCESSING: 10, PAUSED: 1, ABORTED: 1 }))],
     [2, onJob('getJobState')],
@@ -180,13 +252,19 @@ export function sequences({ stores, raw, maxLength }) {
   ]);
   const some = oneOf([80, operation.map((one) => [one])], [4, work], ...(raw ? [[12, expiry]] : []));
 
-  const beginning = [chance(97, prepared('#job1')), chance(50, prepared('#job2')), chance(raw ? 50 : 0, prepareAsIncumbent)];
+  const beginning = [
+    chance(queues ? 40 : 97, prepared('#job1')),
+    chance(queues ? 25 : 50, prepared('#job2')),
+    chance(raw ? 50 : 0, prepareAsIncumbent),
+  ];
   const rest = fc.array(some, { maxLength: maxLength - beginning.length, size: 'max' });
   return fc.tuple(rest, ...beginning).map(([more, ...first]) => [...first.filter(Boolean), ...more.flat()].slice(0, maxLength));
 }
 
-/** An operation as it is made, where `last` is the last reservation of its store. */
-export function resolved([store, method, ...args], last) {
+/** An operation as it is made, where `last` is the last reservation of its store, and `lists` has the list of each job that `saveList` saves. */
+export function resolved([store, method, ...args], last, lists) {
+  if (method === 'saveList') return [store, 'saveJobState', changed(...args, lists)];
+  if (method === 'saveWithStatus') return [store, 'saveJobState', { ...changed(args[0], [], 0, lists), status: args[1] }];
   const made = args.map((arg) => (arg === OWN ? workers[store] : arg));
   if (made[1] === LAST) [made[0], made[1]] = last ? [last.jobId, last.batchId] : [made[0], jobs[made[0]][0]];
   if (method === 'updateBatchState') made[2] = { batchId: made[1], ...made[2] };
@@ -236,6 +314,7 @@ export async function perform([store, method, ...args], stores, outside) {
 
 /** `store1.claimBatch('job1', 'ann')`, and what came of it. */
 export function print([store, method, ...args], got) {
+  if (method === 'atOnce') return `at once: ${args[0].map((one) => print(one)).join(' ')}  // ${text(got)}`;
   const call = `${store === null ? 'past the stores: ' : `store${store}.`}${method}(${args.map((arg) => text(arg)).join(', ')})`;
   if (!got) return call;
   return `${call}  // ${got.code ?? text(got.value)}`;

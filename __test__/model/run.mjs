@@ -15,49 +15,104 @@ export class Run {
    * @param database What the stores are on.
    * @param raw Whether it can be read and written past them.
    * @param stores Runs may share them, one after the other: each has ids of its own.
-   * @param options The options of the stores.
+   * @param options The options of the stores. If they queue calls, there is one store, because what another one sees of such calls is not determined.
    */
   constructor(database, raw, stores, options) {
     this.database = database;
     this.raw = raw;
     this.stores = stores;
     this.model = new Model(options);
+    this.queue = new Queue(this.model, options);
     this.prefix = `${newId('m')}.`;
     this.steps = [];
     this.last = new Map(); // by store: its last reservation
+    this.lists = new Map(); // by job: the list that `saveList` changes and saves
   }
 
   /** @param {(what: string) => void} met Is told of each call what kind of answer it had. */
   async run(operations, met) {
     try {
       for (const operation of operations) met(await this.step(operation));
-      this.agree('What the methods show after', await this.readings(), this.modelReadings());
+      this.agree('What the methods show after', await this.readings(jobIds), this.modelReadings(jobIds));
+      if (this.raw) this.agree('What the tables hold after', await this.tables(jobIds), this.modelTables(jobIds));
     } finally {
       for (const id of jobIds) await this.stores[0].deleteJob(this.unique(id));
     }
   }
 
   async step(generated) {
-    const operation = resolved(generated, this.last.get(generated[0]));
-    const [store, method, job] = operation;
+    const [store, method, job] = generated;
+    if (method === 'atOnce') return this.stepAtOnce(generated);
+    const operation = this.resolved(generated);
     // The incumbent prepares a job where there is none.
     if (method === 'prepareAsIncumbent' && (this.model.jobs.has(job.id) || this.model.rowsOf(job.id).length > 0)) return 'nothing';
+    if (store === null) await this.flush(jobIds);
 
-    const got = this.shared(await perform(this.unique(operation), this.stores, this.outside));
+    const got = this.shared(await this.perform(operation));
     if (method === 'listJobs') got.value &&= this.own(got.value);
     this.steps.push(print(operation, got));
     if (got.value?.claimed) this.last.set(store, got.value.reservation);
-    const before = this.modelTables();
-    this.agree('The answer to', got, this.model.answer(operation, got));
+    const before = this.modelTables(jobIds);
+    const queued = this.answered(operation, got);
+    const after = await this.observe();
+    return `${queued ? 'queued ' : ''}${operation[1]}: ${kind(got, before, after, job?.id ?? job)}`;
+  }
 
-    const observed = this.raw ? await this.tables() : await this.readings();
-    for (const id of jobIds) {
-      // Some calls may give a job of the incumbent's its rows, and need not.
-      if (this.model.needsRows(id) && observed.rows?.some((row) => row.jobId === id)) this.model.adopt(store, id);
+  /** Calls that are made without waiting for any of them. */
+  async stepAtOnce([store, , generated]) {
+    const operations = [];
+    const pending = [];
+    for (const one of generated) {
+      const operation = this.resolved(one);
+      // A copy, because a later call changes the list of this one.
+      operations.push(structuredClone(operation));
+      pending.push(this.perform(operation));
     }
-    const after = this.modelTables();
-    this.agree(this.raw ? 'What the tables hold after' : 'What the methods show after', observed, this.raw ? after : this.modelReadings());
-    return `${method}: ${kind(got, before, after, job)}`;
+    const got = this.shared(await Promise.all(pending));
+    this.steps.push(print([store, 'atOnce', operations], got));
+    const queued = operations.filter((operation, at) => this.answered(operation, got[at]));
+    await this.observe();
+    return `atOnce: ${queued.length === 0 ? 'none' : queued.length < operations.length ? 'some' : 'all'} queued`;
+  }
+
+  resolved(generated) {
+    return resolved(generated, this.last.get(generated[0]), this.lists);
+  }
+
+  perform(operation) {
+    return perform(this.unique(operation), this.stores, this.outside);
+  }
+
+  /** Compares an answer with the model's. Returns whether the call may be queued. */
+  answered(operation, got) {
+    const queued = this.queue.note(operation, got);
+    const expected = this.model.answer(operation, got);
+    // A queued save is answered before the store finds that its claim is lost.
+    const answeredEarly = queued && operation[1] === 'saveProcessedRecord' && expected.code === 'LEASE_LOST' && got.code === undefined;
+    if (!answeredEarly) this.agree('The answer to', got, expected);
+    return queued;
+  }
+
+  /** Compares what can be seen of the jobs of which nothing is queued. Returns the model's tables. */
+  async observe() {
+    for (const id of jobIds) {
+      // A later list could replace the queued state before it is written, and the job would not get its rows.
+      if (this.model.wasAdopted(id)) await this.flush([id]);
+    }
+    const ids = jobIds.filter((id) => !this.queue.jobs.has(id));
+    const observed = this.raw ? await this.tables(ids) : await this.readings(ids);
+    for (const id of ids) {
+      // Some calls may give a job of the incumbent's its rows, and need not.
+      if (this.model.needsRows(id) && observed.rows?.some((row) => row.jobId === id)) this.model.adopt(0, id);
+    }
+    const what = this.raw ? 'What the tables hold after' : 'What the methods show after';
+    this.agree(what, observed, this.raw ? this.modelTables(ids) : this.modelReadings(ids));
+    return this.modelTables(jobIds);
+  }
+
+  /** Waits until what is queued of these jobs is written. */
+  async flush(ids) {
+    for (const id of ids.filter((queued) => this.queue.jobs.delete(queued))) await this.stores[0].getProgress(this.unique(id));
   }
 
   agree(what, got, expected) {
@@ -101,8 +156,9 @@ export class Run {
   }
 
   /** What is in the tables. */
-  async tables() {
+  async tables(jobIds) {
     const ids = jobIds.map((id) => this.unique(id));
+    if (ids.length === 0) return sorted({ jobs: [], rows: [], records: [] });
     const select = (table, column) =>
       this.database.query(`select * from "batchactions_${table}" where "${column}" in (${ids.map(() => '?').join(', ')})`, ids);
     const [jobs, batches, records] = [await select('jobs', 'id'), await select('batches', 'jobId'), await select('records', 'jobId')];
@@ -127,29 +183,72 @@ export class Run {
     );
   }
 
-  modelTables() {
+  modelTables(ids) {
     const { jobs, rows, records } = this.model;
     return sorted({
-      jobs: [...jobs.values()].map((job) => ({ distributed: false, ...this.model.summary(job), batches: this.model.listOf(job) })),
-      rows: [...rows.values()].map((row) => present({ ...row, lateFor: undefined })),
-      records: [...records.keys()].flatMap((jobId) =>
-        this.model.recordsOf(jobId).map(({ batchId, record }) => ({ jobId, batchId, ...record })),
-      ),
+      jobs: [...jobs.values()]
+        .filter(({ id }) => ids.includes(id))
+        .map((job) => ({ distributed: false, ...this.model.summary(job), batches: this.model.listOf(job) })),
+      rows: [...rows.values()].filter(({ jobId }) => ids.includes(jobId)).map((row) => present({ ...row, lateFor: undefined })),
+      records: [...records.keys()]
+        .filter((jobId) => ids.includes(jobId))
+        .flatMap((jobId) => this.model.recordsOf(jobId).map(({ batchId, record }) => ({ jobId, batchId, ...record }))),
     });
   }
 
   /** What the methods show: after each call where there is no way past the store, else at the end. */
-  async readings() {
+  async readings(ids) {
     const [store] = this.stores;
     const readings = [];
-    for (const id of jobIds.map((job) => this.unique(job)))
+    for (const id of ids.map((job) => this.unique(job)))
       readings.push([await store.getJobState(id), await collect(store.records(id)), await store.getDistributedStatus(id)]);
+    for (const id of ids) this.queue.wasRead(this.model.jobs.get(id));
     return this.shared(readings);
   }
 
-  modelReadings() {
+  modelReadings(ids) {
     const { model } = this;
-    return jobIds.map((id) => [model.getJobState(0, id), model.readRecords(0, id, {}), model.getDistributedStatus(0, id)]);
+    return ids.map((id) => [model.getJobState(0, id), model.readRecords(0, id, {}), model.getDistributedStatus(0, id)]);
+  }
+}
+
+/** The jobs of which calls may be queued, by the contract. */
+class Queue {
+  /** Their ids. */
+  jobs = new Set();
+  /** The jobs that the store has last saved or read as distributed. */
+  distributed = new Set();
+
+  constructor(model, [{ durability }]) {
+    this.model = model;
+    this.queues = durability === 'batch';
+  }
+
+  wasRead(job) {
+    if (job?.distributed) this.distributed.add(job.id);
+    else this.distributed.delete(job?.id);
+  }
+
+  /** Notes a call, before the model makes it. Returns whether it may be queued. */
+  note([store, method, job, ...args], { value }) {
+    if (!this.queues || store === null || method === 'listJobs') return false;
+    const id = job.id ?? job;
+    const queued = this.isQueued(store, method, job, args, value);
+    if (queued) this.jobs.add(id);
+    // A bulk save waits only for saves of records.
+    else if (method !== 'saveBatchRecords') this.jobs.delete(id);
+    if (method === 'saveJobState') this.wasRead(job);
+    if ((method === 'getJobState' || method === 'readAndSave') && value) this.wasRead({ id, ...value });
+    return queued;
+  }
+
+  isQueued(store, method, job, [batchId, , fence], value) {
+    const goesOn = (saved) => saved.status === 'PROCESSING' && !saved.distributed;
+    if (method === 'saveProcessedRecord') return true;
+    if (method === 'saveJobState') return goesOn(job);
+    if (method === 'readAndSave') return Boolean(value) && goesOn({ ...value, status: batchId });
+    const isFenced = fence !== undefined || this.model.stores[store].tokens.has(`${job} ${batchId}`);
+    return method === 'updateBatchState' && !isFenced && !this.distributed.has(job);
   }
 }
 

@@ -28,6 +28,18 @@ impl Call {
         self.set_state(key, state, token, lost_replies).await
     }
 
+    /// Sets the state of a batch that this store never claimed, unless it has no row.
+    pub(super) async fn set_state_if_row(&self, key: &BatchKey, state: BatchState) -> Result<()> {
+        let change = self.set_state_in_row(key, state, None, &LostReplies::default()).await?;
+        if let BatchChange::Done(index) = change {
+            self.state_was_set(key, state, None, index).await;
+        }
+        if state.status == BatchStatus::Pending {
+            self.store.claims.reopened(&key.job_id);
+        }
+        Ok(())
+    }
+
     pub(super) async fn set_state(
         &self,
         key: &BatchKey,

@@ -110,11 +110,23 @@ impl Call {
         }
         let saved = self.store_job(job).await?;
         if saved.has_rows {
-            // Another program has given the batches rows, which the list does not change.
-            self.set_states(job_id, listed).await?;
+            // Another program has given some of the batches rows, which the list does not change.
+            self.set_states_in_rows(job_id, listed).await?;
             self.set_states(job_id, listed_after).await?;
         }
         self.set_states(job_id, unlisted_after).await
+    }
+
+    /// Sets states that are older than the job's list: for a batch without a row, the list counts.
+    async fn set_states_in_rows(&self, job_id: &str, states: States) -> Result<()> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        for (batch_id, state) in states {
+            self.set_state_if_row(&BatchKey::new(job_id, batch_id), state).await?;
+        }
+        // The list was exact when the job was saved.
+        self.update_list(job_id).await
     }
 
     /// A batch with records that could not be stored is FAILED, whatever its import believed when it set the state.

@@ -229,11 +229,11 @@ async fn the_end_of_a_batch_is_written_with_its_last_records() {
     let script = Script::new();
     let store = with_a_queued_record(&script).await;
     script.on("save_records_and_end_batch", Rows(vec![row![0]]));
-    enter(&store).update_batch_state(key(), DONE, None).await.unwrap();
+    enter(&store).update_batch_state(key(), DONE, None).answer().await.unwrap();
     assert_eq!(writes(&script), [1, 0, 0]);
     // It counts as finished: a second call finds nothing queued.
     script.on("set_batch_state", Rows(vec![row![0]]));
-    enter(&store).update_batch_state(key(), DONE, None).await.unwrap();
+    enter(&store).update_batch_state(key(), DONE, None).answer().await.unwrap();
     assert_eq!(writes(&script), [1, 0, 1]);
 }
 
@@ -242,7 +242,7 @@ async fn a_state_that_is_not_final_is_written_after_the_records() {
     let script = Script::new();
     let store = with_a_queued_record(&script).await;
     script.on("version", Rows(vec![row![1]])).on("set_batch_state", Rows(vec![row![0]]));
-    enter(&store).update_batch_state(key(), PAUSED, None).await.unwrap();
+    enter(&store).update_batch_state(key(), PAUSED, None).answer().await.unwrap();
     assert_eq!(writes(&script), [0, 1, 1]);
 }
 
@@ -255,7 +255,7 @@ async fn records_and_end_are_written_one_after_the_other_if_their_common_reply_i
         .on("save_records_and_end_batch", ConnectionEnds)
         .on("version", Rows(vec![row![1]]))
         .on("final_batch", Rows(vec![row![0]]));
-    enter(&store).update_batch_state(key(), DONE, None).await.unwrap();
+    enter(&store).update_batch_state(key(), DONE, None).answer().await.unwrap();
     assert_eq!(writes(&script), [1, 1, 1]);
     assert!(script.left().is_empty(), "{:?}", script.left());
 }
@@ -267,7 +267,7 @@ async fn a_lost_claim_refuses_records_and_end_after_a_lost_reply_too() {
         let store = with_a_queued_record(&script).await;
         // Another worker has claimed the batch since.
         script.on("save_records_and_end_batch", first).on("version", Rows(vec![row![3]]));
-        let error = enter(&store).update_batch_state(key(), DONE, None).await.unwrap_err();
+        let error = enter(&store).update_batch_state(key(), DONE, None).answer().await.unwrap_err();
         assert_eq!(error.code, Code::LeaseLost);
         let late = enter(&store).save_record(key(), record(1), None).err().unwrap();
         assert_eq!(late.code, Code::LeaseLost);
@@ -284,7 +284,7 @@ async fn a_refusal_of_records_and_end_together_is_told_by_the_step_that_meets_it
         .on("save_records_and_end_batch", refused())
         .on("version", Rows(vec![row![1]]));
     script.on("set_batch_state", refused());
-    let error = enter(&store).update_batch_state(key(), DONE, None).await.unwrap_err();
+    let error = enter(&store).update_batch_state(key(), DONE, None).answer().await.unwrap_err();
     assert_eq!((error.code, &*error.message), (Code::Constraint, "refused"));
     store.writer.check(&key()).unwrap();
 
@@ -295,7 +295,7 @@ async fn a_refusal_of_records_and_end_together_is_told_by_the_step_that_meets_it
         .on("save_records_and_end_batch", refused())
         .on("version", Rows(vec![row![1]]));
     script.on("save_records", refused());
-    let error = enter(&store).update_batch_state(key(), DONE, None).await.unwrap_err();
+    let error = enter(&store).update_batch_state(key(), DONE, None).answer().await.unwrap_err();
     assert!(error.message.contains("record 0"), "{error}");
     assert_eq!(writes(&script), [1, 1, 0]);
 }
