@@ -321,14 +321,21 @@ export interface SqlxStateStoreOptions {
   /**
    * When `saveProcessedRecord` resolves. `record`: once the record is committed. `batch`: once it is queued.
    *
-   * Queued records are written together, after 50 ms at the latest, and are committed before any other call on their job through this store takes effect
-   * and before `close()` resolves. The queue of a job holds 10,000 records or 16 MB; a save that finds it full resolves once there is room. A queue that is
+   * With `batch`, two more calls are queued, which an import makes for each batch: `saveJobState` with the status PROCESSING of a job that isn't distributed,
+   * and `updateBatchState` without a claim, of a job that this store doesn't know as distributed. Of these only what the last ones leave is written: a job
+   * replaces the one before it.
+   *
+   * What is queued is written together, after 50 ms at the latest, and is committed before any other call on its job through this store takes effect
+   * and before `close()` resolves. A list of batches that takes more than 5 ms to write is written less often, after 500 ms at the latest. The queue of a job holds 10,000 records or 16 MB; a save that finds it full resolves once there is room. A queue that is
    * not empty keeps the process alive. `process.exit()` and a crash lose it, which is safe: an unfinished batch is processed again as a whole.
    *
    * Where a queued record can't be stored, the failure sticks to its batch: further saves to the batch, its COMPLETED, and `close()` reject with the reason,
    * and `saveJobState` stores the batch as FAILED even if told COMPLETED. Saving that record again, before the others, clears the failure, as does claiming,
    * giving back or reopening the batch. A queued record whose claim was lost is the new holder's to store: later calls with that claim reject with
    * `LEASE_LOST`, and `close()` doesn't.
+   *
+   * After a failure, the job can't go on: queued calls on it reject with the reason. `saveJobState` with another status is always tried: as FAILED, PAUSED or
+   * ABORTED it resolves, and a job that should be COMPLETED is stored as FAILED, and the call rejects.
    * @default 'record'
    */
   readonly durability?: 'record' | 'batch';
@@ -407,14 +414,14 @@ export declare class SqlxStateStore {
    *
    * A final job without `completedAt` keeps the stored one, or gets the database's now; a job that is not final and comes without one has none. Where the
    * job's row is inserted (after it was deleted, say), the store forgets its claims on an earlier job of the same id. A distributed job that became final
-   * while a reply was lost stays final.
+   * while a reply was lost stays final. With `durability: 'batch'` the call may be queued: see there.
    * @throws `CONSTRAINT` where a batch's index or id is taken.
    */
   saveJobState(job: JobState): Promise<void>;
   /** A job with its batches in their present state; `null` where it doesn't exist. */
   getJobState(jobId: string): Promise<JobState | null>;
   /**
-   * Sets a batch's status and counts. No effect where the job or the batch doesn't exist.
+   * Sets a batch's status and counts. No effect where the job or the batch doesn't exist. With `durability: 'batch'` the call may be queued: see there.
    * @param fence The claim that the update belongs to: by default the last one that this store had made on the batch when the method was called.
    * @throws `LEASE_LOST` where the batch was claimed again or given back since that claim; nothing changes.
    * @throws `CONNECTION_LOST` where the reply of an update to PENDING, PROCESSING or PAUSED without a claim, of a distributed job, is lost: it is not
