@@ -23,10 +23,15 @@ struct CapturedBatch {
     is_completed: bool,
 }
 
-/// The list of one job. A copy of it is a pointer, and stays as it is when a later call changes the list.
+/// How many batches are copied when one of them changes.
+const CHUNK: usize = 128;
+
+/// The list of one job. A copy of it stays as it is when a later call changes the list. Copies share the chunks that are equal, because each call keeps one
+/// until it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapturedList {
-    batches: Arc<Vec<Arc<CapturedBatch>>>,
+    /// Each full, but the last one.
+    chunks: Vec<Arc<Vec<Arc<CapturedBatch>>>>,
 }
 
 impl CapturedBatch {
@@ -63,45 +68,69 @@ impl CapturedList {
         let places: Vec<usize> = serde_json::from_str(fields.get("places").unwrap_or("[]")).map_err(|_| defect())?;
         let entries: Vec<&RawValue> = serde_json::from_str(fields.get("batches").unwrap_or("[]")).map_err(|_| defect())?;
         let mut list = self.clone();
-        let batches = Arc::make_mut(&mut list.batches);
-        batches.truncate(length);
+        list.truncate(length);
         for (place, entry) in places.into_iter().zip(entries) {
-            let batch = Arc::new(CapturedBatch::read(place, entry.get())?);
-            if place < batches.len() {
-                batches[place] = batch;
-            } else {
-                batches.push(batch);
-            }
+            list.set(place, CapturedBatch::read(place, entry.get())?);
         }
-        if batches.len() == length { Ok(list) } else { Err(defect()) }
+        if list.len() == length { Ok(list) } else { Err(defect()) }
     }
 
     pub fn len(&self) -> usize {
-        self.batches.len()
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &CapturedBatch> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|batch| &**batch)
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.chunks.truncate(length.div_ceil(CHUNK));
+        if self.len() > length
+            && let Some(last) = self.chunks.last_mut()
+        {
+            Arc::make_mut(last).truncate(length % CHUNK);
+        }
+    }
+
+    /// Sets the batch at this place, or appends it.
+    fn set(&mut self, place: usize, batch: CapturedBatch) {
+        let length = self.len();
+        if place < length {
+            Arc::make_mut(&mut self.chunks[place / CHUNK])[place % CHUNK] = Arc::new(batch);
+            return;
+        }
+        if length.is_multiple_of(CHUNK) {
+            self.chunks.push(Arc::new(Vec::with_capacity(CHUNK)));
+        }
+        if let Some(last) = self.chunks.last_mut() {
+            Arc::make_mut(last).push(Arc::new(batch));
+        }
     }
 
     /// Looks from the end, because an import works on its last batches.
-    fn position(&self, batch_id: &str) -> Option<usize> {
-        self.batches.iter().rposition(|batch| batch.id == batch_id)
+    fn find(&self, batch_id: &str) -> Option<(usize, &CapturedBatch)> {
+        let from_end = self.iter().rev().position(|batch| batch.id == batch_id)?;
+        let place = self.len() - 1 - from_end;
+        Some((place, &*self.chunks[place / CHUNK][place % CHUNK]))
     }
 
     pub fn contains(&self, batch_id: &str) -> bool {
-        self.position(batch_id).is_some()
+        self.find(batch_id).is_some()
     }
 
     /// Sets the state of a batch that the list contains.
     pub fn set_state(&mut self, job_id: &str, batch_id: &str, state: BatchState) -> Result<()> {
-        if let Some(position) = self.position(batch_id) {
-            let batch = self.batches[position].with_state(job_id, state)?;
-            Arc::make_mut(&mut self.batches)[position] = Arc::new(batch);
+        if let Some((place, batch)) = self.find(batch_id) {
+            let batch = batch.with_state(job_id, state)?;
+            self.set(place, batch);
         }
         Ok(())
     }
 
     /// Changes these batches from COMPLETED to FAILED. A batch with another status keeps it.
     pub fn fail_completed(&mut self, job_id: &str, batch_ids: &HashSet<String>) -> Result<()> {
-        for position in 0..self.batches.len() {
-            let batch = &self.batches[position];
+        let mut failed = Vec::new();
+        for (place, batch) in self.iter().enumerate() {
             if batch.is_completed && batch_ids.contains(&batch.id) {
                 let entry = ListedBatch::from_fields(&Fields::read(&"a captured batch", &batch.entry)?)?;
                 let state = BatchState {
@@ -109,19 +138,21 @@ impl CapturedList {
                     processed: entry.processed,
                     failed: entry.failed,
                 };
-                let batch = batch.with_state(job_id, state)?;
-                Arc::make_mut(&mut self.batches)[position] = Arc::new(batch);
+                failed.push((place, batch.with_state(job_id, state)?));
             }
+        }
+        for (place, batch) in failed {
+            self.set(place, batch);
         }
         Ok(())
     }
 
     /// The text for the column `batches`.
     pub fn to_json(&self) -> String {
-        let bytes: usize = self.batches.iter().map(|batch| batch.entry.len() + 1).sum();
+        let bytes: usize = self.iter().map(|batch| batch.entry.len() + 1).sum();
         let mut json = String::with_capacity(bytes + 2);
         json.push('[');
-        for (place, batch) in self.batches.iter().enumerate() {
+        for (place, batch) in self.iter().enumerate() {
             if place > 0 {
                 json.push(',');
             }
@@ -179,6 +210,25 @@ mod tests {
         assert_eq!(before.to_json(), format!("[{},{}]", entry("a", "PENDING"), entry("b", "PENDING")));
         assert_eq!(change(&after, 1, &[]).unwrap().to_json(), format!("[{}]", entry("a", "PENDING")));
         assert_eq!(CapturedList::default().to_json(), "[]");
+    }
+
+    #[test]
+    fn a_long_list_keeps_its_order_through_changes_of_any_length() {
+        let name = |n: usize| format!("batch {n}");
+        let text = |length: usize| {
+            let entries: Vec<String> = (0..length).map(|n| entry(&name(n), "PENDING")).collect();
+            format!("[{}]", entries.join(","))
+        };
+        let mut all = CapturedList::default();
+        for length in [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 2 * CHUNK, CHUNK + 7, CHUNK, 5, 0, 300] {
+            let names: Vec<String> = (0..length).map(name).collect();
+            let appended: Vec<_> = (all.len()..length).map(|n| (n, (&*names[n], "PENDING"))).collect();
+            all = change(&all, length, &appended).unwrap();
+            assert_eq!((all.len(), all.to_json()), (length, text(length)));
+        }
+        for n in [0, CHUNK - 1, CHUNK, 299] {
+            assert_eq!(all.find(&name(n)).unwrap().0, n);
+        }
     }
 
     #[test]
