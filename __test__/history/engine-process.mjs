@@ -6,12 +6,15 @@ import { SqlxStateStore } from '../../index.js';
 import { runImport } from './engine.mjs';
 import { recorder } from './importer.mjs';
 
-const { url, name, file, ...plan } = JSON.parse(process.argv[2]);
+const { url, name, file, killedAfter, ...plan } = JSON.parse(process.argv[2]);
 const output = openSync(file, 'a');
-const record = recorder(name, (line) => writeSync(output, `${JSON.stringify(line)}\n`));
+let calls = 0;
+const record = recorder(name, (line) => {
+  writeSync(output, `${JSON.stringify(line)}\n`);
+  // Tells the test that it is time to kill it, and goes on.
+  if ('call' in line && ++calls === killedAfter) process.stdout.write('now\n');
+});
 
 const store = new SqlxStateStore(url, { durability: 'batch', connectTimeoutMs: 60_000 });
-// Whoever kills it counts the time from here.
-process.stdout.write('begun\n');
 await runImport(store, { ...plan, record });
 await record('engine', 'close', {}, () => store.close());

@@ -21,25 +21,26 @@ import { long, wait } from './runs.mjs';
 const SCRIPT = fileURLToPath(new URL('./engine-process.mjs', import.meta.url));
 const KILLS = Math.ceil(8 * scale);
 /**
- * How the processes work, in turns, and how long they live. Those that think about each record live through several writes; the others make calls as fast as
- * the store takes them.
+ * How the processes work, in turns, and after how many calls they are killed. Those that think about each record live through several writes; the others make
+ * calls as fast as the store takes them.
  */
 const LIVES = [
-  { concurrent: 1, thinkMs: 1, lifeMs: [30, 400] },
-  { concurrent: 3, thinkMs: 1, lifeMs: [30, 400] },
-  { concurrent: 1, thinkMs: 0, lifeMs: [1, 120] },
-  { concurrent: 3, thinkMs: 0, lifeMs: [1, 120] },
+  { concurrent: 1, thinkMs: 1, calls: [100, 400] },
+  { concurrent: 3, thinkMs: 1, calls: [100, 400] },
+  { concurrent: 3, thinkMs: 2, calls: [20, 200] },
+  { concurrent: 1, thinkMs: 0, calls: [20, 1_000] },
 ];
 
-/** Runs one process, and kills it a while after it has begun; `lifeMs`: undefined lets it end. Returns its lines, and whether it was killed. */
-async function runProcess(plan, lifeMs) {
+/** Runs one process. Where `killedAfter` is given, it is killed once it has made so many calls. Returns its lines, and whether it was killed. */
+async function runProcess(plan) {
   const child = spawn(process.execPath, [SCRIPT, JSON.stringify(plan)], { stdio: ['ignore', 'pipe', 'pipe'] });
   let errors = '';
   child.stderr.on('data', (text) => (errors += text));
   const exited = once(child, 'exit');
-  if (lifeMs) {
+  if (plan.killedAfter) {
     await Promise.race([once(child.stdout, 'data'), exited]);
-    await Promise.race([wait(...lifeMs), exited]);
+    // It goes on meanwhile.
+    await Promise.race([wait(0, 20), exited]);
     child.kill('SIGKILL');
   }
   const [code, signal] = await exited;
@@ -49,7 +50,7 @@ async function runProcess(plan, lifeMs) {
     .split('\n')
     .slice(0, -1)
     .map((line) => JSON.parse(line));
-  const killed = lifeMs !== undefined && signal === 'SIGKILL';
+  const killed = plan.killedAfter !== undefined && signal === 'SIGKILL';
   return { lines, killed, crash: killed || code === 0 ? undefined : `${plan.name} ended with ${code ?? signal}: ${errors}` };
 }
 
@@ -61,12 +62,12 @@ async function look(store, jobId) {
 }
 
 async function observe(on) {
-  const plan = { jobId: newId('import'), url: on.url, batches: Math.ceil(150 * scale), batchSize: 8 };
+  const plan = { jobId: newId('import'), url: on.url, batches: Math.ceil(200 * scale), batchSize: 8 };
   const folder = await mkdtemp(join(tmpdir(), 'batchactions-import-'));
   const history = { lines: [], killed: [], crashes: [] };
-  const run = async (life, lifeMs) => {
+  const run = async (life) => {
     const name = `engine${history.killed.length}`;
-    const { lines, killed, crash } = await runProcess({ ...plan, ...life, name, file: join(folder, `${name}.jsonl`) }, lifeMs);
+    const { lines, killed, crash } = await runProcess({ ...plan, ...life, name, file: join(folder, `${name}.jsonl`) });
     history.lines.push(...lines);
     if (killed) history.killed.push(name);
     if (crash) history.crashes.push(crash);
@@ -75,8 +76,11 @@ async function observe(on) {
   try {
     let isKilled = true;
     for (let n = 0; isKilled && n < KILLS; n++) {
-      const { lifeMs, ...life } = LIVES[n % LIVES.length];
-      isKilled = await run(life, lifeMs);
+      const {
+        calls: [least, most],
+        ...life
+      } = LIVES[n % LIVES.length];
+      isKilled = await run({ ...life, killedAfter: Math.floor(least + Math.random() * (most - least)) });
     }
     if (isKilled) await run({ concurrent: 3, thinkMs: 0 });
     const { lines, ...rest } = history;
@@ -100,17 +104,13 @@ async function keep(jobId, history, result) {
 }
 
 onEveryDatabase((on) => {
-  on.needs('shared').each([1, 3])(
-    'an import of %d batches at once is restored after each kill, and done in the end',
-    long,
-    async (concurrent) => {
-      for (let round = 1; ; round++) {
-        const { violations, facts } = await observe(on);
-        expect({ found: violations.length, violations: violations.slice(0, 5) }).toEqual({ found: 0, violations: [] });
-        // Kills that cost nothing, or came before anything was done, prove nothing.
-        if (facts.kills >= 5 && facts.restores >= 4 && facts.skipping >= 2 && facts.lost >= 1) return;
-        if (round === 5) expect.fail(`the kills hit nothing in ${round} runs: ${JSON.stringify(facts)}`);
-      }
-    },
-  );
+  on.needs('shared')('an import is restored after each kill of its process, and done in the end', long, async () => {
+    for (let round = 1; ; round++) {
+      const { violations, facts } = await observe(on);
+      expect({ found: violations.length, violations: violations.slice(0, 5) }).toEqual({ found: 0, violations: [] });
+      // Kills that cost nothing, or came before anything was stored, prove nothing.
+      if (facts.kills >= 5 && facts.restores >= 3 && facts.skipping >= 2 && facts.lost >= 1) return;
+      if (round === 5) expect.fail(`the kills hit nothing in ${round} runs: ${JSON.stringify(facts)}`);
+    }
+  });
 });
