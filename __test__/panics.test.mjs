@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { databases } from './support/databases.mjs';
-import { makeBatch, makeJob, makeRecord, newId } from './support/fixtures.mjs';
+import { makeBatch, makeJob, makeLocalJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
 import { claim, collect, complete, sleep } from './support/suite.mjs';
 import { SqlxStateStore, StateStoreError, folder, hooks as addon } from './support/test-hooks.mjs';
 
@@ -188,6 +188,52 @@ for (const database of databases) {
       expect(await each.getBatchRecords(job.id, bad)).toHaveLength(20);
       expect(await each.getBatchRecords(job.id, good)).toHaveLength(1);
       await expectToWork(each);
+    });
+
+    test('in the writer of a queued job: the failure sticks to the job until saveJobState ends or pauses it', async () => {
+      const each = await open({ durability: 'batch' });
+      const [job, other] = [makeLocalJob(1), makeLocalJob(1)];
+      const [{ id: batchId }] = job.batches;
+      panicAt('job writer');
+      await each.saveProcessedRecord(job.id, batchId, makeRecord(0));
+      await each.saveJobState(job);
+      await each.updateBatchState(job.id, batchId, makeState(batchId, 'PROCESSING'));
+      // Reads only wait. The record was written before the job.
+      expect(await each.getJobState(job.id)).toBeNull();
+      expect(await each.getBatchRecords(job.id, batchId)).toHaveLength(1);
+      const writes = [
+        () => each.saveJobState(job),
+        () => each.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 1)),
+        () => each.saveProcessedRecord(job.id, batchId, makeRecord(1)),
+      ];
+      for (const write of writes)
+        expect((await expectInternal(write())).message).toMatch(/^the job could not be stored after the call was answered/);
+      expect(await each.getJobState(job.id)).toBeNull();
+
+      // Another job goes on.
+      await each.saveJobState(other);
+      expect((await each.getJobState(other.id)).status).toBe('PROCESSING');
+      await expectToWork(each);
+
+      await each.saveJobState({ ...job, status: 'PAUSED' });
+      for (const write of writes) await write();
+      expect(await each.getJobState(job.id)).toMatchObject({ status: 'PROCESSING', batches: [{ status: 'COMPLETED', processedCount: 1 }] });
+
+      panicAt('job writer');
+      await each.saveJobState(job);
+      await each.getProgress(job.id);
+      await expectInternal(each.saveJobState({ ...job, status: 'COMPLETED' }));
+      expect((await each.getJobState(job.id)).status).toBe('FAILED');
+      // That has ended it: close() after this test has nothing to reject.
+      await each.saveJobState(job);
+    });
+
+    test('in the writer of a queued job that nothing waits for: close() rejects', async () => {
+      const each = new SqlxStateStore(own.url, { durability: 'batch' });
+      await each.initialize();
+      panicAt('job writer');
+      await each.saveJobState(makeLocalJob(1));
+      await expectInternal(each.close());
     });
 
     test('in a renewal of leases: the next round makes up for it', async () => {

@@ -64,7 +64,6 @@ const DUE_QUEUED = [
   'queued readAndSave: ',
   'atOnce: all queued',
   'atOnce: some queued',
-  'atOnce: none queued',
   'claimBatch: claimed',
   'updateBatchState: done',
   'updateBatchState: LEASE_LOST',

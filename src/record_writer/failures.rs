@@ -136,6 +136,17 @@ impl Failures {
         }
     }
 
+    /// Rejects a call that would be queued. A failed record whose next save is queued too does not count: if that one fails as well, the call's batch is
+    /// stored as FAILED.
+    pub fn check_queued_call(&self) -> Result<()> {
+        self.check_lists()?;
+        let still_failed = |failures: &BatchFailures| failures.values().any(|failed| !failed.queued_again);
+        match self.batches.iter().find(|(_, failures)| still_failed(failures)) {
+            Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
+            None => Ok(()),
+        }
+    }
+
     pub fn forget_batch(&mut self, batch_id: &str) {
         self.batches.remove(batch_id);
         self.lost.remove(batch_id);

@@ -145,7 +145,7 @@ impl RecordWriter {
     pub fn save_job<Pending>(&self, job: Job, writer: Arc<dyn WriteJob>) -> Result<Saved<Pending>> {
         let job_id = job.id.clone();
         let begins = self.queues.enter(&job_id, |queue| {
-            queue.failures.check_all()?;
+            queue.failures.check_queued_call()?;
             let records = queue.saves_made();
             queue.job.save(job, writer, records);
             Ok::<_, Error>(queue.begin_writing())
@@ -162,7 +162,7 @@ impl RecordWriter {
         writer: Arc<dyn WriteJob>,
     ) -> Result<Saved<Pending>> {
         let begins = self.queues.enter(&job_id, |queue| {
-            queue.failures.check_all()?;
+            queue.failures.check_queued_call()?;
             let records = queue.saves_made();
             queue.job.set_state(batch_id, state, file, writer, records);
             Ok::<_, Error>(queue.begin_writing())
