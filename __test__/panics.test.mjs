@@ -236,6 +236,26 @@ for (const database of databases) {
       await expectInternal(each.close());
     });
 
+    test("after a batch's end was written with its last records: the call rejects, and saving and completing again succeeds", async () => {
+      const each = await open({ durability: 'batch' });
+      const job = makeJob(1);
+      await each.saveJobState(job);
+      const { batchId } = await claim(each, job.id);
+      const saveAll = async () => {
+        for (let index = 0; index < 10; index++) await each.saveProcessedRecord(job.id, batchId, makeRecord(index));
+      };
+      panicAt('batch end, written');
+      await saveAll();
+      expect(await complete(each, job.id, batchId).catch((reason) => reason)).toMatchObject({ code: 'INTERNAL' });
+      // It was written, which the call could not know.
+      expect(await each.getDistributedStatus(job.id)).toMatchObject({ completedBatches: 1 });
+      expect(await each.getBatchRecords(job.id, batchId)).toHaveLength(10);
+      await saveAll();
+      await complete(each, job.id, batchId);
+      expect(await each.tryFinalizeJob(job.id)).toBe(true);
+      expect(addon.panicsToCome()).toEqual([]);
+    });
+
     test('in a renewal of leases: the next round makes up for it', async () => {
       const each = await open({ leaseRenewal: { everyMs: 20, forMs: 60_000 } });
       const job = makeJob(1);

@@ -3,7 +3,7 @@
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { makeJob, makeRecord, makeRecords, makeState } from '../support/fixtures.mjs';
-import { claim, complete, onEveryDatabase, prepare, rejection, sleep, SqlxStateStore } from '../support/suite.mjs';
+import { claim, complete, onEveryDatabase, openStore, prepare, rejection, sleep, SqlxStateStore } from '../support/suite.mjs';
 
 onEveryDatabase((on) => {
   const open = (options) => on.open({ durability: 'batch', ...options });
@@ -66,6 +66,27 @@ onEveryDatabase((on) => {
         expect(await on.row(held.batchId)).toMatchObject({ status: 'COMPLETED' });
         expect((await on.store.getFailedRecords(job.id)).map(({ processingError }) => processingError)).toEqual(Array(10).fill(table));
       }
+    });
+
+    on.needs('server')('is written again where its connection ends in the middle of it', async () => {
+      const own = await on.createEmpty();
+      const store = openStore(own, { durability: 'batch', statementTimeoutMs: 600_000 });
+      await store.initialize();
+      const { job, held } = await claimed(store);
+      const sessions = await on.dialect.sessions(own);
+      const other = await own.connect();
+      onTestFinished(() => other.end().catch(() => {}));
+      for (const statement of on.dialect.begin) await other.query(statement);
+      await other.query('select 1 from "batchactions_records" where "recordIndex" = 9 for update');
+
+      await saveAll(store, job, held);
+      const done = complete(store, job.id, held.batchId);
+      await expect.poll(() => on.dialect.countWaiting(own), { timeout: 60_000, interval: 250 }).toBeGreaterThan(0);
+      for (const session of sessions) await on.dialect.endSession(own, session);
+      await other.query('rollback');
+      await done;
+      expect(await store.getDistributedStatus(job.id)).toMatchObject({ completedBatches: 1 });
+      expect(await statuses(store, job, held)).toEqual(new Set(['processed']));
     });
 
     test('takes records along that are new, or only some of which exist', async () => {

@@ -42,6 +42,10 @@ impl EndingBatch {
 pub struct Endings(Vec<(u64, Weak<EndingBatch>)>);
 
 impl Endings {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn add(&mut self, saves: u64, batch: &Arc<EndingBatch>) {
         self.0.push((saves, Arc::downgrade(batch)));
     }

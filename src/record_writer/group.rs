@@ -97,11 +97,10 @@ impl Group {
     }
 
     /// The end of the batch, if the group holds only records of one claim and its batch ends with them.
-    pub fn take_end(&mut self) -> Option<Arc<EndingBatch>> {
-        let claim = one_claim(&self.saves.writes)?;
-        self.queues
-            .change(&self.job_id, |queue| queue.take_end(&claim, self.saves.taken))
-            .flatten()
+    pub fn take_end(&self) -> Option<Arc<EndingBatch>> {
+        let claim = || one_claim(&self.saves.writes);
+        let take = |queue: &mut Queue| queue.take_end(claim, self.saves.taken);
+        self.queues.change(&self.job_id, take).flatten()
     }
 
     /// Answers each save with the result of its write.

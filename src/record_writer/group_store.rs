@@ -7,6 +7,7 @@ use super::ending::EndingBatch;
 use crate::backend::{Backend, RecordWrite};
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{BatchKey, ColumnLimits};
+use crate::panics;
 use crate::retry::{Repeat, Retry};
 use crate::settings::Durability;
 
@@ -51,6 +52,7 @@ impl GroupStore {
         let attempt = self.backend.save_records_and_end_batch(writes, &batch.end);
         match batch.lost_replies.note(attempt).await {
             Ok(Some(index)) => {
+                panics::fail_point("batch end, written");
                 batch.set_written(index);
                 vec![Ok(()); writes.len()]
             }

@@ -281,9 +281,12 @@ impl Queue {
     }
 
     /// The end of this claim's batch, if the next `taken` saves, all of that claim, are the last ones made before it.
-    pub fn take_end(&mut self, claim: &(BatchKey, Token), taken: u64) -> Option<Arc<EndingBatch>> {
+    pub fn take_end(&mut self, claim: impl FnOnce() -> Option<(BatchKey, Token)>, taken: u64) -> Option<Arc<EndingBatch>> {
+        if self.endings.is_empty() {
+            return None;
+        }
         let saves = *self.done.borrow() + taken;
-        self.endings.take(claim, saves, &self.failures)
+        self.endings.take(&claim()?, saves, &self.failures)
     }
 
     /// Adds a bulk save of records in this range.

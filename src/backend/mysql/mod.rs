@@ -1186,7 +1186,9 @@ async fn update_run(session: &mut Conn, run: &[&RecordWrite]) -> Result<u64> {
         where jobId = ? and recordIndex between ? and ?
         ",
     );
-    let [first, .., last] = run else { return Ok(0) };
+    let (Some(first), Some(last)) = (run.first(), run.last()) else {
+        return Ok(0);
+    };
     let before = i64::from(first.record.index) - 1;
     let mut values = Vec::with_capacity(run.len() * 5 + 10);
     values.extend(values![&first.job_id, &first.batch_id, before]);
