@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OnceCell, watch};
 
+use super::job_state::JobCopies;
 use super::lease_renewal::LeaseRenewals;
 use crate::backend::{Backend, Reads};
 use crate::error::{Repeatable, Result};
@@ -38,6 +39,7 @@ pub struct Operations {
     pub(super) claims: Arc<Claims>,
     pub(super) writer: RecordWriter,
     pub(super) leases: Arc<LeaseRenewals>,
+    pub(super) copies: JobCopies,
     pub(super) max_claims: Option<MaxClaims>,
     pub(super) turns: Turns,
     pub(super) gate: Gate,

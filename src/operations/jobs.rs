@@ -1,44 +1,23 @@
-//! Saves, reads, lists and deletes jobs.
+//! Saves, lists and deletes jobs.
 
 use std::future::Future;
 
 use super::batch_rows::{insert_absent_batches, refuse};
 use super::call::{Access, Answer, Call, Entered, LostReplies};
-use crate::backend::{Backend, StoredJob};
+use crate::backend::Backend;
 use crate::error::Result;
 use crate::held_claims::BatchCount;
-use crate::model::{BatchList, BatchRow, Job, JobFilter, JobRow};
+use crate::model::{BatchList, Job, JobFilter, JobRow};
 use crate::panics;
 use crate::retry::Repeat;
 
 /// The number of rows per delete statement of `deleteJob`, small enough that a large job does not lock its tables for long.
 const DELETE_SLICE: i32 = 5_000;
 
-/// A stored job: its row, its list, and its batches' rows.
-pub struct JobState {
-    pub row: JobRow,
-    list: String,
-    batch_rows: Vec<BatchRow>,
-}
-
-impl JobState {
-    /// The job's batches in the order of its list, each with the state and the claim in its row.
-    pub fn batches(&self) -> Result<BatchList<'_>> {
-        let mut batches = BatchList::read(&self.row.id, &self.list)?;
-        batches.follow_with_claims(&self.batch_rows);
-        Ok(batches)
-    }
-}
-
 impl Entered {
     pub fn save_job(self, job: Job) -> impl Answer<()> {
         self.accessing(Access::WritesJob(&job.id))
             .run(|call| async move { call.save_job(job).await })
-    }
-
-    pub fn job(self, job_id: String) -> impl Answer<Option<JobState>> {
-        self.accessing(Access::ReadsJob(&job_id))
-            .run(|call| async move { call.job(&job_id).await })
     }
 
     pub fn list_jobs(self, filter: JobFilter) -> impl Answer<Vec<JobRow>> {
@@ -120,21 +99,6 @@ impl Call {
         Ok(inserted)
     }
 
-    async fn job(&self, job_id: &str) -> Result<Option<JobState>> {
-        self.read(|reads| async move {
-            let Some(StoredJob { row, batches: list }) = reads.job(job_id).await? else {
-                return Ok(None);
-            };
-            let batch_rows = if lists_none(&list) {
-                Vec::new()
-            } else {
-                reads.batch_rows(job_id).await?
-            };
-            Ok(Some(JobState { row, list, batch_rows }))
-        })
-        .await
-    }
-
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
         // The job's row is deleted last, so that an interrupted deletion can be found and repeated.
         //
@@ -150,6 +114,7 @@ impl Call {
         found |= self.write(Repeat::Idempotent, |backend| backend.delete_job(job_id)).await?;
         self.forget_claims(job_id);
         self.store.writer.forget_job(job_id);
+        self.store.copies.forget(job_id);
         Ok(found)
     }
 
@@ -165,9 +130,4 @@ impl Call {
         }
         Ok(found)
     }
-}
-
-/// Whether a job's list is empty. A long list is parsed only once, when it becomes the result.
-fn lists_none(list: &str) -> bool {
-    list.bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"[]")
 }

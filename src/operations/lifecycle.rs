@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::call::{Access, Answer, Call, Entered, Operations, Storage};
+use super::job_state::JobCopies;
 use super::lease_renewal::LeaseRenewals;
 use crate::backend::{self, Backend};
 use crate::error::{Error, Result};
@@ -42,6 +43,7 @@ impl Operations {
                 settings.lease_renewal,
                 settings.connect_timeout,
             ),
+            copies: JobCopies::default(),
             storage: Storage::new(backend, retry),
             claims,
             max_claims: settings.max_claims,
@@ -65,6 +67,7 @@ impl Operations {
                     panics::fail_point("close");
                     store.writer.flush_all().await;
                     store.storage.close().await;
+                    store.copies.forget_all();
                 })
                 .await;
             store.writer.check_all()
