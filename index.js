@@ -629,7 +629,8 @@ function jobOf(reader) {
     }
     return batches;
   };
-  const hold = (object, value) => Reflect.defineProperty(object, 'batches', { value, writable: true, enumerable: true, configurable: true });
+  const hold = (object, value) =>
+    Reflect.defineProperty(object, 'batches', { value, writable: true, enumerable: true, configurable: true });
   const settle = (value) => hold(job, value) && Reflect.deleteProperty(job, inspect.custom);
   const accessor = {
     get() {

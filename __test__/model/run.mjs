@@ -25,6 +25,7 @@ export class Run {
     this.prefix = `${newId('m')}.`;
     this.steps = [];
     this.last = new Map(); // by store: its last reservation
+    this.kept = []; // jobs that were read, with what the model showed then
   }
 
   /** @param {(what: string) => void} met Is told of each call what kind of answer it had. */
@@ -32,6 +33,8 @@ export class Run {
     try {
       for (const operation of operations) met(await this.step(operation));
       this.agree('What the methods show after', await this.readings(), this.modelReadings());
+      const looked = this.kept.map(([job, expected]) => [this.shared(job), expected]);
+      for (const [job, expected] of looked) this.agree('What an earlier getJobState shows after', job, expected);
     } finally {
       for (const id of jobIds) await this.stores[0].deleteJob(this.unique(id));
     }
@@ -57,7 +60,15 @@ export class Run {
     }
     const after = this.modelTables();
     this.agree(this.raw ? 'What the tables hold after' : 'What the methods show after', observed, this.raw ? after : this.modelReadings());
+    await this.keep();
     return `${method}: ${kind(got, before, after, job)}`;
+  }
+
+  /** Reads a job whose batches are looked at when the sequence has ended. */
+  async keep() {
+    const { length } = this.steps;
+    const [store, id] = [this.stores[length % this.stores.length], jobIds[(length >> 2) % jobIds.length]];
+    this.kept.push([await store.getJobState(this.unique(id)), this.model.getJobState(0, id)]);
   }
 
   agree(what, got, expected) {
