@@ -7,7 +7,7 @@
 const { existsSync } = require('node:fs');
 const { performance } = require('node:perf_hooks');
 const { join } = require('node:path');
-const { types } = require('node:util');
+const { inspect, types } = require('node:util');
 
 class StateStoreError extends Error {
   constructor(message, { code, retryable = false, cause } = {}) {
@@ -693,6 +693,47 @@ async function gathered(result) {
   return records;
 }
 
+/** A job whose list of batches is made when it is first looked at. Core's workers read their job before each batch, for the number of its records. */
+function jobOf(reader) {
+  if (reader === null) return null;
+  const job = parsed(reader.job());
+  let batches;
+  // Kept here as well, because an object that is frozen or sealed keeps its accessor.
+  const look = () => {
+    if (reader !== undefined) {
+      batches = parse(reader.batches());
+      reader = undefined;
+    }
+    return batches;
+  };
+  const hold = (object, value) =>
+    Reflect.defineProperty(object, 'batches', { value, writable: true, enumerable: true, configurable: true });
+  const settle = (value) => hold(job, value) && Reflect.deleteProperty(job, inspect.custom);
+  const accessor = {
+    get() {
+      const value = look();
+      if (Object.getOwnPropertyDescriptor(job, 'batches')?.get === accessor.get) settle(value);
+      return value;
+    },
+    set(value) {
+      // As with data: an object that inherits from the job gets a property of its own.
+      if (this !== job ? hold(this, value) : settle(value)) return;
+      if (this !== job || Object.isFrozen(job)) throw new TypeError("Cannot assign to read only property 'batches' of a job");
+      [batches, reader] = [value, undefined];
+    },
+    enumerable: true,
+    configurable: true,
+  };
+  // Without it, `console.log` would show the accessor.
+  const show = function () {
+    accessor.get();
+    const is = Object.getOwnPropertyDescriptor(job, 'batches');
+    return this === job && is?.get === accessor.get ? { ...job } : this;
+  };
+  Object.defineProperty(job, 'batches', accessor);
+  return Object.defineProperty(job, inspect.custom, { value: show, writable: true, configurable: true });
+}
+
 /** Whether this Linux has glibc. */
 function hasGlibc() {
   try {
@@ -834,7 +875,7 @@ class SqlxStateStore {
   }
 
   getJobState(jobId) {
-    return run(this, 'getJobState', (native) => native.getJobState(jobId), parsed);
+    return run(this, 'getJobState', (native) => native.getJobState(jobId), jobOf);
   }
 
   updateBatchState(jobId, batchId, state, fence) {

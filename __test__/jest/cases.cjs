@@ -5,6 +5,8 @@ const { SqlxStateStore, StateStoreError } = require('../../index.js');
 
 const record = (index) => ({ index, raw: { text: 'x'.repeat(500_000) }, parsed: {}, status: 'valid', errors: [] });
 
+const batch = (id) => ({ id, index: 0, status: 'PENDING', records: [], processedCount: 0, failedCount: 0 });
+
 async function use(Store) {
   const store = new Store('sqlite::memory:');
   await store.initialize();
@@ -17,6 +19,12 @@ async function use(Store) {
   expect(records).toHaveLength(8);
   expect(records).toBeInstanceOf(Array);
   expect(records[0]).toEqual(record(0));
+  const job = { id: 'k', config: {}, status: 'CREATED', batches: [batch('a'), batch('b')], totalRecords: 0 };
+  await store.saveJobState(job);
+  expect(await store.getJobState('k')).toEqual(job);
+  expect(await store.getJobState('k')).toStrictEqual(job);
+  expect(await store.getJobState('k')).not.toEqual({ ...job, batches: [] });
+  expect((await store.getJobState('k')).batches).toBeInstanceOf(Array);
   const error = await store.getProgress(5).catch((reason) => reason);
   expect(error).toBeInstanceOf(Error);
   expect(error.code).toBe('INVALID_ARGUMENT');

@@ -27,6 +27,7 @@ export class Run {
     this.steps = [];
     this.last = new Map(); // by store: its last reservation
     this.lists = new Map(); // by job: the list that `saveList` changes and saves
+    this.kept = []; // jobs that were read, with what the model showed then
   }
 
   /** @param {(what: string) => void} met Is told of each call what kind of answer it had. */
@@ -35,6 +36,8 @@ export class Run {
       for (const operation of operations) met(await this.step(operation));
       this.agree('What the methods show after', await this.readings(jobIds), this.modelReadings(jobIds));
       if (this.raw) this.agree('What the tables hold after', await this.tables(jobIds), this.modelTables(jobIds));
+      const looked = this.kept.map(([job, expected]) => [this.shared(job), expected]);
+      for (const [job, expected] of looked) this.agree('What an earlier getJobState shows after', job, expected);
     } finally {
       for (const id of jobIds) await this.stores[0].deleteJob(this.unique(id));
     }
@@ -107,12 +110,22 @@ export class Run {
     }
     const what = this.raw ? 'What the tables hold after' : 'What the methods show after';
     this.agree(what, observed, this.raw ? this.modelTables(ids) : this.modelReadings(ids));
+    await this.keep();
     return this.modelTables(jobIds);
   }
 
   /** Waits until what is queued of these jobs is written. */
   async flush(ids) {
     for (const id of ids.filter((queued) => this.queue.jobs.delete(queued))) await this.stores[0].getProgress(this.unique(id));
+  }
+
+  /** Reads a job whose batches are looked at when the sequence has ended. */
+  async keep() {
+    const { length } = this.steps;
+    const [store, id] = [this.stores[length % this.stores.length], jobIds[(length >> 2) % jobIds.length]];
+    // Reading a job has what is queued of it written, which is left to the calls of the sequence.
+    if (this.queue.jobs.has(id)) return;
+    this.kept.push([await store.getJobState(this.unique(id)), this.model.getJobState(0, id)]);
   }
 
   agree(what, got, expected) {

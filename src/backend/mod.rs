@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes,
-    ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobBatches, JobFilter, JobRow, JobStatus,
+    JobTimes, ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
@@ -150,12 +150,31 @@ pub struct StoredJob {
     pub batches: String,
 }
 
+/// A job's batches, and what the next read of them may build on.
+#[derive(Clone)]
+pub struct ReadBatches {
+    pub batches: JobBatches,
+    pub horizon: Option<Horizon>,
+}
+
+/// Which rows an earlier read may not have seen, in a database that can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Horizon {
+    /// The server, since its start, and its tables.
+    pub tables: String,
+    /// The oldest transaction that was under way.
+    pub transaction: i64,
+}
+
 /// Plain reads. Each is one statement and may be repeated at will.
 #[async_trait]
 pub trait Reads: Send + Sync {
     /// The limits of this database's columns.
     async fn limits(&self) -> Result<ColumnLimits>;
     async fn job(&self, job_id: &str) -> Result<Option<StoredJob>>;
+    /// The job's row and its batches, in at most three statements. What is equal in `earlier`, an earlier read of the same job, is shared, and not
+    /// fetched again where the database can tell that it has not changed.
+    async fn job_batches(&self, job_id: &str, earlier: Option<&ReadBatches>) -> Result<Option<(JobRow, ReadBatches)>>;
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
     /// `None` if the job does not exist.
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>>;

@@ -2,10 +2,11 @@
 
 use super::driver::{Driver, Read, Row, Sql, Value};
 use super::session::Session;
-use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReclaimSnapshot, StoredJob};
-use crate::error::Result;
+use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, ReclaimSnapshot, StoredJob};
+use crate::error::{Error, Result};
 use crate::model::{
-    BatchCounts, BatchIndex, BatchRow, JobRow, JobTimes, RecordCounts, RecordSlices, RecordText, Reservation, Token, WorkerId,
+    BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, JobBatches, JobRow, JobTimes, RecordCounts, RecordSlices,
+    RecordText, Reservation, Token, WorkerId,
 };
 
 /// id, config, status, totalRecords, startedAt, completedAt, distributed
@@ -52,16 +53,46 @@ pub fn job_times(row: &impl Row) -> Read<JobTimes> {
 }
 
 /// id, batchIndex, status, workerId, claimedAt, processedCount, failedCount
-pub fn batch_row(row: &impl Row) -> Read<BatchRow> {
-    Ok(BatchRow {
-        id: row.text(0)?.to_owned(),
+fn batch_row_parts(row: &impl Row) -> Read<BatchRowParts<'_>> {
+    Ok(BatchRowParts {
+        id: row.text(0)?,
         index: row.number(1)?,
-        status: row.text(2)?.to_owned(),
-        worker_id: row.optional_text(3)?.map(str::to_owned),
+        status: row.text(2)?,
+        worker_id: row.optional_text(3)?,
         claimed_at: row.optional_number(4)?,
         processed: row.number(5)?,
         failed: row.number(6)?,
     })
+}
+
+/// As `batch_row_parts`.
+pub fn batch_row(row: &impl Row) -> Read<BatchRow> {
+    batch_row_parts(row).map(BatchRow::from)
+}
+
+/// The rows of a statement that gives a job's batches by index, each as `batch_row` reads it.
+pub async fn all_batch_rows<D: Driver>(
+    session: &mut Session<D>,
+    sql: Sql<'_>,
+    values: Vec<Value<'_>>,
+    earlier: Option<&ReadBatches>,
+) -> Result<BatchRows> {
+    let mut text = BatchRowsText::default();
+    session
+        .each(sql, values, |row| {
+            text.push(batch_row_parts(row)?);
+            Ok(())
+        })
+        .await?;
+    BatchRows::read(&text.into_text(), earlier.map(|earlier| &earlier.batches.rows))
+        .ok_or_else(|| Error::internal("the rows of the batches could not be read as they were written"))
+}
+
+/// The job with its batches, in a database that can't tell what has changed.
+pub fn job_batches(job: StoredJob, rows: BatchRows, earlier: Option<&ReadBatches>) -> Result<(JobRow, ReadBatches)> {
+    let earlier = earlier.map(|earlier| &earlier.batches);
+    let batches = JobBatches::read(&job.row.id, &job.batches, rows, earlier)?;
+    Ok((job.row, ReadBatches { batches, horizon: None }))
 }
 
 /// The batch index in the first column, if there is a row.

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::inputs::{checked, value};
 use crate::backend::{RecordWrite, by_bytes, chunks, size_of};
 use crate::model::{
-    BatchList, BatchRow, BatchState, BatchStatus, ColumnLimits, Encoding, ID_LENGTH, Job, JobFilter, Record, RecordPage, RecordSlices,
-    RecordText, token_from_json,
+    BatchList, BatchRow, BatchRows, BatchRowsText, BatchState, BatchStatus, ColumnLimits, Encoding, ID_LENGTH, Job, JobBatches, JobFilter,
+    Record, RecordPage, RecordSlices, RecordText, token_from_json,
 };
 
 /// The limits of PostgreSQL, MySQL, MariaDB and SQLite.
@@ -251,8 +251,10 @@ fn list(input: &str) {
     list.follow(&rows);
     assert!(!list.follow(&rows), "the same rows change the list twice");
     assert_eq!(list.completed(), list.len());
-    list.follow_with_claims(&rows);
-    let written = list.to_json();
+    let mut text = BatchRowsText::default();
+    rows.iter().for_each(|row| text.push(row.into()));
+    let read = BatchRows::read(&text.into_text(), None).and_then(|rows| checked(JobBatches::read("j", input, rows, None)));
+    let written = read.map(|batches| batches.to_json()).unwrap_or_default();
     if given.is_some() {
         let Some(Value::Array(batches)) = value(&written) else {
             panic!("not a list any more: {written}");

@@ -18,7 +18,7 @@ use napi::{Env, JsError, JsValue, ValueType, sys};
 use napi_derive::napi;
 
 use crate::error::{Code, Error, Result};
-use crate::model::RecordSlices;
+use crate::model::{JobBatches, RecordSlices};
 use crate::panics::{self, caught, caught_in};
 
 /// Called once for each thread that loads the addon.
@@ -103,6 +103,11 @@ pub enum Reply {
     Number(u32),
     /// JSON text, which `index.js` parses.
     Json(String),
+    /// A job as JSON text, without its batches, which nobody may look at.
+    Job {
+        job: String,
+        batches: JobBatches,
+    },
     /// An array, or a `RecordReader` if it is large.
     Records(RecordSlices),
 }
@@ -127,20 +132,43 @@ impl RecordReader {
     }
 }
 
+/// A job on its way to JavaScript, whose batches become JSON text when they are looked at.
+#[napi]
+pub struct JobReader {
+    job: String,
+    batches: JobBatches,
+}
+
+#[napi]
+impl JobReader {
+    /// The job, with null in the place of its batches.
+    #[napi(catch_unwind, skip_typescript)]
+    pub fn job(&mut self) -> String {
+        std::mem::take(&mut self.job)
+    }
+
+    #[napi(catch_unwind, skip_typescript)]
+    pub fn batches(&self) -> String {
+        self.batches.to_json()
+    }
+}
+
 /// A little less than the longest string of V8 (`v8::String::kMaxLength` on 64 bits).
 const LONGEST_TEXT: usize = (1 << 29) - (1 << 10);
 
 fn short_enough(text: String) -> Result<String> {
-    if text.len() > LONGEST_TEXT {
+    check_length(text.len(), ": read it with records()")?;
+    Ok(text)
+}
+
+fn check_length(bytes: usize, advice: &str) -> Result<()> {
+    if bytes > LONGEST_TEXT {
         return Err(Error::new(
             Code::ValueTooLong,
-            format!(
-                "the result has {} bytes, and JavaScript takes {LONGEST_TEXT} at once: read it with records()",
-                text.len()
-            ),
+            format!("the result has {bytes} bytes, and JavaScript takes {LONGEST_TEXT} at once{advice}"),
         ));
     }
-    Ok(text)
+    Ok(())
 }
 
 /// A call's outcome on its way to JavaScript.
@@ -164,6 +192,17 @@ impl ToNapiValue for Outcome {
                 Reply::Boolean(value) => convert(&env, value)?,
                 Reply::Number(value) => convert(&env, value)?,
                 Reply::Json(text) => convert(&env, short_enough(text)?)?,
+                Reply::Job { job, batches } => {
+                    // Now, because the list's getter must not throw.
+                    check_length(batches.longest_json(), "")?;
+                    convert(
+                        &env,
+                        JobReader {
+                            job: short_enough(job)?,
+                            batches,
+                        },
+                    )?
+                }
                 Reply::Records(slices) => {
                     let mut texts = slices.into_texts();
                     if texts.len() > 1 {

@@ -31,9 +31,14 @@ impl IntoReply for u32 {
 /// `JobState | null`.
 impl IntoReply for Option<JobState> {
     fn into_reply(self) -> Result<Reply> {
-        let Some(job) = self else { return Ok(Reply::Null) };
-        let batches = job.batches()?.to_json();
-        Ok(Reply::Json(job.row.to_json(Some(&batches))))
+        let Some(JobState { row, batches }) = self else {
+            return Ok(Reply::Null);
+        };
+        // `index.js` puts the accessor in the place of the null.
+        Ok(Reply::Job {
+            job: row.to_json(Some("null")),
+            batches,
+        })
     }
 }
 

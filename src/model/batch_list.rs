@@ -109,29 +109,6 @@ impl<'a> BatchList<'a> {
         })
     }
 
-    /// Copies status, counts and claims of every batch from its row: the form in which `getJobState` returns the list.
-    pub fn follow_with_claims(&mut self, rows: &[BatchRow]) {
-        for position in 0..self.batches.len() {
-            // No known program stores records there. If one did, `getBatchRecords` has the current ones.
-            self.set(position, "records", Some("[]".to_owned()));
-            for key in ["workerId", "claimedAt", "recordStartIndex", "recordEndIndex"] {
-                let absent = self.batches[position].iter().any(|(name, value)| name == key && value == "null");
-                if absent {
-                    self.set(position, key, None);
-                }
-            }
-        }
-        self.follow_each(rows, |list, position, row| {
-            list.set(
-                position,
-                "workerId",
-                row.worker_id.as_deref().map(|id| serde_json::Value::from(id).to_string()),
-            );
-            list.set(position, "claimedAt", row.claimed_at.map(|time| time.to_string()));
-            list.set_state(position, &row.status, row.processed, row.failed)
-        });
-    }
-
     /// Calls `take` with every batch that has a row. Returns whether any call changed anything.
     fn follow_each(&mut self, rows: &[BatchRow], mut take: impl FnMut(&mut Self, usize, &BatchRow) -> bool) -> bool {
         if rows.is_empty() {
@@ -192,7 +169,7 @@ pub fn mirrors(index: BatchIndex, batches: i64) -> bool {
     i64::from(index.0) % mirror_step(batches) == 0
 }
 
-fn unreadable(job_id: &str) -> Error {
+pub(super) fn unreadable(job_id: &str) -> Error {
     Error::new(
         Code::TablesIncompatible,
         format!(

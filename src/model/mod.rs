@@ -3,11 +3,12 @@
 //! - From callers: [`Job`] with its [`ListedBatch`]es, [`Record`], [`BatchState`], the filters [`JobFilter`] and [`RecordPage`]. Each has a
 //!   `from_json` that refuses invalid input and names its place and value.
 //! - From databases: [`JobRow`], [`BatchRow`], [`RecordText`], counts.
-//! - To callers: [`Reservation`], [`Progress`], [`DistributedStatus`], [`RecordSlices`].
+//! - To callers: [`JobBatches`], [`Reservation`], [`Progress`], [`DistributedStatus`], [`RecordSlices`].
 //! - [`BatchList`] is the JSON copy of the batches in the job's row; [`ColumnLimits`] describes what a database's columns can't hold.
 
 mod batch;
 mod batch_list;
+mod batch_rows;
 mod captured_list;
 mod column_limits;
 mod distributed_status;
@@ -15,6 +16,7 @@ mod fence;
 mod id_limits;
 mod ids;
 mod job;
+mod job_batches;
 mod job_filter;
 mod job_json;
 mod job_row;
@@ -25,10 +27,12 @@ mod record_page;
 mod record_slices;
 mod record_text;
 mod reservation;
+mod shared_array;
 mod status;
 
 pub use batch::{BatchEnd, BatchRow, BatchState, ListedBatch};
 pub use batch_list::{BatchList, in_json, mirror_step, mirrors};
+pub use batch_rows::{BatchRowParts, BatchRows, BatchRowsText};
 pub use captured_list::CapturedList;
 pub use column_limits::{ColumnLimits, Encoding, Repertoire};
 pub use distributed_status::{BatchCounts, DistributedStatus};
@@ -36,6 +40,7 @@ pub use fence::token_from_json;
 pub use id_limits::{ID_LENGTH, WORKER_ID_LENGTH, check_id};
 pub use ids::{BatchIndex, BatchKey, MaxClaims, Token, WorkerId};
 pub use job::{Job, final_status};
+pub use job_batches::JobBatches;
 pub use job_filter::JobFilter;
 pub use job_row::JobRow;
 pub use progress::{JobTimes, Progress, RecordCounts};

@@ -2,6 +2,7 @@ mod batch_list;
 mod column_limits;
 mod ids;
 mod job;
+mod job_batches;
 mod options;
 mod progress;
 mod record;

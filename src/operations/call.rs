@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OnceCell, watch};
 
+use super::job_state::JobCopies;
 use super::lease_renewal::LeaseRenewals;
 use super::queued_calls::DistributedJobs;
 use crate::backend::{Backend, Reads};
@@ -38,6 +39,7 @@ pub struct Operations {
     pub(super) claims: Arc<Claims>,
     pub(super) writer: RecordWriter,
     pub(super) leases: Arc<LeaseRenewals>,
+    pub(super) copies: JobCopies,
     pub(super) max_claims: Option<MaxClaims>,
     pub(super) turns: Turns,
     pub(super) distributed_jobs: DistributedJobs,

@@ -1,46 +1,20 @@
-//! Saves, reads, lists and deletes jobs.
+//! Saves, lists and deletes jobs.
 
 use std::future::Future;
 
 use super::batch_rows::{insert_absent_batches, refuse};
 use super::call::{Access, Answer, Call, Entered};
-use crate::backend::{Backend, SavedJob, StoredJob};
+use crate::backend::{Backend, SavedJob};
 use crate::error::{Error, Result};
 use crate::held_claims::BatchCount;
-use crate::model::{BatchList, BatchRow, Job, JobFilter, JobRow, JobStatus};
+use crate::model::{BatchList, Job, JobFilter, JobRow, JobStatus};
 use crate::panics;
 use crate::retry::{LostReplies, Repeat};
 
 /// The number of rows per delete statement of `deleteJob`, small enough that a large job does not lock its tables for long.
 const DELETE_SLICE: i32 = 5_000;
 
-/// A stored job: its row, its list, and its batches' rows.
-pub struct JobState {
-    pub row: JobRow,
-    list: String,
-    batch_rows: Vec<BatchRow>,
-}
-
-impl JobState {
-    /// The job's batches in the order of its list, each with the state and the claim in its row.
-    pub fn batches(&self) -> Result<BatchList<'_>> {
-        let mut batches = BatchList::read(&self.row.id, &self.list)?;
-        batches.follow_with_claims(&self.batch_rows);
-        Ok(batches)
-    }
-}
-
 impl Entered {
-    pub fn job(self, job_id: String) -> impl Answer<Option<JobState>> {
-        self.accessing(Access::ReadsJob(&job_id)).run(|call| async move {
-            let found = call.job(&job_id).await?;
-            if let Some(job) = &found {
-                call.store.distributed_jobs.note(&job_id, job.row.distributed);
-            }
-            Ok(found)
-        })
-    }
-
     pub fn list_jobs(self, filter: JobFilter) -> impl Answer<Vec<JobRow>> {
         self.accessing(Access::ReadsJobs)
             .run(|call| async move { call.read(|reads| reads.list_jobs(&filter)).await })
@@ -146,21 +120,6 @@ impl Call {
         Ok(SavedJob { inserted, has_rows: true })
     }
 
-    async fn job(&self, job_id: &str) -> Result<Option<JobState>> {
-        self.read(|reads| async move {
-            let Some(StoredJob { row, batches: list }) = reads.job(job_id).await? else {
-                return Ok(None);
-            };
-            let batch_rows = if lists_none(&list) {
-                Vec::new()
-            } else {
-                reads.batch_rows(job_id).await?
-            };
-            Ok(Some(JobState { row, list, batch_rows }))
-        })
-        .await
-    }
-
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
         // The job's row is deleted last, so that an interrupted deletion can be found and repeated.
         //
@@ -176,6 +135,7 @@ impl Call {
         found |= self.write(Repeat::Idempotent, |backend| backend.delete_job(job_id)).await?;
         self.forget_claims(job_id);
         self.store.writer.forget_job(job_id);
+        self.store.copies.forget(job_id);
         Ok(found)
     }
 
@@ -191,9 +151,4 @@ impl Call {
         }
         Ok(found)
     }
-}
-
-/// Whether a job's list is empty. A long list is parsed only once, when it becomes the result.
-fn lists_none(list: &str) -> bool {
-    list.bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"[]")
 }

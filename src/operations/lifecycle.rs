@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::call::{Access, Answer, Call, Entered, Operations, Storage};
+use super::job_state::JobCopies;
 use super::lease_renewal::LeaseRenewals;
 use super::queued_calls::DistributedJobs;
 use crate::backend::{self, Backend};
@@ -43,6 +44,7 @@ impl Operations {
                 settings.lease_renewal,
                 settings.connect_timeout,
             ),
+            copies: JobCopies::default(),
             storage: Storage::new(backend, retry),
             claims,
             max_claims: settings.max_claims,
@@ -67,6 +69,7 @@ impl Operations {
                     panics::fail_point("close");
                     store.writer.flush_all().await;
                     store.storage.close().await;
+                    store.copies.forget_all();
                 })
                 .await;
             store.writer.check_all()

@@ -4,7 +4,7 @@
 //!
 //! - `call`: what all calls share: the gate, the order, the flush of queued saves, the retries. Start reading here.
 //! - `lifecycle`: creating a store, `initialize()`, `close()`.
-//! - `jobs`: saving, reading, listing and deleting jobs. `batches`: setting a batch's state. `records`: saving and reading records.
+//! - `jobs`: saving, listing and deleting jobs. `job_state`: reading a job with its batches. `batches`: setting a batch's state. `records`: saving and reading records.
 //! - `queued_calls`: which calls on jobs and batches `durability: 'batch'` queues, and how they are written.
 //! - `claims`: claiming and releasing batches. `leases`: a worker renews its lease, or has lost it. `lease_renewal`: renewals in the background.
 //!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
@@ -19,6 +19,7 @@ mod batches;
 mod call;
 mod claims;
 mod finalize;
+mod job_state;
 mod jobs;
 mod lease_renewal;
 mod leases;
@@ -30,7 +31,7 @@ mod records;
 
 pub use call::{Answer, Entered, Operations};
 pub use claims::Claim;
-pub use jobs::JobState;
+pub use job_state::JobState;
 pub use progress::DistributedCounts;
 pub use records::PageOfRecords;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+use self::changed_batches::changed_batches;
 use self::compression::Compression;
 use self::connect::{PostgresDriver, driver};
 use self::copy::RecordCopy;
@@ -19,8 +20,8 @@ use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob,
-    Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
+    StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
@@ -30,6 +31,7 @@ use crate::model::{
 use crate::order::Gate;
 use crate::settings::Settings;
 
+mod changed_batches;
 mod compression;
 mod connect;
 mod copy;
@@ -88,6 +90,27 @@ impl Reads for Postgres {
             "#,
         );
         session.optional(job, values![job_id], rows::stored_job).await
+    }
+
+    async fn job_batches(&self, job_id: &str, earlier: Option<&ReadBatches>) -> Result<Option<(JobRow, ReadBatches)>> {
+        let mut session = self.session().await?;
+        if let Some(earlier) = earlier
+            && let Some(horizon) = &earlier.horizon
+        {
+            let Some(read) = changed_batches(&mut session, job_id, Some(horizon)).await? else {
+                return Ok(None);
+            };
+            if let Some(read) = read.after(earlier, horizon)? {
+                return Ok(Some(read));
+            }
+        }
+        // In one transaction, because a pooler may send two to two servers, and what one has seen says nothing about the other's rows.
+        session.begin(&self.begin).await?;
+        let job = changed_batches(&mut session, job_id, None).await?;
+        let batches = batch_rows_statement(&session);
+        let rows = rows::all_batch_rows(&mut session, batches, values![job_id], earlier).await?;
+        session.commit().await?;
+        job.map(|job| job.with_all(rows, earlier)).transpose()
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
@@ -959,9 +982,9 @@ async fn upsert_job(session: &mut Conn, compression: &Compression, job: &Job, ke
 // ---------------------------------------------------------------------------------------------------------------------------------
 // Batches
 
-async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
+fn batch_rows_statement(session: &Conn) -> Sql<'static> {
     // The sort column has the table's name before it, as in `list_jobs`.
-    let batches = session.sql(
+    session.sql(
         "batch_rows",
         r#"
         select "id"::text, "batchIndex"::int4, "status"::text, "workerId"::text, "claimedAt"::int8, "processedCount"::int4, "failedCount"::int4
@@ -969,7 +992,11 @@ async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
         where "jobId" = $1::"batches.jobId"
         order by batchactions_batches."batchIndex"
         "#,
-    );
+    )
+}
+
+async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
+    let batches = batch_rows_statement(session);
     session.all(batches, values![job_id], rows::batch_row).await
 }
 

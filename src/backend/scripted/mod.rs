@@ -12,8 +12,8 @@ use super::pool::{Pool, PoolRules};
 use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob,
-    Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
+    StoredJob, Transaction, rows,
 };
 use crate::error::Result;
 use crate::model::{
@@ -65,6 +65,13 @@ impl Reads for Scripted {
             .await?
             .optional(sql("job", ""), values![], rows::stored_job)
             .await
+    }
+
+    async fn job_batches(&self, job_id: &str, earlier: Option<&ReadBatches>) -> Result<Option<(JobRow, ReadBatches)>> {
+        let Some(job) = self.job(job_id).await? else { return Ok(None) };
+        let mut session = self.pool.acquire().await?;
+        let rows = rows::all_batch_rows(&mut session, sql("batch_rows", ""), values![], earlier).await?;
+        rows::job_batches(job, rows, earlier).map(Some)
     }
 
     async fn list_jobs(&self, _: &JobFilter) -> Result<Vec<JobRow>> {

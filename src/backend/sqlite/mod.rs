@@ -14,16 +14,17 @@ use self::connect::{Conn, Pools, json_value};
 use self::file::{SqliteFile, Use};
 use self::types::catalogue;
 use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
-use super::driver::{Value, sql, values};
+use super::driver::{Row, Sql, Value, sql, values};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
-    StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite,
+    SavedJob, StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes,
-    ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId, in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchRows, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus,
+    JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
+    in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -65,6 +66,36 @@ impl Reads for Sqlite {
             ",
         );
         session.optional(job, values![job_id], rows::stored_job).await
+    }
+
+    async fn job_batches(&self, job_id: &str, earlier: Option<&ReadBatches>) -> Result<Option<(JobRow, ReadBatches)>> {
+        let mut session = self.read().await?;
+        // One text, because each row of a result is a message from the thread that reads it.
+        let job = sql(
+            "job_batches",
+            "
+            select id, config, status, totalRecords, startedAt, completedAt, distributed, batches,
+                   (
+                     select '[' || coalesce(group_concat(line, ','), '') || ']'
+                     from (
+                       select json_array(batchIndex, id, status, processedCount, failedCount, claimedAt, workerId) line
+                       from batchactions_batches
+                       where jobId = ?1
+                       order by batchIndex
+                     )
+                   )
+            from batchactions_jobs
+            where id = ?1
+            ",
+        );
+        let read = session.optional(job, values![job_id], |row| Ok((rows::stored_job(row)?, row.text(8)?.to_owned())));
+        let Some((job, text)) = read.await? else { return Ok(None) };
+        let rows = match BatchRows::read(&text, earlier.map(|earlier| &earlier.batches.rows)) {
+            Some(rows) => rows,
+            // A value has another type than its column. Read row by row, it is converted, or named.
+            None => rows::all_batch_rows(&mut session, BATCH_ROWS, values![job_id], earlier).await?,
+        };
+        rows::job_batches(job, rows, earlier).map(Some)
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
@@ -839,17 +870,18 @@ async fn upsert_job(session: &mut Conn, job: &Job, keep_final: bool) -> Result<b
 // ---------------------------------------------------------------------------------------------------------------------------------
 // Batches
 
+const BATCH_ROWS: Sql<'static> = sql(
+    "batch_rows",
+    "
+    select id, batchIndex, status, workerId, claimedAt, processedCount, failedCount
+    from batchactions_batches
+    where jobId = ?1
+    order by batchIndex
+    ",
+);
+
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
-    let batches = sql(
-        "batch_rows",
-        "
-        select id, batchIndex, status, workerId, claimedAt, processedCount, failedCount
-        from batchactions_batches
-        where jobId = ?1
-        order by batchIndex
-        ",
-    );
-    session.all(batches, values![job_id], rows::batch_row).await
+    session.all(BATCH_ROWS, values![job_id], rows::batch_row).await
 }
 
 /// Where a batch without a row may be.
