@@ -170,18 +170,21 @@ async function rate(work, store) {
  * @param {import('./jobs.mjs').Bench} bench
  */
 export async function measureCalls(database, { scale, sides, results }) {
-  const [own, other, spare] = [await database.create(), await database.create(), await database.create()];
+  const [own, older, other, spare] = await Promise.all(range(4).map(() => database.create()));
   const folder = await mkdtemp(join(tmpdir(), 'batchactions-bench-'));
   const on = (side, { url }) => openStore(side, { url, dialect: database.dialect.name });
-  const stores = { ours: await on(sides.ours, own), ...(sides.before && { before: await on(sides.before, own) }) };
-  const baseline = (stores.baseline = await on(SEQUELIZE, other));
+  const stores = {
+    ours: await on(sides.ours, own),
+    ...(sides.before && { before: await on(sides.before, older) }),
+    baseline: await on(SEQUELIZE, other),
+  };
   // Two SQLite libraries in one process would break each other's locks on one file.
   const tables = await on(OURS, spare);
   const quick = scale === 'quick';
   const times = (count) => Math.max(1, Math.round(count * (quick ? 0.2 : 1)));
   const rounds = quick ? 3 : 5;
   try {
-    for (const store of [stores.ours, baseline, tables]) await store.initialize();
+    for (const store of [...Object.values(stores), tables]) await store.initialize();
     await tables.close();
     const limits = await limitsOf(database, database.dialect.name === 'sqlite' ? spare : own, folder, times);
     results.heading(database);
@@ -197,31 +200,40 @@ export async function measureCalls(database, { scale, sides, results }) {
       }
       results.add('calls', database, { ...task, limit: limit && limitName, unit: 'a second' }, rates);
     }
-    await largeJob(database, { own, other, stores, rounds, counted: quick ? 100_000 : 1_000_000, results });
+    await largeJob(database, {
+      owns: { ours: own, before: older, baseline: other },
+      stores,
+      rounds,
+      counted: quick ? 100_000 : 1_000_000,
+      results,
+    });
   } finally {
     await Promise.allSettled(Object.values(stores).map((store) => store.close()));
-    await Promise.allSettled([own.drop(), other.drop(), spare.drop(), rm(folder, { recursive: true, force: true })]);
+    await Promise.allSettled([own, older, other, spare].map((each) => each.drop()));
+    await rm(folder, { recursive: true, force: true });
   }
 }
 
 /** The cost of counting and of streaming the records of a large job. */
-async function largeJob(database, { own, other, stores, rounds, counted, results }) {
+async function largeJob(database, { owns, stores, rounds, counted, results }) {
   const id = newId();
-  for (const each of [own, other]) await fill(each, id, counted);
-  for (const store of [stores.ours, stores.baseline]) await store.saveJobState(jobOf(id, 0, { totalRecords: counted }));
-  if (database.dialect.name === 'postgres') for (const each of [own, other]) await each.query('vacuum analyze batchactions_records');
+  for (const [side, store] of Object.entries(stores)) {
+    await fill(owns[side], id, counted);
+    await store.saveJobState(jobOf(id, 0, { totalRecords: counted }));
+    if (database.dialect.name === 'postgres') await owns[side].query('vacuum analyze batchactions_records');
+  }
   const rates = { ours: [], before: [], baseline: [], limit: [] };
   const count = 'select "status", count(*) as "count" from "batchactions_records" where "jobId" = ? group by "status"';
   for (let round = 0; round < rounds; round++) {
     for (const [side, store] of Object.entries(stores)) {
       rates[side].push(await rate(async () => Number((await store.getProgress(id)).processedRecords > 0), store));
     }
-    rates.limit.push(await rate(async () => (await own.query(count, [id])).length, stores.ours));
+    rates.limit.push(await rate(async () => (await owns.ours.query(count, [id])).length, stores.ours));
   }
   const name = `getProgress of ${thousands(counted)} records`;
   results.add('calls', database, { name, unit: 'a second', limit: 'the same count, bare', goal: { limit: 1 / 1.2 } }, rates);
 
-  const { stdout } = await run(process.execPath, [here('stream.mjs'), own.url, id]);
+  const { stdout } = await run(process.execPath, [here('stream.mjs'), owns.ours.url, id]);
   const streamed = JSON.parse(stdout);
   if (streamed.count !== counted) throw new Error(`${streamed.count} of ${counted} records were streamed`);
   const memory = { name: `records() of ${thousands(counted)}: memory`, unit: 'MB above the start', less: true, goal: { most: 100 } };

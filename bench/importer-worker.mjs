@@ -4,7 +4,7 @@
 import { once } from 'node:events';
 import { work } from './importer.mjs';
 import { openStore } from './sides.mjs';
-import { peakMegabytes } from './work.mjs';
+import { peakMegabytes, threadSeconds } from './work.mjs';
 
 const [side, url, dialect, options, id, name] = process.argv.slice(2);
 const store = await openStore(side, { url, dialect }, JSON.parse(options));
@@ -12,6 +12,7 @@ await store.initialize();
 process.send('ready');
 await once(process, 'message');
 const done = await work(store, id, name);
+const threads = threadSeconds();
 await store.close();
-process.send({ ...done, megabytes: peakMegabytes() });
+process.send({ ...done, pid: process.pid, threads, megabytes: peakMegabytes() });
 process.disconnect();

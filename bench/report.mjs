@@ -83,7 +83,7 @@ function drawn(rows, database) {
   return chart(database, groups);
 }
 
-const table = (head, rows) => [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+export const table = (head, rows) => [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 
 /** The rows of one database, with columns for those sides that were measured. */
 function rowsTable(rows) {

@@ -1,6 +1,6 @@
 // The benchmarks' input: records, batches, jobs, callers.
 
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { makeBatch, makeLocalJob } from '../__test__/support/fixtures.mjs';
 
 export const range = (count) => Array.from({ length: count }, (_, index) => index);
@@ -45,6 +45,22 @@ export function megabytes(key) {
 }
 
 export const peakMegabytes = () => megabytes('VmHWM');
+
+/** The CPU seconds that this process's threads have used so far, by their names; the first is `main`. The clock ticks a hundred times a second. */
+export function threadSeconds() {
+  const seconds = {};
+  for (const thread of readdirSync('/proc/self/task')) {
+    const stat = readFileSync(`/proc/self/task/${thread}/stat`, 'utf8');
+    const name = Number(thread) === process.pid ? 'main' : stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+    const [user, system] = stat
+      .slice(stat.lastIndexOf(')') + 2)
+      .split(' ')
+      .slice(11, 13)
+      .map(Number);
+    seconds[name] = (seconds[name] ?? 0) + (user + system) / 100;
+  }
+  return seconds;
+}
 
 /** Creates a number of records of a job in the database itself: one row, then copies of all existing rows until there are enough. */
 export async function fill(database, id, count, status = 'processed') {
