@@ -109,10 +109,15 @@ function rowsTable(rows) {
   );
 }
 
-/** `Map.groupBy`, which Node 20 does not have. */
+const ORDER = ['postgres', 'mariadb', 'mysql'];
+const place = (database) => (ORDER.includes(database) ? ORDER.indexOf(database) : ORDER.length);
+
+/** The rows of each database (`Map.groupBy`, which Node 20 does not have), PostgreSQL's first. */
 function byDatabase(rows) {
   const groups = new Map();
-  for (const row of rows) groups.set(row.database, [...(groups.get(row.database) ?? []), row]);
+  for (const row of rows.toSorted((a, b) => place(a.database) - place(b.database))) {
+    groups.set(row.database, [...(groups.get(row.database) ?? []), row]);
+  }
   return groups;
 }
 
