@@ -17,7 +17,7 @@ const BLUE = '#2f6fb0';
 const GREY = '#a9b0b8';
 const GREEN = '#4d9a6a';
 
-const thousands = (value) => (value < 100 ? value.toFixed(1) : Math.round(value).toLocaleString('en'));
+const thousands = (value) => (value < 100 ? value.toFixed(value < 10 ? 2 : 1) : Math.round(value).toLocaleString('en'));
 const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 
 /** Horizontal bars, a group for each task, on a logarithmic scale, because rates differ a hundredfold. */
@@ -109,8 +109,8 @@ function rowsTable(rows) {
   );
 }
 
-const ORDER = ['postgres', 'mariadb', 'mysql'];
-const place = (database) => (ORDER.includes(database) ? ORDER.indexOf(database) : ORDER.length);
+const LABELS = { postgres: 'PostgreSQL', mariadb: 'MariaDB', mysql: 'MySQL', 'sqlite-file': 'SQLite' };
+const place = (database) => Object.keys(LABELS).indexOf(database);
 
 /** The rows of each database (`Map.groupBy`, which Node 20 does not have), PostgreSQL's first. */
 function byDatabase(rows) {
@@ -130,7 +130,7 @@ function jobTables({ rows, growth }) {
     if (growth.some((point) => point.mode === mode)) parts.push(`![${title}](benchmarks/growth-${mode}.svg)`);
   }
   for (const [database, own] of byDatabase(rows.filter(({ section }) => section !== 'calls'))) {
-    parts.push(`### Jobs on ${database} ${own[0].version}`, rowsTable(own));
+    parts.push(`### Jobs on ${LABELS[database]}, ${own[0].version}`, rowsTable(own));
   }
   return parts;
 }
@@ -138,7 +138,7 @@ function jobTables({ rows, growth }) {
 function callTables({ rows }) {
   const parts = ['## Single calls', 'Rates are a second.'];
   for (const [database, own] of byDatabase(rows.filter(({ section }) => section === 'calls'))) {
-    parts.push(`### Calls on ${database} ${own[0].version}`, `![${database}](benchmarks/${database}.svg)`, rowsTable(own));
+    parts.push(`### Calls on ${LABELS[database]}, ${own[0].version}`, `![${database}](benchmarks/${database}.svg)`, rowsTable(own));
   }
   return parts;
 }

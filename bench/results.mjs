@@ -104,5 +104,5 @@ export class Results {
 }
 
 export function line(first, ...rest) {
-  console.log(first.padEnd(66) + rest.map((cell) => cell.padStart(10)).join(' '));
+  console.log(first.padEnd(88) + rest.map((cell) => cell.padStart(10)).join(' '));
 }
