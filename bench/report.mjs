@@ -183,7 +183,7 @@ const README_ROWS = [
   ['start to first claim', '`require`, connect and claim, ms'],
 ];
 
-function readmeTable({ rows }) {
+function readmeTable({ rows, growth }) {
   const own = rows.filter(({ database }) => database === 'postgres');
   const cells = README_ROWS.map(([work, name]) => [own.find((row) => row.work === work), name]).filter(([row]) => row);
   const times = ({ ours, baseline, less }) => {
@@ -196,6 +196,7 @@ function readmeTable({ rows }) {
     '| PostgreSQL | this store | Sequelize | times |',
     '| --- | ---: | ---: | ---: |',
     ...cells.map(([row, name]) => `| ${name} | ${value(row.ours)} | ${value(row.baseline)} | ${times(row)} |`),
+    ...(growth.some(({ mode }) => mode === 'importer') ? ['', `![${GROWTH.importer}](docs/benchmarks/growth-importer.svg)`] : []),
   ].join('\n');
 }
 
