@@ -8,15 +8,15 @@
 // anew from it; the other column stays. A store before a change: `--column before --store <that version's index.js>`. --keep: where
 // the profiles are left, for a viewer.
 
-import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs, promisify } from 'node:util';
+import { parseArgs } from 'node:util';
 import { databasesWith } from '../__test__/support/databases.mjs';
-import { runImporter } from './importer.mjs';
+import { runEngineProcess } from './engine.mjs';
+import { PREPARED, runImporter } from './importer.mjs';
 import { replaceBetween, table, writeFormatted } from './report.mjs';
 import { OURS } from './sides.mjs';
 
@@ -30,12 +30,11 @@ const { values: options } = parseArgs({
 });
 if (!['before', 'after'].includes(options.column)) throw new Error('--column is before or after');
 const batches = Number(options.batches);
-const run = promisify(execFile);
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 
 /** The parts of a job's time, in the order of the table. A profile's functions are told apart by their file, and in this package's file by name. */
 const PARTS = {
-  idle: 'JavaScript thread: idle, it waits for the store',
+  idle: 'JavaScript thread: waiting, for the store or for a free core',
   job: 'JavaScript thread: the engine or importer itself',
   calls: 'JavaScript thread: into the addon and back (`start`, callbacks)',
   encode: "JavaScript thread: arguments made text (index.js's other functions)",
@@ -89,9 +88,11 @@ async function watchServer(own) {
   };
   await look();
   for (const [pid, seconds] of last) first.set(pid, seconds);
-  const timer = setInterval(() => look().catch((error) => console.error(`the server was not looked at: ${error.message}`)), 200);
-  return () => {
+  let looking = Promise.resolve();
+  const timer = setInterval(() => (looking = looking.then(look)), 200);
+  return async () => {
     clearInterval(timer);
+    await looking;
     return last.size ? [...last].reduce((sum, [pid, seconds]) => sum + seconds - (first.get(pid) ?? 0), 0) : null;
   };
 }
@@ -109,60 +110,76 @@ function secondsOf(pid) {
   return (user + system) / 100;
 }
 
+/**
+ * A profile's seconds pass while its thread waits for a free core, too. So what the thread did is scaled to the CPU time that it had, and the rest of the
+ * time is idle.
+ */
+function onClock({ idle = 0, ...busy }, main) {
+  const profiled = Object.values(busy).reduce((sum, each) => sum + each, 0);
+  const scaled = Object.entries(busy).map(([part, seconds]) => [part, (seconds * main) / profiled]);
+  return { ...Object.fromEntries(scaled), idle: idle + profiled - main };
+}
+
 /** The milliseconds of a batch, by part. */
 async function perBatch(folder, { done, threads, server, processes, pid }) {
   // Its name has the process's id.
   const file = (await readdir(folder)).find((name) => pid === undefined || name.split('.').includes(`${pid}`));
   const { parts, functions } = await readProfile(join(folder, file));
-  const { main: _main, 'tokio-rt-worker': addon = 0, ...others } = threads;
+  const { main, 'tokio-rt-worker': addon = 0, ...others } = threads;
   // The profiler's own thread is no part of a user's process.
   delete others['v8:ProfEvntProc'];
   const sum = Object.values(others).reduce((total, each) => total + each, 0);
   const ms = (seconds) => (seconds * 1_000) / done;
-  const all = { ...parts, addon, others: sum, ...(server !== null && { server: server / processes }) };
+  const clocked = onClock(parts, main);
+  const share = clocked.calls / parts.calls;
+  const all = { ...clocked, addon, others: sum, ...(server !== null && { server: server / processes }) };
   return {
     parts: Object.fromEntries(Object.entries(all).map(([part, seconds]) => [part, ms(seconds)])),
     functions: Object.fromEntries(
       Object.entries(functions)
-        .map(([name, seconds]) => [name, ms(seconds)])
+        .map(([name, seconds]) => [name, ms(seconds * share)])
         .toSorted(([, a], [, b]) => b - a)
         .slice(0, 8),
     ),
   };
 }
 
-async function engine(database, folder) {
-  const own = await database.create();
-  try {
-    const ended = await watchServer(own);
-    const storeOptions = JSON.stringify({ durability: 'batch' });
-    const child = [here('engine-process.mjs'), options.store, own.url, own.dialect.name, storeOptions, `${batches * 100}`];
-    const { stdout } = await run(process.execPath, [...profiling(folder), ...child]);
-    const { rate, threads } = JSON.parse(stdout);
-    return { rate, ...(await perBatch(folder, { done: batches, threads, server: ended(), processes: 1 })) };
-  } finally {
-    await own.drop();
-  }
-}
-
-/** One of two workers, and half of the server's time for both. */
-async function worker(database, folder) {
-  let [own, watching, server] = [];
+/** `watched` makes a database whose server is watched from `start` until it is dropped; `seconds` says what that took. */
+function watching(database) {
+  let [own, begun, seconds] = [];
   const create = async () => {
     own = await database.create();
     const drop = async () => {
-      server = (await watching)?.();
+      seconds = await (await begun)?.();
       await own.drop();
     };
     return { ...own, drop };
   };
+  return { watched: { ...database, create }, start: () => (begun = watchServer(own)), seconds: () => seconds };
+}
+
+async function engine(database, folder) {
+  const { watched, start, seconds } = watching(database);
+  const created = async () => {
+    const own = await watched.create();
+    await start();
+    return own;
+  };
+  const job = { side: options.store, records: batches * 100, execArgv: profiling(folder) };
+  const { rate, threads } = await runEngineProcess({ ...watched, create: created }, job);
+  return { rate, ...(await perBatch(folder, { done: batches, threads, server: seconds(), processes: 1 })) };
+}
+
+/** One of two workers, and half of the server's time for both. */
+async function worker(database, folder) {
+  const { watched, start, seconds } = watching(database);
   const onPhase = (phase) => {
-    if (phase === 'saveJobState has resolved') watching = watchServer(own);
+    if (phase === PREPARED) start();
   };
   const job = { side: options.store, records: batches * 100, processes: 2, execArgv: profiling(folder), onPhase };
-  const { rate, workers } = await runImporter({ ...database, create }, job);
+  const { rate, workers } = await runImporter(watched, job);
   const [{ batches: done, threads, pid }] = workers;
-  return { rate, ...(await perBatch(folder, { done, threads, server, processes: 2, pid })) };
+  return { rate, ...(await perBatch(folder, { done, threads, server: seconds(), processes: 2, pid })) };
 }
 
 const profiling = (folder) => ['--cpu-prof', `--cpu-prof-dir=${folder}`];

@@ -7,9 +7,18 @@
 // final status. The list is one array, to which batches are added and in which a batch that changes is replaced by a changed copy; the batch under
 // way carries its records, which are taken out once it is done, before the list is saved.
 
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { OURS, SEQUELIZE } from './sides.mjs';
 import { range, rowOf } from './work.mjs';
+
+const run = promisify(execFile);
+const PROCESS = fileURLToPath(new URL('engine-process.mjs', import.meta.url));
+
+/** In place of a store's side: the store in memory. */
+export const MEMORY = 'memory';
 
 /** Where one import is: what the engine keeps of it, and what its listeners are told. */
 class Import {
@@ -168,6 +177,18 @@ export class MemoryStore {
     if (!records) this.#records.set(id, (records = new Map()));
     records.set(record.index, record);
     return Promise.resolve();
+  }
+}
+
+/** An import in a process of its own, as a user's is, on a database of its own. `execArgv`: options of Node for it. */
+export async function runEngineProcess(database, { side = OURS, records, durability = 'batch', execArgv = [] }) {
+  const own = side === MEMORY ? { url: '', drop: async () => {} } : await database.create();
+  try {
+    const options = JSON.stringify([MEMORY, SEQUELIZE].includes(side) ? {} : { durability });
+    const { stdout } = await run(process.execPath, [...execArgv, PROCESS, side, own.url, database.dialect.name, options, `${records}`]);
+    return JSON.parse(stdout);
+  } finally {
+    await own.drop();
   }
 }
 

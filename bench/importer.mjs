@@ -13,6 +13,8 @@ import { rowsOf } from './engine.mjs';
 import { openStore, OURS, SEQUELIZE } from './sides.mjs';
 import { callers, range } from './work.mjs';
 
+/** The phase after which workers may start. */
+export const PREPARED = 'saveJobState has resolved';
 const STALE_AFTER_MS = 15 * 60_000;
 const WORKER = fileURLToPath(new URL('importer-worker.mjs', import.meta.url));
 
@@ -42,7 +44,7 @@ export async function prepare(store, rows, { batchSize = 100, onPhase } = {}) {
   const job = { id, config, status: 'PROCESSING', batches, totalRecords: total, startedAt: Date.now(), distributed: true };
   onPhase?.('the records are saved');
   await store.saveJobState(job);
-  onPhase?.('saveJobState has resolved');
+  onPhase?.(PREPARED);
   await store.insertBatchRows?.(job);
   return { id, batches, records: total };
 }

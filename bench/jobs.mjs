@@ -4,9 +4,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { MemoryStore, rowsOf, runEngine } from './engine.mjs';
+import { MEMORY, rowsOf, runEngineProcess } from './engine.mjs';
 import { prepare, runImporter } from './importer.mjs';
 import { has, pgbench, UPSERT_EACH } from './limits.mjs';
 import { openStore, OURS, SEQUELIZE } from './sides.mjs';
@@ -171,39 +169,15 @@ async function pgbenchUpserts(database, records, clients) {
   }
 }
 
-/** An import by the engine, on a database of its own: its rate until everything is stored, and how long the event loop was late. */
-async function engineRun(database, side, records, durability) {
-  const own = side === 'memory' ? { url: '', drop: async () => {} } : await database.create();
-  const where = { url: own.url, dialect: database.dialect.name };
-  const store = side === 'memory' ? new MemoryStore() : await openStore(side, where, side === SEQUELIZE ? undefined : { durability });
-  try {
-    await store.initialize();
-    const delay = monitorEventLoopDelay({ resolution: 1 });
-    delay.enable();
-    const began = performance.now();
-    const { id } = await runEngine(store, rowsOf(records));
-    const seconds = (performance.now() - began) / 1_000;
-    // The last delay counts too, which is noticed once the loop has turned.
-    await sleep(20);
-    delay.disable();
-    const job = await store.getJobState(id);
-    if (job.status !== 'COMPLETED' || job.totalRecords !== records) throw new Error(`the import ended as ${job.status}`);
-    return { rate: records / seconds, late: delay.percentile(99.9) / 1e6 };
-  } finally {
-    await store.close();
-    await own.drop();
-  }
-}
-
 async function engineQueued(context) {
   const { database, postgres, sequelize, scale } = context;
   // The other servers' growth is told by three points.
   const sizes = context.engine.filter((records) => postgres || [10_000, 100_000, 1_000_000].includes(records));
   const samples = new Samples();
-  await inRounds({ ...context, sides: { ...context.sides, limit: 'memory' } }, sizes, Number, async (records, side, store, round) => {
-    samples.add(records, side, await engineRun(database, store, records, 'batch'));
+  await inRounds({ ...context, sides: { ...context.sides, limit: MEMORY } }, sizes, Number, async (records, side, store, round) => {
+    samples.add(records, side, await runEngineProcess(database, { side: store, records }));
     const also = side === 'ours' && round === 0 && scale !== 'quick' && records <= (postgres ? sequelize : 10_000);
-    if (also) samples.add(records, 'baseline', await engineRun(database, SEQUELIZE, records));
+    if (also) samples.add(records, 'baseline', await runEngineProcess(database, { side: SEQUELIZE, records }));
   });
   keepGrowth(context, 'engine', samples, Number);
   const ofMemory = { postgres: 0.4, sqlite: 0.4, mariadb: 0.35, mysql: 0.15 };
@@ -231,9 +205,9 @@ async function engineRecord(context) {
   if (!postgres) return;
   const samples = new Samples();
   await inRounds(context, sizes, Number, async (records, side, store, round) => {
-    samples.add(records, side, await engineRun(database, store, records, 'record'));
+    samples.add(records, side, await runEngineProcess(database, { side: store, records, durability: 'record' }));
     const also = side === 'ours' && round === 0 && scale !== 'quick' && records <= Math.max(sequelize, 20_000);
-    if (also) samples.add(records, 'baseline', await engineRun(database, SEQUELIZE, records));
+    if (also) samples.add(records, 'baseline', await runEngineProcess(database, { side: SEQUELIZE, records }));
   });
   for (const records of sizes) {
     const name = `engine, 'record', ${thousands(records)} records`;
