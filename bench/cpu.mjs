@@ -1,12 +1,12 @@
 // Where the CPU of a whole job goes: an import by the engine, and a worker of a distributed import, in jobs of 10,000 batches, with durability 'batch' on
 // PostgreSQL. `npm run bench:cpu`
 //
-//   node bench/cpu.mjs [--column before|after] [--store <index.js>] [--batches 10000] [--keep <folder>]
+//   node bench/cpu.mjs [--column before|after] [--store <index.js>] [--batches 10000] [--worked 2000] [--keep <folder>]
 //
 // The JavaScript thread by Node's sampling profiler (`--cpu-prof`), the others by the time that the system counts for each thread, the server by that of
 // the processes of its connections. What is measured becomes one column of docs/benchmarks/cpu.json, and the table of docs/benchmarks.md is made
-// anew from it; the other column stays. A store before a change: `--column before --store <that version's index.js>`. --keep: where
-// the profiles are left, for a viewer.
+// anew from it; the other column stays. A store before a change: `--column before --store <that version's index.js>`. --worked: how many batches of the
+// distributed job the workers do; those before are completed already, because a batch costs the same wherever it is. --keep: where the profiles are left, for a viewer.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { databasesWith } from '../__test__/support/databases.mjs';
 import { runEngineProcess } from './engine.mjs';
-import { PREPARED, runImporter } from './importer.mjs';
+import { READY, runImporter } from './importer.mjs';
 import { replaceBetween, table, writeFormatted } from './report.mjs';
 import { OURS } from './sides.mjs';
 
@@ -25,11 +25,12 @@ const { values: options } = parseArgs({
     column: { type: 'string', default: 'after' },
     store: { type: 'string', default: OURS },
     batches: { type: 'string', default: '10000' },
+    worked: { type: 'string', default: '2000' },
     keep: { type: 'string' },
   },
 });
 if (!['before', 'after'].includes(options.column)) throw new Error('--column is before or after');
-const batches = Number(options.batches);
+const [batches, worked] = [options.batches, options.worked].map(Number);
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 
 /** The parts of a job's time, in the order of the table. A profile's functions are told apart by their file, and in this package's file by name. */
@@ -173,10 +174,11 @@ async function engine(database, folder) {
 /** One of two workers, and half of the server's time for both. */
 async function worker(database, folder) {
   const { watched, start, seconds } = watching(database);
+  const skip = Math.max(0, batches - worked);
   const onPhase = (phase) => {
-    if (phase === PREPARED) start();
+    if (phase === READY) start();
   };
-  const job = { side: options.store, records: batches * 100, processes: 2, execArgv: profiling(folder), onPhase };
+  const job = { side: options.store, records: batches * 100, processes: 2, skip, execArgv: profiling(folder), onPhase };
   const { rate, workers } = await runImporter(watched, job);
   const [{ batches: done, threads, pid }] = workers;
   return { rate, ...(await perBatch(folder, { done, threads, server: seconds(), processes: 2, pid })) };

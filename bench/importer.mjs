@@ -13,8 +13,8 @@ import { rowsOf } from './engine.mjs';
 import { openStore, OURS, SEQUELIZE } from './sides.mjs';
 import { callers, range } from './work.mjs';
 
-/** The phase after which workers may start. */
-export const PREPARED = 'saveJobState has resolved';
+/** The phase in which workers start. */
+export const READY = 'the workers start';
 const STALE_AFTER_MS = 15 * 60_000;
 const WORKER = fileURLToPath(new URL('importer-worker.mjs', import.meta.url));
 
@@ -44,7 +44,7 @@ export async function prepare(store, rows, { batchSize = 100, onPhase } = {}) {
   const job = { id, config, status: 'PROCESSING', batches, totalRecords: total, startedAt: Date.now(), distributed: true };
   onPhase?.('the records are saved');
   await store.saveJobState(job);
-  onPhase?.(PREPARED);
+  onPhase?.('saveJobState has resolved');
   await store.insertBatchRows?.(job);
   return { id, batches, records: total };
 }
@@ -126,6 +126,7 @@ export async function runImporter(
     const argumentsOf = (n) => [side, where.url, where.dialect, options, job.id, `worker-${n}`];
     for (const n of range(processes)) workers.push(fork(WORKER, argumentsOf(n), { execArgv }));
     await Promise.all(workers.map(nextMessage));
+    onPhase?.(READY);
     const started = performance.now();
     for (const worker of workers) worker.send('start');
     const said = await Promise.all(workers.map(nextMessage));
