@@ -15,7 +15,7 @@ const UPSERT_TAIL = `on conflict ("jobId", "recordIndex") do update
 set "batchId" = excluded."batchId", "status" = excluded."status", "raw" = excluded."raw", "parsed" = excluded."parsed",
     "errors" = excluded."errors", "processingError" = excluded."processingError"`;
 
-async function has(program) {
+export async function has(program) {
   return run(program, ['--version']).then(
     () => true,
     () => false,
@@ -62,6 +62,10 @@ insert into batchactions_records (${COLUMNS})
 values ('pgbench', 'b', :n, 'processed', '${JSON.stringify(raw)}', '${JSON.stringify(parsed)}', '[]', null)
 ${UPSERT_TAIL};
 `;
+/** As UPSERT, each client upserting rows of its own, one after another: `each` of them, from `next`. */
+export const UPSERT_EACH = `\\set n :client_id * :each + :next
+\\set next :next + 1
+${UPSERT.slice(UPSERT.indexOf('insert'))}`;
 const UPDATE = `\\set n random(1, 4000)
 update batchactions_batches set "status" = 'PROCESSING', "version" = "version" + 1 where "id" = 'p' || :n returning "batchIndex";
 `;

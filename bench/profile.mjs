@@ -1,11 +1,16 @@
-// Where the time of one claim, one save and one bulk call goes: what each part costs alone, in ms.
+// Where the time of one claim, one save and one bulk call goes: what each part costs alone, in ms. (Where the CPU of a whole job goes: cpu.mjs.)
 //
 // The boundary is measured by a call that needs no database and by JSON.stringify alone; the server, on PostgreSQL, by the store's own statement in
 // pgbench, prepared, over the same kind of connection; the server's part of a bulk save, on each server, by an insert of as many rows from one of its
 // own tables, so that it receives and parses nothing. The rest of the call's time is the network, the driver, the queue and waking threads.
 
-import { recordOf, newId, jobOf, median, range } from './work.mjs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pgbench, UPSERT } from './limits.mjs';
+import { line } from './results.mjs';
+import { openStore, OURS } from './sides.mjs';
+import { recordOf, newId, jobOf, median, range } from './work.mjs';
 
 async function timed(count, work) {
   const times = [];
@@ -53,7 +58,7 @@ async function serverBulk(own, size) {
   return ms;
 }
 
-export async function profile(store, own, folder, times) {
+async function partsOf(store, own, folder, times) {
   const boundary = await timed(times(2_000), () => store.saveBatchRecords('profile', 'b', []));
   const parts = own.dialect.name === 'postgres' ? await singleCalls(store, own, folder, times, boundary) : [];
   for (const size of [100, 1_000]) {
@@ -63,6 +68,7 @@ export async function profile(store, own, folder, times) {
     const stringify = await timed(calls, (n) => JSON.stringify(bulks[n]));
     const whole = await timed(calls, (n) => store.saveBatchRecords(id, 'b', bulks[n]));
     parts.push({
+      size,
       call: `saveBatchRecords of ${size.toLocaleString('en')}`,
       whole,
       boundary,
@@ -89,4 +95,38 @@ async function singleCalls(store, own, folder, times, boundary) {
     { call: 'claimBatch', whole: claim, boundary, stringify: 0, server: serverClaim },
     { call: 'saveProcessedRecord', whole: save, boundary, stringify, server: serverSave },
   ];
+}
+
+/** What the server alone needs of a bulk save's time, at least: with the rest, the store's own work has to fit. */
+const SERVERS_PART = {
+  100: { postgres: 0.72, mariadb: 0.8, mysql: 0.8 },
+  1_000: { postgres: 0.75, mariadb: 0.75, mysql: 0.68 },
+};
+
+/**
+ * @param {object} database
+ * @param {import('./jobs.mjs').Bench} bench
+ */
+export async function measureParts(database, { scale, results }) {
+  const { name, version, dialect } = database;
+  const own = await database.create();
+  const folder = await mkdtemp(join(tmpdir(), 'batchactions-bench-'));
+  const store = await openStore(OURS, { url: own.url, dialect: dialect.name });
+  const times = (count) => Math.max(1, Math.round(count * (scale === 'quick' ? 0.2 : 1)));
+  try {
+    await store.initialize();
+    const parts = await partsOf(store, own, folder, times);
+    results.profile.push(...parts.map((part) => ({ database: name, version, ...part })));
+    console.log('');
+    line('where the time goes, ms', 'whole', 'boundary', 'stringify', 'server', 'the rest');
+    for (const { call, ...part } of parts)
+      line(call, ...['whole', 'boundary', 'stringify', 'server', 'rest'].map((key) => part[key].toFixed(3)));
+    for (const { size, call, server, whole } of parts.filter((part) => part.size)) {
+      const row = { name: `${call}: the server's own part`, unit: 'of the time', goal: { least: SERVERS_PART[size] } };
+      results.add('parts', database, row, { ours: [server / whole] });
+    }
+  } finally {
+    await store.close();
+    await Promise.allSettled([own.drop(), rm(folder, { recursive: true, force: true })]);
+  }
 }

@@ -1,15 +1,23 @@
-// Draws docs/benchmarks.md and its charts from the figures of a run: node bench/report.mjs
-// It replaces the text between the markers in docs/benchmarks.md; the rest is written by hand.
+// Makes the tables of docs/benchmarks.md and README.md, and the charts, from the figures of a run: node bench/report.mjs
+// It replaces the text between the markers in these pages; the rest is written by hand.
 
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { format, resolveConfig } from 'prettier';
+import { growthChart } from './growth.mjs';
+import { goalOf, reaches } from './results.mjs';
+
+const GROWTH = {
+  importer: 'Distributed import, 2 worker processes: records/s over the records of the job',
+  engine: 'Import by the engine: records/s over the records of the job',
+};
 
 const BLUE = '#2f6fb0';
 const GREY = '#a9b0b8';
 const GREEN = '#4d9a6a';
 
-const thousands = (value) => (value < 100 ? value.toFixed(1) : Math.round(value).toLocaleString('en'));
+const thousands = (value) => (value < 100 ? value.toFixed(value < 10 ? 2 : 1) : Math.round(value).toLocaleString('en'));
 const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 
 /** Horizontal bars, a group for each task, on a logarithmic scale, because rates differ a hundredfold. */
@@ -59,11 +67,11 @@ ${[...grid, ...parts, ...legend].join('\n')}
 `;
 }
 
-const CHARTED = /^(saveBatchRecords|saveProcessedRecord|import|claimBatch, the median|get(Pending|Batch)Records)/;
+const CHARTED = /^(saveBatchRecords|saveProcessedRecord|claimBatch, the median|get(Pending|Batch)Records)/;
 
 function drawn(rows, database) {
   const groups = rows
-    .filter((row) => row.database === database && CHARTED.test(row.work) && row.baseline !== null)
+    .filter((row) => CHARTED.test(row.work) && row.baseline !== null)
     .map((row) => ({
       name: row.work.replace('claimBatch, the median one of 4,000 batches', 'claimBatch, 4,000 batches'),
       bars: [
@@ -75,104 +83,152 @@ function drawn(rows, database) {
   return chart(database, groups);
 }
 
-function goal({ goals, less }) {
-  const said = [
-    goals.baseline && `${less ? '≤' : '≥'} ${goals.baseline} × Sequelize`,
-    goals.limit && `≥ ${goals.limit.toFixed(2)} of the limit`,
-    goals.most && `≤ ${goals.most}`,
-  ].filter(Boolean);
-  return said.join(', ') || '–';
+export const table = (head, rows) => [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+
+/** The rows of one database, with columns for those sides that were measured. */
+function rowsTable(rows) {
+  const value = (number) => (number === null ? '–' : thousands(number));
+  const ratio = (row, other) => (row[other] ? (row.ours / row[other]).toFixed(2) : '–');
+  const limit = (row) => (row.limit === null ? '–' : `${value(row.limit)} (${row.limitName.replace('\\', '\\\\')})`);
+  const met = (row) => ({ true: 'yes', false: '**no**', undefined: '' })[reaches(row)];
+  const columns = [
+    ['work', (row) => (row.unit === 'a second' ? row.work : `${row.work}, ${row.unit}`)],
+    ['this store', (row) => value(row.ours)],
+    ['before', (row) => value(row.before), 'before'],
+    ['ratio', (row) => ratio(row, 'before'), 'before'],
+    ['Sequelize', (row) => value(row.baseline), 'baseline'],
+    ['ratio', (row) => ratio(row, 'baseline'), 'baseline'],
+    ['limit', limit, 'limit'],
+    ['ratio', (row) => ratio(row, 'limit'), 'limit'],
+    ['goal', goalOf],
+    ['reached', met],
+  ].filter(([, , side]) => side === undefined || rows.some((row) => row[side] !== null));
+  return table(
+    columns.map(([name]) => name),
+    rows.map((row) => columns.map(([, cell]) => cell(row))),
+  );
 }
 
-/** Whether a row reaches its goals; undefined if it has none. */
-export function reaches({ ours, baseline, limit, goals, less }) {
-  const met = [
-    goals.baseline && baseline !== null && (less ? ours / baseline <= goals.baseline : ours / baseline >= goals.baseline),
-    goals.limit && limit !== null && ours / limit >= goals.limit,
-    goals.most && ours <= goals.most,
-  ].filter((each) => typeof each === 'boolean');
-  return met.length ? met.every(Boolean) : undefined;
+const LABELS = { postgres: 'PostgreSQL', mariadb: 'MariaDB', mysql: 'MySQL', 'sqlite-file': 'SQLite' };
+const place = (database) => Object.keys(LABELS).indexOf(database);
+
+/** The rows of each database (`Map.groupBy`, which Node 20 does not have), PostgreSQL's first. */
+function byDatabase(rows) {
+  const groups = new Map();
+  for (const row of rows.toSorted((a, b) => place(a.database) - place(b.database))) {
+    groups.set(row.database, [...(groups.get(row.database) ?? []), row]);
+  }
+  return groups;
 }
 
-const table = (head, rows) => [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
-
-function tables({ rows, whole, profile, machine, rounds }) {
+function jobTables({ rows, growth }) {
   const parts = [
-    `Measured on ${machine.cpus} cores of ${machine.model} with ${machine.memoryGB} GB, ${machine.platform}, Node ${machine.node}, the databases on the same machine; ` +
-      `medians of ${rounds} rounds, of one where the work is a whole import. Rates are a second.`,
+    '## Whole jobs',
+    'Batches of 100 records, in the manner of `@batchactions/distributed` (importer) and of `@batchactions/core` (engine).',
   ];
-  for (const database of new Set(rows.map((row) => row.database))) {
-    const own = rows.filter((row) => row.database === database);
-    const ratio = (row, other) => (row[other] === null ? '–' : `${(row.ours / row[other]).toFixed(2)}`);
-    const value = (number) => (number === null ? '–' : thousands(number));
-    const met = (row) => ({ true: 'yes', false: '**no**', undefined: '' })[reaches(row)];
-    parts.push(`### ${database} ${own[0].version}\n\n![${database}](benchmarks/${database}.svg)`);
-    parts.push(
-      table(
-        ['work', 'this store', 'Sequelize', 'ratio', 'limit', 'ratio', 'goal', 'reached'],
-        own.map((row) => [
-          row.unit === 'a second' ? row.work : `${row.work}, ${row.unit}`,
-          value(row.ours),
-          value(row.baseline),
-          ratio(row, 'baseline'),
-          row.limit === null ? '–' : `${value(row.limit)} (${row.limitName.replace('\\', '\\\\')})`,
-          ratio(row, 'limit'),
-          goal(row),
-          met(row),
-        ]),
-      ),
-    );
+  for (const [mode, title] of Object.entries(GROWTH)) {
+    if (growth.some((point) => point.mode === mode)) parts.push(`![${title}](benchmarks/growth-${mode}.svg)`);
   }
-  if (whole.length) {
-    const [small, large] = whole.map(({ prepare, work }) => prepare + work);
-    parts.push(
-      `### A distributed job from beginning to end\n\nPostgreSQL, 4 worker processes: prepare, then claim, load, save each record, complete and finalize. ` +
-        `Ten times the records take ${(large / small).toFixed(1)} times the time (goal: at most 11).`,
-    );
-    parts.push(
-      table(
-        ['records', 'prepare, s', 'work, s', 'in all, s', 'memory of the largest worker, MB', 'one getJobState at the end, ms'],
-        whole.map((each) => [
-          each.records.toLocaleString('en'),
-          each.prepare.toFixed(1),
-          each.work.toFixed(1),
-          (each.prepare + each.work).toFixed(1),
-          each.megabytes.toFixed(0),
-          each.getJobState.toFixed(0),
-        ]),
-      ),
-    );
+  for (const [database, own] of byDatabase(rows.filter(({ section }) => section !== 'calls'))) {
+    parts.push(`### Jobs on ${LABELS[database]}, ${own[0].version}`, rowsTable(own));
   }
-  if (profile.length) {
-    parts.push(
-      '### Where the time of a call goes\n\nMedians in ms. The server: the same statement by `pgbench`, and for a bulk save an insert of rows that the server has already.',
-    );
-    parts.push(
-      table(
-        ['database', 'call', 'whole', 'boundary', '`JSON.stringify`', 'server', 'the rest: way there, driver, queue, threads'],
-        profile.map(({ database, call, ...part }) => [
-          database,
-          call,
-          ...['whole', 'boundary', 'stringify', 'server', 'rest'].map((key) => part[key].toFixed(3)),
-        ]),
-      ),
-    );
-  }
-  return parts.join('\n\n');
+  return parts;
 }
 
-export async function writeReport(results, docs) {
-  for (const database of new Set(results.rows.map((row) => row.database))) {
-    await writeFile(join(docs, 'benchmarks', `${database}.svg`), drawn(results.rows, database));
+function callTables({ rows }) {
+  const parts = ['## Single calls', 'Rates are a second.'];
+  for (const [database, own] of byDatabase(rows.filter(({ section }) => section === 'calls'))) {
+    parts.push(`### Calls on ${LABELS[database]}, ${own[0].version}`, `![${database}](benchmarks/${database}.svg)`, rowsTable(own));
   }
-  const page = join(docs, 'benchmarks.md');
-  const text = await readFile(page, 'utf8');
-  const [before, rest] = text.split('<!-- figures -->\n');
-  const after = rest.split('<!-- end of figures -->')[1];
-  await writeFile(page, `${before}<!-- figures -->\n\n${tables(results)}\n\n<!-- end of figures -->${after}`);
+  return parts;
+}
+
+function partsTable({ profile }) {
+  const keys = ['whole', 'boundary', 'stringify', 'server', 'rest'];
+  const cells = profile.map(({ database, call, ...part }) => [database, call, ...keys.map((key) => part[key].toFixed(3))]);
+  const head = ['database', 'call', 'whole', 'boundary', '`JSON.stringify`', 'server', 'the rest: way there, driver, queue, threads'];
+  return [
+    '### Where the time of a call goes',
+    'Medians in ms. The server: the same statement by `pgbench`, and for a bulk save an insert of rows that the server has already.',
+    table(head, cells),
+  ];
+}
+
+/** The whole page's figures. */
+function figures(results) {
+  const { machine } = results;
+  return [
+    `Measured on ${machine.cpus} cores of ${machine.model} with ${machine.memoryGB} GB, ${machine.platform}, Node ${machine.node}, the databases on the same machine; ` +
+      `medians of the rounds, of one where the work takes minutes.`,
+    ...jobTables(results),
+    ...callTables(results),
+    ...(results.profile.length ? partsTable(results) : []),
+  ].join('\n\n');
+}
+
+/** README's rows: the row of PostgreSQL by its beginning, and its name there. */
+const README_ROWS = [
+  [
+    "distributed importer, 2 processes, 'batch', 1,000 batches",
+    "distributed import of 100,000, 2 processes, `durability: 'batch'`, records/s",
+  ],
+  ["distributed importer, 2 processes, 'batch', 10,000 batches", 'the same of 1,000,000'],
+  ["engine, 'batch', 100,000 records", "import of 100,000 by the engine, `durability: 'batch'`, records/s"],
+  ["engine, 'batch', 1,000,000 records", 'the same of 1,000,000'],
+  ["engine, 'record', 20,000 records", "import of 20,000 by the engine, `durability: 'record'`, records/s"],
+  ['getJobState of 10,000 batches, not looked at', '`getJobState` of 10,000 batches, ms'],
+  ['saveBatchRecords, 1,000 a call', '`saveBatchRecords`, 1,000 a call, records/s'],
+  ['claimBatch, all of them', '`claimBatch` in a job of 4,000, claims/s'],
+  ['getPendingRecords of 20,000', '`getPendingRecords` of 20,000, records/s'],
+  ['start to first claim', '`require`, connect and claim, ms'],
+];
+
+function readmeTable({ rows, growth }) {
+  const own = rows.filter(({ database }) => database === 'postgres');
+  const cells = README_ROWS.map(([work, name]) => [own.find((row) => row.work === work), name]).filter(([row]) => row);
+  const times = ({ ours, baseline, less }) => {
+    if (baseline === null) return '–';
+    const ratio = ours / baseline;
+    return less ? `1/${Math.round(1 / ratio)}` : ratio < 10 ? ratio.toFixed(1) : `${Math.round(ratio)}`;
+  };
+  const value = (number) => (number === null ? '–' : thousands(number));
+  return [
+    '| PostgreSQL | this store | Sequelize | times |',
+    '| --- | ---: | ---: | ---: |',
+    ...cells.map(([row, name]) => `| ${name} | ${value(row.ours)} | ${value(row.baseline)} | ${times(row)} |`),
+    ...(growth.some(({ mode }) => mode === 'importer') ? ['', `![${GROWTH.importer}](docs/benchmarks/growth-importer.svg)`] : []),
+  ].join('\n');
+}
+
+/** Writes a file in the form that the project's formatter gives it. */
+export async function writeFormatted(file, text) {
+  await writeFile(file, await format(text, { ...(await resolveConfig(file)), filepath: file }));
+}
+
+/** Replaces what stands between two markers of a page; the rest is written by hand. */
+export async function replaceBetween(page, name, text) {
+  const old = await readFile(page, 'utf8');
+  const [begin, end] = [`<!-- ${name} -->`, `<!-- end of ${name} -->`];
+  const [from, to] = [old.indexOf(begin), old.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`${page} has no ${begin} … ${end}`);
+  await writeFormatted(page, `${old.slice(0, from)}${begin}\n\n${text}\n\n${old.slice(to)}`);
+}
+
+/** @param {object} results @param {string} root The project's folder. */
+export async function writeReport(results, root) {
+  const charts = join(root, 'docs', 'benchmarks');
+  for (const [database, own] of byDatabase(results.rows.filter(({ section }) => section === 'calls'))) {
+    await writeFile(join(charts, `${database}.svg`), drawn(own, database));
+  }
+  for (const [mode, title] of Object.entries(GROWTH)) {
+    const panels = [...byDatabase(results.growth.filter((point) => point.mode === mode))].map(([name, points]) => ({ name, points }));
+    if (panels.length > 0) await writeFile(join(charts, `growth-${mode}.svg`), growthChart(title, panels));
+  }
+  await replaceBetween(join(root, 'docs', 'benchmarks.md'), 'figures', figures(results));
+  await replaceBetween(join(root, 'README.md'), 'speed', readmeTable(results));
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const docs = fileURLToPath(new URL('../docs/', import.meta.url));
-  await writeReport(JSON.parse(await readFile(join(docs, 'benchmarks', 'results.json'), 'utf8')), docs);
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  await writeReport(JSON.parse(await readFile(join(root, 'docs', 'benchmarks', 'results.json'), 'utf8')), root);
 }

@@ -1,5 +1,6 @@
 // The benchmarks' input: records, batches, jobs, callers.
 
+import { readdirSync, readFileSync } from 'node:fs';
 import { makeBatch, makeLocalJob } from '../__test__/support/fixtures.mjs';
 
 export const range = (count) => Array.from({ length: count }, (_, index) => index);
@@ -8,15 +9,20 @@ export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(va
 let sequence = 0;
 export const newId = () => `bench-${process.pid}-${++sequence}`;
 
-/** About 340 bytes, like a row of an import. */
-export function recordOf(index, status = 'processed') {
-  const row = {
+/** A row as a parser gives it: every value is text. */
+export function rowOf(index) {
+  return {
     name: `Customer ${index}`,
     email: `customer.${index}@example.com`,
     city: 'Springfield',
     amount: '1234.50',
     note: 'delivered on time',
   };
+}
+
+/** About 340 bytes, like a row of an import. */
+export function recordOf(index, status = 'processed') {
+  const row = rowOf(index);
   return { index, raw: row, parsed: { ...row, amount: 1234.5 }, status, errors: [] };
 }
 
@@ -31,4 +37,45 @@ export async function callers(many, count, work) {
     while (next < count) await work(next++);
   };
   await Promise.all(range(many).map(caller));
+}
+
+/** This process's memory as the system counts it: `VmRSS` now, `VmHWM` at its peak. `process.resourceUsage` counts the parent's from before the fork. */
+export function megabytes(key) {
+  return Number(new RegExp(`${key}:\\s+(\\d+) kB`).exec(readFileSync('/proc/self/status', 'utf8'))[1]) / 1_024;
+}
+
+export const peakMegabytes = () => megabytes('VmHWM');
+
+/** The CPU seconds that this process's threads have used so far, by their names; the first is `main`. The clock ticks a hundred times a second. */
+export function threadSeconds() {
+  const seconds = {};
+  for (const thread of readdirSync('/proc/self/task')) {
+    const stat = readFileSync(`/proc/self/task/${thread}/stat`, 'utf8');
+    const name = Number(thread) === process.pid ? 'main' : stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+    const [user, system] = stat
+      .slice(stat.lastIndexOf(')') + 2)
+      .split(' ')
+      .slice(11, 13)
+      .map(Number);
+    seconds[name] = (seconds[name] ?? 0) + (user + system) / 100;
+  }
+  return seconds;
+}
+
+/** Creates a number of records of a job in the database itself: one row, then copies of all existing rows until there are enough. */
+export async function fill(database, id, count, status = 'processed') {
+  const columns = '"status", "raw", "parsed", "errors"';
+  const { raw, parsed, errors } = recordOf(0);
+  const values = [id, status, ...[raw, parsed, errors].map((each) => JSON.stringify(each))];
+  await database.query(
+    `insert into "batchactions_records" ("jobId", "batchId", "recordIndex", ${columns}) values (?, 'b', 0, ?, ?, ?, ?)`,
+    values,
+  );
+  for (let have = 1; have < count; have *= 2) {
+    await database.query(
+      `insert into "batchactions_records" ("jobId", "batchId", "recordIndex", ${columns})
+      select "jobId", "batchId", "recordIndex" + ${have}, ${columns} from "batchactions_records" where "jobId" = ? and "recordIndex" < ?`,
+      [id, count - have],
+    );
+  }
 }
