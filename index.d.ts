@@ -418,7 +418,13 @@ export declare class SqlxStateStore {
    * @throws `CONSTRAINT` where a batch's index or id is taken.
    */
   saveJobState(job: JobState): Promise<void>;
-  /** A job with its batches in their present state; `null` where it doesn't exist. */
+  /**
+   * A job with its batches in their present state; `null` where it doesn't exist.
+   *
+   * `batches` is made when it is first looked at, and shows the state at the time of the call. Until then it is an accessor, which is like data to everything
+   * that reads, copies, compares or prints the job.
+   * @throws `TABLES_INCOMPATIBLE` where the column `batches` does not hold a list of batches.
+   */
   getJobState(jobId: string): Promise<JobState | null>;
   /**
    * Sets a batch's status and counts. No effect where the job or the batch doesn't exist. With `durability: 'batch'` the call may be queued: see there.

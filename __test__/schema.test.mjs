@@ -1,9 +1,10 @@
 /** The tables: what initialize() makes, what it says of tables that do not fit, and where it makes them. */
 import { describe, expect, it } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../index.js';
-import { createTables, listTables, readCatalogue, TABLES } from './support/catalogue.mjs';
+import { createTables, hasOptionalIndex, listTables, OPTIONAL_INDEX, readCatalogue, TABLES } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
 import { makeJob, makeLocalJob, makeRecord } from './support/fixtures.mjs';
+import { createUser } from './support/users.mjs';
 import { freshDatabase, needs, openStore, prepare, rejection } from './support/suite.mjs';
 
 /** Every method that needs the tables, with arguments that are in order. */
@@ -159,6 +160,31 @@ for (const database of databases) {
         code: 'TABLES_INCOMPATIBLE',
         message: expect.stringContaining(column),
       });
+    });
+
+    needs(database, 'server')('the index that is optional is made where it may be, and is missed by no call', async () => {
+      const db = await freshDatabase(database);
+      await createTables(db);
+      const user = await createUser(db, { rights: 'data' });
+      const limited = openStore({ url: user.url });
+      const job = makeJob(3, { id: 'j', size: 2 });
+      const works = async (store) => {
+        await store.initialize();
+        await store.saveJobState(job);
+        expect(await store.getJobState('j')).toStrictEqual(job);
+        await store.deleteJob('j');
+      };
+      await works(limited);
+      expect(await hasOptionalIndex(db)).toBe(false);
+      await works(openStore(db));
+      expect(await hasOptionalIndex(db)).toBe(database.has('optionalIndex'));
+      if (database.has('optionalIndex')) {
+        await db.dialect.dropIndex(db, 'batchactions_batches', OPTIONAL_INDEX);
+        await works(limited);
+        expect(await hasOptionalIndex(db)).toBe(false);
+      }
+      await limited.close();
+      await user.drop();
     });
 
     describe('initialize() looks at indexes and types', () => {

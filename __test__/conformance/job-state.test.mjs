@@ -157,7 +157,7 @@ onEveryDatabase((on) => {
       await on.query(`update ${batchRows} set "status" = 'COMPLETED' where "jobId" = ? and "batchIndex" >= 4`, [job.id]);
       expect((await shown(job)).map(({ status }) => status)).toEqual([
         'PAUSED',
-        ...['PENDING', 'PENDING', 'PENDING'],
+        ...Array(3).fill('PENDING'),
         ...Array(196).fill('COMPLETED'),
       ]);
       await on.query(`delete from ${batchRows} where "jobId" = ?`, [job.id]);

@@ -1,8 +1,9 @@
 // What many processes do to one job while its server ends and starts again: see `processes.test.mjs`.
 
-import { describe, onTestFinished } from 'vitest';
+import { describe, expect, onTestFinished } from 'vitest';
 import { mariadb } from '../support/dialects/mysql.mjs';
 import { postgres } from '../support/dialects/postgres.mjs';
+import { makeJob } from '../support/fixtures.mjs';
 import { onOwnServer, startOwnServer } from '../support/own-servers.mjs';
 import { SqlxStateStore } from '../support/suite.mjs';
 import { observe, scale } from './fleet.mjs';
@@ -43,5 +44,24 @@ describe.each([postgres, mariadb])('$name', (dialect) => {
 
     onThisServer('in order', () => restarting((server, downMs) => server.restart(downMs)));
     onThisServer('after its main process was killed', () => restarting((server, downMs) => server.crash(downMs)));
+  });
+
+  onThisServer('a job that was read before shows what changed while the server started again', async () => {
+    const server = await startOwnServer(dialect);
+    onTestFinished(() => server.end());
+    const store = new SqlxStateStore(server.url);
+    onTestFinished(() => store.close());
+    await store.initialize();
+    const job = makeJob(200);
+    await store.saveJobState(job);
+    for (const again of ['restart', 'crash']) {
+      expect((await store.getJobState(job.id)).batches).toStrictEqual(job.batches);
+      await server[again](0);
+      job.batches[150].processedCount++;
+      const db = await dialect.connect(server.url);
+      const update = 'update "batchactions_batches" set "processedCount" = ? where "id" = ?';
+      await db.query(update, [job.batches[150].processedCount, job.batches[150].id]).finally(() => db.end());
+      expect((await store.getJobState(job.id)).batches).toStrictEqual(job.batches);
+    }
   });
 });

@@ -12,11 +12,24 @@ export async function createTables(db, change = (text) => text) {
   }
 }
 
-/** Each table with its columns in order and its indexes by name, the primary key among them. `schema`: for a dialect that has them. */
+/** The index that initialize() makes where it may, on MySQL. No statement needs it. */
+export const OPTIONAL_INDEX = 'batchactions_batches_job_id_state';
+
+/**
+ * Each table with its columns in order and its indexes by name, the primary key among them, and not the one that is optional. `schema`: for a dialect that
+ * has them.
+ */
 export async function readCatalogue(db, { schema } = {}) {
   const tables = {};
   for (const table of TABLES) tables[table] = await db.dialect.readTable(db, table, schema);
+  delete tables.batchactions_batches?.indexes?.[OPTIONAL_INDEX];
   return tables;
+}
+
+/** Whether the database has the index that is optional. */
+export async function hasOptionalIndex(db) {
+  const { indexes } = await db.dialect.readTable(db, 'batchactions_batches');
+  return OPTIONAL_INDEX in indexes;
 }
 
 /** The names of all tables in the database; with their schema, where a database has several. */

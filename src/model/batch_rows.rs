@@ -3,6 +3,7 @@
 //! Text, because a job may have 100,000 of them, and what an earlier read has in common with this one is shared.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use super::batch::BatchRow;
 use super::json_string::push_string;
@@ -159,18 +160,18 @@ impl BatchRowsText {
 
 fn push_row(into: &mut String, row: BatchRowParts<'_>) {
     into.push('[');
-    into.push_str(&row.index.to_string());
+    push_number(into, row.index.into());
     into.push(',');
     push_string(into, row.id);
     into.push(',');
     push_string(into, row.status);
     for count in [row.processed, row.failed] {
         into.push(',');
-        into.push_str(&count.to_string());
+        push_number(into, count.into());
     }
     into.push(',');
     match row.claimed_at {
-        Some(time) => into.push_str(&time.to_string()),
+        Some(time) => push_number(into, time),
         None => into.push_str("null"),
     }
     into.push(',');
@@ -179,6 +180,15 @@ fn push_row(into: &mut String, row: BatchRowParts<'_>) {
         None => into.push_str("null"),
     }
     into.push(']');
+}
+
+/// Without an allocation, because there are some of them in each of many rows.
+fn push_number(into: &mut String, number: i64) {
+    match u8::try_from(number) {
+        Ok(digit @ 0..=9) => into.push(char::from(b'0' + digit)),
+        // A string takes any text.
+        _ => drop(write!(into, "{number}")),
+    }
 }
 
 impl<'a> BatchRowText<'a> {

@@ -45,7 +45,7 @@ impl JobBatches {
 
     /// No less than the length of the result of `to_json`.
     pub fn longest_json(&self) -> usize {
-        self.bytes() + ADDED.iter().map(|key| key.len() + 4).sum::<usize>() * self.list.len()
+        self.bytes() + ADDED.iter().map(|key| key.len() + 6).sum::<usize>() * self.list.len()
     }
 
     /// `JobState['batches']` of `index.d.ts`.

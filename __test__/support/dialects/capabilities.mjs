@@ -44,6 +44,7 @@ export const CAPABILITIES = {
   partialIndexes: { missing: 'it has no partial indexes' },
   indexMethods: { missing: 'it has one kind of index' },
   indexHints: { missing: 'its statements name no index' },
+  optionalIndex: { missing: 'initialize() makes no index there but those of the other adapter' },
   disabledIndexes: { missing: 'it has no way to disable an index' },
 
   // Servers.

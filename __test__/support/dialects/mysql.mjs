@@ -47,6 +47,7 @@ export const mysql = {
     'limitedIds',
     'indexPrefixes',
     'indexHints',
+    'optionalIndex',
     'disabledIndexes',
     'asksForPasswords',
     'versionProbe',
@@ -412,7 +413,7 @@ export const mariadb = {
   ...mysql,
   name: 'mariadb',
   label: 'MariaDB',
-  capabilities: [...mysql.capabilities.filter((name) => !['sortedKeys', 'keyLimit'].includes(name)), 'textUuids'],
+  capabilities: [...mysql.capabilities.filter((name) => !['sortedKeys', 'keyLimit', 'optionalIndex'].includes(name)), 'textUuids'],
   deepestJson: 31,
 
   // Its driver gives a server one second to let a connection in.

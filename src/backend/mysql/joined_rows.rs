@@ -1,7 +1,8 @@
 //! The rows of a job's batches as one text, which the server and the driver pass on several times as fast as as many rows.
 //!
 //! The values of a row are joined by one control character, and the rows by another. Ids may contain these. A text with as many rows as were counted,
-//! each of as many values as there are columns, has none of them inside a value.
+//! each of as many values as there are columns, has none of them inside a value. Zero is written as nothing, because most counts are zero and the
+//! server takes long to write numbers.
 
 use super::connect::Conn;
 use crate::backend::driver::{Row, Sql, sql, values};
@@ -22,7 +23,8 @@ const JOINED_ROWS: Sql<'static> = sql(
            group_concat(
              concat_ws(
                '\u{1f}',
-               batchIndex, id, status, processedCount, failedCount, ifnull(claimedAt, ''), ifnull(concat('=', workerId), '')
+               batchIndex, id, status, if(processedCount = 0, '', processedCount), if(failedCount = 0, '', failedCount), ifnull(claimedAt, ''),
+               ifnull(concat('=', workerId), '')
              )
              separator '\u{1e}'
            )
@@ -79,8 +81,8 @@ fn row_parts(row: &str) -> Option<BatchRowParts<'_>> {
         index: next()?.parse().ok()?,
         id: next()?,
         status: next()?,
-        processed: next()?.parse().ok()?,
-        failed: next()?.parse().ok()?,
+        processed: count(next()?)?,
+        failed: count(next()?)?,
         claimed_at: match next()? {
             "" => None,
             time => Some(time.parse().ok()?),
@@ -93,13 +95,17 @@ fn row_parts(row: &str) -> Option<BatchRowParts<'_>> {
     next().is_none().then_some(parts)
 }
 
+fn count(value: &str) -> Option<i32> {
+    if value.is_empty() { Some(0) } else { value.parse().ok() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_text_is_read_only_if_no_value_contains_a_separator() {
-        let row = |index: i32, id: &str, worker: &str| format!("{index}\u{1f}{id}\u{1f}PENDING\u{1f}0\u{1f}1\u{1f}\u{1f}{worker}");
+        let row = |index: i32, id: &str, worker: &str| format!("{index}\u{1f}{id}\u{1f}PENDING\u{1f}\u{1f}1\u{1f}\u{1f}{worker}");
         let joined = |rows: &[String]| rows.join("\u{1e}");
         assert_eq!(row_texts(0, "").as_deref(), Some("[]"));
         assert_eq!(
