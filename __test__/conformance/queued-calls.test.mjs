@@ -35,7 +35,7 @@ onEveryDatabase((on) => {
     expect((await claim(store, job.id)).batchId).toBe(first);
   });
 
-  on.needs('rowLocks')('they are bounded: with 10,000 states of a job pending, the next call waits', async () => {
+  on.needs('rowLocks')('they are bounded: with 1,000 states of a job pending, the next call waits', async () => {
     const store = await open();
     const job = makeLocalJob(1);
     await store.saveJobState(job);
@@ -43,7 +43,7 @@ onEveryDatabase((on) => {
     const other = await on.lockRows('jobs', '"id" = ?', [job.id]);
     onTestFinished(() => store.deleteJob(job.id));
     await store.saveJobState(job);
-    for (let n = 0; n < 10_000; n++) await store.updateBatchState(job.id, `b${n}`, makeState(`b${n}`, 'FAILED'));
+    for (let n = 0; n < 1_000; n++) await store.updateBatchState(job.id, `b${n}`, makeState(`b${n}`, 'FAILED'));
     let answered = false;
     const last = store.updateBatchState(job.id, 'last', makeState('last', 'FAILED')).then(() => (answered = true));
     await on.store.listJobs({ limit: 1 });

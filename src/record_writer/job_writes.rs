@@ -19,7 +19,7 @@ pub const DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 const SHARE: u32 = 10;
 /// While more states of batches are pending, calls on the job are not queued.
-const QUEUE_STATES: usize = 10_000;
+const QUEUE_STATES: usize = 1_000;
 
 /// Writes to the database what is queued of a job.
 #[async_trait]
