@@ -210,7 +210,7 @@ onEveryDatabase((on) => {
       onTestFinished(() => store.close().catch(() => {}));
       await store.initialize();
       const { job, held } = await claimed(store);
-      return { store, job, held, accept: await on.dialect.refuseRecords(own, `"recordIndex" = 3 and "status" = 'processed'`) };
+      return { store, job, held, accept: await on.dialect.refuseRows(own, 'records', `"recordIndex" = 3 and "status" = 'processed'`) };
     };
 
     on.needs('raw')('fails alone, and its batch is not COMPLETED until it is saved', async () => {

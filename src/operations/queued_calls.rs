@@ -74,7 +74,7 @@ impl Entered {
 
     /// Whether a call may be queued. What is queued is written before a call that waits for its turn, so behind one the next call waits too.
     fn may_queue(&self, job_id: &str) -> bool {
-        self.store.writer.queues_jobs() && self.store.turns.are_free(job_id)
+        self.store.writer.queues_job(job_id) && self.store.turns.are_free(job_id)
     }
 }
 

@@ -18,6 +18,8 @@ pub const DELAY: Duration = Duration::from_millis(50);
 /// A long list takes long to write, so it is written less often: it may take a tenth of the time, but waits no longer than this.
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 const SHARE: u32 = 10;
+/// While more states of batches are pending, calls on the job are not queued.
+const QUEUE_STATES: usize = 1_000;
 
 /// Writes to the database what is queued of a job.
 #[async_trait]
@@ -43,6 +45,10 @@ pub struct JobWrites {
 impl JobWrites {
     fn is_empty(&self) -> bool {
         self.before.is_empty() && self.job.is_none() && self.after.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.before.len() + self.after.len() < QUEUE_STATES
     }
 
     fn save(&mut self, job: Job) {
@@ -114,6 +120,10 @@ pub struct JobQueue {
 impl JobQueue {
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.pending.has_room()
     }
 
     fn note(&mut self, writer: Arc<dyn WriteJob>, file: Option<u64>, records: u64) {

@@ -54,6 +54,9 @@ use crate::panics::caught_in;
 use crate::retry::Retry;
 use crate::settings::Durability;
 
+/// While more jobs have something queued, jobs and states of batches are not.
+const QUEUED_JOBS: usize = 1_000;
+
 /// Work that continues after a call is answered. It does nothing unless it is run.
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -136,9 +139,10 @@ impl RecordWriter {
         }
     }
 
-    /// Whether jobs and states of batches are queued.
-    pub fn queues_jobs(&self) -> bool {
-        self.durability == Durability::Batch
+    /// Whether the job and states of its batches may be queued. If not, their calls wait until what is queued is written.
+    pub fn queues_job(&self, job_id: &str) -> bool {
+        let has_room = || self.queues.read(job_id, |queue| queue.job.has_room()).unwrap_or(true);
+        self.durability == Durability::Batch && self.queues.busy() < QUEUED_JOBS && has_room()
     }
 
     /// Queues a job, on the caller's thread. Rejects if something that was queued for it could not be stored.

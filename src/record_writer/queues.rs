@@ -78,6 +78,11 @@ impl Queues {
         }
     }
 
+    /// The number of jobs with something queued or being written.
+    pub fn busy(&self) -> usize {
+        lock(&self.jobs).busy
+    }
+
     pub fn job_ids(&self) -> Vec<String> {
         lock(&self.jobs).by_id.keys().cloned().collect()
     }

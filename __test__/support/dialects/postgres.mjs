@@ -270,7 +270,7 @@ export const postgres = {
     return () => db.query(`alter table "batchactions_${table}" drop constraint "refused"`);
   },
 
-  /** As `refuseRecords`, for states of batches. */
+  /** As `refuseRows`, for states of batches. */
   async refuseBatches(db, condition) {
     await db.query(`alter table "batchactions_batches" add constraint "refused_batch" check (not (${condition}))`);
     return () => db.query('alter table "batchactions_batches" drop constraint "refused_batch"');

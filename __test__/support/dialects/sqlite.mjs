@@ -79,7 +79,7 @@ export const sqlite = {
     return () => db.query('drop trigger "refused"');
   },
 
-  /** As `refuseRecords`, for states of batches. */
+  /** As `refuseRows`, for states of batches. */
   async refuseBatches(db, condition) {
     await db.query(
       `create trigger "refused_batch" before update on "batchactions_batches" when ${condition.replace(/"\w+"/g, 'new.$&')}
