@@ -41,7 +41,7 @@ pub async fn changed_batches(session: &mut Conn, job_id: &str, after: Option<&Ho
                  ' ',
                  extract(epoch from pg_postmaster_start_time()),
                  (select oid from pg_catalog.pg_database where datname = current_database()),
-                 j.tableoid,
+                 'batchactions_jobs'::regclass::oid,
                  'batchactions_batches'::regclass::oid
                ),
                txid_snapshot_xmin(txid_current_snapshot()),

@@ -89,8 +89,17 @@ impl Reads for Sqlite {
             ",
         );
         let read = session.optional(job, values![job_id], |row| Ok((rows::stored_job(row)?, row.text(8)?.to_owned())));
-        let Some((job, text)) = read.await? else { return Ok(None) };
-        let rows = match BatchRows::read(&text, earlier.map(|earlier| &earlier.batches.rows)) {
+        let (job, rows) = match read.await {
+            Ok(None) => return Ok(None),
+            Ok(Some((job, text))) => (job, BatchRows::read(&text, earlier.map(|earlier| &earlier.batches.rows))),
+            // JSON can't hold a value.
+            Err(error) if error.code == Code::DatabaseError => match self.job(job_id).await? {
+                Some(job) => (job, None),
+                None => return Ok(None),
+            },
+            Err(error) => return Err(error),
+        };
+        let rows = match rows {
             Some(rows) => rows,
             // A value has another type than its column. Read row by row, it is converted, or named.
             None => rows::all_batch_rows(&mut session, BATCH_ROWS, values![job_id], earlier).await?,
