@@ -1,14 +1,15 @@
-// Where the CPU of a whole job goes: an import by the engine, and a worker of a distributed import, in jobs of 10,000 batches, with durability 'batch' on
-// PostgreSQL. `npm run bench:cpu`
+// Where the CPU of a whole job goes: an import by the engine, and a worker of a distributed import, in jobs of 10,000 batches, with durability
+// 'batch' on PostgreSQL. `npm run bench:cpu`
 //
 //   node bench/cpu.mjs [--column before|after] [--store <index.js>] [--batches 10000] [--worked 2000] [--keep <folder>]
 //
-// The JavaScript thread by Node's sampling profiler (`--cpu-prof`), the others by the time that the system counts for each thread, the server by that of
-// the processes of its connections. What is measured becomes one column of docs/benchmarks/cpu.json, and the table of docs/benchmarks.md is made
-// anew from it; the other column stays. A store before a change: `--column before --store <that version's index.js>`. --worked: how many batches of the
-// distributed job the workers do; those before are completed already, because a batch costs the same wherever it is. --keep: where the profiles are left, for a viewer.
+// The JavaScript thread by Node's sampling profiler (`--cpu-prof`), the others by the time that the system counts for each thread, the server by
+// that of the processes of its connections. What is measured becomes one column of docs/benchmarks/cpu.json, and the table of docs/benchmarks.md is
+// made anew from it; the other column stays. A store before a change: `--column before --store <that version's index.js>`. --worked: how many
+// batches of the distributed job the workers do; those before are completed already, because a batch costs the same wherever it is. --keep: where
+// the profiles are left, for a viewer.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,6 +20,7 @@ import { runEngineProcess } from './engine.mjs';
 import { READY, runImporter } from './importer.mjs';
 import { replaceBetween, table, writeFormatted } from './report.mjs';
 import { OURS } from './sides.mjs';
+import { clockOf } from './work.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -37,8 +39,8 @@ const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 const PARTS = {
   idle: 'JavaScript thread: waiting, for the store or for a free core',
   job: 'JavaScript thread: the engine or importer itself',
-  calls: 'JavaScript thread: into the addon and back (`start`, callbacks)',
-  encode: "JavaScript thread: arguments made text (index.js's other functions)",
+  calls: 'JavaScript thread: calls into the addon, with its work on this thread',
+  encode: 'JavaScript thread: index.js, values made text and text made values',
   program: 'JavaScript thread: Node, and native code outside a function',
   garbage: 'JavaScript thread: garbage collection',
   addon: "the addon's threads",
@@ -75,8 +77,8 @@ async function readProfile(file) {
 }
 
 /**
- * Watches the processes that serve a database's connections. What it returns says the CPU seconds that they used since, those of connections that were
- * there before counted from now; null where the server runs on another machine.
+ * Watches the processes that serve a database's connections. What it returns says the CPU seconds that they used since, those of connections that
+ * were there before counted from now; null where the server runs on another machine.
  */
 async function watchServer(own) {
   const [first, last] = [new Map(), new Map()];
@@ -100,20 +102,17 @@ async function watchServer(own) {
 
 /** The CPU seconds of a process so far, or null where it has ended or runs elsewhere. */
 function secondsOf(pid) {
-  const file = `/proc/${pid}/stat`;
-  if (!existsSync(file)) return null;
-  const stat = readFileSync(file, 'utf8');
-  const [user, system] = stat
-    .slice(stat.lastIndexOf(')') + 2)
-    .split(' ')
-    .slice(11, 13)
-    .map(Number);
-  return (user + system) / 100;
+  try {
+    return clockOf(`/proc/${pid}/stat`).seconds;
+  } catch (error) {
+    if (['ENOENT', 'ESRCH'].includes(error.code)) return null;
+    throw error;
+  }
 }
 
 /**
- * A profile's seconds pass while its thread waits for a free core, too. So what the thread did is scaled to the CPU time that it had, and the rest of the
- * time is idle.
+ * A profile's seconds pass while its thread waits for a free core, too. So what the thread did is scaled to the CPU time that it had, and the rest
+ * of the time is idle.
  */
 function onClock({ idle = 0, ...busy }, main) {
   const profiled = Object.values(busy).reduce((sum, each) => sum + each, 0);

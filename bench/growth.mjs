@@ -1,5 +1,5 @@
-// Draws how the rate of a job changes with its size: an SVG with a panel for each database, both axes logarithmic. Its colours follow the reader's scheme, light
-// or dark, and it has no background, so that it is readable on either.
+// Draws how the rate of a job changes with its size: an SVG with a panel for each database, both axes logarithmic. Its colours follow the reader's
+// scheme, light or dark, and it has no background, so that it is readable on either.
 
 const SIDES = {
   ours: { name: 'this store', style: 'ours' },

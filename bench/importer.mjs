@@ -1,9 +1,9 @@
-// A distributed import in the manner of the importer: the same calls of the store in the same order, in an orchestrator and in worker processes. Its own
-// code; what a worker does beside the store (checking a record's fields, copying it) costs about what it costs in the importer.
+// A distributed import in the manner of the importer: the same calls of the store in the same order, in an orchestrator and in worker processes. Its
+// own code; what a worker does beside the store (checking a record's fields, copying it) costs about what it costs in the importer.
 //
 // The orchestrator: `saveBatchRecords` for each batch, then `saveJobState` with all batches. Each worker, until nothing is left to claim:
-// `reclaimStaleBatches`, `claimBatch`, `getBatchRecords`, `getJobState` (of which it reads `totalRecords` alone), `saveProcessedRecord` for each record,
-// `updateBatchState` COMPLETED, `tryFinalizeJob`; the worker that finalizes the job reads it once more, and sums up its batches.
+// `reclaimStaleBatches`, `claimBatch`, `getBatchRecords`, `getJobState` (of which it reads `totalRecords` alone), `saveProcessedRecord` for each
+// record, `updateBatchState` COMPLETED, `tryFinalizeJob`; the worker that finalizes the job reads it once more, and sums up its batches.
 
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -103,8 +103,8 @@ function checked(raw) {
 }
 
 /**
- * A whole job on a database of its own. Rates in records a second, of preparing it and of working on it: from the signal to start, which connected workers
- * wait for, until the last has closed its store. Megabytes: the peak memory of the largest worker. `execArgv`: options of Node for the
+ * A whole job on a database of its own. Rates in records a second, of preparing it and of working on it: from the signal to start, which connected
+ * workers wait for, until the last has closed its store. Megabytes: the peak memory of the largest worker. `execArgv`: options of Node for the
  * workers. `skip`: how many batches are completed without a worker. `onPhase` is told how far it is.
  */
 export async function runImporter(

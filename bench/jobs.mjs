@@ -218,8 +218,8 @@ async function engineRecord(context) {
 }
 
 /**
- * A database and a store for each side. A first store saves the job, and statements change it, before the store that is measured connects: of SQLite, two
- * libraries in one process (another version of the addon, the tests' own driver) can't have one file open.
+ * A database and a store for each side. A first store saves the job, and statements change it, before the store that is measured connects: of
+ * SQLite, two libraries in one process (another version of the addon, the tests' own driver) can't have one file open.
  */
 async function onEachSide({ database, sides }, options, { save, change }, measure) {
   const dialect = database.dialect.name;
@@ -253,8 +253,8 @@ async function query(own, sql, params) {
 }
 
 /**
- * `getJobState` as a worker calls it: in a job of which a part is done, after a batch was claimed and completed. How long it takes where the list isn't
- * looked at and where it is, and how long it holds the event loop.
+ * `getJobState` as a worker calls it: in a job of which a part is done, after a batch was claimed and completed. How long it takes where the list
+ * isn't looked at and where it is, and how long it holds the event loop.
  */
 async function jobState(context) {
   const { listed, calls, scale, postgres } = context;
@@ -334,8 +334,8 @@ async function longestHold(action) {
 }
 
 /**
- * The end of a claimed batch with durability 'batch': 100 saves of records that exist are queued, and COMPLETED waits until all is stored. Timed from the
- * call of COMPLETED to its answer; and the ids that a batch took from the column's 32 bits (which SQLite's has not).
+ * The end of a claimed batch with durability 'batch': 100 saves of records that exist are queued, and COMPLETED waits until all is stored. Timed
+ * from the call of COMPLETED to its answer; and the ids that a batch took from the column's 32 bits (which SQLite's has not).
  */
 async function claimedBatch(context) {
   const { claimed, rounds, database } = context;

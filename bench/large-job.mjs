@@ -1,11 +1,12 @@
-// One job of 100,000 batches from its first record to its final status, on each database with its default settings, in the manner of the importer: does it end,
-// how long does it take, and how much memory do its processes take?
+// One job of 100,000 batches from its first record to its final status, on each database with its default settings, in the manner of the importer:
+// does it end, how long does it take, and how much memory do its processes take?
 //
 //   node bench/large-job.mjs [--batches 100000] [--size 1] [--processes 2] [--last 100000] [--database <name>]... [--store <index.js>]
 //
-// A batch has one record (--size), so that it takes minutes and not hours: it is the number of batches that this is about. With --last the workers do only
-// the last ones, and those before are completed without being processed, for a version that takes hours. Where a server refuses the job,
-// the error and the call that it came from are printed: a limit must be met at the beginning, by `saveJobState`, and the error must name the server's setting.
+// A batch has one record (--size), so that it takes minutes and not hours: it is the number of batches that this is about. With --last the workers
+// do only the last ones, and those before are completed without being processed, for a version that takes hours. Where a server refuses the job, the
+// error and the call that it came from are printed: a limit must be met at the beginning, by `saveJobState`, and the error must name the server's
+// setting.
 
 import { parseArgs } from 'node:util';
 import { databasesWith } from '../__test__/support/databases.mjs';

@@ -1,13 +1,14 @@
 // How fast the store is, compared with the adapter that it replaces, with another version of itself, and with what is possible: `npm run bench`
 //
-//   node bench/speed.mjs [--quick | --full] [--section jobs|calls|parts]... [--part <name>]... [--database <name>]... [--baseline <index.js>] [--json <file>]
+//   node bench/speed.mjs [--quick | --full] [--section jobs|calls|parts]... [--part <name>]... [--database <name>]...
+//                        [--baseline <index.js>] [--json <file>]
 //
-// Sections: `jobs`, whole jobs as users run them (jobs.mjs; --part takes some of them); `calls`, single calls (calls.mjs); `parts`, where the time of a call goes
-// (profile.mjs). Each row is done by this version, by the version at --baseline (a built checkout's index.js, which is loaded beside this one), by a baseline on
-// Sequelize 6 (the tests' own adapter, which works like the one that the store replaces: find, then update; bulkCreate; JSON rewritten on each claim), and
-// where there is a limit, by what achieves it: a store in memory, or a tool of the database that knows nothing of jobs. They take turns, round by round,
-// so that other load on the machine affects all of them alike. The figures are medians of the rounds, and ratios to the others. Compare
-// figures of one run only.
+// Sections: `jobs`, whole jobs as users run them (jobs.mjs; --part takes some of them); `calls`, single calls (calls.mjs); `parts`, where the time
+// of a call goes (profile.mjs). Each row is done by this version, by the version at --baseline (a built checkout's index.js, which is loaded beside
+// this one), by a baseline on Sequelize 6 (the tests' own adapter, which works like the one that the store replaces: find, then update; bulkCreate;
+// JSON rewritten on each claim), and where there is a limit, by what achieves it: a store in memory, or a tool of the database that knows nothing of
+// jobs. They take turns, round by round, so that other load on the machine affects all of them alike. The figures are medians of the rounds, and
+// ratios to the others. Compare figures of one run only.
 //
 // --quick takes 3 minutes; without it, about 20. --full goes up to jobs of a million records and takes more than an hour; what it measures goes to
 // docs/benchmarks/results.json (only the given sections, if there are some), from which docs/benchmarks.md, its charts and README's table are made.

@@ -46,20 +46,23 @@ export function megabytes(key) {
 
 export const peakMegabytes = () => megabytes('VmHWM');
 
-/** The CPU seconds that this process's threads have used so far, by their names; the first is `main`. The clock ticks a hundred times a second. */
+/** The name of a process or thread, and the CPU seconds that it used so far, by its `stat` file. The clock ticks a hundred times a second. */
+export function clockOf(file) {
+  const stat = readFileSync(file, 'utf8');
+  const [begin, end] = [stat.indexOf('('), stat.lastIndexOf(')')];
+  const fields = stat.slice(end + 2).split(' ');
+  return { name: stat.slice(begin + 1, end), seconds: (Number(fields[11]) + Number(fields[12])) / 100 };
+}
+
+/** The CPU seconds that this process's threads have used so far, by their names; the first is `main`. */
 export function threadSeconds() {
-  const seconds = {};
+  const all = {};
   for (const thread of readdirSync('/proc/self/task')) {
-    const stat = readFileSync(`/proc/self/task/${thread}/stat`, 'utf8');
-    const name = Number(thread) === process.pid ? 'main' : stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
-    const [user, system] = stat
-      .slice(stat.lastIndexOf(')') + 2)
-      .split(' ')
-      .slice(11, 13)
-      .map(Number);
-    seconds[name] = (seconds[name] ?? 0) + (user + system) / 100;
+    const { name, seconds } = clockOf(`/proc/self/task/${thread}/stat`);
+    const key = Number(thread) === process.pid ? 'main' : name;
+    all[key] = (all[key] ?? 0) + seconds;
   }
-  return seconds;
+  return all;
 }
 
 /** Creates a number of records of a job in the database itself: one row, then copies of all existing rows until there are enough. */
