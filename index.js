@@ -645,13 +645,15 @@ function nativeOf(store, method) {
 const TURN_MS = 10;
 const now = performance.now.bind(performance);
 let turn;
-let turnAsked = 0;
+/** When the event loop was last seen to have a turn. */
+let turnSeen = 0;
 
 function turnIfDue(native) {
-  if (turn !== undefined) return now() - turnAsked > TURN_MS ? turn : undefined;
-  turnAsked = now();
-  turn = native._turn().then(() => (turn = undefined));
-  return undefined;
+  turn ??= native._turn().then(() => {
+    turnSeen = now();
+    turn = undefined;
+  });
+  return now() - turnSeen > TURN_MS ? turn : undefined;
 }
 
 /** One call: `start` begins it in the addon, and `read` decodes its result. */
@@ -663,7 +665,9 @@ async function run(store, method, start, read, site = callSite) {
     // It is answered already: a save that is queued.
     if (pending === null) return await turnIfDue(native);
     from = site();
-    return await read(await pending);
+    const result = await pending;
+    turnSeen = now();
+    return await read(result);
   } catch (failure) {
     throw failed(failure, from);
   }

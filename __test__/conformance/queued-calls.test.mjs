@@ -256,7 +256,7 @@ onEveryDatabase((on) => {
         await rejection(store.saveProcessedRecord(job.id, id, makeRecord(0)), expect.any(String)),
       ];
       for (const { message, retryable } of reasons) {
-        expect(message).toMatch(/could not be stored after the call was answered.*refused/s);
+        expect(message).toMatch(/^job .* could not be stored after the call was answered.*refused/s);
         expect(retryable).toBe(false);
       }
       // Another job is not concerned.
@@ -298,6 +298,22 @@ onEveryDatabase((on) => {
       expect((await claim(store, job.id)).batchId).toBe(second);
       await store.updateBatchState(job.id, first, makeState(first, 'PENDING'));
       expect((await claim(store, job.id)).batchId).toBe(first);
+    });
+
+    on.needs('shared')('an older state is not written over the end of a batch that comes with its records', async () => {
+      const store = await open();
+      const job = makeJob(1);
+      await on.store.saveJobState(job);
+      const { batchId, token } = await claim(on.store, job.id);
+      // By another store, which knows neither the job nor the claim.
+      await Promise.all([
+        store.saveProcessedRecord(job.id, batchId, makeRecord(0), { token }),
+        store.updateBatchState(job.id, batchId, makeState(batchId, 'PROCESSING')),
+        store.saveProcessedRecord(job.id, batchId, makeRecord(1), { token }),
+        store.updateBatchState(job.id, batchId, makeState(batchId, 'COMPLETED', 2, 0), { token }),
+      ]);
+      expect(await store.getJobState(job.id)).toMatchObject({ batches: [{ status: 'COMPLETED', processedCount: 2 }] });
+      expect(await store.getBatchRecords(job.id, batchId)).toHaveLength(2);
     });
 
     on.needs('rowLocks')('they are bounded: with 1,000 states of a job pending, the next call waits', async () => {

@@ -12,8 +12,8 @@ use super::status::BatchStatus;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 
-/// The most bytes by which the state of one batch can grow: the longest status and the two longest counts, over none at all.
-const STATE_ROOM: usize = "PROCESSING".len() + 2 * "-2147483648".len();
+/// The most bytes that the state of one batch can have: the longest status and the two longest counts.
+const LONGEST_STATE: usize = "PROCESSING".len() + 2 * "-2147483648".len();
 
 /// One batch: its id, and its entry as the column `batches` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,14 @@ struct CapturedBatch {
     id: String,
     entry: String,
     is_completed: bool,
+    /// By how many bytes the entry may grow as the state changes.
+    room: usize,
+}
+
+/// The room that a state leaves.
+fn room(status: &str, processed: i32, failed: i32) -> usize {
+    let length = status.len() + processed.to_string().len() + failed.to_string().len();
+    LONGEST_STATE.saturating_sub(length)
 }
 
 /// How many batches are copied when one of them changes.
@@ -40,6 +48,7 @@ impl CapturedBatch {
         let listed = ListedBatch::from_fields(&Fields::read(&what, entry)?)?;
         Ok(Self {
             is_completed: listed.status == BatchStatus::Completed.as_str(),
+            room: room(&listed.status, listed.processed, listed.failed),
             id: listed.id,
             entry: entry.to_owned(),
         })
@@ -54,6 +63,7 @@ impl CapturedBatch {
             id: self.id.clone(),
             entry: list[1..list.len() - 1].to_owned(),
             is_completed: state.status == BatchStatus::Completed,
+            room: room(state.status.as_str(), state.processed, state.failed),
         })
     }
 }
@@ -164,7 +174,7 @@ impl CapturedList {
 
     /// By how many bytes the text may grow as the states of its batches change.
     pub fn room(&self) -> usize {
-        self.len() * STATE_ROOM
+        self.iter().map(|batch| batch.room).sum()
     }
 }
 

@@ -113,7 +113,13 @@ impl Call {
                 let repeated = lost_replies.any();
                 async move {
                     if repeated && !state.status.is_final() && backend.has_batch_row(key).await? {
-                        return Err(update_in_doubt(key, state.status));
+                        let error = update_in_doubt(key, state.status);
+                        // A queued call would be repeated all the same, and find the same.
+                        return Err(if self.is_answered() {
+                            error.repeatable(Repeatable::Never)
+                        } else {
+                            error
+                        });
                     }
                     backend.set_unclaimed_batch_state(key, state, repeated).await
                 }

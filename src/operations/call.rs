@@ -250,6 +250,11 @@ impl Call {
         }
     }
 
+    /// Whether the caller has its answer already.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
     fn repeat(&self, repeat: Repeat) -> Repeat {
         match repeat {
             Repeat::Idempotent if self.is_answered => Repeat::AlreadyAnswered,

@@ -106,6 +106,7 @@ impl Call {
             return Ok(None);
         }
         self.store.writer.forget_batch(&claim.key());
+        self.store.distributed_jobs.note(job_id, true);
         self.store.leases.start();
         self.update_list_if_due(job_id, claim.batch_index, Some(claim.last_batch_index))
             .await;

@@ -54,8 +54,9 @@ impl Entered {
     pub fn job(self, job_id: String) -> impl Answer<Option<JobState>> {
         self.accessing(Access::ReadsJob(&job_id)).run(|call| async move {
             let found = call.job(&job_id).await?;
-            if let Some(job) = &found {
-                call.store.distributed_jobs.note(&job_id, job.row.distributed);
+            // Not the opposite, because the job may have been saved as distributed since this read began.
+            if found.as_ref().is_some_and(|job| job.row.distributed) {
+                call.store.distributed_jobs.note(&job_id, true);
             }
             Ok(found)
         })

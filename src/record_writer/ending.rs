@@ -47,13 +47,18 @@ impl Endings {
     }
 
     pub fn add(&mut self, saves: u64, batch: &Arc<EndingBatch>) {
+        self.drop_ended();
         self.0.push((saves, Arc::downgrade(batch)));
+    }
+
+    /// Drops those whose calls ended without it.
+    fn drop_ended(&mut self) {
+        self.0.retain(|(_, batch)| batch.strong_count() > 0);
     }
 
     /// The end of this claim's batch, if all saves made before it are among the first `saves`. A batch with failures can't be COMPLETED.
     pub fn take(&mut self, (key, token): &(BatchKey, Token), saves: u64, failures: &Failures) -> Option<Arc<EndingBatch>> {
-        // Calls that ended without it, because of a panic, say.
-        self.0.retain(|(_, batch)| batch.strong_count() > 0);
+        self.drop_ended();
         let is_it = |batch: &Arc<EndingBatch>| batch.end.key == *key && batch.end.token == *token;
         let ready = |(before, batch): &(u64, Weak<EndingBatch>)| *before <= saves && batch.upgrade().is_some_and(|batch| is_it(&batch));
         let place = self.0.iter().position(ready)?;

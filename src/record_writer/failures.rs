@@ -1,5 +1,6 @@
-//! Records that could not be stored after their save was answered (`durability: 'batch'`). The caller already has its answer, so the failure is recorded
-//! here, and calls on its batch are rejected until the records are saved again.
+//! What could not be stored after its call was answered (`durability: 'batch'`): records, the job, and states of its batches. The caller already has its
+//! answer, so the failure is recorded here. Of a record, calls on its batch are rejected until it is saved again; of the job or a state, calls on the job
+//! are, until it is stored as a whole.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -35,9 +36,9 @@ impl Failures {
     }
 
     /// Records the result of calls that were answered before they were written. The first failure stays, because later ones may follow from it.
-    pub fn settle_job(&mut self, result: Result<()>) {
+    pub fn settle_job(&mut self, job_id: &str, result: Result<()>) {
         if let Err(error) = result {
-            self.job.get_or_insert(error);
+            self.job.get_or_insert_with(|| not_written(job_id, error));
         }
     }
 
@@ -46,11 +47,8 @@ impl Failures {
         self.job = None;
     }
 
-    fn check_lists(&self) -> Result<()> {
-        match &self.job {
-            Some(error) => Err(not_written(error)),
-            None => Ok(()),
-        }
+    fn check_job_writes(&self) -> Result<()> {
+        self.job.clone().map_or(Ok(()), Err)
     }
 
     /// The batches with records that could not be stored.
@@ -94,7 +92,10 @@ impl Failures {
 
     /// Rejects a save to a batch with failures, unless it repeats one of the failed saves.
     pub fn check_save(&mut self, write: &RecordWrite) -> Result<()> {
-        self.check_lists()?;
+        // A worker with a claim saves to a distributed job, whose list is not what failed here.
+        if write.token.is_none() {
+            self.check_job_writes()?;
+        }
         if let Some(token) = write.token
             && self.lost.get(&write.batch_id) == Some(&token)
         {
@@ -129,7 +130,7 @@ impl Failures {
 
     /// Rejects if anything that was queued for the job could not be stored.
     pub fn check_all(&self) -> Result<()> {
-        self.check_lists()?;
+        self.check_job_writes()?;
         match self.batches.iter().next() {
             Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
             None => Ok(()),
@@ -139,7 +140,7 @@ impl Failures {
     /// Rejects a call that would be queued. A failed record whose next save is queued too does not count: if that one fails as well, the call's batch is
     /// stored as FAILED.
     pub fn check_queued_call(&self) -> Result<()> {
-        self.check_lists()?;
+        self.check_job_writes()?;
         let still_failed = |failures: &BatchFailures| failures.values().any(|failed| !failed.queued_again);
         match self.batches.iter().find(|(_, failures)| still_failed(failures)) {
             Some((batch_id, failures)) => Err(not_stored(batch_id, failures)),
@@ -162,10 +163,11 @@ impl Failures {
 }
 
 /// The error of a call on a job while its list or the state of a batch could not be stored.
-fn not_written(error: &Error) -> Error {
+fn not_written(job_id: &str, error: Error) -> Error {
     Error {
         message: format!(
-            "the job could not be stored after the call was answered, so it can't go on until saveJobState ends or pauses it: {}",
+            "job {} could not be stored after the call was answered, so it can't go on until saveJobState ends or pauses it: {}",
+            Quoted(job_id),
             error.message
         ),
         repeatable: Repeatable::Never,

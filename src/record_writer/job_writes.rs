@@ -108,6 +108,8 @@ pub struct JobQueue {
     records: u64,
     /// When the first of the pending calls was made.
     since: Option<Instant>,
+    /// When the first of the states after the job was set.
+    after_since: Option<Instant>,
     /// The number of calls ever made here.
     made: u64,
     /// The number of them that are done. They are written in order, so these are the first ones.
@@ -139,12 +141,21 @@ impl JobQueue {
     /// `records`: the number of records saved before.
     pub fn save(&mut self, job: Job, writer: Arc<dyn WriteJob>, records: u64) {
         self.note(writer, job.file, records);
+        self.after_since = None;
         self.pending.save(job);
     }
 
     pub fn set_state(&mut self, batch_id: String, state: BatchState, file: Option<u64>, writer: Arc<dyn WriteJob>, records: u64) {
         self.note(writer, file, records);
         self.pending.set_state(batch_id, state);
+        if !self.pending.after.is_empty() {
+            self.after_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether all calls made here are written.
+    pub fn is_done(&self) -> bool {
+        *self.done.borrow() == self.made
     }
 
     fn is_flushed(&self) -> bool {
@@ -157,7 +168,10 @@ impl JobQueue {
         if self.is_flushed() {
             return Some(Duration::ZERO);
         }
-        let delay = (self.last_writing * SHARE).clamp(DELAY, LONGEST_DELAY);
+        let delay = match self.pending.job {
+            Some(_) => (self.last_writing * SHARE).clamp(DELAY, LONGEST_DELAY),
+            None => DELAY,
+        };
         Some(delay.saturating_sub(since.elapsed()))
     }
 
@@ -176,10 +190,11 @@ impl JobQueue {
         // The calls that stay count as made again.
         let calls = self.made;
         self.since = None;
+        let after_since = self.after_since.take();
         if !unlisted.is_empty() {
             self.pending.before = unlisted;
             self.pending.file = writes.file;
-            self.since = Some(Instant::now());
+            self.since = after_since.or_else(|| Some(Instant::now()));
             self.writer = Some(writer.clone());
             self.made += 1;
         }
@@ -199,7 +214,7 @@ impl JobQueue {
 
     /// Flushes the calls made so far. `None` if they are done.
     pub fn request_flush(&mut self) -> Option<CallsDone> {
-        if *self.done.borrow() == self.made {
+        if self.is_done() {
             return None;
         }
         self.flush_target = self.made;

@@ -1,4 +1,5 @@
-//! One job's queue: single saves that wait to be written, in the order of the calls, and the bulk saves that run beside them.
+//! One job's queue: single saves that wait to be written, in the order of the calls, the calls on the job and its batches among them (`job_writes`), and
+//! the bulk saves that run beside them.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -283,6 +284,10 @@ impl Queue {
     /// The end of this claim's batch, if the next `taken` saves, all of that claim, are the last ones made before it.
     pub fn take_end(&mut self, claim: impl FnOnce() -> Option<(BatchKey, Token)>, taken: u64) -> Option<Arc<EndingBatch>> {
         if self.endings.is_empty() {
+            return None;
+        }
+        // An earlier state of the batch that is still queued would be written over its end.
+        if !self.job.is_done() {
             return None;
         }
         let saves = *self.done.borrow() + taken;

@@ -1,4 +1,4 @@
-//! The queues of all jobs. A job without saves and failures has no queue.
+//! The queues of all jobs. A job of which nothing is queued and nothing failed has no queue.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

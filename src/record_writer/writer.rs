@@ -24,7 +24,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer of the job's queue, if it has saves and no writer is running.
+    /// Starts the writer of the job's queue, if something is queued and no writer is running.
     pub fn start(self: &Arc<Self>, job_id: &str) {
         if self.queues.change(job_id, Queue::begin_writing) == Some(true) {
             tokio::spawn(self.clone().run(job_id.to_owned()));
@@ -125,7 +125,7 @@ impl<'a> JobWriting<'a> {
 
     fn end(&mut self, written: Result<()>, took: Option<Duration>) {
         self.queues.change(self.job_id, |queue| {
-            queue.failures.settle_job(written);
+            queue.failures.settle_job(self.job_id, written);
             queue.job.finish(self.calls, took);
         });
     }

@@ -1,7 +1,7 @@
 //! The rows of a job's batches as one text, which the server and the driver pass on several times as fast as as many rows.
 //!
 //! The values of a row are joined by one control character, and the rows by another. Ids may contain these. A text with as many rows as were counted,
-//! each of as many values as there are columns, has none of them inside a value. Zero is written as nothing, because most counts are zero and the
+//! each of as many values as there are columns and an empty one at its end, has none of them inside a value, and was not cut. Zero is written as nothing, because most counts are zero and the
 //! server takes long to write numbers.
 
 use super::connect::Conn;
@@ -24,7 +24,7 @@ const JOINED_ROWS: Sql<'static> = sql(
              concat_ws(
                '\u{1f}',
                batchIndex, id, status, if(processedCount = 0, '', processedCount), if(failedCount = 0, '', failedCount), ifnull(claimedAt, ''),
-               ifnull(concat('=', workerId), '')
+               ifnull(concat('=', workerId), ''), ''
              )
              separator '\u{1e}'
            )
@@ -92,7 +92,7 @@ fn row_parts(row: &str) -> Option<BatchRowParts<'_>> {
             worker_id => Some(worker_id.strip_prefix('=')?),
         },
     };
-    next().is_none().then_some(parts)
+    (next()? == "" && next().is_none()).then_some(parts)
 }
 
 fn count(value: &str) -> Option<i32> {
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_text_is_read_only_if_no_value_contains_a_separator() {
-        let row = |index: i32, id: &str, worker: &str| format!("{index}\u{1f}{id}\u{1f}PENDING\u{1f}\u{1f}1\u{1f}\u{1f}{worker}");
+        let row = |index: i32, id: &str, worker: &str| format!("{index}\u{1f}{id}\u{1f}PENDING\u{1f}\u{1f}1\u{1f}\u{1f}{worker}\u{1f}");
         let joined = |rows: &[String]| rows.join("\u{1e}");
         assert_eq!(row_texts(0, "").as_deref(), Some("[]"));
         assert_eq!(
@@ -119,6 +119,8 @@ mod tests {
             (1, row(0, "a", "w")),
             (1, row(0, "a", &format!("={}", joined(&["".to_owned(), row(1, "b", "")])))),
             (1, String::new()),
+            // Cut in the worker's id.
+            (1, row(0, "a", "=worker").trim_end_matches("er\u{1f}").to_owned()),
             (1, "0\u{1f}a\u{1f}PENDING\u{1f}0\u{1f}1\u{1f}".to_owned()),
             (1, "0\u{1f}a\u{1f}PENDING\u{1f}0\u{1f}1.5\u{1f}\u{1f}".to_owned()),
         ] {

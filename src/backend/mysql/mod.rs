@@ -968,11 +968,17 @@ async fn make_states_index(session: &mut Conn) -> Result<()> {
     let make = format!(
         "create index {STATES_INDEX} on batchactions_batches (jobId, batchIndex, status, processedCount, failedCount, claimedAt, workerId)"
     );
-    match session.define(&make, DDL_LIMIT).await {
-        // The user has no right to create it, or the columns have types that an index does not take whole.
-        Err(error) if matches!(error.code, Code::PermissionDenied | Code::DatabaseError) => Ok(()),
-        made => made,
+    // Everybody who uses the table would wait behind this statement while it waits for a transaction that has used it.
+    session
+        .run("set @lock_wait_timeout = @@lock_wait_timeout, lock_wait_timeout = 1")
+        .await?;
+    let made = session.define(&make, DDL_LIMIT).await;
+    if !session.is_in_order() {
+        return made;
     }
+    session.run("set lock_wait_timeout = @lock_wait_timeout").await?;
+    // It is not needed: the user may have no right to create it, another transaction the table, or the columns types that an index does not take whole.
+    Ok(())
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ pub async fn changed_batches(session: &mut Conn, job_id: &str, after: Option<&Ho
         r#"
         select j."id"::text, j."config"::text, j."status"::text, j."totalRecords"::int4, j."startedAt"::int8, j."completedAt"::int8,
                j."distributed",
-               case when $2::text is null or age(j.xmin) <= age($2::text::xid) then j."batches"::text end,
+               case when $2::text is null or age(j.xmin) <= age($2::text::xid) then coalesce(j."batches"::text, 'null') end,
                b.total,
                coalesce(b.changed, '[]')::text,
                concat_ws(

@@ -93,10 +93,13 @@ impl Reads for Sqlite {
             Ok(None) => return Ok(None),
             Ok(Some((job, text))) => (job, BatchRows::read(&text, earlier.map(|earlier| &earlier.batches.rows))),
             // JSON can't hold a value.
-            Err(error) if error.code == Code::DatabaseError => match self.job(job_id).await? {
-                Some(job) => (job, None),
-                None => return Ok(None),
-            },
+            Err(error) if error.code == Code::DatabaseError => {
+                // The next statement may need its connection.
+                drop(session);
+                let Some(job) = self.job(job_id).await? else { return Ok(None) };
+                session = self.read().await?;
+                (job, None)
+            }
             Err(error) => return Err(error),
         };
         let rows = match rows {

@@ -131,6 +131,36 @@ async fn after_a_queued_job_failed_for_good_the_job_can_only_end() {
 }
 
 #[tokio::test]
+async fn a_claimed_batch_is_not_concerned_by_a_state_that_could_not_be_stored() {
+    let script = Script::new();
+    script.on("set_batch_state", Refuses(refusal()));
+    let store = store(&script);
+    set(&store, 0).await.unwrap();
+    flush(&store).await;
+    assert!(set(&store, 1).await.is_err());
+    let saved = enter(&store).save_record(key(1), record(0), Some(Token(1)));
+    assert!(matches!(saved, Ok(Saved::Answered { .. })));
+}
+
+#[tokio::test]
+async fn a_queued_state_that_must_not_be_repeated_fails_at_once() {
+    let script = Script::new();
+    script
+        .on("set_batch_state", ConnectionEnds)
+        .on("has_batch_row", Rows(vec![row![true]]));
+    let store = store(&script);
+    let paused = BatchState {
+        status: BatchStatus::Paused,
+        processed: 0,
+        failed: 0,
+    };
+    enter(&store).update_batch_state(key(0), paused, None).answer().await.unwrap();
+    flush(&store).await;
+    assert_eq!((script.times("set_batch_state"), script.times("has_batch_row")), (1, 1));
+    assert_eq!(store.writer.check_job("job").unwrap_err().code, Code::ConnectionLost);
+}
+
+#[tokio::test]
 async fn a_job_that_fails_or_pauses_after_a_failure_is_stored() {
     for status in [
         crate::model::JobStatus::Failed,
