@@ -4,8 +4,9 @@
 import assert from 'node:assert';
 import { inspect } from 'node:util';
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { makeBatch, makeJob, makeLocalJob, makeState, newId } from '../support/fixtures.mjs';
+import { storeOn } from '../support/store.mjs';
 import { claim, complete, onEveryDatabase, rejection } from '../support/suite.mjs';
 
 const descriptor = (job) => Object.getOwnPropertyDescriptor(job, 'batches');
@@ -346,5 +347,19 @@ onEveryDatabase((on) => {
     expect((await on.store.getJobState(job.id)).batches).toStrictEqual(
       job.batches.map((batch) => ({ ...batch, status: 'COMPLETED', processedCount: 1 })),
     );
+  });
+
+  on.needs('shared')('a table may have been replaced by a view of it', async () => {
+    const own = await on.createEmpty();
+    const store = storeOn(own.url);
+    onTestFinished(() => store.close());
+    await store.initialize();
+    const job = makeJob(3);
+    await store.saveJobState(job);
+    for (const table of ['jobs', 'batches']) {
+      await own.query(`alter table batchactions_${table} rename to all_${table}`);
+      await own.query(`create view batchactions_${table} as select * from all_${table}`);
+    }
+    for (let call = 0; call < 2; call++) expect(await store.getJobState(job.id)).toEqual(job);
   });
 });
