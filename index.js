@@ -651,7 +651,7 @@ let turnSeen = 0;
 function turnIfDue(native) {
   turn ??= native._turn().then(() => {
     turnSeen = now();
-    turn = undefined;
+    return (turn = undefined);
   });
   return now() - turnSeen > TURN_MS ? turn : undefined;
 }
