@@ -103,7 +103,7 @@ pub enum Reply {
     Number(u32),
     /// JSON text, which `index.js` parses.
     Json(String),
-    /// A job as JSON text, without its batches, which nobody may look at.
+    /// A job as JSON text without its batches, whose text is made only if the caller looks at them.
     Job {
         job: String,
         batches: JobBatches,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::queue::{BulkTicket, SavesDone};
+use super::done::Done;
+use super::queue::BulkTicket;
 use super::writer::Writer;
 
 /// Dropping this ends the bulk save.
@@ -15,7 +16,7 @@ pub struct BulkPlace {
     job_id: String,
     number: u64,
     before: Vec<watch::Receiver<()>>,
-    singles: Option<SavesDone>,
+    singles: Option<Done>,
     /// Dropped with the place; later saves wait for that.
     _done: watch::Sender<()>,
 }

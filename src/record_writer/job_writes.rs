@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::done::Done;
 use crate::error::Result;
 use crate::model::{BatchState, Job};
 
@@ -82,20 +83,6 @@ pub struct TakenWrites {
     pub records: u64,
     /// The number of calls made up to the last one.
     pub calls: u64,
-}
-
-/// Waits until the calls made so far are written, successfully or not.
-pub struct CallsDone {
-    target: u64,
-    done: watch::Receiver<u64>,
-}
-
-impl CallsDone {
-    pub async fn wait(mut self) {
-        let target = self.target;
-        // The channel closes when the queue is dropped, and then no call is left.
-        let _ = self.done.wait_for(|done| *done >= target).await;
-    }
 }
 
 /// The queued calls of one job.
@@ -213,14 +200,11 @@ impl JobQueue {
     }
 
     /// Flushes the calls made so far. `None` if they are done.
-    pub fn request_flush(&mut self) -> Option<CallsDone> {
+    pub fn request_flush(&mut self) -> Option<Done> {
         if self.is_done() {
             return None;
         }
         self.flush_target = self.made;
-        Some(CallsDone {
-            target: self.made,
-            done: self.done.subscribe(),
-        })
+        Some(Done::new(self.made, &self.done))
     }
 }

@@ -15,12 +15,14 @@
 //! group           saves that are written together
 //! group_store     writes a group, and splits it if it fails
 //! ending          the end of a claimed batch, written with its last records
+//! done            a wait until what was queued is written
 //! failures        answered saves that could not be stored
 //! job_writes      the queued job and the states of its batches
 //! bulk            the order of bulk saves among the single saves
 //! ```
 
 mod bulk;
+mod done;
 mod ending;
 mod failures;
 mod group;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::done::Done;
 use super::ending::{EndingBatch, Endings};
 use super::failures::Failures;
-use super::job_writes::{CallsDone, DELAY, JobQueue};
+use super::job_writes::{DELAY, JobQueue};
 use crate::backend::{RecordWrite, size_of};
 use crate::error::Result;
 use crate::model::{BatchKey, Token};
@@ -58,15 +59,15 @@ pub struct BulkTicket {
     /// Ends of the earlier bulk saves that overlap with it.
     pub before: Vec<watch::Receiver<()>>,
     /// The number of single saves that were made before it.
-    pub singles: Option<SavesDone>,
+    pub singles: Option<Done>,
     /// Dropped when it ends; later saves wait for that.
     pub done: watch::Sender<()>,
 }
 
 /// Waits until everything that was queued before is written, successfully or not.
 pub struct Flushed {
-    saves: Option<SavesDone>,
-    calls: Option<CallsDone>,
+    saves: Option<Done>,
+    calls: Option<Done>,
 }
 
 impl Flushed {
@@ -77,20 +78,6 @@ impl Flushed {
         if let Some(calls) = self.calls {
             calls.wait().await;
         }
-    }
-}
-
-/// Waits until the earlier saves are written, successfully or not.
-pub struct SavesDone {
-    target: u64,
-    done: watch::Receiver<u64>,
-}
-
-impl SavesDone {
-    pub async fn wait(mut self) {
-        let target = self.target;
-        // The channel closes when the queue is dropped, and then no save is left.
-        let _ = self.done.wait_for(|done| *done >= target).await;
     }
 }
 
@@ -253,23 +240,20 @@ impl Queue {
     }
 
     /// Flushes the queued job and states of batches. `None` if there are none.
-    pub fn request_job_flush(&mut self) -> Option<CallsDone> {
+    pub fn request_job_flush(&mut self) -> Option<Done> {
         let calls = self.job.request_flush();
         self.wake.notify_one();
         calls
     }
 
     /// Flushes the saves made so far. `None` if they are done.
-    fn flush_saves(&mut self) -> Option<SavesDone> {
+    fn flush_saves(&mut self) -> Option<Done> {
         if *self.done.borrow() == self.made {
             return None;
         }
         self.flush_target = self.made;
         self.wake.notify_one();
-        Some(SavesDone {
-            target: self.made,
-            done: self.done.subscribe(),
-        })
+        Some(Done::new(self.made, &self.done))
     }
 
     /// As `request_flush`, for a call that ends a batch after the saves made so far.

@@ -92,7 +92,7 @@ fn row_parts(row: &str) -> Option<BatchRowParts<'_>> {
             worker_id => Some(worker_id.strip_prefix('=')?),
         },
     };
-    (next()? == "" && next().is_none()).then_some(parts)
+    (next()?.is_empty() && next().is_none()).then_some(parts)
 }
 
 fn count(value: &str) -> Option<i32> {
