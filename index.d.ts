@@ -188,6 +188,107 @@ export interface ListJobsOptions {
   readonly after?: { readonly id: string; readonly startedAt?: number };
 }
 
+/** A batch as `batches` returns it: without its records. */
+export type BatchSummary = Omit<Batch, 'records'>;
+
+/** Which batches `batches` returns. */
+export interface BatchesOptions {
+  /** One status or several. @default all */
+  readonly status?: BatchStatus | readonly BatchStatus[];
+  /** Batches per page: 1 to 1,000. @default 100 */
+  readonly limit?: number;
+  /** The index of the last batch of the page before: the next page begins after it. @default the first page */
+  readonly after?: number;
+}
+
+/** What `stats` counts. */
+export interface StoreStats {
+  /** All jobs, counted by status. */
+  readonly jobs: Readonly<Record<JobStatus, number>>;
+  /** The batches of distributed jobs that aren't final, counted by status, as far as they are still open. */
+  readonly batches: Readonly<Record<'PENDING' | 'PROCESSING' | 'PAUSED', number>>;
+  /** How long ago the oldest claim of these batches was made or renewed, in ms by the database's clock. Absent where nothing is claimed. */
+  readonly oldestClaimMs?: number;
+}
+
+/** What `ping` found. */
+export interface PingResult {
+  readonly database: 'PostgreSQL' | 'MySQL' | 'MariaDB' | 'SQLite';
+  /** As the server says it: `15.20`, say. */
+  readonly version: string;
+  /** How long one round trip took, in ms, without making the connection. */
+  readonly latencyMs: number;
+  /** The database's clock less this process's clock, in ms; known as exactly as half of `latencyMs`. */
+  readonly clockSkewMs: number;
+}
+
+/** The store's connections at this moment. */
+export interface PoolStats {
+  /** Connections that a call uses, or that are being made for one. */
+  readonly used: number;
+  /** Open connections that no call uses. */
+  readonly idle: number;
+  /** Calls that wait for a connection. */
+  readonly pending: number;
+  /** The most connections: `pool.max`. */
+  readonly max: number;
+}
+
+/** How `abortJob` ends a job. */
+export interface AbortOptions {
+  /**
+   * Takes the claimed batches from their workers at once: they become PENDING, and the holder's next fenced call rejects with `LEASE_LOST`.
+   * @default false: what is claimed may be saved and completed
+   */
+  readonly now?: boolean;
+  /**
+   * Also aborts a job that isn't distributed. Only where the process that runs it is gone: one that lives overwrites the status with its next batch.
+   * @default false
+   */
+  readonly force?: boolean;
+}
+
+/** Which records `retryFailed` takes, and how it packs them. */
+export interface RetryOptions {
+  /** The statuses of the records to retry. @default ['failed'] */
+  readonly statuses?: readonly Exclude<RecordStatus, 'processed'>[];
+  /** Records per batch: 1 to 100,000. @default the source job's `config.batchSize` */
+  readonly batchSize?: number;
+}
+
+/** The job that `retryFailed` made. */
+export interface RetryResult {
+  readonly jobId: string;
+  readonly totalRecords: number;
+  readonly totalBatches: number;
+}
+
+/** Which jobs `purge` deletes. */
+export interface PurgeOptions {
+  /** Only jobs that ended (`completedAt`, or where that is missing `startedAt`) longer ago than this, in ms. 0 takes all; a job with neither time is kept. */
+  readonly olderThanMs: number;
+  /** Final statuses only. @default ['COMPLETED', 'ABORTED', 'FAILED'] */
+  readonly statuses?: readonly ('COMPLETED' | 'ABORTED' | 'FAILED')[];
+  /** The most jobs to delete in this call, the oldest first. @default all */
+  readonly limit?: number;
+  /** Deletes nothing, and says what would be deleted. @default false */
+  readonly dryRun?: boolean;
+}
+
+/** What `purge` deleted, or with `dryRun` would delete. */
+export interface PurgeResult {
+  /** The ids of the deleted jobs, the oldest first. */
+  readonly jobIds: readonly string[];
+  /** Batch rows, those without a job included. */
+  readonly batches: number;
+  /** Records, those without a job included. */
+  readonly records: number;
+  /** Ids of jobs that no row of jobs has, and whose batches or records were deleted: what an interrupted `deleteJob` or `retryFailed` left. */
+  readonly orphans: readonly string[];
+  /** Ids of jobs that were kept because a worker holds a batch of theirs. */
+  readonly skipped: readonly string[];
+}
+
 /** Which claim a fenced call belongs to. */
 export interface FenceOptions {
   /** `BatchReservation.token`. @default the token of this store's last claim on the batch; none where it made no claim */
@@ -502,6 +603,56 @@ export declare class SqlxStateStore {
   listJobs(options?: ListJobsOptions): Promise<readonly JobSummary[]>;
   /** Deletes a job, its batches and its records, in slices; `true` if there was anything. Where it fails halfway, call it again. */
   deleteJob(jobId: string): Promise<boolean>;
+
+  /** A job without its batches; `null` where it doesn't exist. It costs the same in any job. */
+  getJob(jobId: string): Promise<JobSummary | null>;
+  /**
+   * A page of a job's batches by index, with their holders; `[]` for an unknown job. In a distributed job a page costs the same however many batches there are;
+   * of other jobs the list is read whole.
+   */
+  batches(jobId: string, options?: BatchesOptions): Promise<readonly BatchSummary[]>;
+  /** Counts jobs by status and open batches by status, for a metric or an overview. It costs little more than a count of these. */
+  stats(): Promise<StoreStats>;
+  /** Makes a round trip to the database, on a new connection where none is open, and says what is there. */
+  ping(): Promise<PingResult>;
+  /** The connections at this moment, without asking the database. After `close()` all counts but `max` are 0. */
+  poolStats(): PoolStats;
+
+  /**
+   * Pauses a distributed job that is PROCESSING: nothing is claimed any more; what is claimed goes on and is saved. `true` where this call changed the status.
+   *
+   * `claimBatch` says `JOB_NOT_PROCESSING` then. A worker that ends on that doesn't come back by itself: let its loop poll until the job is final.
+   * @throws `INVALID_ARGUMENT` where the job isn't distributed: its process overwrites the status with its next batch.
+   */
+  pauseJob(jobId: string): Promise<boolean>;
+  /**
+   * Lets a PAUSED distributed job go on. Where all its batches are done by now, it is finalized instead, and `tryFinalizeJob` returns `true` to no caller. `true`
+   * where this call changed the status.
+   * @throws `INVALID_ARGUMENT` where the job isn't distributed.
+   */
+  resumeJob(jobId: string): Promise<boolean>;
+  /**
+   * Makes a job that isn't final ABORTED, with the database's now as `completedAt`. `true` where this call changed the status. A final job stays as it is.
+   * @throws `INVALID_ARGUMENT` where the job isn't distributed, without `force`.
+   */
+  abortJob(jobId: string, options?: AbortOptions): Promise<boolean>;
+  /**
+   * Makes a new distributed job, PROCESSING, of the failed records of a final job: their `raw` as it came, `pending`, with their indexes. Its configuration is the
+   * source's with `retryOf`, the source's id. `null` where there are no such records; the source stays as it is.
+   *
+   * A batch's `recordStartIndex` and `recordEndIndex` are its first and last record's, and say nothing about their number. The job's row is written last, so an interrupted
+   * call leaves nothing that can be claimed; `purge` removes its records.
+   * @throws `INVALID_ARGUMENT` where the source doesn't exist or isn't final.
+   */
+  retryFailed(jobId: string, options?: RetryOptions): Promise<RetryResult | null>;
+  /**
+   * Deletes finished jobs with their batches and records, in slices, and batches and records that belong to no job. A job with a batch that a worker holds is
+   * kept, and listed.
+   *
+   * Records without a job are deleted only where they are older than a record of a job that ended before `olderThanMs`: they may belong to an import that is being
+   * prepared. Where the call fails halfway, call it again.
+   */
+  purge(options: PurgeOptions): Promise<PurgeResult>;
 
   /**
    * Ends the connections, after the calls under way are done and what is queued is written. It doesn't wait for an `initialize()` that waits for another
