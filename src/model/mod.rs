@@ -31,7 +31,7 @@ mod shared_array;
 mod status;
 
 pub use batch::{BatchEnd, BatchRow, BatchState, ListedBatch};
-pub use batch_list::{BatchList, in_json, mirror_step, mirrors};
+pub use batch_list::{BatchList, following, in_json, mirror_step, mirrors};
 pub use batch_rows::{BatchRowParts, BatchRows, BatchRowsText};
 pub use captured_list::CapturedList;
 pub use column_limits::{ColumnLimits, Encoding, Repertoire};
