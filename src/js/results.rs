@@ -2,7 +2,7 @@
 
 use super::boundary::Reply;
 use crate::error::{Error, Result};
-use crate::model::{JobRow, Progress, RecordSlices};
+use crate::model::{JobRow, Progress, Purged, RecordSlices, Retried};
 use crate::operations::{Claim, DistributedCounts, JobState, PageOfRecords};
 
 /// The result of a call.
@@ -67,6 +67,19 @@ impl IntoReply for DistributedCounts {
 }
 
 impl IntoReply for Progress {
+    fn into_reply(self) -> Result<Reply> {
+        json(&self).map(Reply::Json)
+    }
+}
+
+/// `RetryResult | null`.
+impl IntoReply for Option<Retried> {
+    fn into_reply(self) -> Result<Reply> {
+        self.map_or(Ok(Reply::Null), |retried| json(&retried).map(Reply::Json))
+    }
+}
+
+impl IntoReply for Purged {
     fn into_reply(self) -> Result<Reply> {
         json(&self).map(Reply::Json)
     }
