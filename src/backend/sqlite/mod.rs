@@ -15,6 +15,7 @@ use self::file::{SqliteFile, Use};
 use self::types::catalogue;
 use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::driver::{Row, Sql, Value, sql, values};
+use super::schema::{Catalogue, DDL_LIMIT};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
@@ -115,19 +116,25 @@ impl Reads for Sqlite {
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
         let mut session = self.read().await?;
         let after = filter.after.as_ref();
+        // The page is found in `SUMMARY_INDEX`.
         let jobs = sql(
             "list_jobs",
             "
-            select id, config, status, totalRecords, startedAt, completedAt, distributed
-            from batchactions_jobs
-            where (?1 is null or status = ?1)
-              and (?2 is null
-                or case
-                  when ?3 is null then startedAt is null and id < ?2
-                  else startedAt is null or startedAt < ?3 or (startedAt = ?3 and id < ?2)
-                end)
-            order by startedAt desc nulls last, id desc
-            limit ?4
+            select j.id, j.config, s.status, s.totalRecords, s.startedAt, s.completedAt, s.distributed
+            from (
+              select id, status, totalRecords, startedAt, completedAt, distributed
+              from batchactions_jobs
+              where (?1 is null or status = ?1)
+                and (?2 is null
+                  or case
+                    when ?3 is null then startedAt is null and id < ?2
+                    else startedAt is null or startedAt < ?3 or (startedAt = ?3 and id < ?2)
+                  end)
+              order by startedAt desc nulls last, id desc
+              limit ?4
+            ) s
+            cross join batchactions_jobs j on j.id = s.id
+            order by s.startedAt desc nulls last, s.id desc
             ",
         );
         let values = values![
@@ -141,12 +148,17 @@ impl Reads for Sqlite {
 
     async fn job_row(&self, job_id: &str) -> Result<Option<JobRow>> {
         let mut session = self.read().await?;
+        // A range, so that `SUMMARY_INDEX` is read.
         let job = sql(
             "job_row",
             "
-            select id, config, status, totalRecords, startedAt, completedAt, distributed
-            from batchactions_jobs
-            where id = ?1
+            select j.id, j.config, s.status, s.totalRecords, s.startedAt, s.completedAt, s.distributed
+            from (
+              select id, status, totalRecords, startedAt, completedAt, distributed
+              from batchactions_jobs
+              where id between ?1 and ?1
+            ) s
+            cross join batchactions_jobs j on j.id = s.id
             ",
         );
         session.optional(job, values![job_id], rows::job_row).await
@@ -252,12 +264,13 @@ impl Reads for Sqlite {
 
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
         let mut session = self.read().await?;
+        // A range, so that `SUMMARY_INDEX` is read.
         let times = sql(
             "job_times",
             "
             select totalRecords, startedAt, completedAt, distributed, cast(unixepoch('subsec') * 1000 as integer)
             from batchactions_jobs
-            where id = ?1
+            where id between ?1 and ?1
             ",
         );
         session.optional(times, values![job_id], rows::job_times).await
@@ -664,16 +677,14 @@ impl Backend for Sqlite {
     async fn initialize(&self, _: &Gate) -> Result<()> {
         let mut session = self.file.acquire(Use::Make).await?;
         let session = &mut session;
-        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
-            return Ok(());
+        let found = catalogue(session).await?;
+        if !found.missing(MIGRATION)?.is_empty() {
+            make_tables(session).await?;
         }
-        session.begin(BEGIN).await?;
-        // Another process may have created them while this one waited for the lock.
-        for statement in catalogue(session).await?.missing(MIGRATION)? {
-            session.run(statement).await?;
+        if needs_summary_index(&found) {
+            return make_summary_index(session).await;
         }
-        catalogue(session).await?.check_made(MIGRATION)?;
-        session.commit().await
+        Ok(())
     }
 
     async fn close(&self) {
@@ -1187,6 +1198,37 @@ impl Sqlite {
         }
         Err(Error::new(Code::ConnectionLost, "the records were queued for two files, one of which is gone").repeatable(Repeatable::Never))
     }
+}
+
+async fn make_tables(session: &mut Conn) -> Result<()> {
+    session.begin(BEGIN).await?;
+    // Another process may have created them while this one waited for the lock.
+    for statement in catalogue(session).await?.missing(MIGRATION)? {
+        session.run(statement).await?;
+    }
+    catalogue(session).await?.check_made(MIGRATION)?;
+    session.commit().await
+}
+
+/// In a row, the list of the batches comes before totals and times, and SQLite finds what comes after a large value by reading that value's pages one after
+/// the other. This index has them without the list. A statement looks for a range of ids where it is to read the index, because for one id alone SQLite
+/// prefers the primary key. Without the index, it works and is slower in a job of many batches.
+const SUMMARY_INDEX: &str = "batchactions_jobs_id_summary";
+
+fn needs_summary_index(found: &Catalogue) -> bool {
+    !found.indexes.iter().any(|index| index.name == SUMMARY_INDEX)
+}
+
+async fn make_summary_index(session: &mut Conn) -> Result<()> {
+    let make = format!(
+        "create index if not exists {SUMMARY_INDEX} on batchactions_jobs (id, status, distributed, totalRecords, startedAt, completedAt)"
+    );
+    let made = session.define(&make, DDL_LIMIT).await;
+    if !session.is_in_order() {
+        return made;
+    }
+    // It is not needed: the file may be read-only, or another process may write.
+    Ok(())
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------
