@@ -36,7 +36,13 @@ const NO_CALLS = ['constructor', 'poolStats'];
 
 const methods = Object.entries(Object.getOwnPropertyDescriptors(SqlxStateStore.prototype))
   .filter(([name, { value }]) => typeof value === 'function' && !NO_CALLS.includes(name))
-  .map(([name, { value }]) => [name, /\(([^)]*)\)/.exec(String(value))[1].split(/\s*,\s*/).filter(Boolean)]);
+  .map(([name, { value }]) => [
+    name,
+    /\(([^)]*)\)/
+      .exec(String(value))[1]
+      .split(/\s*,\s*/)
+      .filter(Boolean),
+  ]);
 
 /** Calls a method, to its end. */
 const call = async (store, name, parameters, args = ARGUMENTS) => {
@@ -62,7 +68,9 @@ describe('each method of the class', () => {
     const [{ call: context, seen }] = events;
     expect(events.map(({ event }) => event)).toEqual(['start', 'end', ...(error ? ['error'] : []), 'asyncStart', 'asyncEnd']);
     for (const event of events) expect(event.call).toBe(context);
-    const about = Object.fromEntries(['jobId', 'batchId', 'workerId'].filter((id) => parameters.includes(id)).map((id) => [id, ARGUMENTS[id]]));
+    const about = Object.fromEntries(
+      ['jobId', 'batchId', 'workerId'].filter((id) => parameters.includes(id)).map((id) => [id, ARGUMENTS[id]]),
+    );
     if (parameters.includes('job')) about.jobId = 'job';
     if (parameters.includes('records')) about.count = 2;
     expect(seen).toEqual({ operation: name, ...about, server: { system: 'sqlite', database: ':memory:' } });
@@ -70,15 +78,18 @@ describe('each method of the class', () => {
     else if (name !== 'records') expect(context.result).toBe(result);
   });
 
-  test.each(methods.filter(([name]) => name !== 'initialize' && name !== 'close'))('%s of a closed store is seen to reject', async (name, parameters) => {
-    const store = await openStore();
-    await store.close();
-    const events = watchCalls();
-    const { error } = await outcome(call(store, name, parameters));
-    expect(error).toMatchObject({ code: 'CLOSED' });
-    expect(events.map(({ event }) => event)).toEqual(['start', 'end', 'error', 'asyncStart', 'asyncEnd']);
-    expect(events.find(({ event }) => event === 'error').seen).toMatchObject({ operation: name, error });
-  });
+  test.each(methods.filter(([name]) => name !== 'initialize' && name !== 'close'))(
+    '%s of a closed store is seen to reject',
+    async (name, parameters) => {
+      const store = await openStore();
+      await store.close();
+      const events = watchCalls();
+      const { error } = await outcome(call(store, name, parameters));
+      expect(error).toMatchObject({ code: 'CLOSED' });
+      expect(events.map(({ event }) => event)).toEqual(['start', 'end', 'error', 'asyncStart', 'asyncEnd']);
+      expect(events.find(({ event }) => event === 'error').seen).toMatchObject({ operation: name, error });
+    },
+  );
 });
 
 test('what is refused at once is seen too, without ids that are not strings', async () => {
@@ -129,7 +140,11 @@ test('a save that is queued is seen as answered', async () => {
 
 test('records() is seen as one call for each page', async () => {
   const store = await openStore();
-  await store.saveBatchRecords('j', 'b', Array.from({ length: 100 }, (_, index) => makeRecord(index)));
+  await store.saveBatchRecords(
+    'j',
+    'b',
+    Array.from({ length: 100 }, (_, index) => makeRecord(index)),
+  );
   const events = watchCalls();
   expect(await collect(store.records('j'))).toHaveLength(100);
   const pages = events.filter(({ event }) => event === 'asyncEnd');

@@ -228,7 +228,10 @@ onEveryDatabase((on) => {
       await store.close();
       const user = await createUser(own);
       onTestFinished(() => user.drop());
-      const limit = on.dialect.name === 'postgres' ? `alter role "${user.name}" connection limit 2` : `alter user '${user.name}'@'%' with max_user_connections 2`;
+      const limit =
+        on.dialect.name === 'postgres'
+          ? `alter role "${user.name}" connection limit 2`
+          : `alter user '${user.name}'@'%' with max_user_connections 2`;
       await own.query(limit);
       const few = new SqlxStateStore(user.url, { pool: { max: 8 } });
       onTestFinished(() => few.close());

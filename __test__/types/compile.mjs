@@ -39,7 +39,7 @@ for (const [version, resolutions] of [
 }
 
 function compile(version, resolution, withNode) {
-  const files = ['checks.ts'];
+  const files = ['checks.ts', 'otel.ts'];
   if (withNode) files.push('with-node.ts');
   if (withNode && version === 'typescript') files.push('disposal.ts');
   return diagnose(
