@@ -15,8 +15,15 @@ const MOST_WAITING: usize = 256;
 
 /// The function of `index.js` that publishes a warning.
 pub struct JsWarnings {
-    function:
-        ThreadsafeFunction<String, UnknownReturnValue, String, Status, /* an error first: */ false, /* weak: */ true, MOST_WAITING>,
+    function: ThreadsafeFunction<
+        String,
+        UnknownReturnValue,
+        String,
+        Status,
+        /* an error first: */ false,
+        /* weak: */ true,
+        MOST_WAITING,
+    >,
     /// Dropped since the last warning that had room.
     dropped: AtomicU64,
     /// The server, for every warning.

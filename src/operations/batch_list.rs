@@ -35,7 +35,11 @@ impl Call {
         let updated = self.update_list(job_id).await;
         self.store.claims.set_list_is_behind(job_id, updated.is_err());
         if let Err(error) = updated {
-            self.warn_behind(job_id, "could not be brought up to date, and is with the next change of a batch", error);
+            self.warn_behind(
+                job_id,
+                "could not be brought up to date, and is with the next change of a batch",
+                error,
+            );
         }
     }
 

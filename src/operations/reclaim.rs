@@ -69,7 +69,10 @@ impl Call {
             self.update_list_or_remember(job_id).await;
         }
         if lost_replies.any() {
-            let message = format!("batches of job {} may have been taken from their workers by a reclaim whose reply was lost", Quoted(job_id));
+            let message = format!(
+                "batches of job {} may have been taken from their workers by a reclaim whose reply was lost",
+                Quoted(job_id)
+            );
             self.store.warnings.warn(Warning::new(WarningKind::ClaimTaken, message).job(job_id));
         }
         let taken = taken?;
@@ -82,7 +85,10 @@ impl Call {
     fn warn_taken<'t>(&self, job_id: &str, given_up: bool, mut taken: impl Iterator<Item = &'t Reclaimed>) {
         let (kind, what) = match given_up {
             false => (WarningKind::ClaimTaken, "taken from its worker, because its claim was stale"),
-            true => (WarningKind::BatchGivenUp, "given up: its claim was stale, and was the last one that maxClaims allows"),
+            true => (
+                WarningKind::BatchGivenUp,
+                "given up: its claim was stale, and was the last one that maxClaims allows",
+            ),
         };
         for batch in taken.by_ref().take(NAMED) {
             let worker = batch.worker_id.as_deref();

@@ -177,11 +177,16 @@ impl Group {
                 Code::LeaseLost => (WarningKind::ClaimTaken, "was not stored after it was queued"),
                 _ => (WarningKind::QueuedWriteFailed, "could not be stored after it was queued"),
             };
-            let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+            let more = if count > 1 {
+                format!(" and {} more", count - 1)
+            } else {
+                String::new()
+            };
             let message = format!("record {first}{more} of batch {} {what}: {}", Quoted(&batch_id), error.message);
             let count = if kind == WarningKind::ClaimTaken { 1 } else { count };
             let key = BatchKey::new(&*self.job_id, batch_id);
-            self.warnings.warn(Warning::new(kind, message).batch(&key).count(count).error(error));
+            self.warnings
+                .warn(Warning::new(kind, message).batch(&key).count(count).error(error));
         }
     }
 

@@ -135,7 +135,11 @@ impl<'a> JobWriting<'a> {
 
     fn end(&mut self, written: Result<()>, took: Option<Duration>) {
         if let Err(error) = &written {
-            let message = format!("job {} could not be stored after the call was answered: {}", Quoted(self.job_id), error.message);
+            let message = format!(
+                "job {} could not be stored after the call was answered: {}",
+                Quoted(self.job_id),
+                error.message
+            );
             let failed = Warning::new(WarningKind::QueuedWriteFailed, message).job(self.job_id);
             self.warnings.warn(failed.error(error.clone()));
         }

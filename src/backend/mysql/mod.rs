@@ -29,8 +29,8 @@ use super::record_write::size_of;
 use super::schema::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite,
-    SavedJob, StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed,
+    RecordWrite, SavedJob, StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
@@ -983,7 +983,10 @@ async fn make_states_index(session: &mut Conn, warnings: &Warnings) -> Result<()
     session.run("set lock_wait_timeout = @lock_wait_timeout").await?;
     // It is not needed: the user may have no right to create it, another transaction the table, or the columns types that an index does not take whole.
     if let Err(error) = made {
-        let message = format!("the index {STATES_INDEX} could not be created, so getJobState is slower than it could be: {}", error.message);
+        let message = format!(
+            "the index {STATES_INDEX} could not be created, so getJobState is slower than it could be: {}",
+            error.message
+        );
         warnings.warn(Warning::new(WarningKind::IndexMissing, message).error(error));
     }
     Ok(())

@@ -20,8 +20,8 @@ use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob,
-    StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite,
+    SavedJob, StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{

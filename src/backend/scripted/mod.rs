@@ -12,8 +12,8 @@ use super::pool::{Pool, PoolRules};
 use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob,
-    StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite,
+    SavedJob, StoredJob, Transaction, rows,
 };
 use crate::error::Result;
 use crate::model::{

@@ -17,8 +17,8 @@ use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::driver::{Row, Sql, Value, sql, values};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite,
-    SavedJob, StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, Reclaimed,
+    RecordWrite, SavedJob, StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
