@@ -101,6 +101,10 @@ impl<D: Driver> IdleConnections<D> {
         self.warnings.warn(Warning::new(WarningKind::ConnectionLost, message).count(count));
     }
 
+    pub fn len(&self) -> usize {
+        lock(&self.state).connections.len()
+    }
+
     pub fn take_all(&self) -> Vec<D::Connection> {
         let idle = std::mem::take(&mut lock(&self.state).connections);
         idle.into_iter().map(|(connection, _)| connection).collect()
