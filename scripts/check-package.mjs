@@ -103,7 +103,14 @@ function pack() {
   assert.equal(platform.version, version);
 
   const migrations = readdirSync(join(root, 'migrations'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const expected = [...always, 'index.js', 'index.d.ts', ...migrations.map((entry) => relative(root, join(entry.parentPath, entry.name)))];
+  const expected = [
+    ...always,
+    'index.js',
+    'index.d.ts',
+    'otel/index.js',
+    'otel/index.d.ts',
+    ...migrations.map((entry) => relative(root, join(entry.parentPath, entry.name))),
+  ];
   assert.deepEqual(main.files, expected.toSorted(), 'the package holds this, and nothing else');
   assert.deepEqual(platform.files, ['README.md', binary, 'package.json'].toSorted());
 

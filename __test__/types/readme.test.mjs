@@ -47,6 +47,7 @@ beforeAll(() => {
       '@batchactions/import': stub('import'),
       '@batchactions/distributed': stub('distributed'),
       '@batchactions/state-sqlx': [join(root, 'index.d.ts')],
+      '@batchactions/state-sqlx/otel': [join(root, 'otel', 'index.d.ts')],
       '@batchactions/state-sequelize': [join(root, 'index.d.ts')],
       '@nestjs/common': stub('nestjs'),
       fastify: stub('fastify'),

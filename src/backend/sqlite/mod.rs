@@ -19,7 +19,7 @@ use super::schema::{Catalogue, DDL_LIMIT};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
-    Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -829,25 +829,40 @@ impl Backend for Sqlite {
         verdicts::held(&mut session, changed, key, token).await
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
         let mut session = self.write().await?;
-        // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
-        // its last worker.
-        let reclaim = sql(
-            "reclaim",
+        let session = &mut session;
+        session.begin(BEGIN).await?;
+        let select = sql(
+            "reclaim_select",
             "
-            update batchactions_batches
-            set status = case when ?3 is not null and (version + 1) / 2 >= ?3 then 'FAILED' else 'PENDING' end,
-                workerId = case when ?3 is not null and (version + 1) / 2 >= ?3 then workerId end,
-                claimedAt = case when ?3 is not null and (version + 1) / 2 >= ?3 then claimedAt end,
-                version = version + 1
+            select id, workerId, ?3 is not null and (version + 1) / 2 >= ?3
+            from batchactions_batches
             where jobId = ?1
               and status = 'PROCESSING'
               and (claimedAt is null or claimedAt < cast(unixepoch('subsec') * 1000 as integer) - ?2)
             ",
         );
         let values = values![job_id, older_than.as_millis() as i64, max_claims];
-        Ok(session.execute(reclaim, values).await?.rows as u32)
+        let stale = session.all(select, values, rows::reclaimed).await?;
+        // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
+        // its last worker.
+        let reclaim = sql(
+            "reclaim",
+            "
+            update batchactions_batches
+            set status = case when ?2 is not null and (version + 1) / 2 >= ?2 then 'FAILED' else 'PENDING' end,
+                workerId = case when ?2 is not null and (version + 1) / 2 >= ?2 then workerId end,
+                claimedAt = case when ?2 is not null and (version + 1) / 2 >= ?2 then claimedAt end,
+                version = version + 1
+            where id in (select value from json_each(?1))
+            ",
+        );
+        let ids: Vec<&str> = stale.iter().map(|batch| &*batch.batch_id).collect();
+        let ids = serde_json::Value::from(ids).to_string();
+        session.execute(reclaim, values![ids, max_claims]).await?;
+        session.commit().await?;
+        Ok(stale)
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
