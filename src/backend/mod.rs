@@ -20,6 +20,7 @@ mod bulk;
 mod credentials;
 mod driver;
 mod errors;
+mod examination;
 mod idle_connections;
 mod inserts;
 mod mysql;
@@ -41,6 +42,7 @@ mod verdicts;
 
 #[cfg(any(test, fuzzing))]
 pub use bulk::{by_bytes, chunks};
+pub use examination::Examination;
 pub use record_write::{RecordWrite, size_of};
 pub use verdicts::one_claim;
 
@@ -208,6 +210,8 @@ pub trait Backend: Reads {
     ///
     /// While it waits for another process that creates them, it checks `gate`, and fails with `CLOSED` once the gate is shut.
     async fn initialize(&self, gate: &Gate) -> Result<()>;
+    /// Looks at the tables, the user's rights, the ids and the connection, and changes nothing.
+    async fn examine(&self) -> Result<Examination>;
     /// Closes the connections once the running operations are done.
     async fn close(&self);
     /// A number for the file that the database is in, which changes when the path holds another file. A queued record belongs to the file at the time

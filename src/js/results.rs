@@ -1,6 +1,7 @@
 //! Serializes the results of the store's methods as JSON text. This happens on the thread of the call, not on the JavaScript thread.
 
 use super::boundary::Reply;
+use crate::backend::Examination;
 use crate::error::{Error, Result};
 use crate::model::{JobRow, Progress, RecordSlices};
 use crate::operations::{Claim, DistributedCounts, JobState, PageOfRecords};
@@ -67,6 +68,12 @@ impl IntoReply for DistributedCounts {
 }
 
 impl IntoReply for Progress {
+    fn into_reply(self) -> Result<Reply> {
+        json(&self).map(Reply::Json)
+    }
+}
+
+impl IntoReply for Examination {
     fn into_reply(self) -> Result<Reply> {
         json(&self).map(Reply::Json)
     }

@@ -278,6 +278,12 @@ impl SqlxStateStore {
         self.call(env, |store| Ok(store.delete_job(job_id(job)?)))
     }
 
+    /// For `batchactions-sqlx doctor`.
+    #[napi(catch_unwind, js_name = "_examine")]
+    pub fn examine<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.examine()))
+    }
+
     /// The one call that does not enter the store, because it may be repeated on a closed store.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {

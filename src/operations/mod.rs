@@ -9,6 +9,7 @@
 //! - `claims`: claiming and releasing batches. `leases`: a worker renews its lease, or has lost it. `lease_renewal`: renewals in the background.
 //!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
 //! - `progress`: the counts of what is done.
+//! - `examination`: what the command's `doctor` looks at.
 //! - `batch_list`: the rules that keep the two copies of a batch's state together, its row and its entry in the list of the job's row.
 //! - `batch_rows`: inserting rows for listed batches. `adoption`: the same for jobs that another adapter prepared.
 
@@ -18,6 +19,7 @@ mod batch_rows;
 mod batches;
 mod call;
 mod claims;
+mod examination;
 mod finalize;
 mod job_state;
 mod jobs;

@@ -29,7 +29,7 @@ use super::record_write::size_of;
 use super::schema::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite,
     SavedJob, StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Quoted, Result};
@@ -43,6 +43,7 @@ use crate::settings::Settings;
 
 mod connect;
 mod errors;
+mod examine;
 mod joined_rows;
 mod known_ids;
 mod server;
@@ -61,6 +62,8 @@ pub struct MySql {
     /// The capacity of `processingError` in bytes, and its encoding.
     text_column: OnceLock<(usize, Encoding)>,
     refused_inserts: RefusedInserts,
+    /// The port that the store connects to; none over a socket.
+    port: Option<u16>,
 }
 
 struct MySqlTransaction {
@@ -442,6 +445,10 @@ impl Backend for MySql {
             false => Ok(()),
         };
         made.and(unlocked)
+    }
+
+    async fn examine(&self) -> Result<Examination> {
+        self.examination().await
     }
 
     async fn close(&self) {
@@ -863,6 +870,7 @@ impl MySql {
             server: Once::new(),
             text_column: OnceLock::new(),
             refused_inserts: RefusedInserts::default(),
+            port: settings.socket.is_none().then_some(settings.port),
         }
     }
 

@@ -20,7 +20,7 @@ use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
     StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Result};
@@ -37,6 +37,7 @@ mod connect;
 mod copy;
 mod encoding;
 mod errors;
+mod examine;
 mod session_settings;
 mod types;
 
@@ -57,6 +58,9 @@ pub struct Postgres {
     copy: RecordCopy,
     compression: Arc<Compression>,
     encoding: Once<Encoding>,
+    /// The port that the store connects to; none over a socket.
+    port: Option<u16>,
+    expects_pooler: bool,
 }
 
 struct PostgresTransaction {
@@ -422,6 +426,10 @@ impl Backend for Postgres {
         }
         catalogue(session).await?.check_made(MIGRATION)?;
         session.commit().await
+    }
+
+    async fn examine(&self) -> Result<Examination> {
+        self.examination().await
     }
 
     async fn close(&self) {
@@ -863,6 +871,8 @@ impl Postgres {
             pool: Pool::new(&settings, driver(&settings), rules),
             types: Arc::default(),
             begin,
+            port: settings.socket.is_none().then_some(settings.port),
+            expects_pooler: is_pooled(&settings),
             schema: settings.schema,
             copy: RecordCopy::default(),
             compression: Arc::default(),

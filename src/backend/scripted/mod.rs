@@ -12,7 +12,7 @@ use super::pool::{Pool, PoolRules};
 use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
     StoredJob, Transaction, rows,
 };
 use crate::error::Result;
@@ -163,6 +163,10 @@ impl Reads for Scripted {
 impl Backend for Scripted {
     async fn initialize(&self, _: &Gate) -> Result<()> {
         self.changed("initialize").await.map(drop)
+    }
+
+    async fn examine(&self) -> Result<Examination> {
+        self.changed("examine").await.map(|_| Examination::default())
     }
 
     async fn close(&self) {

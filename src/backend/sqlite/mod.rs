@@ -17,7 +17,7 @@ use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::driver::{Row, Sql, Value, sql, values};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite,
     SavedJob, StoredJob, Transaction, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
@@ -31,6 +31,7 @@ use crate::settings::Settings;
 
 mod connect;
 mod errors;
+mod examine;
 mod file;
 mod file_in_use;
 mod leftovers;
@@ -401,6 +402,10 @@ impl Backend for Sqlite {
         }
         catalogue(session).await?.check_made(MIGRATION)?;
         session.commit().await
+    }
+
+    async fn examine(&self) -> Result<Examination> {
+        self.examination().await
     }
 
     async fn close(&self) {
