@@ -52,7 +52,8 @@ function numberOption(values, name, least, most) {
   const text = values[name];
   if (text === undefined) return undefined;
   const number = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(number >= least && number <= most)) throw new UsageError(`--${name} must be a whole number from ${least} to ${most}, not ${quoted(text)}`);
+  if (!(number >= least && number <= most))
+    throw new UsageError(`--${name} must be a whole number from ${least} to ${most}, not ${quoted(text)}`);
   return number;
 }
 

@@ -3,7 +3,7 @@
 const { durationOption } = require('./arguments.js');
 const { Connection } = require('./connection.js');
 const { EXIT, exitCodeOf } = require('./exit.js');
-const { clean, count, cut, duration, plural } = require('./text.js');
+const { clean, count, duration, plural } = require('./text.js');
 
 const EXAMINE = Symbol.for('batchactions-sqlx.examine');
 
@@ -120,7 +120,8 @@ async function look({ store, ping, report, staleMs }) {
 function checkVersion(report, { database, version }) {
   const [oldest, older] = OLDEST[database];
   const [major, minor] = version.split(/[.-]/).map(Number);
-  if (major > oldest || (major === oldest && !(minor < older))) return report.ok('version', `${database} ${oldest}.${older} and newer work`);
+  if (major > oldest || (major === oldest && !(minor < older)))
+    return report.ok('version', `${database} ${oldest}.${older} and newer work`);
   return report.fail('version', `${database} ${clean(version)} is too old`, `use ${database} ${oldest}.${older} or newer`);
 }
 
@@ -128,7 +129,11 @@ function checkClock(report, { clockSkewMs }) {
   const ahead = clockSkewMs > 0 ? 'ahead of' : 'behind';
   const saw = `the database is ${duration(Math.abs(clockSkewMs))} ${ahead} this machine`;
   if (Math.abs(clockSkewMs) <= SKEW_MS) return report.ok('clock', saw);
-  return report.warn('clock', saw, 'leases go by the database, so they are safe; durations are wrong by that much: synchronise both by NTP');
+  return report.warn(
+    'clock',
+    saw,
+    'leases go by the database, so they are safe; durations are wrong by that much: synchronise both by NTP',
+  );
 }
 
 function checkPooler(report, { port, serverPort, ageMs, expectsPooler }) {
@@ -139,14 +144,22 @@ function checkPooler(report, { port, serverPort, ageMs, expectsPooler }) {
   const saw = isOlder
     ? `the server began this session ${duration(ageMs)} ago, before this command: a pooler keeps it`
     : `this machine connects to port ${port}, and the server is at ${serverPort}: a pooler, a proxy or a mapped port`;
-  return report.warn('pooler', saw, 'if it is a pooler in transaction mode, put pgbouncer=true into the URL, or give the store statementCache: 0');
+  return report.warn(
+    'pooler',
+    saw,
+    'if it is a pooler in transaction mode, put pgbouncer=true into the URL, or give the store statementCache: 0',
+  );
 }
 
 function checkPacket(report, { maxPacket }) {
   if (maxPacket === null) return undefined;
   const saw = `${Math.round(maxPacket / 1_048_576)} MiB: jobs of up to about ${count(Math.floor(maxPacket / BYTES_PER_BATCH / 1_000) * 1_000)} batches`;
   if (maxPacket >= PACKET) return report.ok('max_allowed_packet', saw);
-  return report.warn('max_allowed_packet', saw, 'raise it to 64M where jobs or records are larger: a larger one is refused with VALUE_TOO_LONG');
+  return report.warn(
+    'max_allowed_packet',
+    saw,
+    'raise it to 64M where jobs or records are larger: a larger one is refused with VALUE_TOO_LONG',
+  );
 }
 
 /** Whether the tables can be looked at further. */
@@ -159,12 +172,15 @@ async function checkTables(report, { missing, incompatible }) {
     await report.ok('tables', 'the 3 tables, their columns and 5 indexes are there');
     return true;
   }
-  // Not `cut`: a statement on one line.
-  const first = missing.map((statement) => clean(cut(statement.replace(/\s+/g, ' '), 90)));
+  const objects = missing.map(
+    (statement) => /create (?:unique )?(?:table|index)(?: if not exists)? [`"]?(\w+)/.exec(statement)?.[1] ?? statement,
+  );
   const isWhole = missing.length === 8;
   await report.fail(
     'tables',
-    isWhole ? 'there are none, or this user may not see them' : `${plural(missing.length, 'table or index is', 'tables or indexes are')} missing: ${first.join('; ')}`,
+    isWhole
+      ? 'there are none, or this user may not see them'
+      : `${plural(missing.length, 'table or index is', 'tables or indexes are')} missing: ${objects.map(clean).join(', ')}`,
     'run batchactions-sqlx init, or give its statements to a DBA: batchactions-sqlx init --print',
   );
   // Without an index, everything else can be looked at, and may take long.
@@ -175,7 +191,11 @@ function checkRights(report, { denied }) {
   if (denied.length === 0) return report.ok('rights', 'select, insert, update and delete on the tables');
   const saw = denied.map(({ right, on }) => `${right} on ${clean(on)}`).join(', ');
   const readOnly = denied.length === 1 && denied[0].right !== 'select' ? ` (${clean(denied[0].message)})` : '';
-  return report.fail('rights', `denied: ${saw}${readOnly}`, 'grant them to the user of the URL (init --print ends with the statements), or connect to the server that takes writes');
+  return report.fail(
+    'rights',
+    `denied: ${saw}${readOnly}`,
+    'grant them to the user of the URL (init --print ends with the statements), or connect to the server that takes writes',
+  );
 }
 
 function checkIds(report, { ids }, database) {
@@ -193,7 +213,10 @@ function checkIds(report, { ids }, database) {
 
 async function checkJobs(report, store, { clockSkewMs }, staleMs) {
   const open = await store.listJobs({ status: 'PROCESSING', limit: MOST_JOBS });
-  const looked = open.length === MOST_JOBS ? `the newest ${MOST_JOBS} jobs that are PROCESSING` : plural(open.length, 'job is PROCESSING', 'jobs are PROCESSING');
+  const looked =
+    open.length === MOST_JOBS
+      ? `the newest ${MOST_JOBS} jobs that are PROCESSING`
+      : plural(open.length, 'job is PROCESSING', 'jobs are PROCESSING');
   const [stale, complete] = [[], []];
   for (const { id, distributed } of open) {
     if (!distributed) continue;
@@ -225,7 +248,7 @@ const named = (words) => `${words.slice(0, NAMED).join(', ')}${words.length > NA
 
 async function staleBatches(store, jobId, before) {
   let stale = 0;
-  for (let after; ; ) {
+  for (let after; ;) {
     const page = await store.batches(jobId, { status: 'PROCESSING', limit: 1_000, after });
     stale += page.filter(({ claimedAt }) => claimedAt === undefined || claimedAt < before).length;
     if (page.length < 1_000) return stale;

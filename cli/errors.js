@@ -77,7 +77,14 @@ class Counts {
   result() {
     const { failed, invalid } = this.#records;
     const errors = [...this.#kinds.values()].sort((a, b) => b.records - a.records || a.firstIndex - b.firstIndex);
-    return { records: failed + invalid, failed, invalid, withoutError: this.#withoutError, errors, ...(this.#others > 0 ? { others: this.#others } : {}) };
+    return {
+      records: failed + invalid,
+      failed,
+      invalid,
+      withoutError: this.#withoutError,
+      errors,
+      ...(this.#others > 0 ? { others: this.#others } : {}),
+    };
   }
 }
 

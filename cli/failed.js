@@ -53,7 +53,9 @@ module.exports = {
       );
       // Beside a file, or where it would not be seen among the rows.
       if (output !== stdout || (written === 0 && stdout.isTerminal)) {
-        process.stderr.write(`${plural(written, 'record')} of job ${clean(jobId)}${output === stdout ? '' : ` written to ${clean(values.output)}`}\n`);
+        process.stderr.write(
+          `${plural(written, 'record')} of job ${clean(jobId)}${output === stdout ? '' : ` written to ${clean(values.output)}`}\n`,
+        );
       }
     });
   },

@@ -34,7 +34,9 @@ Exit codes: 0 ok, 1 the job failed or a check did not hold, 2 usage, 3 not found
 
 function generalHelp() {
   const width = Math.max(...[...COMMANDS.values()].map(({ usage }) => usage.length));
-  const lines = [...COMMANDS.values()].map(({ usage, summary }) => (usage.length > 34 ? `  ${usage}\n${' '.repeat(38)}${summary}` : `  ${usage.padEnd(Math.min(width, 34))}  ${summary}`));
+  const lines = [...COMMANDS.values()].map(({ usage, summary }) =>
+    usage.length > 34 ? `  ${usage}\n${' '.repeat(38)}${summary}` : `  ${usage.padEnd(Math.min(width, 34))}  ${summary}`,
+  );
   return `usage: batchactions-sqlx <command> [options]
 
 See and steer the jobs of @batchactions/state-sqlx.

@@ -27,7 +27,11 @@ module.exports = {
       if (values.json) return stdout.json(shown);
       if (shown.length === 0) return stdout.line(status === undefined ? 'There are no jobs.' : `There are no jobs that are ${status}.`);
       const now = Date.now() + clockSkewMs;
-      for (const line of table(['JOB', 'STATUS', 'RECORDS', 'STARTED', 'TOOK', 'KIND'], shown.map((job) => row(job, now)), [2])) {
+      for (const line of table(
+        ['JOB', 'STATUS', 'RECORDS', 'STARTED', 'TOOK', 'KIND'],
+        shown.map((job) => row(job, now)),
+        [2],
+      )) {
         await stdout.line(line);
       }
       if (jobs.length > limit) await stdout.line(`There are more: --limit ${limit * 10} shows up to ${count(limit * 10)}.`);
@@ -39,7 +43,14 @@ module.exports = {
 function row({ id, status, totalRecords, startedAt, completedAt, distributed, config }, now) {
   const retryOf = config?.retryOf === undefined ? '' : `, retry of ${clean(config.retryOf)}`;
   const took = startedAt === undefined ? '-' : duration((completedAt ?? now) - startedAt);
-  return [id, status, count(totalRecords), startedAt === undefined ? '-' : time(startedAt), took, `${distributed ? 'distributed' : 'one process'}${retryOf}`];
+  return [
+    id,
+    status,
+    count(totalRecords),
+    startedAt === undefined ? '-' : time(startedAt),
+    took,
+    `${distributed ? 'distributed' : 'one process'}${retryOf}`,
+  ];
 }
 
 async function list(store, status, most) {

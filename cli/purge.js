@@ -54,7 +54,8 @@ module.exports = {
 };
 
 function describe({ jobIds, batches, records, orphans, skipped }, fate) {
-  const named = (ids) => `${ids.slice(0, LISTED).map(clean).join(', ')}${ids.length > LISTED ? `, and ${count(ids.length - LISTED)} more` : ''}`;
+  const named = (ids) =>
+    `${ids.slice(0, LISTED).map(clean).join(', ')}${ids.length > LISTED ? `, and ${count(ids.length - LISTED)} more` : ''}`;
   const lines = [`${plural(jobIds.length, 'job')}, ${plural(batches, 'batch', 'batches')} and ${plural(records, 'record')} ${fate}.`];
   if (jobIds.length > 0) lines.push(`  jobs: ${named(jobIds)}`);
   if (orphans.length > 0) lines.push(`  without a job: what is left of ${named(orphans)}`);

@@ -28,10 +28,12 @@ The job stays as it is; the new one gets its records' raw data, with their index
     const connection = await Connection.of(values);
     return connection.use(async (store) => {
       const { status } = await jobOf(store, jobId);
-      if (!FINAL.includes(status)) throw refused(`job ${clean(jobId)} is ${status}: a job is retried once it is COMPLETED, FAILED or ABORTED`);
+      if (!FINAL.includes(status))
+        throw refused(`job ${clean(jobId)} is ${status}: a job is retried once it is COMPLETED, FAILED or ABORTED`);
       const made = await store.retryFailed(jobId, { statuses, ...(batchSize === undefined ? {} : { batchSize }) });
       if (values.json) return stdout.json(made);
-      if (made === null) return stdout.line(`Job ${clean(jobId)} has no records that are ${statuses.join(' or ')}: there is nothing to retry.`);
+      if (made === null)
+        return stdout.line(`Job ${clean(jobId)} has no records that are ${statuses.join(' or ')}: there is nothing to retry.`);
       const { totalRecords, totalBatches } = made;
       return stdout.line(
         `Job ${made.jobId} has ${plural(totalRecords, 'record')} of ${clean(jobId)} in ${plural(totalBatches, 'batch', 'batches')}, and waits for workers.`,

@@ -38,16 +38,23 @@ function summary({ job, progress, batches }, now) {
   const lines = [
     ['job', clean(id)],
     ['status', status],
-    ['records', `${count(totalRecords)}: ${count(processedRecords)} processed, ${count(failedRecords)} failed, ${count(pendingRecords)} pending (${percentage} %)`],
+    [
+      'records',
+      `${count(totalRecords)}: ${count(processedRecords)} processed, ${count(failedRecords)} failed, ${count(pendingRecords)} pending (${percentage} %)`,
+    ],
   ];
   if (batches === undefined) lines.push(['batches', `${count(totalBatches)}: ${count(currentBatch)} completed`]);
   else {
     const { total, completed, failed, processing, pending, paused } = batches;
     const rest = paused === 0 ? '' : `, ${count(paused)} paused`;
-    lines.push(['batches', `${count(total)}: ${count(completed)} completed, ${count(failed)} failed, ${count(processing)} processing, ${count(pending)} pending${rest}`]);
+    lines.push([
+      'batches',
+      `${count(total)}: ${count(completed)} completed, ${count(failed)} failed, ${count(processing)} processing, ${count(pending)} pending${rest}`,
+    ]);
   }
   if (startedAt !== undefined) {
-    const end = completedAt === undefined ? `for ${duration(now - startedAt)}` : `to ${time(completedAt)}, ${duration(completedAt - startedAt)}`;
+    const end =
+      completedAt === undefined ? `for ${duration(now - startedAt)}` : `to ${time(completedAt)}, ${duration(completedAt - startedAt)}`;
     lines.push(['ran', `from ${time(startedAt)} ${end}`]);
   }
   lines.push(['kind', distributed ? 'distributed: workers claim its batches' : 'one process works on it']);

@@ -96,17 +96,23 @@ const abort = {
 /** What an abort does to this job, now. */
 async function consequences(store, { id, status, distributed }, { now }) {
   const { totalRecords, pendingRecords } = await store.getProgress(id);
-  const lines = [`Job ${clean(id)} is ${status}: ${count(pendingRecords)} of ${plural(totalRecords, 'record')} are pending, and will not be processed.`];
+  const lines = [
+    `Job ${clean(id)} is ${status}: ${count(pendingRecords)} of ${plural(totalRecords, 'record')} are pending, and will not be processed.`,
+  ];
   if (distributed) {
     const { processingBatches } = await store.getDistributedStatus(id);
     if (processingBatches > 0) {
       const held = plural(processingBatches, 'batch is held by a worker', 'batches are held by workers');
-      lines.push(now ? `${held}: taken away at once, and the work on them is lost.` : `${held}: their work may still be saved. (--now takes them away.)`);
+      lines.push(
+        now
+          ? `${held}: taken away at once, and the work on them is lost.`
+          : `${held}: their work may still be saved. (--now takes them away.)`,
+      );
     }
   } else {
     lines.push('One process works on it. If it still runs, it overwrites the status with its next batch.');
   }
-  lines.push('An aborted job can\'t go on.');
+  lines.push("An aborted job can't go on.");
   return lines;
 }
 

@@ -19,7 +19,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 function parseCsv(text) {
   const rows = [[]];
   const cells = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n)/gy;
-  for (let found; (found = cells.exec(text)); ) {
+  for (let found; (found = cells.exec(text));) {
     rows.at(-1).push(found[1] === undefined ? found[2] : found[1].replaceAll('""', '"'));
     if (found[3] === '\r\n') rows.push([]);
   }
@@ -59,7 +59,9 @@ onEveryDatabase((on) => {
     const ended = await command(['failed', id, '--format', 'csv'], { url: on.url });
     expect(ended).toMatchObject({ code: 0, stderr: '' });
     const [head, ...rows] = parseCsv(ended.stdout);
-    expect(head.toSorted()).toEqual(['email', 'name', 'age', 'more', 'Žluť', '_index', '_status', '_errors', '_processingError'].toSorted());
+    expect(head.toSorted()).toEqual(
+      ['email', 'name', 'age', 'more', 'Žluť', '_index', '_status', '_errors', '_processingError'].toSorted(),
+    );
     expect(head.slice(-4)).toEqual(['_index', '_status', '_errors', '_processingError']);
     const byName = rows.map((row) => Object.fromEntries(row.map((cell, at) => [head[at], cell])));
     const empty = { email: '', name: '', age: '', more: '', Žluť: '', _errors: '', _processingError: '' };
@@ -86,7 +88,12 @@ onEveryDatabase((on) => {
     expect(stored).toHaveLength(4);
     const lines = await command(['failed', id, '--format', 'ndjson'], { url: on.url });
     expect(lines).toMatchObject({ code: 0, stderr: '' });
-    expect(lines.stdout.trimEnd().split('\n').map((line) => JSON.parse(line))).toEqual(stored);
+    expect(
+      lines.stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line)),
+    ).toEqual(stored);
     for (const words of [['--format', 'json'], ['--json']]) {
       const array = await command(['failed', id, ...words], { url: on.url });
       expect(array).toMatchObject({ code: 0, stderr: '' });
@@ -250,7 +257,8 @@ describe('large jobs', () => {
   afterAll(() => own.drop());
 
   test.each(['csv', 'ndjson', 'json', 'errors'])('%s of 200,000 records takes little more memory than of 2,000', async (format) => {
-    const words = (id) => (format === 'errors' ? ['errors', id] : ['failed', id, '--format', format, '--output', join(folder, `large.${format}`)]);
+    const words = (id) =>
+      format === 'errors' ? ['errors', id] : ['failed', id, '--format', format, '--output', join(folder, `large.${format}`)];
     const memory = {};
     for (const size of [SMALL, LARGE]) {
       const file = join(folder, 'rss');

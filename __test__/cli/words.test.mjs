@@ -139,7 +139,14 @@ describe('where the database is', () => {
 
   test('a URL where a word is expected is not repeated either', async () => {
     const url = `postgres://user:${SECRET}@127.0.0.1:1/app`;
-    for (const words of [[url], ['help', url], ['show', 'job', url], ['jobs', '--limit', url], ['jobs', '--status', url], ['purge', '--older-than', url]]) {
+    for (const words of [
+      [url],
+      ['help', url],
+      ['show', 'job', url],
+      ['jobs', '--limit', url],
+      ['jobs', '--status', url],
+      ['purge', '--older-than', url],
+    ]) {
       const ended = await command(words, { url: NOWHERE });
       expectUsage(ended, /a word that looks like a URL/);
       expect(ended.stderr).not.toContain(SECRET);
