@@ -210,6 +210,30 @@ impl<'w, 'a> Fields<'w, 'a> {
             .ok_or_else(|| self.wrong(key, value, expected()))
     }
 
+    pub fn optional_bool(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(value) => Err(self.wrong(key, value, "a boolean")),
+        }
+    }
+
+    /// An array of at least one status.
+    pub fn statuses<T>(&self, key: &str, from_text: impl Fn(&str) -> Option<T>, names: fn() -> String) -> Result<Option<Vec<T>>> {
+        let Some(list) = self.get(key) else { return Ok(None) };
+        let items: Option<Vec<&RawValue>> = serde_json::from_str(list).ok();
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return Err(self.wrong(key, list, format_args!("an array of at least one of {}", names())));
+        };
+        let read = |item: &RawValue| {
+            let text: Option<Cow<'_, str>> = serde_json::from_str(item.get()).ok();
+            text.and_then(|text| from_text(&text))
+                .ok_or_else(|| self.wrong(key, item.get(), format_args!("an array of at least one of {}", names())))
+        };
+        items.into_iter().map(read).collect::<Result<_>>().map(Some)
+    }
+
     /// Any JSON value, `null` included, as text.
     pub fn json(&self, key: &str) -> Result<String> {
         self.must(key, self.present(key).map(str::to_owned), "a value that JSON can hold")

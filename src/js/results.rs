@@ -3,7 +3,7 @@
 use super::boundary::Reply;
 use crate::backend::Examination;
 use crate::error::{Error, Result};
-use crate::model::{JobRow, Progress, RecordSlices};
+use crate::model::{JobRow, Progress, Purged, RecordSlices, Retried};
 use crate::operations::{Claim, DistributedCounts, JobState, PageOfRecords};
 
 /// The result of a call.
@@ -73,7 +73,14 @@ impl IntoReply for Progress {
     }
 }
 
-impl IntoReply for Examination {
+/// `RetryResult | null`.
+impl IntoReply for Option<Retried> {
+    fn into_reply(self) -> Result<Reply> {
+        self.map_or(Ok(Reply::Null), |retried| json(&retried).map(Reply::Json))
+    }
+}
+
+impl IntoReply for Purged {
     fn into_reply(self) -> Result<Reply> {
         json(&self).map(Reply::Json)
     }
@@ -91,6 +98,12 @@ impl IntoReply for PageOfRecords {
     fn into_reply(self) -> Result<Reply> {
         let records = self.0.into_page();
         Ok(Reply::Json(format!("{{\"bytes\":{},\"records\":{records}}}", records.len())))
+    }
+}
+
+impl IntoReply for Examination {
+    fn into_reply(self) -> Result<Reply> {
+        json(&self).map(Reply::Json)
     }
 }
 

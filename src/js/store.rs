@@ -14,7 +14,7 @@ use super::arguments::{Argument, batch_id, batch_key, duration, job_id, options,
 use super::boundary::{Outcome, Reply, promise, text};
 use super::password::{JsPasswordFunction, PasswordRequest};
 use super::results::IntoReply;
-use crate::model::{BatchState, CapturedList, Job, JobFilter, Record, RecordPage, RecordStatus};
+use crate::model::{AbortOptions, BatchState, CapturedList, Job, JobFilter, PurgeOptions, Record, RecordPage, RecordStatus, RetryOptions};
 use crate::operations::{Answer, Entered, Operations};
 use crate::panics::{self, caught};
 use crate::record_writer::Saved;
@@ -66,6 +66,12 @@ impl SqlxStateStore {
     #[napi(js_name = "_turn", catch_unwind)]
     pub fn turn<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
         promise(env, async { Ok(Reply::Nothing) })
+    }
+
+    /// For `batchactions-sqlx doctor`.
+    #[napi(catch_unwind, js_name = "_examine")]
+    pub fn examine<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.examine()))
     }
 
     /// Enters the store, reads the arguments and begins the call. An immediate refusal is thrown, so that `index.js` creates the error while its
@@ -278,10 +284,35 @@ impl SqlxStateStore {
         self.call(env, |store| Ok(store.delete_job(job_id(job)?)))
     }
 
-    /// For `batchactions-sqlx doctor`.
-    #[napi(catch_unwind, js_name = "_examine")]
-    pub fn examine<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
-        self.call(env, |store| Ok(store.examine()))
+    #[napi(catch_unwind)]
+    pub fn pause_job<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.pause_job(job_id(job)?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn resume_job<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.resume_job(job_id(job)?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn abort_job<'env>(&self, env: &'env Env, job: Unknown<'env>, how: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| {
+            let job_id = job_id(job)?;
+            Ok(store.abort_job(job_id, AbortOptions::from_json(&options(how)?)?))
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn retry_failed<'env>(&self, env: &'env Env, job: Unknown<'env>, which: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| {
+            let job_id = job_id(job)?;
+            Ok(store.retry_failed(job_id, RetryOptions::from_json(&options(which)?)?))
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn purge<'env>(&self, env: &'env Env, which: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.purge(PurgeOptions::from_json(&options(which)?)?)))
     }
 
     /// The one call that does not enter the store, because it may be repeated on a closed store.
