@@ -58,6 +58,8 @@ for (const method of [
   'resumeJob',
   'abortJob',
   'retryFailed',
+  'getJob',
+  'batches',
 ]) {
   refuse(method, 'jobId', 'id', (store, job, value) => store[method](value));
 }
@@ -178,6 +180,12 @@ refuse('listJobs', 'options', 'options', (store, job, options) => store.listJobs
 refuse('listJobs', 'options', 'optional status', (store, job, status) => store.listJobs({ status }));
 refuse('listJobs', 'options', 'page length', (store, job, limit) => store.listJobs({ limit }));
 refuse('listJobs', 'options', 'optional thing', (store, job, after) => store.listJobs({ after }));
+const batches = (store, job, options) => store.batches(job.id, options);
+refuse('batches', 'options', 'options', batches);
+refuse('batches', 'options.status', 'optional status', (store, job, status) => batches(store, job, { status }));
+refuse('batches', 'options', 'status', (store, job, status) => batches(store, job, { status: ['PENDING', status] }));
+refuse('batches', 'options.limit', 'page length', (store, job, limit) => batches(store, job, { limit }));
+refuse('batches', 'options.after', 'optional integer', (store, job, after) => batches(store, job, { after }));
 REFUSED_BY['optional thing'] = kindsBut(...NOT_GIVEN);
 refuse('listJobs', 'options', 'id', (store, job, id) => store.listJobs({ after: { id } }));
 refuse('listJobs', 'options', 'optional time', (store, job, startedAt) => store.listJobs({ after: { id: 'j', startedAt } }));
@@ -284,6 +292,8 @@ onEveryDatabase((on) => {
         abortJob: [job.id],
         retryFailed: [job.id],
         purge: [{ olderThanMs: 0 }],
+        getJob: [job.id],
+        batches: [job.id],
       };
       const before = await everything();
       for (const [method, args] of Object.entries(complete)) {

@@ -80,7 +80,11 @@ impl Ids {
         let column = found.column(RECORDS, "id")?;
         let of_type = match column.holds {
             Holds::Integer(bytes @ 1..=7) => {
-                let bits = if column.type_name.contains("unsigned") { bytes * 8 } else { bytes * 8 - 1 };
+                let bits = if column.type_name.contains("unsigned") {
+                    bytes * 8
+                } else {
+                    bytes * 8 - 1
+                };
                 (1 << bits) - 1
             }
             _ => i64::MAX,

@@ -9,7 +9,7 @@
 //! - `claims`: claiming and releasing batches. `leases`: a worker renews its lease, or has lost it. `lease_renewal`: renewals in the background.
 //!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
 //! - `steering`: pausing, resuming and aborting a job. `retry_job`: a new job of the failed records of another. `purge`: deleting finished jobs.
-//! - `progress`: the counts of what is done.
+//! - `progress`: the counts of what is done. `overview`: what an operator looks at: a job's row, a page of its batches, counts, a ping, the pool.
 //! - `examination`: what the command's `doctor` looks at.
 //! - `batch_list`: the rules that keep the two copies of a batch's state together, its row and its entry in the list of the job's row.
 //! - `batch_rows`: inserting rows for listed batches. `adoption`: the same for jobs that another adapter prepared.
@@ -27,6 +27,7 @@ mod jobs;
 mod lease_renewal;
 mod leases;
 mod lifecycle;
+mod overview;
 mod progress;
 mod purge;
 mod queued_calls;
@@ -38,6 +39,7 @@ mod steering;
 pub use call::{Answer, Entered, Operations};
 pub use claims::Claim;
 pub use job_state::JobState;
+pub use overview::PageOfBatches;
 pub use progress::DistributedCounts;
 pub use records::PageOfRecords;
 
