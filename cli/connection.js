@@ -68,7 +68,12 @@ class Connection {
   #make() {
     const { SqlxStateStore } = library();
     const password = this.#password === undefined ? {} : { password: this.#password };
-    return new SqlxStateStore(this.#url, { ...this.#options, ...password });
+    try {
+      return new SqlxStateStore(this.#url, { ...this.#options, ...password });
+    } catch (error) {
+      // The constructor connects to nothing: the URL, the environment or an option is wrong.
+      throw new UsageError(error.message);
+    }
   }
 
   /** What the database is and which schema the tables are in, by the URL. It is checked as a store checks it, and nothing connects. */
