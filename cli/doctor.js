@@ -2,7 +2,7 @@
 
 const { durationOption } = require('./arguments.js');
 const { Connection } = require('./connection.js');
-const { EXIT, exitCodeOf } = require('./exit.js');
+const { EXIT, UsageError, exitCodeOf } = require('./exit.js');
 const { clean, count, duration, plural } = require('./text.js');
 
 const EXAMINE = Symbol.for('batchactions-sqlx.examine');
@@ -47,10 +47,10 @@ Each check is ok, warn or fail, with what it saw and what to do. It changes noth
       await connection.use(examine);
     } catch (error) {
       // A URL that can't be used is no finding about a database.
-      if (reached || exitCodeOf(error) !== EXIT.UNREACHABLE) throw error;
-      await report.fail('reachable', clean(error.message), 'correct the URL, the login or the network, or start the server');
+      if (reached || error instanceof UsageError || error.code === undefined) throw error;
+      await report.fail('reachable', clean(error.message), 'correct the URL, the login, its rights or the network, or start the server');
       await report.end();
-      return EXIT.UNREACHABLE;
+      return exitCodeOf(error);
     }
     return report.end();
   },

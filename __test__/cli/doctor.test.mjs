@@ -78,7 +78,9 @@ onDatabasesWith('shared', (database) => {
     const [printed, made] = [await freshDatabase(database), await freshDatabase(database)];
     const { code, value } = await json(['init', '--print'], { url: unreachable(printed.url) });
     expect(code).toBe(0);
-    for (const statement of value.statements) {
+    // Of a URL with mysql:, it can't know that the server is MariaDB.
+    const needed = value.statements.filter((statement) => database.has('optionalIndex') || !statement.includes('batchactions_batches_job_id_state'));
+    for (const statement of needed) {
       if (database.has('file')) await command(['init'], { url: printed.url });
       else await printed.query(statement);
     }
@@ -157,10 +159,11 @@ onDatabasesWith('server', (database) => {
     expect(stderr).toBe('');
     const { checks } = JSON.parse(stdout);
     const failed = checks.find(({ mark }) => mark === 'fail');
+    expect(code).toBe(1);
     // MySQL and MariaDB refuse the login to a database without a right, PostgreSQL each statement.
-    if (failed.name === 'reachable') expect(code).toBe(4);
+    if (failed.name === 'reachable') expect(failed.saw).toMatch(/denied/);
     else {
-      expect({ code, name: failed.name }).toEqual({ code: 1, name: 'rights' });
+      expect(failed.name).toBe('rights');
       expect(failed.saw).toMatch(
         /select on batchactions_jobs, insert on batchactions_jobs, update on batchactions_jobs, delete on batchactions_jobs/,
       );
