@@ -54,12 +54,12 @@ for (const method of [
   'getDistributedStatus',
   'tryFinalizeJob',
   'deleteJob',
+  'getJob',
+  'batches',
   'pauseJob',
   'resumeJob',
   'abortJob',
   'retryFailed',
-  'getJob',
-  'batches',
 ]) {
   refuse(method, 'jobId', 'id', (store, job, value) => store[method](value));
 }
@@ -287,13 +287,13 @@ onEveryDatabase((on) => {
         getDistributedStatus: [job.id],
         tryFinalizeJob: [job.id],
         deleteJob: [job.id],
+        getJob: [job.id],
+        batches: [job.id],
         pauseJob: [job.id],
         resumeJob: [job.id],
         abortJob: [job.id],
         retryFailed: [job.id],
         purge: [{ olderThanMs: 0 }],
-        getJob: [job.id],
-        batches: [job.id],
       };
       const before = await everything();
       for (const [method, args] of Object.entries(complete)) {

@@ -244,7 +244,7 @@ class Queue {
 
   /** Notes a call, before the model makes it. Returns whether it may be queued. */
   note([store, method, job, ...args], { value }) {
-    if (!this.queues || store === null || method === 'listJobs' || method === 'purge' || method === 'stats') return false;
+    if (!this.queues || store === null || ['listJobs', 'stats', 'purge'].includes(method)) return false;
     const id = job.id ?? job;
     const queued = this.isQueued(store, method, job, args, value);
     if (queued) this.jobs.add(id);

@@ -1,6 +1,7 @@
 //! Jobs, batches and records: this module validates what callers and databases supply, and computes with it. It knows neither databases nor Node.
 //!
-//! - From callers: [`Job`] with its [`ListedBatch`]es, [`Record`], [`BatchState`], the filters [`JobFilter`], [`BatchPage`] and [`RecordPage`], the options of the calls that steer jobs. Each has a
+//! - From callers: [`Job`] with its [`ListedBatch`]es, [`Record`], [`BatchState`], the filters [`JobFilter`], [`BatchPage`] and [`RecordPage`], the
+//!   options of the calls that steer jobs. Each has a
 //!   `from_json` that refuses invalid input and names its place and value.
 //! - From databases: [`JobRow`], [`BatchRow`], [`RecordText`], counts.
 //! - To callers: [`JobBatches`], [`Reservation`], [`Progress`], [`DistributedStatus`], [`BatchSummary`],
@@ -38,7 +39,7 @@ mod store_stats;
 
 pub use abort_options::AbortOptions;
 pub use batch::{BatchEnd, BatchRow, BatchState, ListedBatch};
-pub use batch_list::{BatchList, in_json, mirror_step, mirrors};
+pub use batch_list::{BatchList, following, in_json, mirror_step, mirrors};
 pub use batch_page::{BatchPage, BatchSummary};
 pub use batch_rows::{BatchRowParts, BatchRows, BatchRowsText};
 pub use captured_list::CapturedList;

@@ -34,7 +34,7 @@ impl PurgeOptions {
         }
         Ok(Self {
             older_than_ms,
-            statuses: fields.status_list("statuses", is_final, names)?.unwrap_or_else(|| FINAL.to_vec()),
+            statuses: fields.statuses("statuses", is_final, names)?.unwrap_or_else(|| FINAL.to_vec()),
             limit,
             dry_run: fields.optional_bool("dryRun")?.unwrap_or_default(),
         })

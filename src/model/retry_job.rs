@@ -24,7 +24,7 @@ impl RetryOptions {
     pub fn from_json(json: &str) -> Result<Self> {
         let fields = Fields::read(&"options", json)?;
         fields.only(&["statuses", "batchSize"])?;
-        let statuses = fields.status_list("statuses", retryable, || "pending, valid, invalid, failed".to_owned())?;
+        let statuses = fields.statuses("statuses", retryable, || "pending, valid, invalid, failed".to_owned())?;
         let batch_size = fields.optional_int("batchSize")?;
         if let Some(size) = batch_size.filter(|size| !(1..=MAX_BATCH_SIZE).contains(size)) {
             return Err(fields.wrong("batchSize", &size.to_string(), format_args!("from 1 to {MAX_BATCH_SIZE}")));

@@ -7,7 +7,7 @@ use super::call::{Access, Answer, Call, Entered};
 use crate::backend::{Backend, SavedJob};
 use crate::error::{Error, Result};
 use crate::held_claims::BatchCount;
-use crate::model::{BatchList, Job, JobFilter, JobRow, JobStatus};
+use crate::model::{Job, JobFilter, JobRow, JobStatus, following};
 use crate::panics;
 use crate::retry::{LostReplies, Repeat};
 
@@ -111,9 +111,8 @@ impl Call {
         panics::fail_point("transaction");
         // The job is locked now, so a new statement sees every batch change that was committed before.
         let rows = transaction.batch_rows(&job.id).await?;
-        let mut batches = BatchList::read(&job.id, &job.batches)?;
-        if batches.follow(&rows) {
-            transaction.set_job_batches(&job.id, &batches.to_json()).await?;
+        if let Some(batches) = following(&job.id, &job.batches, &rows)? {
+            transaction.set_job_batches(&job.id, &batches).await?;
         }
         transaction.commit().await?;
         self.store.claims.set_batches(&job.id, BatchCount::of(&rows));
