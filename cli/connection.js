@@ -1,7 +1,7 @@
 'use strict';
 
 // Where the database is, and with which password. A password comes from DATABASE_URL, from PostgreSQL's own variables and files, from stdin or from a
-// question at the terminal. It stands in no command line, which everybody on the machine can read by `ps`, and in no message.
+// question at the terminal. It stands in no command line, which every user of the machine can read by `ps`, and in no message.
 
 const { EXIT, CommandError, UsageError } = require('./exit.js');
 const { askHidden, canAsk, readStdin } = require('./terminal.js');
@@ -37,7 +37,7 @@ function urlOf(values) {
   if (url === '') throw new UsageError('--url must be the URL of a database');
   if (holdsPassword(url)) {
     throw new UsageError(
-      '--url holds a password, and everybody on this machine can read it there, by ps: set DATABASE_URL instead, or leave the password out (you are asked for it at a terminal, and --password-stdin reads it)',
+      '--url holds a password, and every user of this machine can read it there, by ps: set DATABASE_URL instead, or leave the password out (you are asked for it at a terminal, and --password-stdin reads it)',
     );
   }
   return url;

@@ -231,7 +231,7 @@ async function checkJobs(report, store, { clockSkewMs }, staleMs) {
     await report.warn(
       'stale batches',
       `held for longer than ${duration(staleMs)}: ${named(saw)}`,
-      `their workers are dead, or slower than that: batchactions-sqlx reclaim ${clean(stale[0].id)} --timeout ${Math.ceil(staleMs / 1_000)}s`,
+      `their workers are dead, or slower than that: batchactions-sqlx reclaim ${clean(stale[0].id)} --timeout ${option(staleMs)}`,
     );
   }
   if (complete.length === 0) await report.ok('unfinished jobs', `${looked}: none has all its batches done`);
@@ -244,6 +244,8 @@ async function checkJobs(report, store, { clockSkewMs }, staleMs) {
   }
 }
 
+/** A duration as an option takes it. */
+const option = (ms) => (ms % 60_000 === 0 ? `${ms / 60_000}m` : `${ms}ms`);
 const named = (words) => `${words.slice(0, NAMED).join(', ')}${words.length > NAMED ? ` and ${count(words.length - NAMED)} more` : ''}`;
 
 async function staleBatches(store, jobId, before) {

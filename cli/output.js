@@ -62,7 +62,7 @@ class Stdout {
 }
 
 /**
- * A file beside its final name, which it gets by `end()`: whoever looks there finds the old file or the whole new one. `discard()` removes it, and is
+ * A file beside its final name, which it gets by `end()`: a reader finds the old file there, or the whole new one. `discard()` removes it, and is
  * synchronous, so that it can be called as the process ends.
  */
 class FileOutput {

@@ -65,14 +65,16 @@ function summary({ job, progress, batches }, now) {
 function held(batches, { batches: counts }, now) {
   if (batches.length === 0) return [];
   const age = ({ claimedAt }) => (claimedAt === undefined ? '-' : duration(now - claimedAt));
-  const rows = batches.map((batch) => [count(batch.index), batch.workerId ?? '-', age(batch), batch.id]);
-  return ['', ...table(['BATCH', 'HELD BY', 'CLAIMED AGO', 'ID'], rows, [0]), ...more(counts?.processing, batches)];
+  const rows = batches.map((batch) => [count(batch.index), recordsOf(batch), batch.workerId ?? '-', age(batch), batch.id]);
+  return ['', ...table(['BATCH', 'RECORDS', 'HELD BY', 'CLAIMED AGO', 'ID'], rows, [0]), ...more(counts?.processing, batches)];
 }
 
 function broken(batches, { batches: counts }) {
   if (batches.length === 0) return [];
-  const rows = batches.map((batch) => [count(batch.index), batch.workerId ?? '-', count(batch.failedCount), batch.id]);
-  return ['', ...table(['FAILED', 'LAST HELD BY', 'RECORDS FAILED', 'ID'], rows, [0, 2]), ...more(counts?.failed, batches)];
+  const rows = batches.map((batch) => [count(batch.index), recordsOf(batch), batch.workerId ?? '-', count(batch.failedCount), batch.id]);
+  return ['', ...table(['FAILED', 'RECORDS', 'LAST HELD BY', 'RECORDS FAILED', 'ID'], rows, [0, 3]), ...more(counts?.failed, batches)];
 }
 
+/** The indexes of a batch's first and last record. */
+const recordsOf = ({ recordStartIndex: first, recordEndIndex: last }) => (first === undefined ? '-' : `${first} to ${last ?? '?'}`);
 const more = (total, shown) => (total > shown.length ? [`and ${plural(total - shown.length, 'more batch', 'more batches')}`] : []);

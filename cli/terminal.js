@@ -5,7 +5,7 @@
 const readline = require('node:readline');
 const { EXIT, CommandError, UsageError } = require('./exit.js');
 
-/** Somebody is there who can be asked. Questions go to stderr: stdout may lead elsewhere. */
+/** Whether there is a terminal to ask at. Questions go to stderr: stdout may lead elsewhere. */
 const canAsk = () => process.stdin.isTTY === true && process.stderr.isTTY === true;
 
 const interrupted = () => new CommandError('', EXIT.INTERRUPTED);

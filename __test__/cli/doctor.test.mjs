@@ -79,7 +79,9 @@ onDatabasesWith('shared', (database) => {
     const { code, value } = await json(['init', '--print'], { url: unreachable(printed.url) });
     expect(code).toBe(0);
     // Of a URL with mysql:, it can't know that the server is MariaDB.
-    const needed = value.statements.filter((statement) => database.has('optionalIndex') || !statement.includes('batchactions_batches_job_id_state'));
+    const needed = value.statements.filter(
+      (statement) => database.has('optionalIndex') || !statement.includes('batchactions_batches_job_id_state'),
+    );
     for (const statement of needed) {
       if (database.has('file')) await command(['init'], { url: printed.url });
       else await printed.query(statement);

@@ -28,8 +28,8 @@ onEveryDatabase((on) => {
     const { stdout } = await command(['show', job.id], { url: on.url });
     expect(stdout).toMatch(/^status +PROCESSING$/m);
     expect(stdout).toMatch(/^batches +4: 1 completed, 1 failed, 1 processing, 1 pending$/m);
-    expect(stdout).toMatch(/^ +1 {2}worker-2 +\d+(\.\d)? s /m);
-    expect(stdout).toMatch(/^ +2 {2}worker-3 +3 /m);
+    expect(stdout).toMatch(/^ +1 {2}10 to 19 {2}worker-2 +\d+(\.\d)? s /m);
+    expect(stdout).toMatch(/^ +2 {2}20 to 29 {2}worker-3 +3 /m);
   });
 });
 

@@ -387,7 +387,7 @@ describe('passwords', () => {
   });
 });
 
-/** The command lines of all processes, as everybody on the machine can read them. */
+/** The command lines of all processes, as every user of the machine can read them. */
 function commandLines() {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))

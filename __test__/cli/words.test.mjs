@@ -132,7 +132,7 @@ describe('where the database is', () => {
       `postgres://user@127.0.0.1:1/app?password=${SECRET}`,
     ]) {
       const ended = await command(['jobs', '--url', url]);
-      expectUsage(ended, /--url holds a password, and everybody on this machine can read it there, by ps/, 'jobs');
+      expectUsage(ended, /--url holds a password, and every user of this machine can read it there, by ps/, 'jobs');
       expect(ended.stderr).not.toContain(SECRET);
     }
   });
