@@ -1105,6 +1105,11 @@ class SqlxStateStore {
     return run(this, 'close', (native) => native.close(), asIs);
   }
 
+  /** For `batchactions-sqlx doctor` alone. */
+  [Symbol.for('batchactions-sqlx.examine')]() {
+    return run(this, 'doctor', (native) => native._examine(), parsed);
+  }
+
   // Node 20 has no `await using`. Compilers that translate it look for this name there.
   async [Symbol.asyncDispose ?? Symbol.for('nodejs.asyncDispose')]() {
     nativeOf(this, 'close');

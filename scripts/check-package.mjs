@@ -60,6 +60,9 @@ function check() {
   for (const name of ['types.mts', 'types.cts']) compile(user, name, types);
   say('works from CommonJS and from ES modules, and its types from both');
 
+  command(user);
+  say('its command batchactions-sqlx makes the tables of a new SQLite file, lists its jobs, and is there by npx');
+
   const swapped = install('swapped', [`@batchactions/state-sequelize@file:${main.tarball}`, platform.tarball]);
   assert.deepEqual(installed(swapped), ['@batchactions/state-sequelize', platform.name]);
   run(swapped, 'job.mjs', `import { SequelizeStateStore as SqlxStateStore } from '@batchactions/state-sequelize';\n${runJob}`);
@@ -102,14 +105,14 @@ function pack() {
   assert.deepEqual(optionalDependencies, { [platform.name]: version });
   assert.equal(platform.version, version);
 
-  const migrations = readdirSync(join(root, 'migrations'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   const expected = [
     ...always,
     'index.js',
     'index.d.ts',
-    'otel/index.js',
-    'otel/index.d.ts',
-    ...migrations.map((entry) => relative(root, join(entry.parentPath, entry.name))),
+    ...filesIn('bin'),
+    ...filesIn('cli'),
+    ...filesIn('migrations'),
+    ...filesIn('otel'),
   ];
   assert.deepEqual(main.files, expected.toSorted(), 'the package holds this, and nothing else');
   assert.deepEqual(platform.files, ['README.md', binary, 'package.json'].toSorted());
@@ -119,6 +122,12 @@ function pack() {
     `${platform.name}: ${kilobytes(platform.tarball)}, its addon ${kilobytes(join(root, binary))}, for glibc ${glibc(join(root, binary))} or later`,
   );
   return { main, platform };
+}
+
+/** The files in a folder of the repository, by their paths in it. */
+function filesIn(folder) {
+  const entries = readdirSync(join(root, folder), { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => relative(root, join(entry.parentPath, entry.name)));
 }
 
 /** Checks that each platform has a package, that npm installs it on that platform only, and that index.js looks for it. */
@@ -204,6 +213,16 @@ function compile(folder, name, source) {
 
 function readJson(path) {
   return JSON.parse(readFileSync(path, 'utf8'));
+}
+
+/** The command, as a user who installed the package has it. */
+function command(folder) {
+  const npx = (...words) => npm(folder, ['exec', '--offline', '--', 'batchactions-sqlx', ...words]);
+  const { version } = readJson(join(root, 'package.json'));
+  assert.equal(npx('--version'), `${version}\n`);
+  npx('init', '--url', 'sqlite:command.db');
+  assert.equal(npx('jobs', '--url', 'sqlite:command.db', '--json'), '[]\n');
+  assert.match(npx('init', '--print', '--url', 'postgres://localhost/app'), /create table if not exists batchactions_records/);
 }
 
 function kilobytes(path) {

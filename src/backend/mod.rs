@@ -21,6 +21,7 @@ mod bulk;
 mod credentials;
 mod driver;
 mod errors;
+mod examination;
 mod idle_connections;
 mod inserts;
 mod mysql;
@@ -43,6 +44,7 @@ mod verdicts;
 
 #[cfg(any(test, fuzzing))]
 pub use bulk::{by_bytes, chunks};
+pub use examination::Examination;
 pub use ping::Ping;
 pub use pool::PoolUse;
 pub use record_write::{RecordWrite, size_of};
@@ -254,6 +256,8 @@ pub trait Backend: Reads {
     ///
     /// While it waits for another process that creates them, it checks `gate`, and fails with `CLOSED` once the gate is shut.
     async fn initialize(&self, gate: &Gate) -> Result<()>;
+    /// Looks at the tables, the user's rights, the ids and the connection, and changes nothing.
+    async fn examine(&self) -> Result<Examination>;
     /// Closes the connections once the running operations are done.
     async fn close(&self);
     /// The connections at this moment.

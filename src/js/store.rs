@@ -89,6 +89,12 @@ impl SqlxStateStore {
         promise(env, async { Ok(Reply::Nothing) })
     }
 
+    /// For `batchactions-sqlx doctor`.
+    #[napi(catch_unwind, js_name = "_examine")]
+    pub fn examine<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.examine()))
+    }
+
     /// Enters the store, reads the arguments and begins the call. An immediate refusal is thrown, so that `index.js` creates the error while its
     /// caller is on the stack.
     fn begin<'env, T>(&self, env: &'env Env, call: impl FnOnce(Entered) -> Argument<'env, T>) -> napi::Result<T> {

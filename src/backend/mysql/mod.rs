@@ -29,8 +29,8 @@ use super::record_write::size_of;
 use super::schema::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
-    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse,
+    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
@@ -45,6 +45,7 @@ use crate::warnings::{Warning, WarningKind, Warnings};
 
 mod connect;
 mod errors;
+mod examine;
 mod joined_rows;
 mod known_ids;
 mod server;
@@ -64,6 +65,8 @@ pub struct MySql {
     text_column: OnceLock<(usize, Encoding)>,
     refused_inserts: RefusedInserts,
     warnings: Warnings,
+    /// The port that the store connects to; none over a socket.
+    port: Option<u16>,
 }
 
 struct MySqlTransaction {
@@ -722,6 +725,10 @@ impl Backend for MySql {
         made.and(unlocked)
     }
 
+    async fn examine(&self) -> Result<Examination> {
+        self.examination().await
+    }
+
     async fn close(&self) {
         self.pool.close().await;
     }
@@ -1256,6 +1263,7 @@ impl MySql {
             text_column: OnceLock::new(),
             refused_inserts: RefusedInserts::default(),
             warnings: settings.warnings,
+            port: settings.socket.is_none().then_some(settings.port),
         }
     }
 

@@ -20,8 +20,8 @@ use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads,
-    ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
+    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
@@ -39,6 +39,7 @@ mod connect;
 mod copy;
 mod encoding;
 mod errors;
+mod examine;
 mod session_settings;
 mod types;
 
@@ -59,6 +60,9 @@ pub struct Postgres {
     copy: RecordCopy,
     compression: Arc<Compression>,
     encoding: Once<Encoding>,
+    /// The port that the store connects to; none over a socket.
+    port: Option<u16>,
+    expects_pooler: bool,
 }
 
 struct PostgresTransaction {
@@ -718,6 +722,10 @@ impl Backend for Postgres {
         session.commit().await
     }
 
+    async fn examine(&self) -> Result<Examination> {
+        self.examination().await
+    }
+
     async fn close(&self) {
         self.pool.close().await;
     }
@@ -1272,6 +1280,8 @@ impl Postgres {
             pool: Pool::new(&settings, driver(&settings), rules),
             types: Arc::default(),
             begin,
+            port: settings.socket.is_none().then_some(settings.port),
+            expects_pooler: is_pooled(&settings),
             schema: settings.schema,
             copy: RecordCopy::default(),
             compression: Arc::default(),

@@ -12,8 +12,8 @@ use super::pool::{Pool, PoolRules};
 use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads, ReclaimSnapshot,
-    Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads,
+    ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::Result;
 use crate::model::{
@@ -231,6 +231,10 @@ impl Reads for Scripted {
 impl Backend for Scripted {
     async fn initialize(&self, _: &Gate) -> Result<()> {
         self.changed("initialize").await.map(drop)
+    }
+
+    async fn examine(&self) -> Result<Examination> {
+        self.changed("examine").await.map(|_| Examination::default())
     }
 
     async fn close(&self) {

@@ -18,8 +18,8 @@ use super::driver::{Row, Sql, Value, sql, values};
 use super::schema::{Catalogue, DDL_LIMIT};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
-    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse,
+    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -33,6 +33,7 @@ use crate::settings::Settings;
 
 mod connect;
 mod errors;
+mod examine;
 mod file;
 mod file_in_use;
 mod leftovers;
@@ -685,6 +686,10 @@ impl Backend for Sqlite {
             return make_summary_index(session).await;
         }
         Ok(())
+    }
+
+    async fn examine(&self) -> Result<Examination> {
+        self.examination().await
     }
 
     async fn close(&self) {
