@@ -36,9 +36,15 @@ async function* csvOfRecords(store, jobId, { status = FAILED, redact, bom = fals
   for await (const record of redacted(store, jobId, { status, redact })) {
     const raw = rawOf(record);
     for (const key of Object.keys(raw)) {
-      if (!columns.has(key)) throw new Error(`a record with a new column, ${JSON.stringify(key.slice(0, 80))}, was saved meanwhile: repeat it`);
+      if (!columns.has(key))
+        throw new Error(`a record with a new column, ${JSON.stringify(key.slice(0, 80))}, was saved meanwhile: repeat it`);
     }
-    piece += line([record.index, record.status, errorsOf(record), ...Array.from(columns, (key) => (Object.hasOwn(raw, key) ? raw[key] : ''))]);
+    piece += line([
+      record.index,
+      record.status,
+      errorsOf(record),
+      ...Array.from(columns, (key) => (Object.hasOwn(raw, key) ? raw[key] : '')),
+    ]);
     if (piece.length >= PIECE) {
       yield piece;
       piece = '';
@@ -107,7 +113,8 @@ const NUMBER = /^[+-]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][+-]?\d+)?$/;
 function cell(value) {
   let text = value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value);
   if (FORMULA.test(text) && !NUMBER.test(text)) text = `'${text}`;
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  // A spreadsheet may split at semicolons and tabs too, and run what follows them.
+  return /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 module.exports = { csvOfRecords, ndjsonOfRecords, errorsOf, TooManyColumns };
