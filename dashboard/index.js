@@ -2,18 +2,19 @@
 
 // A page that shows the jobs of a store. One request handler serves all: two HTML files, their scripts and style, and the JSON that the scripts ask for.
 //
-//   lib/access.js   who may see it, and which requests may change something
-//   lib/views.js    what the pages show: reads the store
-//   lib/actions.js  what the pages do, where `actions` allows it
-//   lib/fresh.js    so that many open pages cost the database what one costs
-//   assets/         what the browser gets
+//   lib/access.js        who may see it, and which requests may change something
+//   lib/views.js         what the pages show: reads the store
+//   lib/actions.js       what the pages do, where `actions` allows it
+//   lib/failed-rows.js   the failed rows as a file
+//   lib/fresh.js         so that many open pages cost the database what one costs
+//   assets/              what the browser gets
 
 const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
 const { pipeline } = require('node:stream/promises');
-const { csvOfRecords, ndjsonOfRecords, TooManyColumns } = require('./failed-rows.js');
 const { checkAccess, checkOrigin } = require('./lib/access.js');
 const { ACTIONS, act } = require('./lib/actions.js');
+const { csvOfRecords, ndjsonOfRecords } = require('./lib/failed-rows.js');
 const { Fresh } = require('./lib/fresh.js');
 const { id, oneOf, readBody, readQuery, required, whole } = require('./lib/query.js');
 const { Refusal, refusalOf } = require('./lib/refusal.js');
@@ -166,8 +167,6 @@ async function stream(response, type, headers, pieces) {
       yield* pieces;
     }, response);
   } catch (error) {
-    if (error instanceof TooManyColumns)
-      throw new Refusal(400, 'TOO_MANY_COLUMNS', `${error.message[0].toUpperCase()}${error.message.slice(1)}.`);
     // The client has gone away.
     if (error?.code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
   } finally {

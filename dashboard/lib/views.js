@@ -2,7 +2,7 @@
 
 // What the page shows: each function reads the store, and makes the JSON that a script of the page asks for.
 
-const { errorsOf } = require('../failed-rows.js');
+const { FAILED, errorsOf, redacted } = require('./failed-rows.js');
 const { Refusal } = require('./refusal.js');
 
 const JOBS = 50;
@@ -11,7 +11,6 @@ const ROWS = 50;
 const COUNTED_ERRORS = 10_000;
 const SHOWN_GROUPS = 50;
 
-const FAILED = ['failed', 'invalid'];
 const JOB_STATUSES = ['CREATED', 'PREVIEWING', 'PREVIEWED', 'PROCESSING', 'PAUSED', 'COMPLETED', 'ABORTED', 'FAILED'];
 const BATCH_STATUSES = ['PENDING', 'PROCESSING', 'PAUSED', 'COMPLETED', 'FAILED'];
 const OPEN = new Set(['PROCESSING', 'PAUSED']);
@@ -85,7 +84,7 @@ async function errors({ store, fresh, settings }, { id }) {
         break;
       }
       rows++;
-      const record = settings.showRecords && settings.redact ? await settings.redact(stored) : stored;
+      const record = settings.showRecords ? await redacted(stored, settings.redact) : stored;
       for (const { field, code, message } of kindsOf(record, settings.showRecords)) {
         const key = JSON.stringify([field, code]);
         const group = groups.get(key);
@@ -117,10 +116,11 @@ async function rows({ store, settings }, { id, from }) {
       next = stored.index;
       break;
     }
-    const record = settings.redact ? await settings.redact(stored) : stored;
+    // `redact` may change the record, and the next page is found by its index.
+    const { index } = stored;
+    const record = await redacted(stored, settings.redact);
     shown.push({
-      // Not the redacted record's: the next page is found by it.
-      index: stored.index,
+      index,
       status: String(record.status),
       errors: cut(errorsOf(record), 1_000),
       raw: cut(JSON.stringify(record.raw) ?? '', 2_000),
