@@ -85,7 +85,7 @@ export async function ask(url, path = '', { method = 'GET', headers = {}, body }
   const chunks = [];
   for await (const chunk of response) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString('utf8');
-  const json = /json/.test(response.headers['content-type'] ?? '') && text.startsWith('{') ? JSON.parse(text) : undefined;
+  const json = /^application.json/.test(response.headers['content-type'] ?? '') && text.startsWith('{') ? JSON.parse(text) : undefined;
   return { status: response.statusCode, headers: response.headers, text, json };
 }
 
