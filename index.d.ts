@@ -3,7 +3,7 @@
  *
  * Durations (`…Ms`) are in milliseconds, times in epoch milliseconds by the database's clock; counts and indexes are whole numbers.
  *
- * Only the constructor throws. Every method returns a promise, which rejects with a {@link StateStoreError}; `@throws` names the codes that are
+ * Only the constructor throws. Every method but `poolStats` returns a promise, which rejects with a {@link StateStoreError}; `@throws` names the codes that are
  * particular to a method. Before a call rejects, the store repeats what failed for a passing reason (a server that restarts, a deadlock) and can be
  * repeated safely, for up to `statementTimeoutMs`.
  */
@@ -188,7 +188,10 @@ export interface ListJobsOptions {
   readonly after?: { readonly id: string; readonly startedAt?: number };
 }
 
-/** A batch as `batches` returns it: without its records. */
+/**
+ * A batch as `batches` returns it: without its records. In a distributed job, `recordStartIndex` and `recordEndIndex` are 0 where `saveJobState` was given
+ * none.
+ */
 export type BatchSummary = Omit<Batch, 'records'>;
 
 /** Which batches `batches` returns. */
@@ -203,22 +206,25 @@ export interface BatchesOptions {
 
 /** What `stats` counts. */
 export interface StoreStats {
-  /** All jobs, counted by status. */
+  /** All jobs, counted by status. One whose status another program made up is left out. */
   readonly jobs: Readonly<Record<JobStatus, number>>;
-  /** The batches of distributed jobs that aren't final, counted by status, as far as they are still open. */
+  /**
+   * The batches of distributed jobs that aren't final, counted by status, as far as they are still open. Those of a job that the Sequelize adapter prepared
+   * count from its first claim on.
+   */
   readonly batches: Readonly<Record<'PENDING' | 'PROCESSING' | 'PAUSED', number>>;
-  /** How long ago the oldest claim of these batches was made or renewed, in ms by the database's clock. Absent where nothing is claimed. */
+  /** How long ago the oldest claim on these batches was made or renewed, in ms by the database's clock. Absent where nothing is claimed. */
   readonly oldestClaimMs?: number;
 }
 
 /** What `ping` found. */
 export interface PingResult {
   readonly database: 'PostgreSQL' | 'MySQL' | 'MariaDB' | 'SQLite';
-  /** As the server says it: `15.20`, say. */
+  /** As the server says it, without what a distribution adds: `15.20`, `10.11.19`, say. */
   readonly version: string;
-  /** How long one round trip took, in ms, without making the connection. */
+  /** How long the answer to one statement took, in ms to three decimals, without making the connection. */
   readonly latencyMs: number;
-  /** The database's clock less this process's clock, in ms; known as exactly as half of `latencyMs`. */
+  /** The database's clock less this process's clock, in whole ms; known as exactly as half of `latencyMs`. */
   readonly clockSkewMs: number;
 }
 
@@ -230,7 +236,7 @@ export interface PoolStats {
   readonly idle: number;
   /** Calls that wait for a connection. */
   readonly pending: number;
-  /** The most connections: `pool.max`. */
+  /** The most connections: `pool.max`. A file of SQLite has one connection that writes, and up to four that read; in memory there is one. */
   readonly max: number;
 }
 
@@ -608,14 +614,23 @@ export declare class SqlxStateStore {
   getJob(jobId: string): Promise<JobSummary | null>;
   /**
    * A page of a job's batches by index, with their holders; `[]` for an unknown job. In a distributed job a page costs the same however many batches there are;
-   * of other jobs the list is read whole.
+   * of other jobs, and of one that the Sequelize adapter prepared and no worker has claimed of, the list is read whole.
+   *
+   * With `status`, a page costs at most what 1,000 batches cost where no more have these statuses. Where more have, it is read by index, and costs as much as
+   * the batches of other statuses that it passes: those that are done, for the first page of PENDING ones.
    */
   batches(jobId: string, options?: BatchesOptions): Promise<readonly BatchSummary[]>;
   /** Counts jobs by status and open batches by status, for a metric or an overview. It costs little more than a count of these. */
   stats(): Promise<StoreStats>;
-  /** Makes a round trip to the database, on a new connection where none is open, and says what is there. */
+  /**
+   * Makes a round trip to the database, on a new connection where none is open, and says what is there. It needs no tables. A file of SQLite that
+   * `initialize()` would make need not be there yet, and is not made.
+   */
   ping(): Promise<PingResult>;
-  /** The connections at this moment, without asking the database. After `close()` all counts but `max` are 0. */
+  /**
+   * The connections at this moment, without asking the database. After `close()` all counts but `max` are 0. It returns no promise, and throws only where it
+   * is called on something that is no store.
+   */
   poolStats(): PoolStats;
 
   /**

@@ -325,6 +325,7 @@ const OPTIONS = {
   fence: { token: whole },
   records: { status: listOr(must('a status, or an array of at least one')), batchId: text, from: whole },
   jobs: { status: must('a status'), limit: whole, after: { id: text, startedAt: must(TIME), [OPEN]: true } },
+  batches: { status: listOr(must('a status, or an array of at least one')), limit: whole, after: whole },
 };
 
 /** The name of a thing that does not keep what it holds in properties, so that it can't be options. */
@@ -959,6 +960,33 @@ class SqlxStateStore {
 
   listJobs(options) {
     return run(this, 'listJobs', (native) => native.listJobs(optional('options', options, OPTIONS.jobs)), parsed);
+  }
+
+  getJob(jobId) {
+    return run(this, 'getJob', (native) => native.getJob(jobId), parsed);
+  }
+
+  batches(jobId, options) {
+    return run(this, 'batches', (native) => native.batches(jobId, optional('options', options, OPTIONS.batches)), parsed);
+  }
+
+  stats() {
+    return run(this, 'stats', (native) => native.stats(), parsed);
+  }
+
+  ping() {
+    return run(this, 'ping', (native) => native.ping(), parsed);
+  }
+
+  poolStats() {
+    try {
+      const [used, idle, pending, max] = nativeOf(this, 'poolStats')._poolStats();
+      return { used, idle, pending, max };
+    } catch (failure) {
+      const error = failed(failure);
+      Error.captureStackTrace?.(error, SqlxStateStore.prototype.poolStats);
+      throw error;
+    }
   }
 
   deleteJob(jobId) {

@@ -1,4 +1,5 @@
-// A worker's calls for a batch cost no more in a job of more batches: the plans of their statements over a job of 20,000 batches.
+// A worker's calls for a batch cost no more in a job of more batches: the plans of their statements over a job of 20,000 batches. So do the calls of a page that
+// shows the job.
 //
 // The statements have names, by which the addon with hooks for tests tells the text that it sent last; so what is explained is what the store sends. A plan
 // fails where it sorts, or where it reads more rows than a few: as the database counts them, not as it guesses. The table is explained as it is after the
@@ -22,6 +23,7 @@ onEveryDatabase((on) => {
     const job = makeJob(batches);
     let connection;
     let held;
+    let open;
 
     const prepared = async () => {
       if (connection) return;
@@ -39,6 +41,7 @@ onEveryDatabase((on) => {
       for (let n = 0; n < 16; n++) held.push(await claim(store, job.id, 'worker'));
       // Every statement is sent at least once: the rest of them by these calls.
       await runTheOthers(store);
+      await runTheOverview(store);
       await store.close();
       connection = await on.own.connect();
       await dialect.prepareToExplain(connection, hooks.statementText);
@@ -61,6 +64,15 @@ onEveryDatabase((on) => {
       expect(await store.reclaimStaleBatches(small.id, 1)).toBe(1);
       await claim(store, small.id);
       expect((await store.claimBatch(small.id, 'worker')).reason).toBe('NO_PENDING_BATCHES');
+    }
+
+    async function runTheOverview(store) {
+      // Another job, of which nothing is counted.
+      await store.saveJobState(makeJob(2_000, { status: 'ABORTED' }));
+      await store.getJob(job.id);
+      expect(await store.batches(job.id, { status: 'PROCESSING' })).toHaveLength(held.length + 1);
+      expect(await store.batches(job.id, { status: 'PENDING', limit: 20, after: 15_000 })).toHaveLength(20);
+      open = (await store.stats()).batches;
     }
 
     /** What stands for each placeholder, by the statement's name; positional ones repeat. */
@@ -101,25 +113,59 @@ onEveryDatabase((on) => {
     };
     const names = dialect.plannedStatements;
 
-    const check = async (name) => {
+    const checkPlans = async (name, given, { most = few, sorts = false, has = /(?:)/ } = {}) => {
       const text = hooks.statementText(name);
       expect(text, `the store sent a statement named ${name}`).toBeTypeOf('string');
-      for (const plan of await dialect.explain(connection, text, values()[name])) {
+      for (const plan of await dialect.explain(connection, text, given)) {
         if (process.env.PRINT_PLANS) console.log(`## ${on.database.name}: ${name}\n${plan.text}\n`);
-        // The batches that a reclaim takes are sorted, so that they are locked in order: these few, and no other.
-        if (!(name === 'reclaim' || name === 'reclaim_select')) expect(plan.text).not.toMatch(SORTS);
+        if (!sorts) expect(plan.text).not.toMatch(SORTS);
         expect(plan.text).not.toMatch(dialect.scan);
+        expect(plan.text).toMatch(has);
         expect(plan.text).not.toContain('JIT');
-        expect(plan.rows, plan.text).toBeLessThanOrEqual(few);
+        expect(plan.rows, plan.text).toBeLessThanOrEqual(most);
       }
     };
 
-    for (const name of names) on.needs('raw')(`${name} looks at a few rows`, () => check(name));
+    // The batches that a reclaim takes are sorted, so that they are locked in order: these few, and no other.
+    const check = (name) => checkPlans(name, values()[name], { sorts: name === 'reclaim' || name === 'reclaim_select' });
 
-    for (const name of names) {
-      on.needs('raw')(`${name} looks at a few rows once the table is analyzed`, async () => {
+    // What a page or a scrape asks for every few seconds.
+
+    const five = (status) => Array(5).fill(status);
+    const page = (after, status) => [job.id, after, ...(dialect.numbersValues ? [] : [status]), ...five(status), 20];
+    const frequent = (status, most = 1_000) =>
+      dialect.numbersValues ? [job.id, ...five(status), most] : [most, job.id, ...five(status), most + 1];
+    const overview = [
+      ['getJob looks at a few rows', () => checkPlans('job_row', [job.id])],
+      ['a page of batches looks at its rows', () => checkPlans('batch_page', page(9_000, null))],
+      ['a page of batches of a frequent status looks at its rows', () => checkPlans('batch_page', page(9_000, 'PENDING'))],
+      [
+        'a page of batches of a rare status looks at the batches of that status',
+        async () => {
+          await checkPlans('has_frequent_status', frequent('PROCESSING'), { has: dialect.readsStatusIndex });
+          await checkPlans('batch_page_by_status', [job.id, -1, ...five('PROCESSING'), 20], {
+            sorts: true,
+            has: /batchactions_batches_job_id_status/,
+          });
+        },
+      ],
+      [
+        'whether a status is frequent looks at no more batches than count',
+        () => checkPlans('has_frequent_status', frequent('PENDING', 1_000), { has: dialect.readsStatusIndex, most: 1_001 + few }),
+      ],
+      [
+        'stats looks at the open batches of jobs that are not final, and counts them in their index',
+        () => checkPlans('stats', [], { sorts: true, has: dialect.readsStatusIndex, most: open.PENDING + 2 * open.PROCESSING + few }),
+      ],
+    ];
+
+    const checks = [...names.map((name) => [`${name} looks at a few rows`, () => check(name)]), ...overview];
+    for (const [title, body] of checks) on.needs('raw')(title, body);
+
+    for (const [title, body] of checks) {
+      on.needs('raw')(`${title} once the table is analyzed`, async () => {
         await connection.query(dialect.analyze);
-        await check(name);
+        await body();
       });
     }
   });

@@ -26,6 +26,8 @@ const CALLS = {
   tryFinalizeJob: (store, id) => store.tryFinalizeJob(id),
   listJobs: (store, id) => store.listJobs(typeof id === 'string' ? {} : { limit: id }),
   deleteJob: (store, id) => store.deleteJob(id),
+  getJob: (store, id) => store.getJob(id),
+  batches: (store, id) => store.batches(id),
 };
 const STREAM = { records: (store, id) => collect(store.records(id)) };
 const withId = (calls) => Object.fromEntries(Object.entries(calls).filter(([name]) => name !== 'initialize'));

@@ -210,6 +210,34 @@ impl<'w, 'a> Fields<'w, 'a> {
             .ok_or_else(|| self.wrong(key, value, expected()))
     }
 
+    /// One status, or a non-empty array of them. `None` if the key is absent.
+    pub fn statuses<T>(&self, key: &str, from_text: fn(&str) -> Option<T>, names: fn() -> String) -> Result<Option<Vec<T>>> {
+        let Some(list) = self.get(key) else { return Ok(None) };
+        if !list.starts_with('[') {
+            return Ok(Some(vec![self.status(key, from_text, names)?]));
+        }
+        let items: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| self.wrong(key, list, "an array"))?;
+        if items.is_empty() {
+            return Err(self.wrong(key, list, "a status, or an array of at least one"));
+        }
+        let read = |item: &RawValue| {
+            let text: Option<Cow<'_, str>> = serde_json::from_str(item.get()).ok();
+            text.and_then(|text| from_text(&text))
+                .ok_or_else(|| self.wrong(key, item.get(), format!("one of {}", names())))
+        };
+        items.into_iter().map(read).collect::<Result<_>>().map(Some)
+    }
+
+    /// How many items a page has.
+    pub fn page_limit(&self, key: &str) -> Result<i32> {
+        const MOST: i32 = 1_000;
+        let limit = self.optional_int(key)?.unwrap_or(100);
+        match limit {
+            1..=MOST => Ok(limit),
+            _ => Err(self.wrong(key, &limit.to_string(), format!("from 1 to {MOST}"))),
+        }
+    }
+
     /// Any JSON value, `null` included, as text.
     pub fn json(&self, key: &str) -> Result<String> {
         self.must(key, self.present(key).map(str::to_owned), "a value that JSON can hold")

@@ -54,6 +54,8 @@ for (const method of [
   'getDistributedStatus',
   'tryFinalizeJob',
   'deleteJob',
+  'getJob',
+  'batches',
 ]) {
   refuse(method, 'jobId', 'id', (store, job, value) => store[method](value));
 }
@@ -174,6 +176,12 @@ refuse('listJobs', 'options', 'options', (store, job, options) => store.listJobs
 refuse('listJobs', 'options', 'optional status', (store, job, status) => store.listJobs({ status }));
 refuse('listJobs', 'options', 'page length', (store, job, limit) => store.listJobs({ limit }));
 refuse('listJobs', 'options', 'optional thing', (store, job, after) => store.listJobs({ after }));
+const batches = (store, job, options) => store.batches(job.id, options);
+refuse('batches', 'options', 'options', batches);
+refuse('batches', 'options.status', 'optional status', (store, job, status) => batches(store, job, { status }));
+refuse('batches', 'options', 'status', (store, job, status) => batches(store, job, { status: ['PENDING', status] }));
+refuse('batches', 'options.limit', 'page length', (store, job, limit) => batches(store, job, { limit }));
+refuse('batches', 'options.after', 'optional integer', (store, job, after) => batches(store, job, { after }));
 REFUSED_BY['optional thing'] = kindsBut(...NOT_GIVEN);
 refuse('listJobs', 'options', 'id', (store, job, id) => store.listJobs({ after: { id } }));
 refuse('listJobs', 'options', 'optional time', (store, job, startedAt) => store.listJobs({ after: { id: 'j', startedAt } }));
@@ -260,6 +268,8 @@ onEveryDatabase((on) => {
         getDistributedStatus: [job.id],
         tryFinalizeJob: [job.id],
         deleteJob: [job.id],
+        getJob: [job.id],
+        batches: [job.id],
       };
       const before = await everything();
       for (const [method, args] of Object.entries(complete)) {

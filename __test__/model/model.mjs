@@ -7,6 +7,8 @@
 // A few outcomes are the store's choice (which batch a claim takes where another store gave one back, whether a store has heard that a job is
 // final). There the model looks at what the store answered, goes on from it where it was one of those allowed, and from another one where not.
 
+import { JOB_STATUSES } from '../support/fixtures.mjs';
+
 export const FRESH = 'fresh';
 export const STALE = 'stale';
 
@@ -131,6 +133,36 @@ export class Model {
 
   summary({ id, config, status, totalRecords, startedAt, completedAt, distributed }) {
     return defined({ id, config, status, totalRecords, startedAt, completedAt, distributed: distributed || undefined });
+  }
+
+  getJob(_store, jobId) {
+    const job = this.jobs.get(jobId);
+    return job ? this.summary(job) : null;
+  }
+
+  /** Of a distributed job, what workers can claim; of another one, what it lists. */
+  batches(_store, jobId, { status, limit = 100, after = -Infinity } = {}) {
+    const job = this.jobs.get(jobId);
+    if (!job) return [];
+    const rows = job.distributed ? this.rowsOf(jobId) : [];
+    const statuses = status && [status].flat();
+    return (rows.length > 0 ? rows : this.getJobState(0, jobId).batches)
+      .filter((batch) => batch.index > after && (statuses === undefined || statuses.includes(batch.status)))
+      .sort(byIndex)
+      .slice(0, limit)
+      .map(({ id, index, workerId, claimedAt, recordStartIndex, recordEndIndex, ...batch }) =>
+        defined({ id, index, ...state(batch), recordStartIndex, recordEndIndex, workerId, claimedAt }),
+      );
+  }
+
+  stats() {
+    const jobs = [...this.jobs.values()];
+    const unfinished = jobs.filter(({ distributed, status }) => distributed && !isFinal(status));
+    const open = unfinished.flatMap(({ id }) => this.rowsOf(id)).filter(isOpen);
+    const counts = (statuses, items) => Object.fromEntries(statuses.map((status) => [status, count(items, status)]));
+    const claims = open.filter(({ status, claimedAt }) => status !== 'PENDING' && claimedAt !== undefined);
+    const oldestClaimMs = claims.some(({ claimedAt }) => claimedAt === STALE) ? STALE : claims.length > 0 ? FRESH : undefined;
+    return defined({ jobs: counts(JOB_STATUSES, jobs), batches: counts(['PENDING', 'PROCESSING', 'PAUSED'], open), oldestClaimMs });
   }
 
   /** All of them, page by page. */

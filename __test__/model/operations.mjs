@@ -151,6 +151,13 @@ const selection = object({
   from: chance(40, fc.nat({ max: 5 })),
 });
 
+/** Which batches `batches` is to give. */
+const batchPage = object({
+  status: chance(60, chance(50, batchStatus, fc.uniqueArray(batchStatus, { minLength: 1, maxLength: 3 }))),
+  limit: chance(50, fc.integer({ min: 1, max: 3 })),
+  after: chance(40, fc.integer({ min: -1, max: 3 })),
+});
+
 const incumbentStatus = weighted({ PENDING: 4, PROCESSING: 2, COMPLETED: 2, FAILED: 1 });
 /** A job as the incumbent stores it. No other job has the ids of its batches. */
 const incumbents = (statuses) => ({
@@ -237,6 +244,9 @@ export function sequences({ stores, raw, queues, maxLength }) {
     [1, onJob('readRecords', selection)],
     [3, onJob('getProgress')],
     [1, call('listJobs', object({ status: chance(50, jobStatus), limit: chance(70, fc.integer({ min: 1, max: 5 })) }))],
+    [2, onJob('getJob')],
+    [3, onJob('batches', batchPage)],
+    [2, call('stats')],
     [1, call('deleteJob', weighted({ '#job1': 2, '#job2': 4, '#job3': 4 }))],
     ...(raw ? [[4, backdate]] : []),
     ...(raw ? [[1, prepareAsIncumbent]] : []),

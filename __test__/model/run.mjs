@@ -244,7 +244,7 @@ class Queue {
 
   /** Notes a call, before the model makes it. Returns whether it may be queued. */
   note([store, method, job, ...args], { value }) {
-    if (!this.queues || store === null || method === 'listJobs') return false;
+    if (!this.queues || store === null || method === 'listJobs' || method === 'stats') return false;
     const id = job.id ?? job;
     const queued = this.isQueued(store, method, job, args, value);
     if (queued) this.jobs.add(id);
@@ -283,6 +283,7 @@ const isRecent = (time) => Math.abs(Date.now() - time) < 5 * MINUTE;
 const readTime = {
   claimedAt: (time) => (isRecent(time) ? FRESH : STALE),
   completedAt: (time) => (isRecent(time) ? FRESH : time),
+  oldestClaimMs: (time) => (time < 5 * MINUTE ? FRESH : STALE),
   // The jobs began years ago.
   elapsedMs: (time) => (time > 1_000_000 * MINUTE ? FRESH : time),
   estimatedRemainingMs: (time) => (time >= 0 ? FRESH : time),

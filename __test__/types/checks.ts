@@ -7,9 +7,11 @@ import {
   SqlxStateStore,
   StateStoreError,
   type Batch,
+  type BatchesOptions,
   type BatchReservation,
   type BatchState,
   type BatchStatus,
+  type BatchSummary,
   type ClaimBatchResult,
   type ConnectionOptions,
   type DistributedJobStatus,
@@ -20,7 +22,9 @@ import {
   type JobStatus,
   type JobSummary,
   type ListJobsOptions,
+  type PingResult,
   type PoolOptions,
+  type PoolStats,
   type ProcessedRecord,
   type RawRecord,
   type RecordsOptions,
@@ -30,6 +34,7 @@ import {
   type SqlxStateStoreOptions,
   type SslOptions,
   type StateStoreErrorCode,
+  type StoreStats,
   type UrlLike,
   type ValidationError,
   type ValidationErrorCode,
@@ -60,6 +65,10 @@ same<Extract<ClaimBatchResult, { claimed: false }>, Extract<port.ClaimBatchResul
 is<ClaimBatchResult, port.ClaimBatchResult>();
 same<keyof Extract<ClaimBatchResult, { claimed: true }>, 'claimed' | 'reservation'>();
 same<JobSummary, Omit<port.JobState, 'batches'>>();
+same<BatchSummary, Omit<port.Batch, 'records'>>();
+same<keyof StoreStats['jobs'], JobStatus>();
+same<keyof StoreStats['batches'], Exclude<BatchStatus, 'COMPLETED' | 'FAILED'>>();
+same<PoolStats, { readonly used: number; readonly idle: number; readonly pending: number; readonly max: number }>();
 
 same<SequelizeStateStoreOptions, SqlxStateStoreOptions>();
 same<
@@ -213,6 +222,24 @@ async function call(job: JobState, batch: Batch, record: ProcessedRecord): Promi
   // @ts-expect-error A listed job comes without its batches.
   void newest?.batches;
 
+  const alone = await store.getJob(job.id);
+  same<typeof alone, JobSummary | null>();
+  // @ts-expect-error It may be null.
+  void alone.status;
+  const paging: BatchesOptions = { status: ['PENDING', 'PROCESSING'], limit: 10, after: -1 };
+  const [lowest] = await store.batches(job.id, paging);
+  if (lowest) await store.batches(job.id, { status: 'FAILED', after: lowest.index });
+  same<typeof lowest, BatchSummary | undefined>();
+  // @ts-expect-error A batch comes without its records.
+  void lowest?.records;
+  const stats: StoreStats = await store.stats();
+  const oldest: number | undefined = stats.oldestClaimMs;
+  // @ts-expect-error Batches that are done are not counted.
+  void stats.batches.COMPLETED;
+  const ping: PingResult = await store.ping();
+  const { used, idle, pending, max }: PoolStats = store.poolStats();
+  void [stats.jobs.FAILED, oldest, ping.database === 'SQLite', ping.latencyMs, used, idle, pending, max];
+
   const claim = await store.claimBatch(job.id, 'w');
   if (claim.claimed) {
     const token: number = claim.reservation.token;
@@ -255,6 +282,10 @@ async function call(job: JobState, batch: Batch, record: ProcessedRecord): Promi
   store.records('j', { state: 'failed' });
   // @ts-expect-error An unknown status.
   await store.listJobs({ status: 'DONE' });
+  // @ts-expect-error A status of a job is not one of a batch.
+  await store.batches('j', { status: 'ABORTED' });
+  // @ts-expect-error The next page begins after an index, not after a batch.
+  await store.batches('j', { after: lowest });
 }
 
 function inspectError(reason: unknown): StateStoreErrorCode | undefined {

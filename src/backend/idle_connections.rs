@@ -86,6 +86,10 @@ impl<D: Driver> IdleConnections<D> {
         }
     }
 
+    pub fn len(&self) -> usize {
+        lock(&self.state).connections.len()
+    }
+
     pub fn take_all(&self) -> Vec<D::Connection> {
         let idle = std::mem::take(&mut lock(&self.state).connections);
         idle.into_iter().map(|(connection, _)| connection).collect()

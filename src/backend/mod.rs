@@ -10,8 +10,9 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobBatches, JobFilter, JobRow, JobStatus,
-    JobTimes, ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Job, JobBatches, JobFilter,
+    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, StoreStats,
+    Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
@@ -24,6 +25,7 @@ mod idle_connections;
 mod inserts;
 mod mysql;
 mod once;
+mod ping;
 mod pool;
 mod postgres;
 mod record_write;
@@ -41,6 +43,8 @@ mod verdicts;
 
 #[cfg(any(test, fuzzing))]
 pub use bulk::{by_bytes, chunks};
+pub use ping::Ping;
+pub use pool::PoolUse;
 pub use record_write::{RecordWrite, size_of};
 pub use verdicts::one_claim;
 
@@ -166,6 +170,18 @@ pub struct Horizon {
     pub transaction: i64,
 }
 
+/// From how many batches on a status is frequent: a page of them is read by index then, past the batches of other statuses.
+pub const FREQUENT: i32 = 1_000;
+
+/// In which way a page of batches with certain statuses is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageOrder {
+    /// By index, past the batches of other statuses.
+    ByIndex,
+    /// All batches of the statuses are sorted.
+    ByStatus,
+}
+
 /// Plain reads. Each is one statement and may be repeated at will.
 #[async_trait]
 pub trait Reads: Send + Sync {
@@ -176,6 +192,16 @@ pub trait Reads: Send + Sync {
     /// fetched again where the database can tell that it has not changed.
     async fn job_batches(&self, job_id: &str, earlier: Option<&ReadBatches>) -> Result<Option<(JobRow, ReadBatches)>>;
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>>;
+    /// The job's row. Its list of batches, which may be large, is not read.
+    async fn job_row(&self, job_id: &str) -> Result<Option<JobRow>>;
+    /// Whether more than `FREQUENT` of the job's batches have one of these statuses. It counts no further.
+    async fn has_frequent_status(&self, job_id: &str, page: &BatchPage) -> Result<bool>;
+    /// A page of the job's batch rows, by index. The order says which index the statement reads, and changes nothing in the result.
+    async fn batch_page(&self, job_id: &str, page: &BatchPage, order: PageOrder) -> Result<Vec<BatchSummary>>;
+    /// All jobs by status; the batches by status, as far as they are open, of distributed jobs that aren't final; the age of the oldest claim on these.
+    async fn stats(&self) -> Result<StoreStats>;
+    /// Measures one statement, which needs no tables.
+    async fn ping(&self) -> Result<Ping>;
     /// `None` if the job does not exist.
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>>;
     async fn batch_rows(&self, job_id: &str) -> Result<Vec<BatchRow>>;
@@ -210,6 +236,8 @@ pub trait Backend: Reads {
     async fn initialize(&self, gate: &Gate) -> Result<()>;
     /// Closes the connections once the running operations are done.
     async fn close(&self);
+    /// The connections at this moment.
+    fn pool_use(&self) -> PoolUse;
     /// A number for the file that the database is in, which changes when the path holds another file. A queued record belongs to the file at the time
     /// of queueing.
     fn file(&self) -> Option<u64> {

@@ -4,11 +4,11 @@
 //! retried until the caller's timeout; returning a connection costs no round trip (sqlx pings it each time); a connection that is returned while the
 //! pool closes is closed too; and a connection with an abandoned statement is never reused.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{timeout, timeout_at};
 
 use super::credentials::{Login, Logins};
@@ -51,6 +51,61 @@ impl PoolRules {
     }
 }
 
+/// The connections of a pool at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUse {
+    /// A call uses them, or they are being made for one.
+    pub used: u32,
+    /// Open, without a call that uses them.
+    pub idle: u32,
+    /// Calls that wait for a connection.
+    pub pending: u32,
+    pub max: u32,
+}
+
+impl std::ops::Add for PoolUse {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            used: self.used + other.used,
+            idle: self.idle + other.idle,
+            pending: self.pending + other.pending,
+            max: self.max + other.max,
+        }
+    }
+}
+
+/// Counts what exists of something.
+#[derive(Default)]
+struct Tally(Arc<AtomicU32>);
+
+/// One of the things that a tally counts, until it is dropped.
+struct Counted(Arc<AtomicU32>);
+
+impl Tally {
+    fn one(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Counted(self.0.clone())
+    }
+
+    fn now(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The right to one connection.
+pub struct Slot {
+    permit: OwnedSemaphorePermit,
+    _used: Counted,
+}
+
 /// A pool that starts empty.
 pub struct Pool<D: Driver> {
     driver: D,
@@ -59,6 +114,8 @@ pub struct Pool<D: Driver> {
     session_rules: Arc<SessionRules>,
     max: u32,
     slots: Arc<Semaphore>,
+    used: Tally,
+    pending: Tally,
     /// Whether a connection has ever succeeded: then the settings are right, and a refusal means that the server restarts.
     connected: AtomicBool,
     /// The last failed attempt to connect, if a later one may succeed.
@@ -81,6 +138,8 @@ impl<D: Driver> Pool<D> {
             logins: Logins::new(settings, place.clone()),
             max: rules.max,
             slots: Arc::new(Semaphore::new(rules.max as usize)),
+            used: Tally::default(),
+            pending: Tally::default(),
             connected: AtomicBool::new(false),
             failure: Mutex::default(),
             idle: Arc::new(IdleConnections::new(rules.min as usize, rules.idle_timeout, rules.keep_in_doubt)),
@@ -98,23 +157,56 @@ impl<D: Driver> Pool<D> {
         let deadline = tokio::time::Instant::now() + self.settings.acquire_timeout;
         let mut refused = None;
         loop {
-            let slot = match timeout_at(deadline, self.slots.clone().acquire_owned()).await {
-                Ok(Ok(slot)) => slot,
-                Ok(Err(_)) => return Err(Error::closed()),
-                Err(_) => return Err(refused.unwrap_or_else(|| self.all_in_use())),
+            let Some(slot) = self.slot(deadline).await? else {
+                return Err(refused.unwrap_or_else(|| self.all_in_use()));
             };
             match self.session(slot).await {
                 Ok(session) => return Ok(session),
                 Err((error, slot)) if error.repeatable == Repeatable::NoConnectionLeft => {
                     refused = Some(self.no_connection_left(error));
                     // The pool has one slot fewer for a while, and this call queues for a connection of the others.
+                    let Slot { permit, .. } = slot;
                     tokio::spawn(async move {
                         tokio::time::sleep(PLACE_RESTS / 2 + jittered(PLACE_RESTS / 2)).await;
-                        drop(slot);
+                        drop(permit);
                     });
                 }
                 Err((error, _)) => return Err(error),
             }
+        }
+    }
+
+    /// `None` if none becomes free until the deadline.
+    async fn slot(&self, deadline: tokio::time::Instant) -> Result<Option<Slot>> {
+        let permit = match self.slots.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(TryAcquireError::Closed) => return Err(Error::closed()),
+            Err(TryAcquireError::NoPermits) => {
+                let _pending = self.pending.one();
+                match timeout_at(deadline, self.slots.clone().acquire_owned()).await {
+                    Ok(Ok(permit)) => permit,
+                    Ok(Err(_)) => return Err(Error::closed()),
+                    Err(_) => return Ok(None),
+                }
+            }
+        };
+        Ok(Some(Slot {
+            permit,
+            _used: self.used.one(),
+        }))
+    }
+
+    /// The connections at this moment.
+    pub fn now(&self) -> PoolUse {
+        let used = self.used.now();
+        PoolUse {
+            used,
+            // A connection may be on its way from one to the other.
+            idle: u32::try_from(self.idle.len())
+                .unwrap_or(u32::MAX)
+                .min(self.max.saturating_sub(used)),
+            pending: self.pending.now(),
+            max: self.max,
         }
     }
 
@@ -150,7 +242,7 @@ impl<D: Driver> Pool<D> {
     }
 
     /// Returns the slot if no connection can be had.
-    async fn session(&self, slot: OwnedSemaphorePermit) -> std::result::Result<Session<D>, (Error, OwnedSemaphorePermit)> {
+    async fn session(&self, slot: Slot) -> std::result::Result<Session<D>, (Error, Slot)> {
         let generation = self.idle.generation();
         let persistent = self.settings.statement_cache > 0 && self.idle.may_prepare();
         let connection = match self.idle.take().await {

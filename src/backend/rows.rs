@@ -5,8 +5,8 @@ use super::session::Session;
 use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, ReclaimSnapshot, StoredJob};
 use crate::error::{Error, Result};
 use crate::model::{
-    BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, JobBatches, JobRow, JobTimes, RecordCounts, RecordSlices,
-    RecordText, Reservation, Token, WorkerId,
+    BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, BatchSummary, JobBatches, JobRow, JobTimes, RecordCounts,
+    RecordSlices, RecordText, Reservation, StatsLine, StoreStats, Token, WorkerId,
 };
 
 /// id, config, status, totalRecords, startedAt, completedAt, distributed
@@ -68,6 +68,35 @@ fn batch_row_parts(row: &impl Row) -> Read<BatchRowParts<'_>> {
 /// As `batch_row_parts`.
 pub fn batch_row(row: &impl Row) -> Read<BatchRow> {
     batch_row_parts(row).map(BatchRow::from)
+}
+
+/// id, batchIndex, status, processedCount, failedCount, recordStartIndex, recordEndIndex, workerId, claimedAt
+pub fn batch_summary(row: &impl Row) -> Read<BatchSummary> {
+    Ok(BatchSummary {
+        id: row.text(0)?.to_owned(),
+        index: row.number(1)?,
+        status: row.text(2)?.to_owned(),
+        processed: row.number(3)?,
+        failed: row.number(4)?,
+        start: row.number(5)?,
+        end: row.number(6)?,
+        worker_id: row.optional_text(7)?.map(str::to_owned),
+        claimed_at: row.optional_number(8)?,
+    })
+}
+
+/// The counts of a statement whose rows have a kind and what that kind has: 0, a status and its jobs; 1, a status and its batches; 2, null and the age of
+/// the oldest claim.
+pub async fn stats<D: Driver>(session: &mut Session<D>, sql: Sql<'_>) -> Result<StoreStats> {
+    let lines = session.all(sql, vec![], |row| {
+        let status = || row.text(1).map(str::to_owned);
+        Ok(match row.number::<i64>(0)? {
+            0 => StatsLine::Jobs(status()?, row.number(2)?),
+            1 => StatsLine::Batches(status()?, row.number(2)?),
+            _ => StatsLine::OldestClaim(row.optional_number(2)?),
+        })
+    });
+    lines.await.map(StoreStats::of)
 }
 
 /// The rows of a statement that gives a job's batches by index, each as `batch_row` reads it.

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::driver::{Changed, Driver, Failure, Read, Refused, Sql, Statement, Value};
 use super::errors::{Explained, Fate};
 use super::idle_connections::IdleConnections;
+use super::pool::Slot;
 use super::unreadable::unreadable;
 use crate::error::{Code, Error, Repeatable, Result};
 
@@ -28,7 +28,7 @@ type OnFailure = Box<dyn Fn(Error) -> Error + Send + Sync>;
 
 pub struct Session<D: Driver> {
     connection: Option<D::Connection>,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     idle: Arc<IdleConnections<D>>,
     /// The pool's generation when the session took the connection.
     generation: u64,
@@ -47,7 +47,7 @@ pub struct Session<D: Driver> {
 impl<D: Driver> Session<D> {
     pub fn new(
         connection: D::Connection,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
         idle: Arc<IdleConnections<D>>,
         generation: u64,
         persistent: bool,
@@ -346,7 +346,7 @@ impl<D: Driver> Drop for Session<D> {
 /// transaction is open, the error is harmless.
 async fn roll_back<D: Driver>(
     mut connection: D::Connection,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
     idle: Arc<IdleConnections<D>>,
     generation: u64,
     limit: Option<Duration>,

@@ -1,9 +1,12 @@
 //! Serializes the results of the store's methods as JSON text. This happens on the thread of the call, not on the JavaScript thread.
 
+use std::time::Duration;
+
 use super::boundary::Reply;
+use crate::backend::Ping;
 use crate::error::{Error, Result};
-use crate::model::{JobRow, Progress, RecordSlices};
-use crate::operations::{Claim, DistributedCounts, JobState, PageOfRecords};
+use crate::model::{JobRow, Progress, RecordSlices, StoreStats};
+use crate::operations::{Claim, DistributedCounts, JobState, PageOfBatches, PageOfRecords};
 
 /// The result of a call.
 pub trait IntoReply {
@@ -48,6 +51,42 @@ impl IntoReply for Vec<JobRow> {
         let jobs: Vec<String> = self.iter().map(|job| job.to_json(None)).collect();
         Ok(Reply::Json(format!("[{}]", jobs.join(","))))
     }
+}
+
+/// `JobSummary | null`.
+impl IntoReply for Option<JobRow> {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(self.map_or(Reply::Null, |job| Reply::Json(job.to_json(None))))
+    }
+}
+
+/// `BatchSummary[]`.
+impl IntoReply for PageOfBatches {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply::Json(format!("[{}]", self.0.join(","))))
+    }
+}
+
+impl IntoReply for StoreStats {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply::Json(self.to_json()))
+    }
+}
+
+/// `PingResult`.
+impl IntoReply for Ping {
+    fn into_reply(self) -> Result<Reply> {
+        let (database, version) = (json(&self.database)?, json(&self.version)?);
+        let (latency, skew) = (rounded_ms(self.latency), self.clock_skew_ms);
+        Ok(Reply::Json(format!(
+            "{{\"database\":{database},\"version\":{version},\"latencyMs\":{latency},\"clockSkewMs\":{skew}}}"
+        )))
+    }
+}
+
+/// A duration in milliseconds, to the microsecond.
+fn rounded_ms(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1_000.0
 }
 
 /// `ClaimBatchResult`.

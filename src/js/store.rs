@@ -14,7 +14,7 @@ use super::arguments::{Argument, batch_id, batch_key, duration, job_id, options,
 use super::boundary::{Outcome, Reply, promise, text};
 use super::password::{JsPasswordFunction, PasswordRequest};
 use super::results::IntoReply;
-use crate::model::{BatchState, CapturedList, Job, JobFilter, Record, RecordPage, RecordStatus};
+use crate::model::{BatchPage, BatchState, CapturedList, Job, JobFilter, Record, RecordPage, RecordStatus};
 use crate::operations::{Answer, Entered, Operations};
 use crate::panics::{self, caught};
 use crate::record_writer::Saved;
@@ -271,6 +271,36 @@ impl SqlxStateStore {
     #[napi(catch_unwind)]
     pub fn list_jobs<'env>(&self, env: &'env Env, filter: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| Ok(store.list_jobs(JobFilter::from_json(&options(filter)?)?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn get_job<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.job_row(job_id(job)?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn batches<'env>(&self, env: &'env Env, job: Unknown<'env>, page_options: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| {
+            let job_id = job_id(job)?;
+            Ok(store.batches(job_id, BatchPage::from_json(&options(page_options)?)?))
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stats<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.stats()))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn ping<'env>(&self, env: &'env Env) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.ping()))
+    }
+
+    /// For `index.js`, which makes the object: used, idle, pending, max. It does not enter the store, because it works on a closed one.
+    #[napi(catch_unwind, js_name = "_poolStats")]
+    pub fn pool_stats(&self) -> Vec<u32> {
+        let now = self.operations.pool_use();
+        vec![now.used, now.idle, now.pending, now.max]
     }
 
     #[napi(catch_unwind)]

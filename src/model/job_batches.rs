@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::batch_list::unreadable;
+use super::batch_page::BatchPage;
 use super::batch_rows::{BatchRowText, BatchRows, end_of_value};
 use super::json_string::push_string;
 use super::shared_array::SharedArray;
@@ -56,13 +57,41 @@ impl JobBatches {
         for text in self.list.items() {
             out.push(if out.is_empty() { '[' } else { ',' });
             read_entry(text, &mut entry);
-            push_entry(&mut out, &entry, rows.of(&entry).as_ref());
+            push_entry(&mut out, &entry, rows.of(&entry).as_ref(), Records::Empty);
         }
         if out.is_empty() {
             out.push('[');
         }
         out.push(']');
         out
+    }
+
+    /// A page of the batches by index, each as `BatchSummary` of `index.d.ts`. It looks at all of them.
+    pub fn page(&self, page: &BatchPage) -> Vec<String> {
+        let mut rows = MatchingRows::new(&self.rows);
+        let mut entry = Entry::with_capacity(12);
+        let mut found = Vec::new();
+        for (place, text) in self.list.items().enumerate() {
+            read_entry(text, &mut entry);
+            let row = rows.of(&entry);
+            let index = value_of(&entry, "index").and_then(|index| index.parse().ok());
+            // Without an index of its own, a batch has that of its place.
+            let index = index.unwrap_or(i32::try_from(place).unwrap_or(i32::MAX));
+            let status = row.map(|row| row.status).or(value_of(&entry, "status")).and_then(decoded);
+            if page.is_after(index) && page.takes(&status.unwrap_or_default()) {
+                found.push((index, text, row));
+            }
+        }
+        found.sort_by_key(|(index, ..)| *index);
+        let most = usize::try_from(page.limit).unwrap_or_default();
+        let to_json = |(_, text, row): (i32, &str, Option<BatchRowText<'_>>)| {
+            let mut entry = Entry::with_capacity(12);
+            read_entry(text, &mut entry);
+            let mut out = String::with_capacity(200);
+            push_entry(&mut out, &entry, row.as_ref(), Records::LeftOut);
+            out
+        };
+        found.into_iter().take(most).map(to_json).collect()
     }
 
     #[cfg(test)]
@@ -159,6 +188,15 @@ fn read_plain_entry<'a>(text: &'a str, entry: &mut Entry<'a>) -> Option<()> {
     Some(())
 }
 
+/// What a batch shows of its records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Records {
+    /// An empty array.
+    Empty,
+    /// Not even the key.
+    LeftOut,
+}
+
 /// What becomes of a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate<'a> {
@@ -171,10 +209,11 @@ enum Fate<'a> {
 /// The keys that a row may add, in the order in which they are added.
 const ADDED: [&str; 6] = ["records", "workerId", "claimedAt", "status", "processedCount", "failedCount"];
 
-fn fate<'a>(key: &str, entry: &Entry<'_>, row: Option<&BatchRowText<'a>>) -> Fate<'a> {
+fn fate<'a>(key: &str, entry: &Entry<'_>, row: Option<&BatchRowText<'a>>, records: Records) -> Fate<'a> {
     let has_null = || entry.iter().any(|(name, value)| name == key && *value == "null");
     let set = |value: Option<&'a str>| value.map_or(Fate::Removed, Fate::Set);
     match (key, row) {
+        ("records", _) if records == Records::LeftOut => Fate::Removed,
         // No known program stores records there. If one did, `getBatchRecords` has the current ones.
         ("records", _) => Fate::Set("[]"),
         ("status", Some(row)) => Fate::Set(row.status),
@@ -187,7 +226,7 @@ fn fate<'a>(key: &str, entry: &Entry<'_>, row: Option<&BatchRowText<'a>>) -> Fat
     }
 }
 
-fn push_entry(out: &mut String, entry: &Entry<'_>, row: Option<&BatchRowText<'_>>) {
+fn push_entry(out: &mut String, entry: &Entry<'_>, row: Option<&BatchRowText<'_>>, records: Records) {
     let has = |entry: &[(Cow<'_, str>, &str)], key: &str| entry.iter().any(|(name, _)| name == key);
     let start = out.len();
     let mut push = |key: &str, value: &str| {
@@ -197,7 +236,7 @@ fn push_entry(out: &mut String, entry: &Entry<'_>, row: Option<&BatchRowText<'_>
         out.push_str(value);
     };
     for (at, (key, value)) in entry.iter().enumerate() {
-        match fate(key, entry, row) {
+        match fate(key, entry, row, records) {
             Fate::Kept => push(key, value),
             // Another program may have written a key twice.
             Fate::Set(value) if !has(&entry[..at], key) => push(key, value),
@@ -205,7 +244,7 @@ fn push_entry(out: &mut String, entry: &Entry<'_>, row: Option<&BatchRowText<'_>
         }
     }
     for key in ADDED {
-        if let Fate::Set(value) = fate(key, entry, row)
+        if let Fate::Set(value) = fate(key, entry, row, records)
             && !has(entry, key)
         {
             push(key, value);

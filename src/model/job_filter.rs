@@ -14,15 +14,10 @@ pub struct JobFilter {
 }
 
 impl JobFilter {
-    const MAX_LIMIT: i32 = 1_000;
-
     pub fn from_json(json: &str) -> Result<Self> {
         let fields = Fields::read(&"options", json)?;
         fields.only(&["status", "limit", "after"])?;
-        let limit = fields.optional_int("limit")?.unwrap_or(100);
-        if !(1..=Self::MAX_LIMIT).contains(&limit) {
-            return Err(fields.wrong("limit", &limit.to_string(), format!("from 1 to {}", Self::MAX_LIMIT)));
-        }
+        let limit = fields.page_limit("limit")?;
         let after = match fields.get("after") {
             None => None,
             Some(value) => {

@@ -1,13 +1,15 @@
 //! Jobs, batches and records: this module validates what callers and databases supply, and computes with it. It knows neither databases nor Node.
 //!
-//! - From callers: [`Job`] with its [`ListedBatch`]es, [`Record`], [`BatchState`], the filters [`JobFilter`] and [`RecordPage`]. Each has a
+//! - From callers: [`Job`] with its [`ListedBatch`]es, [`Record`], [`BatchState`], the filters [`JobFilter`], [`BatchPage`] and [`RecordPage`]. Each has a
 //!   `from_json` that refuses invalid input and names its place and value.
 //! - From databases: [`JobRow`], [`BatchRow`], [`RecordText`], counts.
-//! - To callers: [`JobBatches`], [`Reservation`], [`Progress`], [`DistributedStatus`], [`RecordSlices`].
+//! - To callers: [`JobBatches`], [`Reservation`], [`Progress`], [`DistributedStatus`], [`BatchSummary`],
+//!   [`StoreStats`], [`RecordSlices`].
 //! - [`BatchList`] is the JSON copy of the batches in the job's row; [`ColumnLimits`] describes what a database's columns can't hold.
 
 mod batch;
 mod batch_list;
+mod batch_page;
 mod batch_rows;
 mod captured_list;
 mod column_limits;
@@ -29,9 +31,11 @@ mod record_text;
 mod reservation;
 mod shared_array;
 mod status;
+mod store_stats;
 
 pub use batch::{BatchEnd, BatchRow, BatchState, ListedBatch};
 pub use batch_list::{BatchList, in_json, mirror_step, mirrors};
+pub use batch_page::{BatchPage, BatchSummary};
 pub use batch_rows::{BatchRowParts, BatchRows, BatchRowsText};
 pub use captured_list::CapturedList;
 pub use column_limits::{ColumnLimits, Encoding, Repertoire};
@@ -50,6 +54,7 @@ pub use record_slices::{RecordSlices, UnorderedRecords};
 pub use record_text::RecordText;
 pub use reservation::Reservation;
 pub use status::{BatchStatus, JobStatus, RecordStatus};
+pub use store_stats::{StatsLine, StoreStats};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod options;
 mod progress;
 mod record;
 mod record_slices;
+mod store_stats;
 
 use std::fmt;
 

@@ -19,7 +19,7 @@ use tokio::sync::{OnceCell, watch};
 use super::job_state::JobCopies;
 use super::lease_renewal::LeaseRenewals;
 use super::queued_calls::DistributedJobs;
-use crate::backend::{Backend, Reads};
+use crate::backend::{Backend, PoolUse, Reads};
 use crate::error::Result;
 use crate::held_claims::Claims;
 use crate::model::{BatchKey, MaxClaims};
@@ -63,6 +63,10 @@ impl Storage {
     /// See [`Backend::file`].
     pub(super) fn file(&self) -> Option<u64> {
         self.backend.file()
+    }
+
+    pub(super) fn pool_use(&self) -> PoolUse {
+        self.backend.pool_use()
     }
 
     /// Closes the connections.

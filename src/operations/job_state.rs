@@ -64,7 +64,7 @@ impl Entered {
 }
 
 impl Call {
-    async fn job(&self, job_id: &str) -> Result<Option<JobState>> {
+    pub(super) async fn job(&self, job_id: &str) -> Result<Option<JobState>> {
         let copies = &self.store.copies;
         let earlier = copies.of(job_id);
         let Some((row, read)) = self.read(|reads| reads.job_batches(job_id, earlier.as_ref())).await? else {

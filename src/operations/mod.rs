@@ -8,7 +8,7 @@
 //! - `queued_calls`: which calls on jobs and batches `durability: 'batch'` queues, and how they are written.
 //! - `claims`: claiming and releasing batches. `leases`: a worker renews its lease, or has lost it. `lease_renewal`: renewals in the background.
 //!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
-//! - `progress`: the counts of what is done.
+//! - `progress`: the counts of what is done. `overview`: what an operator looks at: a job's row, a page of its batches, counts, a ping, the pool.
 //! - `batch_list`: the rules that keep the two copies of a batch's state together, its row and its entry in the list of the job's row.
 //! - `batch_rows`: inserting rows for listed batches. `adoption`: the same for jobs that another adapter prepared.
 
@@ -24,6 +24,7 @@ mod jobs;
 mod lease_renewal;
 mod leases;
 mod lifecycle;
+mod overview;
 mod progress;
 mod queued_calls;
 mod reclaim;
@@ -32,6 +33,7 @@ mod records;
 pub use call::{Answer, Entered, Operations};
 pub use claims::Claim;
 pub use job_state::JobState;
+pub use overview::PageOfBatches;
 pub use progress::DistributedCounts;
 pub use records::PageOfRecords;
 

@@ -341,6 +341,8 @@ export const postgres = {
   ],
   analyze: 'analyze',
   scan: /Seq Scan on batchactions_batches/,
+  /** A plan that counts batches by their status in the index, without their rows. */
+  readsStatusIndex: /Index Only Scan (?:Backward )?using batchactions_batches_job_id_status/,
 
   /** Gives a connection the planner's settings that the store's connections begin with. */
   async prepareToExplain(connection, statementText) {

@@ -136,6 +136,8 @@ export const sqlite = {
   ],
   analyze: 'analyze',
   scan: /SCAN (?:TABLE )?batchactions_batches/,
+  /** A plan that counts batches by their status in the index, without their rows. */
+  readsStatusIndex: /COVERING INDEX batchactions_batches_job_id_status/,
 
   prepareToExplain: async () => {},
 

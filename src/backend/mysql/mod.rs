@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use self::connect::{Conn, MySqlDriver, driver};
 use self::joined_rows::joined_rows;
 use self::known_ids::Upserts;
-use self::server::Server;
+use self::server::{Server, is_mariadb, own_version};
 use self::text_column::text_column;
 use self::types::catalogue;
 use super::bulk::{MultiRow, MultiValue, STATEMENT_BYTES, by_bytes, chunks, key_chunks};
@@ -29,14 +29,14 @@ use super::record_write::size_of;
 use super::schema::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite,
-    SavedJob, StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
+    Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
-    ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, UnorderedRecords,
-    WorkerId, in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Encoding, Job, JobFilter,
+    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation,
+    StoreStats, Token, UnorderedRecords, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -148,6 +148,113 @@ impl Reads for MySql {
             filter.limit,
         ];
         session.all(jobs, values, rows::job_row).await
+    }
+
+    async fn job_row(&self, job_id: &str) -> Result<Option<JobRow>> {
+        let mut session = self.session().await?;
+        let job = sql(
+            "job_row",
+            "
+            select id, config, status, totalRecords, startedAt, completedAt, distributed
+            from batchactions_jobs
+            where id = ?
+            ",
+        );
+        session.optional(job, values![job_id], rows::job_row).await
+    }
+
+    async fn has_frequent_status(&self, job_id: &str, page: &BatchPage) -> Result<bool> {
+        let mut session = self.session().await?;
+        let frequent = sql(
+            "has_frequent_status",
+            "
+            select count(*) > ?
+            from (
+              select 1
+              from batchactions_batches force index (batchactions_batches_job_id_status)
+              where jobId = ? and status in (?, ?, ?, ?, ?)
+              limit ?
+            ) counted
+            ",
+        );
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let values = values![FREQUENT, job_id, s1, s2, s3, s4, s5, FREQUENT + 1];
+        session.one(frequent, values, rows::answer).await
+    }
+
+    async fn batch_page(&self, job_id: &str, page: &BatchPage, order: PageOrder) -> Result<Vec<BatchSummary>> {
+        let mut session = self.session().await?;
+        let batches = match order {
+            PageOrder::ByIndex => sql(
+                "batch_page",
+                "
+                select id, batchIndex, status, processedCount, failedCount, recordStartIndex, recordEndIndex, workerId, claimedAt
+                from batchactions_batches force index (batchactions_batches_job_id_batch_index)
+                where jobId = ? and batchIndex > ? and (? is null or status in (?, ?, ?, ?, ?))
+                order by batchIndex
+                limit ?
+                ",
+            ),
+            PageOrder::ByStatus => sql(
+                "batch_page_by_status",
+                "
+                select id, batchIndex, status, processedCount, failedCount, recordStartIndex, recordEndIndex, workerId, claimedAt
+                from batchactions_batches force index (batchactions_batches_job_id_status)
+                where jobId = ? and batchIndex > ? and status in (?, ?, ?, ?, ?)
+                order by batchIndex
+                limit ?
+                ",
+            ),
+        };
+        let statuses = page.status_places();
+        let mut values = values![job_id, page.after.map_or(i64::MIN, i64::from)];
+        if order == PageOrder::ByIndex {
+            values.push(statuses[0].into());
+        }
+        values.extend(statuses.map(Value::from));
+        values.push(page.limit.into());
+        session.all(batches, values, rows::batch_summary).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats> {
+        let mut session = self.session().await?;
+        // Claims are counted apart from the batches, whose number the index has without their rows. `straight_join` reads the unfinished jobs first, and
+        // then only their batches.
+        let stats = sql(
+            "stats",
+            "
+            select 0, status, count(*)
+            from batchactions_jobs
+            group by status
+            union all
+            select 1, b.status, count(*)
+            from batchactions_jobs j
+              straight_join batchactions_batches b force index (batchactions_batches_job_id_status) on b.jobId = j.id
+            where j.distributed
+              and j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
+              and b.status in ('PENDING', 'PROCESSING', 'PAUSED')
+            group by b.status
+            union all
+            select 2, null, cast(floor(unix_timestamp(now(3)) * 1000) as signed) - cast(min(b.claimedAt) as signed)
+            from batchactions_jobs j
+              straight_join batchactions_batches b force index (batchactions_batches_job_id_status) on b.jobId = j.id
+            where j.distributed
+              and j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
+              and b.status in ('PROCESSING', 'PAUSED')
+            ",
+        );
+        rows::stats(&mut session, stats).await
+    }
+
+    async fn ping(&self) -> Result<Ping> {
+        let mut session = self.session().await?;
+        let clock = sql(
+            "server_clock",
+            "select version(), cast(floor(unix_timestamp(now(3)) * 1000) as signed)",
+        );
+        let pong = ping::ping(&mut session, clock).await?;
+        let database = if is_mariadb(&pong.version) { "MariaDB" } else { "MySQL" };
+        Ok(pong.of(database, own_version))
     }
 
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
@@ -446,6 +553,10 @@ impl Backend for MySql {
 
     async fn close(&self) {
         self.pool.close().await;
+    }
+
+    fn pool_use(&self) -> PoolUse {
+        self.pool.now()
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {

@@ -70,10 +70,8 @@ impl Server {
     }
 
     pub fn parse(version: &str, max_packet: u64) -> Self {
-        // Some servers prefix a version for old clients: `5.5.5-10.11.2-MariaDB`.
-        let is_mariadb = version.contains("MariaDB");
-        let own = version.strip_prefix("5.5.5-").filter(|_| is_mariadb).unwrap_or(version);
-        let mut parts = own.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+        let is_mariadb = is_mariadb(version);
+        let mut parts = own_version(version).split(['.', '-']).map(|part| part.parse().unwrap_or(0));
         let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         Self {
             is_mariadb,
@@ -83,9 +81,33 @@ impl Server {
     }
 }
 
+pub fn is_mariadb(version: &str) -> bool {
+    version.contains("MariaDB")
+}
+
+/// The version without what MariaDB adds to it: `10.11.2` for `5.5.5-10.11.2-MariaDB-1`. Some servers begin with a version for old clients.
+pub fn own_version(version: &str) -> &str {
+    match version.split_once("-MariaDB") {
+        Some((own, _)) => own.strip_prefix("5.5.5-").unwrap_or(own),
+        None => version,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_shown_as_the_servers_own() {
+        for (version, own) in [
+            ("10.11.19-MariaDB-0+deb12u1", "10.11.19"),
+            ("5.5.5-10.6.1-MariaDB", "10.6.1"),
+            ("9.7.0", "9.7.0"),
+            ("8.0.36-0ubuntu0.22.04.1", "8.0.36-0ubuntu0.22.04.1"),
+        ] {
+            assert_eq!(own_version(version), own);
+        }
+    }
 
     #[test]
     fn servers_are_told_apart_and_old_ones_refused() {

@@ -20,13 +20,14 @@ use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
-    StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads,
+    ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Encoding, Job, JobFilter, JobRow, JobStatus, JobTimes,
-    ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId, in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Encoding, Job, JobFilter,
+    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation,
+    StoreStats, Token, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -132,6 +133,131 @@ impl Reads for Postgres {
             i64::from(filter.limit),
         ];
         session.all(jobs, values, rows::job_row).await
+    }
+
+    async fn job_row(&self, job_id: &str) -> Result<Option<JobRow>> {
+        let mut session = self.session().await?;
+        let job = session.sql(
+            "job_row",
+            r#"
+            select "id"::text, "config"::text, "status"::text, "totalRecords"::int4, "startedAt"::int8, "completedAt"::int8, "distributed"
+            from batchactions_jobs
+            where "id" = $1::"jobs.id"
+            "#,
+        );
+        session.optional(job, values![job_id], rows::job_row).await
+    }
+
+    async fn has_frequent_status(&self, job_id: &str, page: &BatchPage) -> Result<bool> {
+        let mut session = self.session().await?;
+        let frequent = session.sql(
+            "has_frequent_status",
+            r#"
+            select count(*) > $7
+            from (
+              select
+              from batchactions_batches
+              where "jobId" = $1::"batches.jobId"
+                and "status" in (
+                  $2::"batches.status", $3::"batches.status", $4::"batches.status", $5::"batches.status", $6::"batches.status"
+                )
+              limit $7 + 1
+            ) counted
+            "#,
+        );
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let values = values![job_id, s1, s2, s3, s4, s5, i64::from(FREQUENT)];
+        session.one(frequent, values, rows::answer).await
+    }
+
+    async fn batch_page(&self, job_id: &str, page: &BatchPage, order: PageOrder) -> Result<Vec<BatchSummary>> {
+        let mut session = self.session().await?;
+        let batches = match order {
+            // `"status"::text || ''` keeps the planner off the status index, as in `claim`.
+            PageOrder::ByIndex => session.sql(
+                "batch_page",
+                r#"
+                select "id"::text, "batchIndex"::int4, "status"::text, "processedCount"::int4, "failedCount"::int4,
+                       "recordStartIndex"::int4, "recordEndIndex"::int4, "workerId"::text, "claimedAt"::int8
+                from batchactions_batches
+                where "jobId" = $1::"batches.jobId"
+                  and "batchIndex" > $2
+                  and ($3::text is null or "status"::text || '' in ($3::text, $4::text, $5::text, $6::text, $7::text))
+                order by batchactions_batches."batchIndex"
+                limit $8
+                "#,
+            ),
+            // The index is an expression here, so that no index gives the order, as in `records_with_status`.
+            PageOrder::ByStatus => session.sql(
+                "batch_page_by_status",
+                r#"
+                select "id"::text, "batchIndex"::int4, "status"::text, "processedCount"::int4, "failedCount"::int4,
+                       "recordStartIndex"::int4, "recordEndIndex"::int4, "workerId"::text, "claimedAt"::int8
+                from batchactions_batches
+                where "jobId" = $1::"batches.jobId"
+                  and "batchIndex"::int8 + 0 > $2
+                  and "status" in (
+                    $3::"batches.status", $4::"batches.status", $5::"batches.status", $6::"batches.status", $7::"batches.status"
+                  )
+                order by "batchIndex"::int8 + 0
+                limit $8
+                "#,
+            ),
+        };
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let after = page.after.map_or(i64::MIN, i64::from);
+        let values = values![job_id, after, s1, s2, s3, s4, s5, i64::from(page.limit)];
+        session.all(batches, values, rows::batch_summary).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats> {
+        let mut session = self.session().await?;
+        // `lateral` reads the batches of the unfinished jobs only, job by job: the planner might join all batches there are. Claims are counted apart
+        // from the batches, whose number an index has without their rows.
+        let stats = session.sql(
+            "stats",
+            r#"
+            with unfinished as (
+              select "id"::text
+              from batchactions_jobs
+              where "distributed" and "status"::text not in ('COMPLETED', 'ABORTED', 'FAILED')
+            )
+            select 0, "status"::text, count(*)
+            from batchactions_jobs
+            group by "status"
+            union all
+            select 1, open."status", sum(open."batches")::int8
+            from unfinished
+              cross join lateral (
+                select "status"::text as "status", count(*) as "batches"
+                from batchactions_batches
+                where "jobId" = unfinished."id"::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                group by batchactions_batches."status"
+              ) open
+            group by open."status"
+            union all
+            select 2, null, (extract(epoch from clock_timestamp()) * 1000)::bigint - min(oldest."claimedAt")
+            from unfinished
+              cross join lateral (
+                select min("claimedAt")::int8 as "claimedAt"
+                from batchactions_batches
+                where "jobId" = unfinished."id"::"batches.jobId" and "status" in ('PROCESSING', 'PAUSED')
+              ) oldest
+            "#,
+        );
+        rows::stats(&mut session, stats).await
+    }
+
+    async fn ping(&self) -> Result<Ping> {
+        // Not `self.session()`, which looks at the tables.
+        let mut session = self.pool.acquire().await?;
+        let clock = sql(
+            "server_clock",
+            "select pg_catalog.current_setting('server_version'), (extract(epoch from clock_timestamp()) * 1000)::bigint",
+        );
+        let pong = ping::ping(&mut session, clock).await?;
+        // Debian's, say, adds its own version: `15.20 (Debian 15.20-0+deb12u1)`.
+        Ok(pong.of("PostgreSQL", |version| version.split(' ').next().unwrap_or(version)))
     }
 
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
@@ -426,6 +552,10 @@ impl Backend for Postgres {
 
     async fn close(&self) {
         self.pool.close().await;
+    }
+
+    fn pool_use(&self) -> PoolUse {
+        self.pool.now()
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {

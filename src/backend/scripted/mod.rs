@@ -12,13 +12,14 @@ use super::pool::{Pool, PoolRules};
 use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob,
-    StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads, ReclaimSnapshot,
+    RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus, JobTimes,
-    ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Job, JobFilter, JobRow,
+    JobStatus, JobTimes, ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
+    WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -76,6 +77,35 @@ impl Reads for Scripted {
 
     async fn list_jobs(&self, _: &JobFilter) -> Result<Vec<JobRow>> {
         self.pool.acquire().await?.all(sql("list_jobs", ""), values![], rows::job_row).await
+    }
+
+    async fn job_row(&self, _: &str) -> Result<Option<JobRow>> {
+        self.pool
+            .acquire()
+            .await?
+            .optional(sql("job_row", ""), values![], rows::job_row)
+            .await
+    }
+
+    async fn has_frequent_status(&self, _: &str, _: &BatchPage) -> Result<bool> {
+        self.answer("has_frequent_status").await
+    }
+
+    async fn batch_page(&self, _: &str, _: &BatchPage, order: PageOrder) -> Result<Vec<BatchSummary>> {
+        let name = match order {
+            PageOrder::ByIndex => "batch_page",
+            PageOrder::ByStatus => "batch_page_by_status",
+        };
+        self.pool.acquire().await?.all(sql(name, ""), values![], rows::batch_summary).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats> {
+        rows::stats(&mut self.pool.acquire().await?, sql("stats", "")).await
+    }
+
+    async fn ping(&self) -> Result<Ping> {
+        let pong = ping::ping(&mut self.pool.acquire().await?, sql("server_clock", "")).await?;
+        Ok(pong.of("PostgreSQL", |version| version))
     }
 
     async fn job_times(&self, _: &str) -> Result<Option<JobTimes>> {
@@ -167,6 +197,10 @@ impl Backend for Scripted {
 
     async fn close(&self) {
         self.pool.close().await;
+    }
+
+    fn pool_use(&self) -> PoolUse {
+        self.pool.now()
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::driver::{Answer, Script, ScriptedDriver};
 use crate::backend::driver::{sql, values};
-use crate::backend::pool::{Pool, PoolRules};
+use crate::backend::pool::{Pool, PoolRules, PoolUse};
 use crate::error::{Code, Error, Repeatable};
 use crate::settings::Settings;
 
@@ -110,6 +110,48 @@ async fn where_the_server_has_no_connection_left_a_call_waits_for_one_of_the_poo
     };
     tokio::join!(waiting, giving_back);
     assert_eq!(script.asked().last().map(String::as_str), Some("1 waited"));
+}
+
+#[tokio::test]
+async fn a_pool_counts_its_connections_and_the_calls_that_wait() {
+    let script = Script::new();
+    let pool = pool(&script, 2);
+    let now = |used, idle, pending| PoolUse {
+        used,
+        idle,
+        pending,
+        max: 2,
+    };
+    assert_eq!(pool.now(), now(0, 0, 0));
+    let first = pool.acquire().await.unwrap();
+    assert_eq!(pool.now(), now(1, 0, 0));
+    let second = pool.acquire().await.unwrap();
+    let waiting = async { drop(pool.acquire().await.unwrap()) };
+    let giving_back = async {
+        tokio::task::yield_now().await;
+        assert_eq!(pool.now(), now(2, 0, 1));
+        drop(first);
+    };
+    tokio::join!(waiting, giving_back);
+    assert_eq!(pool.now(), now(1, 1, 0));
+    drop(second);
+    assert_eq!(pool.now(), now(0, 2, 0));
+    pool.close().await;
+    assert_eq!(pool.now(), now(0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_slot_that_rests_is_no_connection() {
+    let script = Script::new();
+    let pool = pool(&script, 1);
+    script.on("connect", Answer::HasNoConnectionLeft);
+    let waiting = async { drop(pool.acquire().await.unwrap()) };
+    let looking = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = pool.now();
+        assert_eq!((now.used, now.pending), (0, 1));
+    };
+    tokio::join!(waiting, looking);
 }
 
 #[tokio::test]

@@ -105,6 +105,14 @@ impl Pools {
             readers: settings.file.is_some().then(|| pool(readers)),
         }
     }
+
+    /// The connection to a new database in memory, with the other settings of a file's.
+    pub fn in_memory(settings: &Settings) -> Self {
+        Self::new(&Settings {
+            file: None,
+            ..settings.clone()
+        })
+    }
 }
 
 /// The driver for the database in these settings.

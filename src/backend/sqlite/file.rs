@@ -12,6 +12,7 @@ use super::connect::{Conn, Pools};
 use super::file_in_use::{FileInUse, FileKey, key_of};
 use super::leftovers::Leftovers;
 use crate::backend::once::Once;
+use crate::backend::pool::{Pool, PoolUse};
 use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
 
 pub struct SqliteFile {
@@ -100,6 +101,12 @@ impl SqliteFile {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// The connections to the current file.
+    pub fn pool_use(&self) -> PoolUse {
+        let pools = &lock(&self.current).pools;
+        pools.readers.as_ref().map(Pool::now).unwrap_or_default() + pools.writer.now()
     }
 
     /// The number of the file that the path holds. `None` if that never changes.

@@ -17,14 +17,14 @@ use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::driver::{Row, Sql, Value, sql, values};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Reads, ReclaimSnapshot, RecordWrite,
-    SavedJob, StoredJob, Transaction, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
+    Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchRow, BatchRows, BatchState, ColumnLimits, Job, JobFilter, JobRow, JobStatus,
-    JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, Token, WorkerId,
-    in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchRows, BatchState, BatchSummary, ColumnLimits, Job, JobFilter,
+    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation,
+    StoreStats, Token, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -43,6 +43,7 @@ const BEGIN: &str = "begin immediate";
 
 pub struct Sqlite {
     file: SqliteFile,
+    settings: Settings,
 }
 
 struct SqliteTransaction {
@@ -135,6 +136,117 @@ impl Reads for Sqlite {
             filter.limit,
         ];
         session.all(jobs, values, rows::job_row).await
+    }
+
+    async fn job_row(&self, job_id: &str) -> Result<Option<JobRow>> {
+        let mut session = self.read().await?;
+        let job = sql(
+            "job_row",
+            "
+            select id, config, status, totalRecords, startedAt, completedAt, distributed
+            from batchactions_jobs
+            where id = ?1
+            ",
+        );
+        session.optional(job, values![job_id], rows::job_row).await
+    }
+
+    async fn has_frequent_status(&self, job_id: &str, page: &BatchPage) -> Result<bool> {
+        let mut session = self.read().await?;
+        let frequent = sql(
+            "has_frequent_status",
+            "
+            select count(*) > ?7
+            from (
+              select 1
+              from batchactions_batches
+              where jobId = ?1 and status in (?2, ?3, ?4, ?5, ?6)
+              limit ?7 + 1
+            )
+            ",
+        );
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let values = values![job_id, s1, s2, s3, s4, s5, FREQUENT];
+        session.one(frequent, values, rows::answer).await
+    }
+
+    async fn batch_page(&self, job_id: &str, page: &BatchPage, order: PageOrder) -> Result<Vec<BatchSummary>> {
+        let mut session = self.read().await?;
+        // `+` keeps SQLite off the index of the column.
+        let batches = match order {
+            PageOrder::ByIndex => sql(
+                "batch_page",
+                "
+                select id, batchIndex, status, processedCount, failedCount, recordStartIndex, recordEndIndex, workerId, claimedAt
+                from batchactions_batches
+                where jobId = ?1 and batchIndex > ?2 and (?3 is null or +status in (?3, ?4, ?5, ?6, ?7))
+                order by batchIndex
+                limit ?8
+                ",
+            ),
+            PageOrder::ByStatus => sql(
+                "batch_page_by_status",
+                "
+                select id, batchIndex, status, processedCount, failedCount, recordStartIndex, recordEndIndex, workerId, claimedAt
+                from batchactions_batches
+                where jobId = ?1 and +batchIndex > ?2 and status in (?3, ?4, ?5, ?6, ?7)
+                order by +batchIndex
+                limit ?8
+                ",
+            ),
+        };
+        let [s1, s2, s3, s4, s5] = page.status_places();
+        let after = page.after.map_or(i64::MIN, i64::from);
+        let values = values![job_id, after, s1, s2, s3, s4, s5, page.limit];
+        session.all(batches, values, rows::batch_summary).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats> {
+        let mut session = self.read().await?;
+        // Claims are counted apart from the batches, whose number an index has without their rows. `cross join` makes SQLite read the unfinished jobs first,
+        // and then only their batches.
+        let stats = sql(
+            "stats",
+            "
+            select 0, status, count(*)
+            from batchactions_jobs
+            group by status
+            union all
+            select 1, b.status, count(*)
+            from batchactions_jobs j
+              cross join batchactions_batches b on b.jobId = j.id
+            where j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
+              and j.distributed
+              and b.status in ('PENDING', 'PROCESSING', 'PAUSED')
+            group by b.status
+            union all
+            select 2, null, cast(unixepoch('subsec') * 1000 as integer) - min(b.claimedAt)
+            from batchactions_jobs j
+              cross join batchactions_batches b on b.jobId = j.id
+            where j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
+              and j.distributed
+              and b.status in ('PROCESSING', 'PAUSED')
+            ",
+        );
+        rows::stats(&mut session, stats).await
+    }
+
+    async fn ping(&self) -> Result<Ping> {
+        let clock = sql(
+            "server_clock",
+            "select sqlite_version(), cast(unixepoch('subsec') * 1000 as integer)",
+        );
+        let pong = match self.read().await {
+            // A file that `initialize` makes. It is not made here, because a path may be mistyped.
+            Err(error) if error.code == Code::TablesMissing && !self.settings.must_exist => {
+                let no_file = Pools::in_memory(&self.settings);
+                let pong = ping::ping(&mut no_file.writer.acquire().await?, clock).await;
+                no_file.writer.close().await;
+                pong?
+            }
+            session => ping::ping(&mut session?, clock).await?,
+        };
+        Ok(pong.of("SQLite", |version| version))
     }
 
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
@@ -405,6 +517,10 @@ impl Backend for Sqlite {
 
     async fn close(&self) {
         self.file.close().await;
+    }
+
+    fn pool_use(&self) -> PoolUse {
+        self.file.pool_use()
     }
 
     fn file(&self) -> Option<u64> {
@@ -804,6 +920,7 @@ impl Sqlite {
         }
         let path = settings.file.clone().map(PathBuf::from);
         Self {
+            settings: settings.clone(),
             file: SqliteFile::new(path, !settings.must_exist, move || Pools::new(&settings)),
         }
     }

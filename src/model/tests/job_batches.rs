@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::row;
-use crate::model::{BatchRow, BatchRows, BatchRowsText, JobBatches};
+use crate::model::{BatchPage, BatchRow, BatchRows, BatchRowsText, JobBatches};
 
 fn rows(rows: &[BatchRow], earlier: Option<&BatchRows>) -> BatchRows {
     let mut text = BatchRowsText::default();
@@ -135,4 +135,30 @@ fn copies_share_what_is_equal_and_each_keeps_its_own_state() {
     assert!(first.rows.with_changed(&[row("new", 1_000, "PENDING")]).is_none());
     assert!(first.rows.with_changed(&[row("new", -1, "PENDING")]).is_none());
     assert!(rows(&[], None).with_changed(&[row("new", 0, "PENDING")]).is_none());
+}
+
+#[test]
+fn a_page_is_by_index_and_shows_each_batch_without_its_records() {
+    // The second one has the state of its row, the third one no index of its own, the fourth one a status of another program's.
+    let list = r#"[{"id":"a","index":7,"status":"PENDING","records":[],"x":1},{"id":"b","index":3,"status":"PENDING","recordEndIndex":null},
+        {"id":"c","status":"FAILED","records":[{"index":0}]},{"id":"d","index":5,"status":"SKIPPED"}]"#;
+    let batches = batches(list, &[held("b", 3)]);
+    let page = |options: &str| batches.page(&BatchPage::from_json(options).unwrap());
+    let (a, c, d) = (
+        r#"{"id":"a","index":7,"status":"PENDING","x":1}"#,
+        r#"{"id":"c","status":"FAILED"}"#,
+        r#"{"id":"d","index":5,"status":"SKIPPED"}"#,
+    );
+    let b = r#"{"id":"b","index":3,"status":"PROCESSING","workerId":"w\"\u0001é","claimedAt":7,"processedCount":3,"failedCount":0}"#;
+    for (options, expected) in [
+        ("{}", &[c, b, d, a] as &[&str]),
+        (r#"{"limit":1}"#, &[c]),
+        (r#"{"after":3,"limit":1}"#, &[d]),
+        (r#"{"after":7}"#, &[]),
+        (r#"{"status":"PENDING"}"#, &[a]),
+        (r#"{"status":["FAILED","PROCESSING"]}"#, &[c, b]),
+        (r#"{"status":["FAILED","PROCESSING"],"after":2}"#, &[b]),
+    ] {
+        assert_eq!(page(options), expected, "{options}");
+    }
 }

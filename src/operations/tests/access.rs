@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use super::*;
-use crate::model::{JobFilter, RecordPage};
+use crate::model::{BatchPage, JobFilter, RecordPage};
 
 /// Which later calls wait for a call, because it takes their turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +36,18 @@ fn worker() -> WorkerId {
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// All methods of [`Entered`] except `save_record`, which queues instead of waiting.
-const METHODS: [(&str, Order, Queued, Method); 17] = [
+const METHODS: [(&str, Order, Queued, Method); 21] = [
     ("initialize", Order::None, Queued::LeftAlone, |store, _| done(store.initialize())),
     ("list_jobs", Order::None, Queued::LeftAlone, |store, _| {
         done(store.list_jobs(JobFilter::from_json("{}").unwrap()))
+    }),
+    ("stats", Order::None, Queued::LeftAlone, |store, _| done(store.stats())),
+    ("ping", Order::None, Queued::LeftAlone, |store, _| done(store.ping())),
+    ("job_row", Order::None, Queued::Written, |store, key| {
+        done(store.job_row(key.job_id))
+    }),
+    ("batches", Order::None, Queued::Written, |store, key| {
+        done(store.batches(key.job_id, BatchPage::from_json("{}").unwrap()))
     }),
     ("save_job", Order::Job, Queued::Written, |store, key| {
         done(store.save_job(job(&key.job_id, 1)).answer())

@@ -8,6 +8,7 @@ use crate::backend::scripted::Scripted;
 use crate::backend::scripted::driver::{Answer::*, Cell, Script, row};
 use crate::error::Error;
 use crate::error::Repeatable;
+use crate::model::BatchPage;
 use crate::model::JobFilter;
 use crate::model::Token;
 
@@ -167,6 +168,43 @@ async fn a_call_waits_for_a_pool_connection_if_the_server_has_none_left() {
     let jobs = enter(&store).list_jobs(JobFilter::from_json("{}").unwrap()).await.unwrap();
     assert!(jobs.is_empty());
     assert_eq!(script.times("connect"), 2);
+}
+
+#[tokio::test]
+async fn a_page_of_batches_is_read_by_the_index_that_serves_its_status() {
+    let batch = || Rows(vec![row!["batch", 0, "FAILED", 3, 1, 0, 9, "worker", 1_000]]);
+    let shown = [
+        r#"{"id":"batch","index":0,"status":"FAILED","processedCount":3,"failedCount":1,"recordStartIndex":0,"recordEndIndex":9,"workerId":"worker","claimedAt":1000}"#,
+    ];
+    for (options, frequent, [by_index, by_status]) in [
+        ("{}", None, [1, 0]),
+        (r#"{"status":"FAILED"}"#, Some(true), [1, 0]),
+        (r#"{"status":"FAILED"}"#, Some(false), [0, 1]),
+    ] {
+        let script = Script::new();
+        script.on("claim_snapshot", Rows(vec![row!["PROCESSING", true, true, true]]));
+        if let Some(frequent) = frequent {
+            script.on("has_frequent_status", Rows(vec![row![frequent]]));
+        }
+        script.on("batch_page", batch()).on("batch_page_by_status", batch());
+        let page = BatchPage::from_json(options).unwrap();
+        let PageOfBatches(found) = enter(&store(&script)).batches("job".into(), page).await.unwrap();
+        assert_eq!(found, shown);
+        let times = ["batch_page", "batch_page_by_status"].map(|name| script.times(name));
+        assert_eq!(times, [by_index, by_status], "{options}, {frequent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_ping_measures_a_statement_on_a_connection_that_has_run_it() {
+    let script = Script::new();
+    let answer = || Rows(vec![row!["1.2", 0]]);
+    script.on("server_clock", answer()).on("server_clock", answer());
+    let ping = enter(&store(&script)).ping().await.unwrap();
+    assert_eq!(
+        (&*ping.version, script.times("connect"), script.times("server_clock")),
+        ("1.2", 1, 2)
+    );
 }
 
 #[tokio::test]
