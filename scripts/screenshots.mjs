@@ -50,7 +50,11 @@ async function makeJob(id, { batches: count, done, startedAt, status, held = 0 }
   const rows = [...madeUpOrders(count * SIZE)];
   const pending = (raw, index) => ({ index, raw, parsed: {}, status: 'pending', errors: [] });
   for (const { id: batchId, recordStartIndex: from } of batches) {
-    await store.saveBatchRecords(id, batchId, rows.slice(from, from + SIZE).map((raw, i) => pending(raw, from + i)));
+    await store.saveBatchRecords(
+      id,
+      batchId,
+      rows.slice(from, from + SIZE).map((raw, i) => pending(raw, from + i)),
+    );
   }
   const job = { id, config: { batchSize: SIZE }, batches, totalRecords: rows.length, startedAt, distributed: true };
   await store.saveJobState({ ...job, status: 'PROCESSING' });
@@ -88,11 +92,13 @@ async function takeScreenshots(id) {
       await open(`job?id=${id}&after=14`);
       await page.click('#count');
       await page.click('#show');
-      await page.waitForFunction(() => document.querySelectorAll('#errors tr').length > 0 && document.querySelectorAll('#rows tr').length > 0);
+      await page.waitForFunction(
+        () => document.querySelectorAll('#errors tr').length > 0 && document.querySelectorAll('#rows tr').length > 0,
+      );
       // A page of a few batches and rows, which shows all its parts.
       await page.evaluate(() => {
         document.activeElement.blur();
-        for (const list of document.querySelectorAll('#batches, #rows')) while (list.children.length > 8) list.lastChild.remove();
+        for (const list of document.querySelectorAll('#batches, #rows')) while (list.children.length > 6) list.lastChild.remove();
       });
       await page.screenshot({ path: join(target, `job-${colorScheme}.png`), fullPage: true });
       await context.close();

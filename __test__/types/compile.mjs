@@ -40,7 +40,7 @@ for (const [version, resolutions] of [
 
 function compile(version, resolution, withNode) {
   const files = ['checks.ts'];
-  if (withNode) files.push('with-node.ts');
+  if (withNode) files.push('with-node.ts', 'dashboard.ts');
   if (withNode && version === 'typescript') files.push('disposal.ts');
   return diagnose(
     version,
@@ -50,6 +50,8 @@ function compile(version, resolution, withNode) {
       module: resolution === 'bundler' ? 'esnext' : resolution,
       moduleResolution: resolution,
       types: withNode ? ['node'] : [],
+      // As the dashboard's declarations name it.
+      paths: { '@batchactions/state-sqlx': [join(root, 'index.d.ts')] },
     },
   );
 }

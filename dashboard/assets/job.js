@@ -29,6 +29,14 @@ import {
 
 const FINAL = new Set(['COMPLETED', 'ABORTED', 'FAILED']);
 const RATE_OVER_MS = 60_000;
+/** What the keys of a job's configuration are called here. */
+const CONFIG = {
+  batchSize: 'Rows in a batch',
+  maxConcurrentBatches: 'Batches at once',
+  continueOnError: 'Goes on after errors',
+  maxRetries: 'Retries',
+  retryOf: 'Retry of',
+};
 
 const id = parameters().get('id') ?? '';
 let next;
@@ -115,8 +123,11 @@ function showProgress({ job, progress, counts, now }) {
     ],
     ['Started', job.startedAt],
     ['Ended', job.completedAt],
-    ['Work', job.distributed ? 'distributed' : 'by one process'],
-    ...Object.entries(job.config).map(([key, value]) => [key, String(value)]),
+    ['Worked on', job.distributed ? 'by workers' : 'by one process'],
+    ...Object.entries(job.config).map(([key, value]) => [
+      CONFIG[key] ?? key,
+      value === true ? 'yes' : value === false ? 'no' : String(value),
+    ]),
   ];
   patch(byId('facts'), facts, {
     key: ([name]) => name.replace(/^(?:Runs for|Took)$/, 'time'),
@@ -125,13 +136,13 @@ function showProgress({ job, progress, counts, now }) {
         'div',
         {},
         make('dt'),
-        make('dd', {}, ...(name === 'Started' || name === 'Ended' ? [make('time')] : name === 'retryOf' ? [make('a')] : [])),
+        make('dd', {}, ...(name === 'Started' || name === 'Ended' ? [make('time')] : name === CONFIG.retryOf ? [make('a')] : [])),
       ),
     update: (fact, [name, value]) => {
       const [term, description] = fact.children;
       setText(term, name);
       if (name === 'Started' || name === 'Ended') showTime(description.firstChild, value);
-      else if (name === 'retryOf') {
+      else if (name === CONFIG.retryOf) {
         setText(description.firstChild, value);
         setAttribute(description.firstChild, 'href', jobAddress(value));
       } else setText(description, value);
