@@ -289,6 +289,7 @@ const functionOr = (read) => (value, path) => {
 const anObject = must('an object');
 const text = must(TEXT);
 const whole = must(WHOLE);
+const aBoolean = must('a boolean');
 const milliseconds = must('a whole number from 1 to 86400000');
 /** A part of a connection may hold a secret, so src/settings/ refuses what is wrong without showing it. */
 const part = simple;
@@ -324,6 +325,14 @@ const OPTIONS = {
   },
   fence: { token: whole },
   records: { status: listOr(must('a status, or an array of at least one')), batchId: text, from: whole },
+  abort: { now: aBoolean, force: aBoolean },
+  retry: { statuses: listOr(must('an array of at least one of pending, valid, invalid, failed')), batchSize: whole },
+  purge: {
+    olderThanMs: must('a whole number of milliseconds from 0 on'),
+    statuses: listOr(must('an array of at least one of COMPLETED, ABORTED, FAILED')),
+    limit: whole,
+    dryRun: aBoolean,
+  },
   jobs: { status: must('a status'), limit: whole, after: { id: text, startedAt: must(TIME), [OPEN]: true } },
   batches: { status: listOr(must('a status, or an array of at least one')), limit: whole, after: whole },
 };
@@ -991,6 +1000,26 @@ class SqlxStateStore {
 
   deleteJob(jobId) {
     return run(this, 'deleteJob', (native) => native.deleteJob(jobId), asIs);
+  }
+
+  pauseJob(jobId) {
+    return run(this, 'pauseJob', (native) => native.pauseJob(jobId), asIs);
+  }
+
+  resumeJob(jobId) {
+    return run(this, 'resumeJob', (native) => native.resumeJob(jobId), asIs);
+  }
+
+  abortJob(jobId, options) {
+    return run(this, 'abortJob', (native) => native.abortJob(jobId, optional('options', options, OPTIONS.abort)), asIs);
+  }
+
+  retryFailed(jobId, options) {
+    return run(this, 'retryFailed', (native) => native.retryFailed(jobId, optional('options', options, OPTIONS.retry)), parsed);
+  }
+
+  purge(options) {
+    return run(this, 'purge', (native) => native.purge(optional('options', options, OPTIONS.purge)), parsed);
   }
 
   close() {

@@ -210,22 +210,36 @@ impl<'w, 'a> Fields<'w, 'a> {
             .ok_or_else(|| self.wrong(key, value, expected()))
     }
 
-    /// One status, or a non-empty array of them. `None` if the key is absent.
-    pub fn statuses<T>(&self, key: &str, from_text: fn(&str) -> Option<T>, names: fn() -> String) -> Result<Option<Vec<T>>> {
+    pub fn optional_bool(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(value) => Err(self.wrong(key, value, "a boolean")),
+        }
+    }
+
+    /// An array of at least one status. `None` if the key is absent.
+    pub fn statuses<T>(&self, key: &str, from_text: impl Fn(&str) -> Option<T>, names: fn() -> String) -> Result<Option<Vec<T>>> {
         let Some(list) = self.get(key) else { return Ok(None) };
-        if !list.starts_with('[') {
-            return Ok(Some(vec![self.status(key, from_text, names)?]));
-        }
-        let items: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| self.wrong(key, list, "an array"))?;
-        if items.is_empty() {
-            return Err(self.wrong(key, list, "a status, or an array of at least one"));
-        }
+        let items: Option<Vec<&RawValue>> = serde_json::from_str(list).ok();
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return Err(self.wrong(key, list, format_args!("an array of at least one of {}", names())));
+        };
         let read = |item: &RawValue| {
             let text: Option<Cow<'_, str>> = serde_json::from_str(item.get()).ok();
             text.and_then(|text| from_text(&text))
-                .ok_or_else(|| self.wrong(key, item.get(), format!("one of {}", names())))
+                .ok_or_else(|| self.wrong(key, item.get(), format_args!("an array of at least one of {}", names())))
         };
         items.into_iter().map(read).collect::<Result<_>>().map(Some)
+    }
+
+    /// One status, or an array of at least one. `None` if the key is absent.
+    pub fn status_or_statuses<T>(&self, key: &str, from_text: fn(&str) -> Option<T>, names: fn() -> String) -> Result<Option<Vec<T>>> {
+        match self.get(key) {
+            Some(one) if !one.starts_with('[') => Ok(Some(vec![self.status(key, from_text, names)?])),
+            _ => self.statuses(key, from_text, names),
+        }
     }
 
     /// How many items a page has.

@@ -39,6 +39,7 @@ mod model;
 mod operations;
 mod order;
 mod panics;
+mod random_id;
 mod record_writer;
 mod retry;
 mod settings;

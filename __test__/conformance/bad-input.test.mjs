@@ -56,6 +56,10 @@ for (const method of [
   'deleteJob',
   'getJob',
   'batches',
+  'pauseJob',
+  'resumeJob',
+  'abortJob',
+  'retryFailed',
 ]) {
   refuse(method, 'jobId', 'id', (store, job, value) => store[method](value));
 }
@@ -186,6 +190,21 @@ REFUSED_BY['optional thing'] = kindsBut(...NOT_GIVEN);
 refuse('listJobs', 'options', 'id', (store, job, id) => store.listJobs({ after: { id } }));
 refuse('listJobs', 'options', 'optional time', (store, job, startedAt) => store.listJobs({ after: { id: 'j', startedAt } }));
 
+for (const method of ['abortJob', 'retryFailed'])
+  refuse(method, 'options', 'options', (store, job, options) => store[method](job.id, options));
+refuse('abortJob', 'options', 'optional boolean', (store, job, now) => store.abortJob(job.id, { now }));
+refuse('abortJob', 'options', 'optional boolean', (store, job, force) => store.abortJob(job.id, { force }));
+refuse('retryFailed', 'options', 'optional status', (store, job, statuses) => store.retryFailed(job.id, { statuses }));
+refuse('retryFailed', 'options', 'status', (store, job, status) => store.retryFailed(job.id, { statuses: ['failed', status] }));
+refuse('retryFailed', 'options', 'page length', (store, job, batchSize) => store.retryFailed(job.id, { batchSize }));
+refuse('purge', 'options', 'options', (store, job, options) => store.purge(options));
+refuse('purge', 'options', 'age', (store, job, olderThanMs) => store.purge({ olderThanMs }));
+REFUSED_BY.age = kindsBut('a number', '2 ** 31');
+refuse('purge', 'options', 'optional status', (store, job, statuses) => store.purge({ olderThanMs: 0, statuses }));
+refuse('purge', 'options', 'status', (store, job, status) => store.purge({ olderThanMs: 0, statuses: ['FAILED', status] }));
+refuse('purge', 'options', 'page length', (store, job, limit) => store.purge({ olderThanMs: 0, limit }));
+refuse('purge', 'options', 'optional boolean', (store, job, dryRun) => store.purge({ olderThanMs: 0, dryRun }));
+
 /** What can't be written at all is named by the argument that it is somewhere in. */
 const nameIn = (message, name) => (message.includes("can't be written as JSON") ? name.match(/^\w+/)[0] : name);
 
@@ -270,6 +289,11 @@ onEveryDatabase((on) => {
         deleteJob: [job.id],
         getJob: [job.id],
         batches: [job.id],
+        pauseJob: [job.id],
+        resumeJob: [job.id],
+        abortJob: [job.id],
+        retryFailed: [job.id],
+        purge: [{ olderThanMs: 0 }],
       };
       const before = await everything();
       for (const [method, args] of Object.entries(complete)) {
@@ -279,6 +303,20 @@ onEveryDatabase((on) => {
         }
       }
       await expect(on.store.records().next()).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+      expect(await everything()).toStrictEqual(before);
+    });
+
+    test('where it is a status that the call does not take', async () => {
+      const before = await everything();
+      const refused = [
+        on.store.retryFailed(job.id, { statuses: ['processed'] }),
+        on.store.retryFailed(job.id, { statuses: [] }),
+        on.store.retryFailed(job.id, { batchSize: 100_001 }),
+        on.store.purge({ olderThanMs: 0, statuses: ['PROCESSING'] }),
+        on.store.purge({ olderThanMs: 0, statuses: [] }),
+        on.store.purge({ olderThanMs: 0, limit: 0 }),
+      ];
+      for (const promise of refused) await expect(promise).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
       expect(await everything()).toStrictEqual(before);
     });
 

@@ -15,7 +15,8 @@ export const STALE = 'stale';
 /** What a call rejects with: its message is the code. */
 class Refused extends Error {}
 
-const isFinal = (status) => ['COMPLETED', 'ABORTED', 'FAILED'].includes(status);
+const FINAL = ['COMPLETED', 'ABORTED', 'FAILED'];
+const isFinal = (status) => FINAL.includes(status);
 const isOpen = ({ status }) => ['PENDING', 'PROCESSING', 'PAUSED'].includes(status);
 const isClaimable = ({ status }) => status === 'PENDING' || status === 'PROCESSING';
 const byIndex = (a, b) => a.index - b.index;
@@ -29,7 +30,8 @@ const defined = (object) => Object.fromEntries(Object.entries(object).filter(([,
 export class Model {
   jobs = new Map(); // by id: the job as it was saved, with its `batches`
   rows = new Map(); // by batch id: what workers claim
-  records = new Map(); // by job id: a map by record index of { batchId, record }
+  records = new Map(); // by job id: a map by record index of { batchId, record, number }
+  inserts = 0;
 
   /** @param {{ maxClaims?: number }[]} stores The options of the stores. */
   constructor(stores) {
@@ -314,6 +316,96 @@ export class Model {
     return true;
   }
 
+  // Steering
+
+  /** The job, where it is distributed: the status of another one is its process's. */
+  steered(jobId, force = false) {
+    const job = this.jobs.get(jobId);
+    if (job && !job.distributed && !force) throw new Refused('INVALID_ARGUMENT');
+    return job;
+  }
+
+  pauseJob(_store, jobId) {
+    const job = this.steered(jobId);
+    if (job?.status !== 'PROCESSING') return false;
+    job.status = 'PAUSED';
+    return true;
+  }
+
+  resumeJob(store, jobId) {
+    const job = this.steered(jobId);
+    if (job?.status !== 'PAUSED') return false;
+    job.status = 'PROCESSING';
+    this.finalize(store, jobId);
+    return true;
+  }
+
+  abortJob(store, jobId, { now = false, force = false } = {}) {
+    const job = this.steered(jobId, force);
+    const aborts = job !== undefined && !isFinal(job.status);
+    if (aborts) Object.assign(job, { status: 'ABORTED', completedAt: FRESH });
+    if (now && job?.status === 'ABORTED') this.takeClaims(store, jobId);
+    return aborts;
+  }
+
+  takeClaims(store, jobId) {
+    const held = this.rowsOf(jobId).filter(({ status, workerId }) => status === 'PROCESSING' || (status === 'PAUSED' && workerId));
+    for (const row of held) this.open(store, Object.assign(row, { version: row.version + 1 }));
+  }
+
+  /** The job that it makes, without its id and its batches' ids, which are the store's own. */
+  retryFailed(_store, jobId, { statuses = ['failed'], batchSize } = {}) {
+    const job = this.jobs.get(jobId);
+    if (!isFinal(job?.status)) throw new Refused('INVALID_ARGUMENT');
+    const records = this.selected(jobId, statuses).map(({ index, raw }) => ({ index, raw, parsed: raw, status: 'pending', errors: [] }));
+    if (records.length === 0) return null;
+    const size = batchSize ?? job.config.batchSize;
+    const batches = Array.from({ length: Math.ceil(records.length / size) }, (_, at) => records.slice(at * size, (at + 1) * size));
+    return {
+      totalRecords: records.length,
+      totalBatches: batches.length,
+      job: {
+        config: { ...job.config, batchSize: size, retryOf: jobId },
+        status: 'PROCESSING',
+        totalRecords: records.length,
+        distributed: true,
+      },
+      batches: batches.map((some, index) => ({
+        ...{ index, status: 'PENDING', records: [], processedCount: 0, failedCount: 0 },
+        ...{ recordStartIndex: some[0].index, recordEndIndex: some.at(-1).index },
+      })),
+      records,
+    };
+  }
+
+  /** What `olderThanMs: 0` deletes of the jobs that are final, and of the records that have no job. */
+  purge(store, { statuses = FINAL, dryRun = false }) {
+    const result = { jobIds: [], batches: 0, records: 0, orphans: [], skipped: [] };
+    const firstOf = (jobId) => this.recordsOf(jobId).sort((a, b) => byIndex(a.record, b.record))[0]?.number ?? -1;
+    // A time that is not of the database's clock is years ago.
+    const longOver = [...this.jobs.values()].filter((job) => isFinal(job.status) && Number.isInteger(job.completedAt ?? job.startedAt));
+    const before = Math.max(-1, ...longOver.map(({ id }) => firstOf(id)));
+    const isLive = ({ status, workerId, claimedAt }) => ['PROCESSING', 'PAUSED'].includes(status) && workerId && claimedAt === FRESH;
+    const drop = (jobId, batches, records) => {
+      result.batches += batches;
+      result.records += records;
+      if (!dryRun) this.deleteJob(store, jobId);
+    };
+    for (const { id, status, completedAt, startedAt } of [...this.jobs.values()]) {
+      if (!isFinal(status) || !statuses.includes(status) || (completedAt ?? startedAt) === undefined) continue;
+      result[this.rowsOf(id).some(isLive) ? 'skipped' : 'jobIds'].push(id);
+    }
+    for (const id of result.jobIds) drop(id, this.rowsOf(id).length, this.recordsOf(id).length);
+    for (const id of [...this.records.keys()]) {
+      const records = this.recordsOf(id);
+      if (this.jobs.has(id) || result.jobIds.includes(id) || records.length === 0) continue;
+      if (records.some(({ number }) => number >= before)) continue;
+      result.orphans.push(id);
+      drop(id, 0, records.length);
+    }
+    return { ...result, jobIds: result.jobIds.sort(), orphans: result.orphans.sort(), skipped: result.skipped.sort() };
+  }
+
   // Records
 
   saveProcessedRecord(store, jobId, batchId, record, fence) {
@@ -323,7 +415,10 @@ export class Model {
 
   saveBatchRecords(_store, jobId, batchId, records) {
     if (!this.records.has(jobId)) this.records.set(jobId, new Map());
-    for (const record of records) this.records.get(jobId).set(record.index, { batchId, record });
+    const saved = this.records.get(jobId);
+    // The number grows with each call that inserts, as the database's ids do.
+    this.inserts++;
+    for (const record of records) saved.set(record.index, { batchId, record, number: saved.get(record.index)?.number ?? this.inserts });
   }
 
   selected(jobId, statuses, batchId, from = -Infinity) {

@@ -38,11 +38,17 @@ const LANES = path ? 1 : 4;
 
 /** What 300 sequences come to 15 times at least, each. Without it they would test less than they say. */
 const DUE = [
+  'abortJob: true',
+  'abortJob: INVALID_ARGUMENT',
   'claimBatch: claimed',
   'claimBatch: JOB_NOT_FOUND',
   'claimBatch: JOB_NOT_PROCESSING',
   'claimBatch: NO_PENDING_BATCHES',
   'deleteJob: true',
+  'pauseJob: true',
+  'purge: done',
+  'resumeJob: true',
+  'retryFailed: nothing done',
   'reclaimStaleBatches: 1',
   'releaseBatch: done',
   'releaseBatch: LEASE_LOST',

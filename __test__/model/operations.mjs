@@ -188,6 +188,13 @@ const record = object({
   processingError: chance(20, fc.constant('why')),
 });
 
+const retried = fc.uniqueArray(fc.constantFrom('failed', 'invalid', 'valid', 'pending'), { minLength: 1, maxLength: 3 });
+const purge = object({
+  olderThanMs: fc.constant(0),
+  statuses: chance(40, fc.uniqueArray(fc.constantFrom('COMPLETED', 'ABORTED', 'FAILED'), { minLength: 1, maxLength: 2 })),
+  dryRun: chance(30, fc.boolean()),
+});
+
 /**
  * Sequences of operations on this many stores.
  * @param {{ stores: number, raw: boolean, queues: boolean, maxLength: number }} on `raw`: whether another program can write to the database. `queues`: the
@@ -229,6 +236,12 @@ export function sequences({ stores, raw, queues, maxLength }) {
     [6, onJob('reclaimStaleBatches', fc.constant(TIMEOUT_MS))],
     [5, onJob('tryFinalizeJob')],
     [2, onJob('getDistributedStatus')],
+    [3, onJob('pauseJob')],
+    [4, onJob('resumeJob')],
+    [2, onJob('abortJob', chance(60, object({ now: chance(70, fc.boolean()), force: chance(30, fc.boolean()) })))],
+    [3, onJob('retryFailed', chance(60, object({ statuses: chance(60, retried), batchSize: chance(50, fc.integer({ min: 1, max: 3 })) })))],
+    // In which order the records of several jobs are written is not determined where they are queued.
+    ...(queues ? [] : [[2, call('purge', purge)]]),
     [4, call('saveJobState', job(queues ? 45 : 88))],
     ...(queues ? [[25, saveList]] : []),
     ...(queues ? [[8, atOnce]] : []),
@@ -300,6 +313,21 @@ const composed = {
       if (page.length === 0 || limit === undefined) return all;
       after = page.at(-1);
     }
+  },
+  /** The job that was made is looked at and deleted, because its ids are known to nothing else. */
+  async retryFailed(store, jobId, options) {
+    const retried = await store.retryFailed(jobId, options);
+    if (retried === null) return null;
+    const { id: _id, startedAt: _startedAt, batches, ...job } = await store.getJobState(retried.jobId);
+    const records = await collect(store.records(retried.jobId));
+    await store.deleteJob(retried.jobId);
+    const { totalRecords, totalBatches } = retried;
+    return { totalRecords, totalBatches, job, batches: batches.map(({ id: _batchId, ...batch }) => batch), records };
+  },
+  /** The order of two jobs that have just ended is not known. */
+  async purge(store, options) {
+    const { jobIds, orphans, skipped, ...counts } = await store.purge(options);
+    return { ...counts, jobIds: jobIds.toSorted(), orphans: orphans.toSorted(), skipped: skipped.toSorted() };
   },
   readRecords: (store, jobId, options) => collect(store.records(jobId, options)),
   async readAndSave(store, jobId, status) {

@@ -156,7 +156,7 @@ export class Run {
   get outside() {
     return {
       backdate: async (jobId) => {
-        await this.database.query('update "batchactions_batches" set "claimedAt" = "claimedAt" - 3600000 where "jobId" = ?', [jobId]);
+        await this.database.query('update "batchactions_batches" set "claimedAt" = "claimedAt" - 172800000 where "jobId" = ?', [jobId]);
       },
       prepareAsIncumbent: async ({ id, config, status, batches, totalRecords, startedAt }) => {
         await this.database.query(
@@ -244,7 +244,7 @@ class Queue {
 
   /** Notes a call, before the model makes it. Returns whether it may be queued. */
   note([store, method, job, ...args], { value }) {
-    if (!this.queues || store === null || method === 'listJobs' || method === 'stats') return false;
+    if (!this.queues || store === null || ['listJobs', 'stats', 'purge'].includes(method)) return false;
     const id = job.id ?? job;
     const queued = this.isQueued(store, method, job, args, value);
     if (queued) this.jobs.add(id);

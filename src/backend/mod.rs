@@ -10,9 +10,9 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Job, JobBatches, JobFilter,
-    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, StoreStats,
-    Token, WorkerId,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, FinishedJob,
+    FinishedPage, Job, JobBatches, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, RecordCopies,
+    RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
@@ -225,6 +225,17 @@ pub trait Reads: Send + Sync {
     async fn records_of_batch(&self, key: &BatchKey) -> Result<RecordSlices>;
     /// One page of records, by index.
     async fn record_page(&self, job_id: &str, page: &RecordPage) -> Result<RecordSlices>;
+    /// The database's clock, epoch ms.
+    async fn now(&self) -> Result<i64>;
+    /// The number and the indexes of a batch's records; `None` if it has none.
+    async fn record_range(&self, key: &BatchKey) -> Result<Option<RecordRange>>;
+    /// One page of the jobs that are final and ended by the cutoff, the oldest end first.
+    async fn finished_jobs(&self, page: &FinishedPage) -> Result<Vec<FinishedJob>>;
+    /// A record id such that everything below it was inserted before `ended_by`: the highest among the first records of the jobs that ended last by then.
+    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>>;
+    /// The ids of jobs in the rows of a table, up to `most` of them behind `after`, in the order of the table's index.
+    async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>>;
+    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent>;
 }
 
 /// Operations, each in a transaction of its own.
@@ -279,6 +290,12 @@ pub trait Backend: Reads {
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;
     /// Deletes a job's row if it is as `empty_job` left it: a job that was stored again meanwhile stays.
     async fn delete_job(&self, job_id: &str) -> Result<bool>;
+    /// Makes a distributed job that is PROCESSING PAUSED. Returns whether it did.
+    async fn pause_job(&self, job_id: &str) -> Result<bool>;
+    /// Copies records of a job into a batch of another one, by index, as pending records of which only `raw` is known. Those that are there stay.
+    async fn copy_records(&self, copies: &RecordCopies<'_>) -> Result<()>;
+    /// As `empty_job`, for a job that is final, ended by the cutoff, and has no live claim. Returns whether it was one.
+    async fn empty_finished_job(&self, job_id: &str, cutoffs: Cutoffs) -> Result<bool>;
 }
 
 /// The steps of a transaction, to be taken in the lock order.
@@ -295,6 +312,9 @@ pub trait Transaction: Send {
     async fn lock_job(&mut self, job_id: &str) -> Result<Option<LockedJob>>;
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()>;
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()>;
+    async fn set_job_status(&mut self, job_id: &str, status: JobStatus) -> Result<()>;
+    /// Locks the job's open batches, waiting for claims that are being made, and sets those that a worker holds back to PENDING. Returns their number.
+    async fn take_claims(&mut self, job_id: &str) -> Result<u64>;
     async fn commit(self: Box<Self>) -> Result<()>;
     async fn rollback(self: Box<Self>) -> Result<()>;
 }

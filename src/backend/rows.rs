@@ -5,8 +5,8 @@ use super::session::Session;
 use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, ReclaimSnapshot, StoredJob};
 use crate::error::{Error, Result};
 use crate::model::{
-    BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, BatchSummary, JobBatches, JobRow, JobTimes, RecordCounts,
-    RecordSlices, RecordText, Reservation, StatsLine, StoreStats, Token, WorkerId,
+    BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, BatchSummary, FinishedJob, JobBatches, JobRow, JobTimes,
+    NamedJob, RecordCounts, RecordExtent, RecordRange, RecordSlices, RecordText, Reservation, StatsLine, StoreStats, Token, WorkerId,
 };
 
 /// id, config, status, totalRecords, startedAt, completedAt, distributed
@@ -244,4 +244,42 @@ pub async fn ordered_records<D: Driver>(session: &mut Session<D>, sql: Sql<'_>, 
     let mut records = RecordSlices::default();
     session.each(sql, values, |row| record(row, |record| records.push(record))).await?;
     Ok(records)
+}
+
+/// The number of records, the lowest and the highest recordIndex, which are null if there are none
+pub fn record_range(row: &impl Row) -> Read<Option<RecordRange>> {
+    let count = row.number(0)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    Ok(Some(RecordRange {
+        count,
+        first: row.number(1)?,
+        last: row.number(2)?,
+    }))
+}
+
+/// id, the end, whether a worker holds a batch
+pub fn finished_job(row: &impl Row) -> Read<FinishedJob> {
+    Ok(FinishedJob {
+        id: row.text(0)?.to_owned(),
+        ended_at: row.number(1)?,
+        has_live_claim: row.boolean(2)?,
+    })
+}
+
+/// jobId, whether the job has a row
+pub fn named_job(row: &impl Row) -> Read<NamedJob> {
+    Ok(NamedJob {
+        id: row.text(0)?.to_owned(),
+        exists: row.boolean(1)?,
+    })
+}
+
+/// The number of records, the highest id
+pub fn record_extent(row: &impl Row) -> Read<RecordExtent> {
+    Ok(RecordExtent {
+        count: row.number(0)?,
+        last_id: row.optional_number(1)?,
+    })
 }

@@ -8,7 +8,7 @@ use super::inputs::{checked, value};
 use crate::backend::{RecordWrite, by_bytes, chunks, size_of};
 use crate::model::{
     BatchList, BatchRow, BatchRows, BatchRowsText, BatchState, BatchStatus, ColumnLimits, Encoding, ID_LENGTH, Job, JobBatches, JobFilter,
-    Record, RecordPage, RecordSlices, RecordText, token_from_json,
+    Record, RecordPage, RecordSlices, RecordText, following, token_from_json,
 };
 
 /// The limits of PostgreSQL, MySQL, MariaDB and SQLite.
@@ -248,7 +248,8 @@ fn list(input: &str) {
     if rows.is_empty() {
         return;
     }
-    list.follow(&rows);
+    let followed = checked(following("j", input, &rows)).flatten();
+    assert_eq!(list.follow(&rows).then(|| list.to_json()), followed, "both ways give the same list");
     assert!(!list.follow(&rows), "the same rows change the list twice");
     assert_eq!(list.completed(), list.len());
     let mut text = BatchRowsText::default();

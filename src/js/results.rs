@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::boundary::Reply;
 use crate::backend::Ping;
 use crate::error::{Error, Result};
-use crate::model::{JobRow, Progress, RecordSlices, StoreStats};
+use crate::model::{JobRow, Progress, Purged, RecordSlices, Retried, StoreStats};
 use crate::operations::{Claim, DistributedCounts, JobState, PageOfBatches, PageOfRecords};
 
 /// The result of a call.
@@ -106,6 +106,19 @@ impl IntoReply for DistributedCounts {
 }
 
 impl IntoReply for Progress {
+    fn into_reply(self) -> Result<Reply> {
+        json(&self).map(Reply::Json)
+    }
+}
+
+/// `RetryResult | null`.
+impl IntoReply for Option<Retried> {
+    fn into_reply(self) -> Result<Reply> {
+        self.map_or(Ok(Reply::Null), |retried| json(&retried).map(Reply::Json))
+    }
+}
+
+impl IntoReply for Purged {
     fn into_reply(self) -> Result<Reply> {
         json(&self).map(Reply::Json)
     }

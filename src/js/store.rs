@@ -14,7 +14,9 @@ use super::arguments::{Argument, batch_id, batch_key, duration, job_id, options,
 use super::boundary::{Outcome, Reply, promise, text};
 use super::password::{JsPasswordFunction, PasswordRequest};
 use super::results::IntoReply;
-use crate::model::{BatchPage, BatchState, CapturedList, Job, JobFilter, Record, RecordPage, RecordStatus};
+use crate::model::{
+    AbortOptions, BatchPage, BatchState, CapturedList, Job, JobFilter, PurgeOptions, Record, RecordPage, RecordStatus, RetryOptions,
+};
 use crate::operations::{Answer, Entered, Operations};
 use crate::panics::{self, caught};
 use crate::record_writer::Saved;
@@ -306,6 +308,37 @@ impl SqlxStateStore {
     #[napi(catch_unwind)]
     pub fn delete_job<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
         self.call(env, |store| Ok(store.delete_job(job_id(job)?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn pause_job<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.pause_job(job_id(job)?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn resume_job<'env>(&self, env: &'env Env, job: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.resume_job(job_id(job)?)))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn abort_job<'env>(&self, env: &'env Env, job: Unknown<'env>, how: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| {
+            let job_id = job_id(job)?;
+            Ok(store.abort_job(job_id, AbortOptions::from_json(&options(how)?)?))
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn retry_failed<'env>(&self, env: &'env Env, job: Unknown<'env>, which: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| {
+            let job_id = job_id(job)?;
+            Ok(store.retry_failed(job_id, RetryOptions::from_json(&options(which)?)?))
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn purge<'env>(&self, env: &'env Env, which: Unknown<'env>) -> napi::Result<Promise<'env>> {
+        self.call(env, |store| Ok(store.purge(PurgeOptions::from_json(&options(which)?)?)))
     }
 
     /// The one call that does not enter the store, because it may be repeated on a closed store.

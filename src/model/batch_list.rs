@@ -11,26 +11,116 @@ use super::ids::BatchIndex;
 use super::json_string::push_string;
 use super::status::BatchStatus;
 use crate::error::{Code, Error, Quoted, Result};
-use crate::fields::{Fields, each_object};
+use crate::fields::{Entries, Fields, each_object};
 
 /// The batches as the column lists them.
 pub struct BatchList<'a> {
-    /// For each batch, its keys and their values as JSON text.
-    batches: Vec<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
+    batches: Vec<Entry<'a>>,
     ids: Vec<String>,
+}
+
+/// One batch of the list: its keys and their values as JSON text.
+struct Entry<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Entry<'a> {
+    /// Takes the object's keys and values out of `entries`, and returns them with the batch's id.
+    fn take(job_id: &str, entries: &mut Entries<'a>) -> Result<(String, Self)> {
+        let id = entries
+            .iter()
+            .rfind(|(key, _)| key == "id")
+            .and_then(|(_, value)| serde_json::from_str(value.get()).ok())
+            .ok_or_else(|| unreadable(job_id))?;
+        let keys = entries.drain(..).map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect();
+        Ok((id, Self(keys)))
+    }
+
+    /// Sets a key to a JSON value, or removes it. Returns whether that changed anything.
+    fn set(&mut self, key: &'static str, value: Option<Cow<'a, str>>) -> bool {
+        let Self(batch) = self;
+        let Some(at) = batch.iter().position(|(name, _)| name == key) else {
+            let is_new = value.is_some();
+            batch.extend(value.map(|value| (Cow::Borrowed(key), value)));
+            return is_new;
+        };
+        let length = batch.len();
+        // Another program may have written a key twice. Readers use the last one, so only one is kept.
+        let mut seen = 0;
+        batch.retain(|(name, _)| {
+            seen += 1;
+            seen <= at + 1 || name != key
+        });
+        match value {
+            Some(value) if batch[at].1 == value => batch.len() < length,
+            Some(value) => {
+                batch[at].1 = value;
+                true
+            }
+            None => {
+                batch.remove(at);
+                true
+            }
+        }
+    }
+
+    fn set_state(&mut self, status: &str, processed: i32, failed: i32) -> bool {
+        let status = self.set("status", Some(serde_json::Value::from(status).to_string().into()));
+        let processed = self.set("processedCount", Some(processed.to_string().into()));
+        let failed = self.set("failedCount", Some(failed.to_string().into()));
+        status | processed | failed
+    }
+
+    /// Copies the status and counts from the batch's row. Returns whether that changed anything. Claims are removed, because only the rows hold them.
+    fn follow(&mut self, row: &BatchRow) -> bool {
+        let worker = self.set("workerId", None);
+        let claimed = self.set("claimedAt", None);
+        self.set_state(&row.status, row.processed, row.failed) | worker | claimed
+    }
+
+    fn write(&self, out: &mut String) {
+        out.push('{');
+        for (at, (key, value)) in self.0.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            push_string(out, key);
+            out.push(':');
+            out.push_str(value);
+        }
+        out.push('}');
+    }
+}
+
+/// The rows by the ids of their batches.
+fn by_id(rows: &[BatchRow]) -> HashMap<&str, &BatchRow> {
+    rows.iter().map(|row| (row.id.as_str(), row)).collect()
+}
+
+/// The list with the state of each batch that has a row; `None` where that changes nothing. It holds one batch at a time, because a list may have
+/// 100,000.
+pub fn following(job_id: &str, json: &str, rows: &[BatchRow]) -> Result<Option<String>> {
+    let rows = by_id(rows);
+    let mut changed = false;
+    let mut out = String::with_capacity(json.len() + json.len() / 8 + 2);
+    let read = each_object(json, |entries| {
+        let (id, mut batch) = Entry::take(job_id, entries)?;
+        changed |= rows.get(id.as_str()).is_some_and(|row| batch.follow(row));
+        out.push(if out.is_empty() { '[' } else { ',' });
+        batch.write(&mut out);
+        Ok(())
+    });
+    read.unwrap_or_else(|| Err(unreadable(job_id)))?;
+    out.push_str(if out.is_empty() { "[]" } else { "]" });
+    Ok(changed.then_some(out))
 }
 
 impl<'a> BatchList<'a> {
     pub fn read(job_id: &str, json: &'a str) -> Result<Self> {
         let mut ids = Vec::new();
         let mut batches = Vec::new();
-        let read = each_object(json, |entry| {
-            let id = entry
-                .iter()
-                .rfind(|(key, _)| key == "id")
-                .and_then(|(_, value)| serde_json::from_str(value.get()).ok());
-            ids.push(id.ok_or_else(|| unreadable(job_id))?);
-            batches.push(entry.drain(..).map(|(key, value)| (key, Cow::Borrowed(value.get()))).collect());
+        let read = each_object(json, |entries| {
+            let (id, batch) = Entry::take(job_id, entries)?;
+            ids.push(id);
+            batches.push(batch);
             Ok(())
         });
         read.unwrap_or_else(|| Err(unreadable(job_id)))?;
@@ -54,7 +144,7 @@ impl<'a> BatchList<'a> {
         let completed = format!("\"{}\"", BatchStatus::Completed.as_str());
         self.batches
             .iter()
-            .filter(|batch| {
+            .filter(|Entry(batch)| {
                 batch
                     .iter()
                     .rfind(|(key, _)| key == "status")
@@ -63,63 +153,20 @@ impl<'a> BatchList<'a> {
             .count()
     }
 
-    /// Sets a key of one batch to a JSON value, or removes it. Returns whether that changed anything.
-    fn set(&mut self, position: usize, key: &'static str, value: Option<String>) -> bool {
-        let batch = &mut self.batches[position];
-        let Some(at) = batch.iter().position(|(name, _)| name == key) else {
-            let is_new = value.is_some();
-            batch.extend(value.map(|value| (Cow::Borrowed(key), Cow::Owned(value))));
-            return is_new;
-        };
-        let length = batch.len();
-        // Another program may have written a key twice. Readers use the last one, so only one is kept.
-        let mut seen = 0;
-        batch.retain(|(name, _)| {
-            seen += 1;
-            seen <= at + 1 || name != key
-        });
-        match value {
-            Some(value) if batch[at].1 == value => batch.len() < length,
-            Some(value) => {
-                batch[at].1 = Cow::Owned(value);
-                true
-            }
-            None => {
-                batch.remove(at);
-                true
-            }
-        }
-    }
-
     /// Sets one batch's status and counts. Returns whether that changed anything.
     pub fn set_state(&mut self, position: usize, status: &str, processed: i32, failed: i32) -> bool {
-        let status = self.set(position, "status", Some(serde_json::Value::from(status).to_string()));
-        let processed = self.set(position, "processedCount", Some(processed.to_string()));
-        let failed = self.set(position, "failedCount", Some(failed.to_string()));
-        status | processed | failed
+        self.batches[position].set_state(status, processed, failed)
     }
 
-    /// Copies the status and counts of every batch from its row. Returns whether that changed anything. Claims are removed, because only the rows
-    /// hold them.
+    /// Copies the state of every batch from its row. Returns whether that changed anything.
     pub fn follow(&mut self, rows: &[BatchRow]) -> bool {
-        self.follow_each(rows, |list, position, row| {
-            let worker = list.set(position, "workerId", None);
-            let claimed = list.set(position, "claimedAt", None);
-            list.set_state(position, &row.status, row.processed, row.failed) | worker | claimed
-        })
-    }
-
-    /// Calls `take` with every batch that has a row. Returns whether any call changed anything.
-    fn follow_each(&mut self, rows: &[BatchRow], mut take: impl FnMut(&mut Self, usize, &BatchRow) -> bool) -> bool {
         if rows.is_empty() {
             return false;
         }
-        let by_id: HashMap<&str, &BatchRow> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+        let rows = by_id(rows);
         let mut changed = false;
-        for position in 0..self.ids.len() {
-            if let Some(row) = by_id.get(self.ids[position].as_str()) {
-                changed |= take(self, position, row);
-            }
+        for (id, batch) in self.ids.iter().zip(&mut self.batches) {
+            changed |= rows.get(id.as_str()).is_some_and(|row| batch.follow(row));
         }
         changed
     }
@@ -142,16 +189,10 @@ impl<'a> BatchList<'a> {
         let mut out = String::with_capacity(self.batches.len() * 160 + 2);
         out.push('[');
         for (position, batch) in self.batches.iter().enumerate() {
-            out.push_str(if position == 0 { "{" } else { ",{" });
-            for (at, (key, value)) in batch.iter().enumerate() {
-                if at > 0 {
-                    out.push(',');
-                }
-                push_string(&mut out, key);
-                out.push(':');
-                out.push_str(value);
+            if position > 0 {
+                out.push(',');
             }
-            out.push('}');
+            batch.write(&mut out);
         }
         out.push(']');
         out

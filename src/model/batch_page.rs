@@ -20,7 +20,7 @@ impl BatchPage {
         let fields = Fields::read(&"options", json)?;
         fields.only(&["status", "limit", "after"])?;
         Ok(Self {
-            statuses: fields.statuses("status", BatchStatus::from_text, BatchStatus::names)?,
+            statuses: fields.status_or_statuses("status", BatchStatus::from_text, BatchStatus::names)?,
             limit: fields.page_limit("limit")?,
             after: fields.optional_int("after")?,
         })

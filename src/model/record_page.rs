@@ -26,7 +26,7 @@ impl RecordPage {
         fields.only(&["status", "batchId", "from"])?;
         let from = fields.optional_int("from")?;
         let batch_id = fields.get("batchId").map(|_| fields.id("batchId")).transpose()?;
-        let statuses = fields.statuses("status", RecordStatus::from_text, RecordStatus::names)?;
+        let statuses = fields.status_or_statuses("status", RecordStatus::from_text, RecordStatus::names)?;
         let from = from.and_then(|from| from.checked_sub(1));
         Ok(Self {
             statuses: statuses.unwrap_or_else(|| RecordStatus::ALL.to_vec()),

@@ -10,7 +10,7 @@ use super::call::Call;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::held_claims::BatchCount;
-use crate::model::{BatchIndex, BatchList, mirror_step, mirrors};
+use crate::model::{BatchIndex, following, mirror_step, mirrors};
 use crate::retry::Repeat;
 
 impl Call {
@@ -70,12 +70,12 @@ async fn update_list_once(backend: &dyn Backend, job_id: &str) -> Result<BatchCo
         return Ok(BatchCount::of(&[]));
     };
     let rows = transaction.batch_rows(job_id).await?;
-    let mut batches = BatchList::read(job_id, &job.batches)?;
-    if batches.follow(&rows) {
-        transaction.set_job_batches(job_id, &batches.to_json()).await?;
-        transaction.commit().await?;
-    } else {
-        transaction.rollback().await?;
+    match following(job_id, &job.batches, &rows)? {
+        Some(batches) => {
+            transaction.set_job_batches(job_id, &batches).await?;
+            transaction.commit().await?;
+        }
+        None => transaction.rollback().await?,
     }
     Ok(BatchCount::of(&rows))
 }

@@ -175,8 +175,9 @@ impl Call {
         self.store.writer.forget_claims(job_id);
     }
 
+    /// Not of an ABORTED job: its workers may still hold batches, and need their tokens for what is claimed, or was taken from them.
     pub(super) fn forget_claims_if_final(&self, job_id: &str, status: &str) {
-        if JobStatus::from_text(status).is_some_and(JobStatus::is_final) {
+        if matches!(JobStatus::from_text(status), Some(JobStatus::Completed | JobStatus::Failed)) {
             self.forget_claims(job_id);
         }
     }

@@ -68,12 +68,7 @@ impl Call {
         }
         let rows = transaction.batch_rows(job_id).await?;
         let mut batches = BatchList::read(job_id, &job.batches)?;
-        let has_none = job.distributed && rows.is_empty() && batches.is_empty();
-        let status = if has_none {
-            Some(JobStatus::Completed)
-        } else {
-            final_status(&rows)
-        };
+        let status = status_when_complete(&job, &rows, &batches);
         let abandoned = abandoned_for.is_none_or(|age| is_abandoned(&rows, &job, age));
         let Some(status) = status.filter(|_| abandoned) else {
             transaction.rollback().await?;
@@ -85,6 +80,14 @@ impl Call {
         self.forget_claims(job_id);
         Ok(Finalized::Now)
     }
+}
+
+/// The final status of a job whose batches are all done; `None` if one is open. A distributed job that lists no batches is complete.
+pub(super) fn status_when_complete(job: &LockedJob, rows: &[BatchRow], batches: &BatchList<'_>) -> Option<JobStatus> {
+    if job.distributed && rows.is_empty() && batches.is_empty() {
+        return Some(JobStatus::Completed);
+    }
+    final_status(rows)
 }
 
 /// Whether no worker of a complete job is left: its newest claim is older than that, or its start if no claim is recorded. A job with neither was

@@ -7,7 +7,7 @@ use super::call::{Access, Answer, Call, Entered};
 use crate::backend::{Backend, SavedJob};
 use crate::error::{Error, Result};
 use crate::held_claims::BatchCount;
-use crate::model::{BatchList, Job, JobFilter, JobRow, JobStatus};
+use crate::model::{Job, JobFilter, JobRow, JobStatus, following};
 use crate::panics;
 use crate::retry::{LostReplies, Repeat};
 
@@ -111,9 +111,8 @@ impl Call {
         panics::fail_point("transaction");
         // The job is locked now, so a new statement sees every batch change that was committed before.
         let rows = transaction.batch_rows(&job.id).await?;
-        let mut batches = BatchList::read(&job.id, &job.batches)?;
-        if batches.follow(&rows) {
-            transaction.set_job_batches(&job.id, &batches.to_json()).await?;
+        if let Some(batches) = following(&job.id, &job.batches, &rows)? {
+            transaction.set_job_batches(&job.id, &batches).await?;
         }
         transaction.commit().await?;
         self.store.claims.set_batches(&job.id, BatchCount::of(&rows));
@@ -121,34 +120,55 @@ impl Call {
     }
 
     async fn delete_job(&self, job_id: &str) -> Result<bool> {
-        // The job's row is deleted last, so that an interrupted deletion can be found and repeated.
-        //
         // Idempotent: what is deleted stays deleted. If the job was stored again meanwhile, its row stays, but some of its batches and records may be
         // deleted, so a new job needs a new id.
-        let mut found = self.write(Repeat::Idempotent, |backend| backend.empty_job(job_id)).await?;
-        found |= self
-            .delete_in_slices(|backend| backend.delete_batches(job_id, DELETE_SLICE))
-            .await?;
-        found |= self
-            .delete_in_slices(|backend| backend.delete_records(job_id, DELETE_SLICE))
-            .await?;
-        found |= self.write(Repeat::Idempotent, |backend| backend.delete_job(job_id)).await?;
+        let emptied = self.write(Repeat::Idempotent, |backend| backend.empty_job(job_id)).await?;
+        let deleted = self.delete_emptied_job(job_id).await?;
+        Ok(emptied || deleted != Deleted::default())
+    }
+
+    /// Deletes a job that no worker can claim of any more. Its row is deleted last, so that an interrupted deletion can be found and repeated.
+    pub(super) async fn delete_emptied_job(&self, job_id: &str) -> Result<Deleted> {
+        let batches = self.delete_batches(job_id).await?;
+        let records = self.delete_records(job_id).await?;
+        // Idempotent, as above.
+        let job = self.write(Repeat::Idempotent, |backend| backend.delete_job(job_id)).await?;
         self.forget_claims(job_id);
         self.store.writer.forget_job(job_id);
         self.store.copies.forget(job_id);
-        Ok(found)
+        Ok(Deleted { batches, records, job })
     }
 
-    /// Deletes slice after slice until nothing is left. Returns whether there was anything.
-    async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend) -> F) -> Result<bool>
+    /// Returns the number of rows.
+    pub(super) async fn delete_batches(&self, job_id: &str) -> Result<u64> {
+        self.delete_in_slices(|backend| backend.delete_batches(job_id, DELETE_SLICE)).await
+    }
+
+    /// Returns the number of rows.
+    pub(super) async fn delete_records(&self, job_id: &str) -> Result<u64> {
+        self.delete_in_slices(|backend| backend.delete_records(job_id, DELETE_SLICE)).await
+    }
+
+    /// Deletes slice after slice until nothing is left. Returns the number of rows, without those of an attempt whose reply was lost.
+    async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend) -> F) -> Result<u64>
     where
         F: Future<Output = Result<u64>>,
     {
-        let mut found = false;
-        // Idempotent: what is deleted stays deleted.
-        while self.write(Repeat::Idempotent, &delete_slice).await? > 0 {
-            found = true;
+        let mut total = 0;
+        loop {
+            // Idempotent: what is deleted stays deleted.
+            match self.write(Repeat::Idempotent, &delete_slice).await? {
+                0 => return Ok(total),
+                rows => total += rows,
+            }
         }
-        Ok(found)
     }
+}
+
+/// What was deleted of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Deleted {
+    pub batches: u64,
+    pub records: u64,
+    pub job: bool,
 }

@@ -8,6 +8,7 @@
 //! - `queued_calls`: which calls on jobs and batches `durability: 'batch'` queues, and how they are written.
 //! - `claims`: claiming and releasing batches. `leases`: a worker renews its lease, or has lost it. `lease_renewal`: renewals in the background.
 //!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
+//! - `steering`: pausing, resuming and aborting a job. `retry_job`: a new job of the failed records of another. `purge`: deleting finished jobs.
 //! - `progress`: the counts of what is done. `overview`: what an operator looks at: a job's row, a page of its batches, counts, a ping, the pool.
 //! - `batch_list`: the rules that keep the two copies of a batch's state together, its row and its entry in the list of the job's row.
 //! - `batch_rows`: inserting rows for listed batches. `adoption`: the same for jobs that another adapter prepared.
@@ -26,9 +27,12 @@ mod leases;
 mod lifecycle;
 mod overview;
 mod progress;
+mod purge;
 mod queued_calls;
 mod reclaim;
 mod records;
+mod retry_job;
+mod steering;
 
 pub use call::{Answer, Entered, Operations};
 pub use claims::Claim;

@@ -34,9 +34,10 @@ use super::{
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Encoding, Job, JobFilter,
-    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation,
-    StoreStats, Token, UnorderedRecords, WorkerId, in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, Encoding,
+    FinishedJob, FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, PAGE_BYTES,
+    RecordCopies, RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
+    UnorderedRecords, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -528,6 +529,174 @@ impl Reads for MySql {
         values.extend(values![page.limit, PAGE_BYTES]);
         read_records(&mut session, records, values).await
     }
+
+    async fn now(&self) -> Result<i64> {
+        let mut session = self.session().await?;
+        let now = sql("now", "select cast(floor(unix_timestamp(now(3)) * 1000) as signed)");
+        session.one(now, values![], |row| row.number(0)).await
+    }
+
+    async fn record_range(&self, key: &BatchKey) -> Result<Option<RecordRange>> {
+        let mut session = self.session().await?;
+        let range = sql(
+            "record_range",
+            "
+            select count(*), min(recordIndex), max(recordIndex)
+            from batchactions_records force index (batchactions_records_job_id_batch_id)
+            where jobId = ? and batchId = ?
+            ",
+        );
+        session.one(range, values![&key.job_id, &key.batch_id], rows::record_range).await
+    }
+
+    async fn finished_jobs(&self, page: &FinishedPage) -> Result<Vec<FinishedJob>> {
+        let mut session = self.session().await?;
+        // Only keys are sorted, not the configurations: see `read_records`.
+        let jobs = sql(
+            "finished_jobs",
+            "
+            select id,
+                   coalesce(completedAt, startedAt),
+                   exists (
+                     select 1
+                     from batchactions_batches
+                     where jobId = job.id
+                       and status in ('PROCESSING', 'PAUSED')
+                       and workerId is not null
+                       and claimedAt > ?
+                   )
+            from batchactions_jobs job
+            where status in (?, ?, ?)
+              and coalesce(completedAt, startedAt) <= ?
+              and (? is null
+                or coalesce(completedAt, startedAt) > ?
+                or coalesce(completedAt, startedAt) = ? and id > ?)
+            order by coalesce(completedAt, startedAt), id
+            limit ?
+            ",
+        );
+        let [s1, s2, s3] = page.statuses;
+        let ended_at = page.after.as_ref().map(|(ended_at, _)| *ended_at);
+        let values = values![
+            page.cutoffs.abandoned_by,
+            s1,
+            s2,
+            s3,
+            page.cutoffs.ended_by,
+            ended_at,
+            ended_at,
+            ended_at,
+            page.after.as_ref().map(|(_, id)| &**id),
+            page.limit,
+        ];
+        session.all(jobs, values, rows::finished_job).await
+    }
+
+    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>> {
+        let mut session = self.session().await?;
+        let id = sql(
+            "record_id_before",
+            "
+            select max(firstId)
+            from (
+              select (
+                       select record.id
+                       from batchactions_records record force index (batchactions_records_job_id_record_index)
+                       where record.jobId = job.id
+                       order by record.recordIndex
+                       limit 1
+                     ) as firstId
+              from batchactions_jobs job
+              where job.status in ('COMPLETED', 'ABORTED', 'FAILED') and coalesce(job.completedAt, job.startedAt) <= ?
+              order by coalesce(job.completedAt, job.startedAt) desc
+              limit 100
+            ) ended
+            ",
+        );
+        session.one(id, values![ended_by], |row| row.optional_number(0)).await
+    }
+
+    async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>> {
+        // One statement for each job: these servers look up a constant in the index, but not a value of another row.
+        macro_rules! named {
+            ($from:literal, $after:literal) => {
+                concat!(
+                    "
+                    select jobId, exists (select 1 from batchactions_jobs job where job.id = named.jobId)
+                    from ",
+                    $from,
+                    $after,
+                    "
+                    order by jobId
+                    limit 1
+                    "
+                )
+            };
+        }
+        let (first, next) = match table {
+            JobTable::Batches => (
+                sql(
+                    "named_jobs_batches",
+                    named!(
+                        "batchactions_batches named force index (batchactions_batches_job_id_batch_index)",
+                        ""
+                    ),
+                ),
+                sql(
+                    "named_jobs_batches_after",
+                    named!(
+                        "batchactions_batches named force index (batchactions_batches_job_id_batch_index)",
+                        "
+                    where jobId > ?"
+                    ),
+                ),
+            ),
+            JobTable::Records => (
+                sql(
+                    "named_jobs_records",
+                    named!(
+                        "batchactions_records named force index (batchactions_records_job_id_record_index)",
+                        ""
+                    ),
+                ),
+                sql(
+                    "named_jobs_records_after",
+                    named!(
+                        "batchactions_records named force index (batchactions_records_job_id_record_index)",
+                        "
+                    where jobId > ?"
+                    ),
+                ),
+            ),
+        };
+        let mut session = self.session().await?;
+        let mut found: Vec<NamedJob> = Vec::new();
+        for _ in 0..most {
+            let last = found.last().map(|job| &*job.id).or(after);
+            let job = match last {
+                None => session.optional(first, values![], rows::named_job).await?,
+                Some(last) => session.optional(next, values![last], rows::named_job).await?,
+            };
+            match job {
+                Some(job) => found.push(job),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent> {
+        let mut session = self.session().await?;
+        let extent = sql(
+            "record_extent",
+            "
+            select count(*), max(id)
+            from batchactions_records force index (batchactions_records_job_id_record_index)
+            where jobId = ?
+            ",
+        );
+        session.one(extent, values![job_id], rows::record_extent).await
+    }
 }
 
 #[async_trait]
@@ -854,6 +1023,66 @@ impl Backend for MySql {
         );
         Ok(session.execute(delete, values![job_id]).await?.rows > 0)
     }
+
+    async fn pause_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.session().await?;
+        let pause = sql(
+            "pause_job",
+            "
+            update batchactions_jobs
+            set status = 'PAUSED'
+            where id = ? and status = 'PROCESSING' and distributed
+            ",
+        );
+        Ok(session.execute(pause, values![job_id]).await?.rows > 0)
+    }
+
+    async fn copy_records(&self, copies: &RecordCopies<'_>) -> Result<()> {
+        let mut session = self.session().await?;
+        // With the status index, the servers would sort all records of the statuses for each batch. `insert ignore` would also accept values that the
+        // columns refuse; the assignment leaves an existing record as it is.
+        let copy = sql(
+            "copy_records",
+            "
+            insert into batchactions_records (jobId, batchId, recordIndex, status, raw, parsed, errors)
+            select ?, ?, source.recordIndex, 'pending', source.raw, source.raw, '[]'
+            from batchactions_records source force index (batchactions_records_job_id_record_index)
+            where source.jobId = ? and source.recordIndex > ? and source.status in (?, ?, ?, ?)
+            order by source.recordIndex
+            limit ?
+            on duplicate key update batchactions_records.recordIndex = batchactions_records.recordIndex
+            ",
+        );
+        let [s1, s2, s3, s4] = copies.statuses;
+        let after = copies.after.map_or(i64::MIN, i64::from);
+        let BatchKey { job_id, batch_id } = copies.into;
+        let values = values![job_id, batch_id, copies.source_id, after, s1, s2, s3, s4, copies.limit];
+        session.execute(copy, values).await.map(drop)
+    }
+
+    async fn empty_finished_job(&self, job_id: &str, cutoffs: Cutoffs) -> Result<bool> {
+        let mut session = self.session().await?;
+        let empty = sql(
+            "empty_finished_job",
+            "
+            update batchactions_jobs
+            set status = 'ABORTED', batches = '[]'
+            where id = ?
+              and status in ('COMPLETED', 'ABORTED', 'FAILED')
+              and coalesce(completedAt, startedAt) <= ?
+              and not exists (
+                select 1
+                from batchactions_batches
+                where jobId = ?
+                  and batchactions_batches.status in ('PROCESSING', 'PAUSED')
+                  and workerId is not null
+                  and claimedAt > ?
+              )
+            ",
+        );
+        let values = values![job_id, cutoffs.ended_by, job_id, cutoffs.abandoned_by];
+        Ok(session.execute(empty, values).await?.rows > 0)
+    }
 }
 
 #[async_trait]
@@ -953,6 +1182,55 @@ impl Transaction for MySqlTransaction {
         );
         let values = values![status.as_str(), batches, job_id];
         self.session.execute(finish, values).await.map(drop)
+    }
+
+    async fn set_job_status(&mut self, job_id: &str, status: JobStatus) -> Result<()> {
+        let set = sql(
+            "set_job_status",
+            "
+            update batchactions_jobs
+            set status = ?
+            where id = ?
+            ",
+        );
+        self.session.execute(set, values![status.as_str(), job_id]).await.map(drop)
+    }
+
+    async fn take_claims(&mut self, job_id: &str) -> Result<u64> {
+        static TAKE: MultiRow = MultiRow::new(
+            "
+            update batchactions_batches
+            set status = 'PENDING', workerId = null, claimedAt = null, version = version + 1
+            where id in (",
+            "?",
+            ")",
+        );
+        // A row that a claim has locked is waited for, and then seen as the claim left it. PENDING rows are locked so that a claim finds none of them
+        // meanwhile.
+        let lock = sql(
+            "take_claims_lock",
+            "
+            select id, status = 'PROCESSING' or status = 'PAUSED' and workerId is not null
+            from batchactions_batches force index (batchactions_batches_job_id_batch_index)
+            where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
+            order by batchIndex
+            for update
+            ",
+        );
+        let mut held = Vec::new();
+        self.session
+            .each(lock, values![job_id], |row| {
+                if row.boolean(1)? {
+                    held.push(row.text(0)?.to_owned());
+                }
+                Ok(())
+            })
+            .await?;
+        for ids in key_chunks(&held) {
+            let take = sql("take_claims", TAKE.text(ids.len()));
+            self.session.execute(take, ids.iter().map(Value::from).collect()).await?;
+        }
+        Ok(held.len() as u64)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {

@@ -25,9 +25,10 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Encoding, Job, JobFilter,
-    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation,
-    StoreStats, Token, WorkerId, in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, Encoding,
+    FinishedJob, FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, PAGE_BYTES,
+    RecordCopies, RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
+    WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -516,6 +517,173 @@ impl Reads for Postgres {
         values.extend(page.batch_id.as_ref().map(Value::from));
         rows::ordered_records(&mut session, records, values).await
     }
+
+    async fn now(&self) -> Result<i64> {
+        let mut session = self.session().await?;
+        let now = sql("now", "select (extract(epoch from clock_timestamp()) * 1000)::bigint");
+        session.one(now, values![], |row| row.number(0)).await
+    }
+
+    async fn record_range(&self, key: &BatchKey) -> Result<Option<RecordRange>> {
+        let mut session = self.session().await?;
+        let range = session.sql(
+            "record_range",
+            r#"
+            select count(*), min("recordIndex")::int4, max("recordIndex")::int4
+            from batchactions_records
+            where "jobId" = $1::"records.jobId" and "batchId" = $2::"records.batchId"
+            "#,
+        );
+        session.one(range, values![&key.job_id, &key.batch_id], rows::record_range).await
+    }
+
+    async fn finished_jobs(&self, page: &FinishedPage) -> Result<Vec<FinishedJob>> {
+        let mut session = self.session().await?;
+        let jobs = session.sql(
+            "finished_jobs",
+            r#"
+            select job."id"::text,
+                   coalesce(job."completedAt", job."startedAt")::int8,
+                   exists (
+                     select
+                     from batchactions_batches
+                     where "jobId" = job."id"::text::"batches.jobId"
+                       and "status" in ('PROCESSING', 'PAUSED')
+                       and "workerId" is not null
+                       and "claimedAt" > $5
+                   )
+            from batchactions_jobs job
+            where job."status" in ($1::"jobs.status", $2::"jobs.status", $3::"jobs.status")
+              and coalesce(job."completedAt", job."startedAt") <= $4
+              and ($6::int8 is null
+                or coalesce(job."completedAt", job."startedAt") > $6
+                or coalesce(job."completedAt", job."startedAt") = $6 and job."id" > $7::"jobs.id")
+            order by coalesce(job."completedAt", job."startedAt"), job."id"
+            limit $8
+            "#,
+        );
+        let [s1, s2, s3] = page.statuses;
+        let after = page.after.as_ref();
+        let values = values![
+            s1,
+            s2,
+            s3,
+            page.cutoffs.ended_by,
+            page.cutoffs.abandoned_by,
+            after.map(|(ended_at, _)| *ended_at),
+            after.map(|(_, id)| &**id),
+            i64::from(page.limit),
+        ];
+        session.all(jobs, values, rows::finished_job).await
+    }
+
+    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>> {
+        let mut session = self.session().await?;
+        let id = session.sql(
+            "record_id_before",
+            r#"
+            select max(ended."firstId")
+            from (
+              select (
+                       select record."id"::int8
+                       from batchactions_records record
+                       where record."jobId" = job."id"::text::"records.jobId"
+                       order by record."recordIndex"
+                       limit 1
+                     ) as "firstId"
+              from batchactions_jobs job
+              where job."status" in ('COMPLETED', 'ABORTED', 'FAILED') and coalesce(job."completedAt", job."startedAt") <= $1
+              order by coalesce(job."completedAt", job."startedAt") desc
+              limit 100
+            ) ended
+            "#,
+        );
+        session.one(id, values![ended_by], |row| row.optional_number(0)).await
+    }
+
+    async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>> {
+        // Each step looks up the next job in the index, so that the rows in between are not read. The first step has no condition where there is none:
+        // one that might be null would not be looked up.
+        macro_rules! named {
+            ($table:literal, $type:literal, $first:literal) => {
+                concat!(
+                    r#"
+                    with recursive named ("jobId", number) as (
+                      (
+                        select "jobId"::text, $1::int4
+                        from "#,
+                    $table,
+                    $first,
+                    r#"
+                        order by "#,
+                    $table,
+                    r#"."jobId"
+                        limit 1
+                      )
+                      union all
+                      select (
+                               select next."jobId"::text
+                               from "#,
+                    $table,
+                    r#" next
+                               where next."jobId" > named."jobId"::"#,
+                    $type,
+                    r#"
+                               order by next."jobId"
+                               limit 1
+                             ),
+                             named.number - 1
+                      from named
+                      where named."jobId" is not null and named.number > 1
+                    )
+                    select named."jobId", exists (select from batchactions_jobs job where job."id" = named."jobId"::"jobs.id")
+                    from named
+                    where named."jobId" is not null
+                    "#
+                )
+            };
+        }
+        let mut session = self.session().await?;
+        let named = match (table, after) {
+            (JobTable::Batches, None) => session.sql("named_jobs_batches", named!("batchactions_batches", r#""batches.jobId""#, "")),
+            (JobTable::Batches, Some(_)) => session.sql(
+                "named_jobs_batches_after",
+                named!(
+                    "batchactions_batches",
+                    r#""batches.jobId""#,
+                    r#"
+                        where "jobId" > $2::"batches.jobId""#
+                ),
+            ),
+            (JobTable::Records, None) => session.sql("named_jobs_records", named!("batchactions_records", r#""records.jobId""#, "")),
+            (JobTable::Records, Some(_)) => session.sql(
+                "named_jobs_records_after",
+                named!(
+                    "batchactions_records",
+                    r#""records.jobId""#,
+                    r#"
+                        where "jobId" > $2::"records.jobId""#
+                ),
+            ),
+        };
+        let mut values = values![most];
+        values.extend(after.map(Value::from));
+        session.all(named, values, rows::named_job).await
+    }
+
+    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent> {
+        let mut session = self.session().await?;
+        // An expression, so that the planner does not look for the highest id among the records of all jobs.
+        let extent = session.sql(
+            "record_extent",
+            r#"
+            select count(*), max("id"::int8 + 0)
+            from batchactions_records
+            where "jobId" = $1::"records.jobId"
+            "#,
+        );
+        session.one(extent, values![job_id], rows::record_extent).await
+    }
 }
 
 #[async_trait]
@@ -865,6 +1033,67 @@ impl Backend for Postgres {
         );
         Ok(session.execute(delete, values![job_id]).await?.rows > 0)
     }
+
+    async fn pause_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.session().await?;
+        let pause = session.sql(
+            "pause_job",
+            r#"
+            update batchactions_jobs
+            set "status" = 'PAUSED'
+            where "id" = $1::"jobs.id" and "status" = 'PROCESSING' and "distributed"
+            "#,
+        );
+        Ok(session.execute(pause, values![job_id]).await?.rows > 0)
+    }
+
+    async fn copy_records(&self, copies: &RecordCopies<'_>) -> Result<()> {
+        let mut session = self.session().await?;
+        let copy = session.sql(
+            "copy_records",
+            r#"
+            insert into batchactions_records ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors")
+            select $1::"records.jobId", $2::"records.batchId", source."recordIndex", 'pending'::"records.status",
+                   source."raw", source."raw"::"records.parsed", '[]'::"records.errors"
+            from batchactions_records source
+            where source."jobId" = $3::"records.jobId"
+              and source."recordIndex" > $4
+              and source."status" in ($5::"records.status", $6::"records.status", $7::"records.status", $8::"records.status")
+            order by source."recordIndex"
+            limit $9
+            on conflict ("jobId", "recordIndex") do nothing
+            "#,
+        );
+        let [s1, s2, s3, s4] = copies.statuses;
+        let after = copies.after.map_or(i64::MIN, i64::from);
+        let BatchKey { job_id, batch_id } = copies.into;
+        let values = values![job_id, batch_id, copies.source_id, after, s1, s2, s3, s4, i64::from(copies.limit)];
+        session.execute(copy, values).await.map(drop).map_err(explain_upsert)
+    }
+
+    async fn empty_finished_job(&self, job_id: &str, cutoffs: Cutoffs) -> Result<bool> {
+        let mut session = self.session().await?;
+        let empty = session.sql(
+            "empty_finished_job",
+            r#"
+            update batchactions_jobs
+            set "status" = 'ABORTED', "batches" = '[]'
+            where "id" = $1::"jobs.id"
+              and "status" in ('COMPLETED', 'ABORTED', 'FAILED')
+              and coalesce("completedAt", "startedAt") <= $2
+              and not exists (
+                select
+                from batchactions_batches
+                where "jobId" = $1::"batches.jobId"
+                  and "status" in ('PROCESSING', 'PAUSED')
+                  and "workerId" is not null
+                  and "claimedAt" > $3
+              )
+            "#,
+        );
+        let values = values![job_id, cutoffs.ended_by, cutoffs.abandoned_by];
+        Ok(session.execute(empty, values).await?.rows > 0)
+    }
 }
 
 #[async_trait]
@@ -965,6 +1194,55 @@ impl Transaction for PostgresTransaction {
         let batches = self.session.types().json("jobs.batches", batches);
         let values = values![job_id, status.as_str(), batches, lz4];
         self.session.execute(finish, values).await.map(drop)
+    }
+
+    async fn set_job_status(&mut self, job_id: &str, status: JobStatus) -> Result<()> {
+        let set = self.session.sql(
+            "set_job_status",
+            r#"
+            update batchactions_jobs
+            set "status" = $2::"jobs.status"
+            where "id" = $1::"jobs.id"
+            "#,
+        );
+        self.session.execute(set, values![job_id, status.as_str()]).await.map(drop)
+    }
+
+    async fn take_claims(&mut self, job_id: &str) -> Result<u64> {
+        // The order is an expression, as in `reclaim`. A row that a claim has locked is waited for, and then seen as the claim left it. A PENDING row is
+        // locked so that no claim that began before skips this transaction and takes it afterwards.
+        let lock = self.session.sql(
+            "take_claims_lock",
+            r#"
+            with open as materialized (
+              select "id"::text as id, "status"::text as status, "workerId" is not null as held
+              from batchactions_batches
+              where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+              order by "batchIndex"::int8 + 0
+              for update
+            )
+            select id
+            from open
+            where status = 'PROCESSING' or status = 'PAUSED' and held
+            "#,
+        );
+        let held = self
+            .session
+            .all(lock, values![job_id], |row| row.text(0).map(str::to_owned))
+            .await?;
+        let take = self.session.sql(
+            "take_claims",
+            r#"
+            update batchactions_batches
+            set "status" = 'PENDING', "workerId" = null, "claimedAt" = null, "version" = "version" + 1
+            where "id" = any($1::"batches.id"[])
+            "#,
+        );
+        for ids in held.chunks(ROWS_PER_STATEMENT) {
+            let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
+            self.session.execute(take, values![ids]).await?;
+        }
+        Ok(held.len() as u64)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {

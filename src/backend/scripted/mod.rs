@@ -17,9 +17,9 @@ use super::{
 };
 use crate::error::Result;
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Job, JobFilter, JobRow,
-    JobStatus, JobTimes, ListedBatch, MaxClaims, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
-    WorkerId,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, FinishedJob,
+    FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, RecordCopies, RecordCounts,
+    RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -187,6 +187,44 @@ impl Reads for Scripted {
     async fn record_page(&self, _: &str, _: &RecordPage) -> Result<RecordSlices> {
         self.records("record_page").await
     }
+
+    async fn now(&self) -> Result<i64> {
+        use super::driver::Row;
+        let mut session = self.pool.acquire().await?;
+        let now = session.optional(sql("now", ""), values![], |row| row.number(0)).await?;
+        Ok(now.unwrap_or_default())
+    }
+
+    async fn record_range(&self, _: &BatchKey) -> Result<Option<RecordRange>> {
+        let mut session = self.pool.acquire().await?;
+        let range = session.optional(sql("record_range", ""), values![], rows::record_range).await?;
+        Ok(range.flatten())
+    }
+
+    async fn finished_jobs(&self, _: &FinishedPage) -> Result<Vec<FinishedJob>> {
+        let mut session = self.pool.acquire().await?;
+        session.all(sql("finished_jobs", ""), values![], rows::finished_job).await
+    }
+
+    async fn record_id_before(&self, _: i64) -> Result<Option<i64>> {
+        use super::driver::Row;
+        let mut session = self.pool.acquire().await?;
+        let id = session
+            .optional(sql("record_id_before", ""), values![], |row| row.optional_number(0))
+            .await?;
+        Ok(id.flatten())
+    }
+
+    async fn named_jobs(&self, _: JobTable, _: Option<&str>, _: i32) -> Result<Vec<NamedJob>> {
+        let mut session = self.pool.acquire().await?;
+        session.all(sql("named_jobs", ""), values![], rows::named_job).await
+    }
+
+    async fn record_extent(&self, _: &str) -> Result<RecordExtent> {
+        let mut session = self.pool.acquire().await?;
+        let extent = session.optional(sql("record_extent", ""), values![], rows::record_extent).await?;
+        Ok(extent.unwrap_or_default())
+    }
 }
 
 #[async_trait]
@@ -306,6 +344,18 @@ impl Backend for Scripted {
     async fn delete_job(&self, _: &str) -> Result<bool> {
         self.changed("delete_job").await.map(|rows| rows > 0)
     }
+
+    async fn pause_job(&self, _: &str) -> Result<bool> {
+        self.changed("pause_job").await.map(|rows| rows > 0)
+    }
+
+    async fn copy_records(&self, _: &RecordCopies<'_>) -> Result<()> {
+        self.changed("copy_records").await.map(drop)
+    }
+
+    async fn empty_finished_job(&self, _: &str, _: Cutoffs) -> Result<bool> {
+        self.changed("empty_finished_job").await.map(|rows| rows > 0)
+    }
 }
 
 #[async_trait]
@@ -361,6 +411,14 @@ impl Transaction for ScriptedTransaction {
 
     async fn finish_job(&mut self, _: &str, _: JobStatus, _: &str) -> Result<()> {
         self.session.execute(sql("finish_job", ""), values![]).await.map(drop)
+    }
+
+    async fn set_job_status(&mut self, _: &str, _: JobStatus) -> Result<()> {
+        self.session.execute(sql("set_job_status", ""), values![]).await.map(drop)
+    }
+
+    async fn take_claims(&mut self, _: &str) -> Result<u64> {
+        Ok(self.session.execute(sql("take_claims", ""), values![]).await?.rows)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {

@@ -22,9 +22,10 @@ use super::{
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
-    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchRows, BatchState, BatchSummary, ColumnLimits, Job, JobFilter,
-    JobRow, JobStatus, JobTimes, ListedBatch, MaxClaims, PAGE_BYTES, RecordCounts, RecordPage, RecordSlices, RecordStatus, Reservation,
-    StoreStats, Token, WorkerId, in_json,
+    BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchRows, BatchState, BatchSummary, ColumnLimits, Cutoffs,
+    FinishedJob, FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, PAGE_BYTES,
+    RecordCopies, RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
+    WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -496,6 +497,166 @@ impl Reads for Sqlite {
         values.extend(page.batch_id.as_ref().map(Value::from));
         rows::ordered_records(&mut session, records, values).await
     }
+
+    async fn now(&self) -> Result<i64> {
+        let mut session = self.read().await?;
+        let now = sql("now", "select cast(unixepoch('subsec') * 1000 as integer)");
+        session.one(now, values![], |row| row.number(0)).await
+    }
+
+    async fn record_range(&self, key: &BatchKey) -> Result<Option<RecordRange>> {
+        let mut session = self.read().await?;
+        let range = sql(
+            "record_range",
+            "
+            select count(*), min(recordIndex), max(recordIndex)
+            from batchactions_records
+            where jobId = ?1 and batchId = ?2
+            ",
+        );
+        session.one(range, values![&key.job_id, &key.batch_id], rows::record_range).await
+    }
+
+    async fn finished_jobs(&self, page: &FinishedPage) -> Result<Vec<FinishedJob>> {
+        let mut session = self.read().await?;
+        let jobs = sql(
+            "finished_jobs",
+            "
+            select id,
+                   coalesce(completedAt, startedAt),
+                   exists (
+                     select 1
+                     from batchactions_batches
+                     where jobId = job.id
+                       and status in ('PROCESSING', 'PAUSED')
+                       and workerId is not null
+                       and claimedAt > ?5
+                   )
+            from batchactions_jobs job
+            where status in (?1, ?2, ?3)
+              and coalesce(completedAt, startedAt) <= ?4
+              and (?6 is null
+                or coalesce(completedAt, startedAt) > ?6
+                or coalesce(completedAt, startedAt) = ?6 and id > ?7)
+            order by coalesce(completedAt, startedAt), id
+            limit ?8
+            ",
+        );
+        let [s1, s2, s3] = page.statuses;
+        let after = page.after.as_ref();
+        let values = values![
+            s1,
+            s2,
+            s3,
+            page.cutoffs.ended_by,
+            page.cutoffs.abandoned_by,
+            after.map(|(ended_at, _)| *ended_at),
+            after.map(|(_, id)| &**id),
+            page.limit,
+        ];
+        session.all(jobs, values, rows::finished_job).await
+    }
+
+    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>> {
+        let mut session = self.read().await?;
+        let id = sql(
+            "record_id_before",
+            "
+            select max(firstId)
+            from (
+              select (
+                       select record.id
+                       from batchactions_records record
+                       where record.jobId = job.id
+                       order by record.recordIndex
+                       limit 1
+                     ) as firstId
+              from batchactions_jobs job
+              where job.status in ('COMPLETED', 'ABORTED', 'FAILED') and coalesce(job.completedAt, job.startedAt) <= ?1
+              order by coalesce(job.completedAt, job.startedAt) desc
+              limit 100
+            )
+            ",
+        );
+        session.one(id, values![ended_by], |row| row.optional_number(0)).await
+    }
+
+    async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>> {
+        // Each step looks up the next job in the index, so that the rows in between are not read.
+        macro_rules! named {
+            ($table:literal, $first:literal) => {
+                concat!(
+                    "
+                    with recursive named (jobId, number) as (
+                      select *
+                      from (
+                        select jobId, ?1
+                        from ",
+                    $table,
+                    $first,
+                    "
+                        order by jobId
+                        limit 1
+                      )
+                      union all
+                      select (
+                               select next.jobId
+                               from ",
+                    $table,
+                    " next
+                               where next.jobId > named.jobId
+                               order by next.jobId
+                               limit 1
+                             ),
+                             named.number - 1
+                      from named
+                      where named.jobId is not null and named.number > 1
+                    )
+                    select named.jobId, exists (select 1 from batchactions_jobs job where job.id = named.jobId)
+                    from named
+                    where named.jobId is not null
+                    "
+                )
+            };
+        }
+        let mut session = self.read().await?;
+        let named = match (table, after) {
+            (JobTable::Batches, None) => sql("named_jobs_batches", named!("batchactions_batches", "")),
+            (JobTable::Batches, Some(_)) => sql(
+                "named_jobs_batches_after",
+                named!(
+                    "batchactions_batches",
+                    "
+                        where jobId > ?2"
+                ),
+            ),
+            (JobTable::Records, None) => sql("named_jobs_records", named!("batchactions_records", "")),
+            (JobTable::Records, Some(_)) => sql(
+                "named_jobs_records_after",
+                named!(
+                    "batchactions_records",
+                    "
+                        where jobId > ?2"
+                ),
+            ),
+        };
+        let mut values = values![most];
+        values.extend(after.map(Value::from));
+        session.all(named, values, rows::named_job).await
+    }
+
+    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent> {
+        let mut session = self.read().await?;
+        let extent = sql(
+            "record_extent",
+            "
+            select count(*), max(id)
+            from batchactions_records
+            where jobId = ?1
+            ",
+        );
+        session.one(extent, values![job_id], rows::record_extent).await
+    }
 }
 
 #[async_trait]
@@ -800,6 +961,65 @@ impl Backend for Sqlite {
         );
         Ok(session.execute(delete, values![job_id]).await?.rows > 0)
     }
+
+    async fn pause_job(&self, job_id: &str) -> Result<bool> {
+        let mut session = self.write().await?;
+        let pause = sql(
+            "pause_job",
+            "
+            update batchactions_jobs
+            set status = 'PAUSED'
+            where id = ?1 and status = 'PROCESSING' and distributed
+            ",
+        );
+        Ok(session.execute(pause, values![job_id]).await?.rows > 0)
+    }
+
+    async fn copy_records(&self, copies: &RecordCopies<'_>) -> Result<()> {
+        let mut session = self.write().await?;
+        // `+status` keeps the planner on the index that has the order; with the status index, it would sort all records of the statuses for each batch.
+        let copy = sql(
+            "copy_records",
+            "
+            insert into batchactions_records (jobId, batchId, recordIndex, status, raw, parsed, errors)
+            select ?1, ?2, recordIndex, 'pending', raw, raw, '[]'
+            from batchactions_records
+            where jobId = ?3 and recordIndex > ?4 and +status in (?5, ?6, ?7, ?8)
+            order by recordIndex
+            limit ?9
+            on conflict (jobId, recordIndex) do nothing
+            ",
+        );
+        let [s1, s2, s3, s4] = copies.statuses;
+        let after = copies.after.map_or(i64::MIN, i64::from);
+        let BatchKey { job_id, batch_id } = copies.into;
+        let values = values![job_id, batch_id, copies.source_id, after, s1, s2, s3, s4, copies.limit];
+        session.execute(copy, values).await.map(drop)
+    }
+
+    async fn empty_finished_job(&self, job_id: &str, cutoffs: Cutoffs) -> Result<bool> {
+        let mut session = self.write().await?;
+        let empty = sql(
+            "empty_finished_job",
+            "
+            update batchactions_jobs
+            set status = 'ABORTED', batches = '[]'
+            where id = ?1
+              and status in ('COMPLETED', 'ABORTED', 'FAILED')
+              and coalesce(completedAt, startedAt) <= ?2
+              and not exists (
+                select 1
+                from batchactions_batches
+                where jobId = ?1
+                  and status in ('PROCESSING', 'PAUSED')
+                  and workerId is not null
+                  and claimedAt > ?3
+              )
+            ",
+        );
+        let values = values![job_id, cutoffs.ended_by, cutoffs.abandoned_by];
+        Ok(session.execute(empty, values).await?.rows > 0)
+    }
 }
 
 #[async_trait]
@@ -896,6 +1116,31 @@ impl Transaction for SqliteTransaction {
         );
         let values = values![job_id, status.as_str(), batches];
         self.session.execute(finish, values).await.map(drop)
+    }
+
+    async fn set_job_status(&mut self, job_id: &str, status: JobStatus) -> Result<()> {
+        let set = sql(
+            "set_job_status",
+            "
+            update batchactions_jobs
+            set status = ?2
+            where id = ?1
+            ",
+        );
+        self.session.execute(set, values![job_id, status.as_str()]).await.map(drop)
+    }
+
+    /// The transaction holds the write lock, so no claim is being made.
+    async fn take_claims(&mut self, job_id: &str) -> Result<u64> {
+        let take = sql(
+            "take_claims",
+            "
+            update batchactions_batches
+            set status = 'PENDING', workerId = null, claimedAt = null, version = version + 1
+            where jobId = ?1 and (status = 'PROCESSING' or status = 'PAUSED' and workerId is not null)
+            ",
+        );
+        Ok(self.session.execute(take, values![job_id]).await?.rows)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {

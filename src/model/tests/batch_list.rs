@@ -1,7 +1,7 @@
 //! The JSON copy of the batches in the row of their job.
 
 use super::row;
-use crate::model::{BatchIndex, BatchList, mirrors};
+use crate::model::{BatchIndex, BatchList, following, mirrors};
 
 #[test]
 fn the_list_follows_the_rows_and_keeps_everything_else() {
@@ -11,12 +11,23 @@ fn the_list_follows_the_rows_and_keeps_everything_else() {
     let mut claimed = row("b0", 0, "PROCESSING");
     (claimed.worker_id, claimed.claimed_at, claimed.processed) = (Some("w\"".into()), Some(7), 3);
     assert!(list.follow(&[claimed.clone()]));
+    assert_eq!(following("j", json, &[claimed.clone()]).unwrap(), Some(list.to_json()));
+    assert_eq!(
+        following("j", &list.to_json(), &[claimed.clone()]).unwrap(),
+        None,
+        "nothing changes"
+    );
     assert_eq!(
         list.to_json(),
         r#"[{"id":"b0","index":0,"status":"PROCESSING","records":[],"processedCount":3,"failedCount":0,"x":{"y":1}},{"id":"b1","status":"PENDING"}]"#
     );
     assert!(!list.follow(&[claimed]), "nothing is left to change");
-    assert!(BatchList::read("j", "{}").is_err() && BatchList::read("j", "[{}]").is_err());
+    for unreadable in ["{}", "[{}]", "[", "[1]"] {
+        assert!(
+            BatchList::read("j", unreadable).is_err() && following("j", unreadable, &[]).is_err(),
+            "{unreadable}"
+        );
+    }
 }
 
 #[test]

@@ -1,0 +1,71 @@
+//! `retryFailed`: makes a new job of the failed records of a final one.
+//!
+//! The records are copied inside the database, a batch at a time, and the new job's row is written last. So nothing of the job can be claimed before
+//! all of it is there, and what an interrupted call leaves are records without a job.
+
+use super::call::{Access, Answer, Call, Entered};
+use crate::backend::Backend;
+use crate::error::{Error, Quoted, Result};
+use crate::model::{BatchKey, JobStatus, RecordCopies, RecordRange, Retried, RetryJob, RetryOptions};
+use crate::random_id::random_id;
+use crate::retry::Repeat;
+
+impl Entered {
+    /// The new job; `None` if the job has no such records.
+    pub fn retry_failed(self, source_id: String, options: RetryOptions) -> impl Answer<Option<Retried>> {
+        self.accessing(Access::ReadsJob(&source_id))
+            .run(move |call| async move { call.retry_failed(&source_id, &options).await })
+    }
+}
+
+impl Call {
+    async fn retry_failed(&self, source_id: &str, options: &RetryOptions) -> Result<Option<Retried>> {
+        let Some(source) = self.read(|reads| reads.job(source_id)).await? else {
+            return Err(refused(source_id, "it doesn't exist"));
+        };
+        let status = &source.row.status;
+        if !JobStatus::from_text(status).is_some_and(JobStatus::is_final) {
+            let why = format!("it is {status}, so it is being worked on: retry when it is COMPLETED, ABORTED or FAILED");
+            return Err(refused(source_id, &why));
+        }
+        let (config, batch_size) = options.config(source_id, &source.row.config)?;
+        let job_id = random_id()?;
+        let mut job = RetryJob::new(job_id.clone());
+        let mut after = None;
+        loop {
+            let batch = BatchKey::new(&*job_id, random_id()?);
+            let copies = RecordCopies {
+                source_id,
+                into: &batch,
+                statuses: options.status_places(),
+                after,
+                limit: batch_size,
+            };
+            // Idempotent: a record that an earlier attempt has copied into the batch stays.
+            let copied = self.write(Repeat::Idempotent, |backend| copy_once(backend, &copies)).await?;
+            let Some(range) = copied else { break };
+            after = Some(range.last);
+            job.push(batch.batch_id, range);
+            if range.count < i64::from(batch_size) {
+                break;
+            }
+        }
+        if job.is_empty() {
+            return Ok(None);
+        }
+        let job = job.into_job(config, self.read(|reads| reads.now()).await?);
+        let retried = Retried::of(&job);
+        self.store.distributed_jobs.note(&job_id, true);
+        self.store_job(job).await?;
+        Ok(Some(retried))
+    }
+}
+
+async fn copy_once(backend: &dyn Backend, copies: &RecordCopies<'_>) -> Result<Option<RecordRange>> {
+    backend.copy_records(copies).await?;
+    backend.record_range(copies.into).await
+}
+
+fn refused(source_id: &str, why: &str) -> Error {
+    Error::invalid(format!("the records of job {} can't be retried: {why}", Quoted(source_id)))
+}

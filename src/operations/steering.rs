@@ -1,0 +1,177 @@
+//! `pauseJob`, `resumeJob` and `abortJob`: a person or a program other than the workers changes a job's status.
+//!
+//! None of them is repeated if its reply is lost: a repeat could pause what another caller has resumed meanwhile, and `true` belongs to one caller.
+
+use super::call::{Access, Answer, Call, Entered};
+use super::finalize::status_when_complete;
+use crate::backend::{Backend, LockedJob, Transaction};
+use crate::error::{Error, Quoted, Result};
+use crate::model::{AbortOptions, BatchList, JobStatus};
+use crate::retry::Repeat;
+
+/// How often `abortJob` with `now` looks for claims that were being made while it ended the job. One more look than claims can come in between finds
+/// none; a program that claims batches of jobs that are not PROCESSING must not hold it forever.
+const MOST_SWEEPS: u32 = 20;
+
+/// What one transaction of `abortJob` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Aborted {
+    /// It changed the job's status.
+    now: bool,
+    /// It took claims from their workers.
+    took_claims: bool,
+}
+
+impl Entered {
+    /// Whether this call paused the job.
+    pub fn pause_job(self, job_id: String) -> impl Answer<bool> {
+        self.accessing(Access::Claims(&job_id))
+            .run(|call| async move { call.pause_job(&job_id).await })
+    }
+
+    /// Whether this call made the job go on, or made it final.
+    pub fn resume_job(self, job_id: String) -> impl Answer<bool> {
+        self.accessing(Access::Claims(&job_id))
+            .run(|call| async move { call.resume_job(&job_id).await })
+    }
+
+    /// Whether this call aborted the job.
+    pub fn abort_job(self, job_id: String, options: AbortOptions) -> impl Answer<bool> {
+        self.accessing(Access::Claims(&job_id))
+            .run(move |call| async move { call.abort_job(&job_id, options).await })
+    }
+}
+
+impl Call {
+    async fn pause_job(&self, job_id: &str) -> Result<bool> {
+        let paused = self.write(Repeat::RolledBackOnly, |backend| backend.pause_job(job_id)).await?;
+        if !paused && let Some(job) = self.read(|reads| reads.claim_snapshot(job_id)).await? {
+            check_distributed(job_id, job.distributed, "paused")?;
+        }
+        Ok(paused)
+    }
+
+    async fn resume_job(&self, job_id: &str) -> Result<bool> {
+        let resumed = self.write(Repeat::RolledBackOnly, |backend| resume_once(backend, job_id)).await?;
+        if resumed.is_some_and(JobStatus::is_final) {
+            self.forget_claims(job_id);
+        }
+        Ok(resumed.is_some())
+    }
+
+    /// The claims stay remembered: what is claimed goes on with its token, and what was taken is refused by it.
+    async fn abort_job(&self, job_id: &str, options: AbortOptions) -> Result<bool> {
+        let aborted = self
+            .write(Repeat::RolledBackOnly, |backend| abort_once(backend, job_id, options))
+            .await?;
+        if options.now {
+            // A claim that looked at the job before it was aborted may have been made since. The lock of the open batches waits for it.
+            let mut sweeps = 0;
+            while sweeps < MOST_SWEEPS && self.sweep(job_id).await? {
+                sweeps += 1;
+            }
+            self.store.claims.reopened(job_id);
+        }
+        Ok(aborted.now)
+    }
+
+    /// Takes what is claimed of an aborted job. Returns whether anything was.
+    async fn sweep(&self, job_id: &str) -> Result<bool> {
+        // Idempotent: each attempt takes what is claimed at its time, and only while the job is ABORTED.
+        let swept = self.write(Repeat::Idempotent, |backend| sweep_once(backend, job_id)).await?;
+        Ok(swept.took_claims)
+    }
+}
+
+/// The status that the job has now, if this changed it.
+async fn resume_once(backend: &dyn Backend, job_id: &str) -> Result<Option<JobStatus>> {
+    let mut transaction = backend.begin().await?;
+    let job = transaction.lock_job(job_id).await?;
+    let Some(job) = job.filter(|job| !job.distributed || job.status == JobStatus::Paused.as_str()) else {
+        transaction.rollback().await?;
+        return Ok(None);
+    };
+    if !job.distributed {
+        transaction.rollback().await?;
+        return Err(not_distributed(job_id, "resumed"));
+    }
+    // The worker of a batch that is done after this statement finds the job PROCESSING when it calls `tryFinalizeJob`, which waits for the job's row.
+    let rows = transaction.batch_rows(job_id).await?;
+    let mut batches = BatchList::read(job_id, &job.batches)?;
+    let status = match status_when_complete(&job, &rows, &batches) {
+        Some(status) => {
+            batches.follow(&rows);
+            transaction.finish_job(job_id, status, &batches.to_json()).await?;
+            status
+        }
+        None => {
+            transaction.set_job_status(job_id, JobStatus::Processing).await?;
+            JobStatus::Processing
+        }
+    };
+    transaction.commit().await?;
+    Ok(Some(status))
+}
+
+async fn abort_once(backend: &dyn Backend, job_id: &str, options: AbortOptions) -> Result<Aborted> {
+    let mut transaction = backend.begin().await?;
+    let took_claims = options.now && transaction.take_claims(job_id).await? > 0;
+    let Some(job) = transaction.lock_job(job_id).await? else {
+        transaction.rollback().await?;
+        return Ok(Aborted::default());
+    };
+    if !job.distributed && !options.force {
+        transaction.rollback().await?;
+        return Err(not_distributed(job_id, "aborted"));
+    }
+    if JobStatus::from_text(&job.status).is_some_and(JobStatus::is_final) {
+        return end_taking(transaction, job_id, &job, took_claims).await;
+    }
+    let rows = transaction.batch_rows(job_id).await?;
+    let mut batches = BatchList::read(job_id, &job.batches)?;
+    batches.follow(&rows);
+    transaction.finish_job(job_id, JobStatus::Aborted, &batches.to_json()).await?;
+    transaction.commit().await?;
+    Ok(Aborted { now: true, took_claims })
+}
+
+async fn sweep_once(backend: &dyn Backend, job_id: &str) -> Result<Aborted> {
+    let mut transaction = backend.begin().await?;
+    let took_claims = transaction.take_claims(job_id).await? > 0;
+    let Some(job) = transaction.lock_job(job_id).await?.filter(|_| took_claims) else {
+        transaction.rollback().await?;
+        return Ok(Aborted::default());
+    };
+    end_taking(transaction, job_id, &job, took_claims).await
+}
+
+/// Ends a transaction that leaves the job's status as it is. Only an ABORTED job loses its claims.
+async fn end_taking(mut transaction: Box<dyn Transaction>, job_id: &str, job: &LockedJob, took_claims: bool) -> Result<Aborted> {
+    if !took_claims || job.status != JobStatus::Aborted.as_str() {
+        transaction.rollback().await?;
+        return Ok(Aborted::default());
+    }
+    let rows = transaction.batch_rows(job_id).await?;
+    let mut batches = BatchList::read(job_id, &job.batches)?;
+    if batches.follow(&rows) {
+        transaction.set_job_batches(job_id, &batches.to_json()).await?;
+    }
+    transaction.commit().await?;
+    Ok(Aborted { now: false, took_claims })
+}
+
+fn check_distributed(job_id: &str, distributed: bool, what: &str) -> Result<()> {
+    if distributed { Ok(()) } else { Err(not_distributed(job_id, what)) }
+}
+
+fn not_distributed(job_id: &str, what: &str) -> Error {
+    let instead = if what == "aborted" {
+        "abort it there, or, if that process is gone, with { force: true }"
+    } else {
+        "do it there, with the engine's own method"
+    };
+    Error::invalid(format!(
+        "job {} can't be {what} here: it is not distributed, so the process that runs it would overwrite its status with its next batch. {instead}",
+        Quoted(job_id)
+    ))
+}
