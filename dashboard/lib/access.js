@@ -22,7 +22,7 @@ async function checkAccess(request, response, { authorize, onError }) {
       onError(error);
       throw new Refusal(403, 'FORBIDDEN', 'Whether you may see this page could not be found out: the log of the server says why.');
     }
-    if (response.writableEnded) return false;
+    if (response.headersSent || response.writableEnded) return false;
     // Only `true`: a function that forgets to return something, or returns a user who may be another one, must not let anyone in.
     if (allowed !== true) {
       if (allowed !== false)

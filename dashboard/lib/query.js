@@ -75,7 +75,8 @@ async function readJson(request) {
   if (request.body !== undefined) return request.body;
   const chunks = [];
   let size = 0;
-  for await (const chunk of request) {
+  // To leave the loop must not end the connection: the answer is still to be sent.
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
     size += chunk.length;
     if (size > BODY_LIMIT) throw new Refusal(413, 'TOO_LARGE', `The body must have at most ${BODY_LIMIT} bytes.`, { connection: 'close' });
     chunks.push(chunk);
