@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { command, json } from './support/command.mjs';
 import { databases } from './support/databases.mjs';
 import { deadPort } from './support/servers.mjs';
 import { makeJob, makeRecord, makeState, newId } from './support/fixtures.mjs';
@@ -117,6 +118,18 @@ describe('a store behind a transaction pooler', () => {
     expect(await store.getPendingRecords(job.id)).toHaveLength(2_000);
     expect((await store.listJobs()).map(({ id }) => id)).toEqual([job.id]);
     expect(await store.deleteJob(job.id)).toBe(true);
+  });
+
+  behindPooler('the command works with pgbouncer=true, and says without it what is missing', async () => {
+    const { url, open } = await setUp();
+    const store = await open();
+    await store.initialize();
+    const { code, value } = await json(['doctor'], { url: `${url}?pgbouncer=true` });
+    expect({ code, value }).toMatchObject({ code: 0, value: { ok: true } });
+    expect(value.checks.find(({ name }) => name === 'pooler')).toMatchObject({ mark: 'ok', saw: expect.stringMatching(/transaction pooler/) });
+    const without = await command(['doctor'], { url });
+    expect(without.code).not.toBe(0);
+    expect(without.stdout).toMatch(/pooler/);
   });
 
   behindPooler('fences, renews and reclaims', async () => {

@@ -86,6 +86,9 @@ function check() {
   for (const name of ['types.mts', 'types.cts']) compile(user, name, types);
   say('works from CommonJS and from ES modules, and its types from both');
 
+  command(user);
+  say('its command batchactions-sqlx makes the tables of a new SQLite file, lists its jobs, and is there by npx');
+
   const swapped = install('swapped', [`@batchactions/state-sequelize@file:${main.tarball}`, platform.tarball]);
   assert.deepEqual(installed(swapped), ['@batchactions/state-sequelize', platform.name]);
   run(swapped, 'job.mjs', `import { SequelizeStateStore as SqlxStateStore } from '@batchactions/state-sequelize';\n${runJob}`);
@@ -146,8 +149,15 @@ function pack() {
   assert.deepEqual(optionalDependencies, { [platform.name]: version });
   assert.equal(platform.version, version);
 
-  const migrations = readdirSync(join(root, 'migrations'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const expected = [...always, 'index.js', 'index.d.ts', ...migrations.map((entry) => relative(root, join(entry.parentPath, entry.name)))];
+  const expected = [
+    ...always,
+    'index.js',
+    'index.d.ts',
+    ...filesIn('bin'),
+    ...filesIn('cli'),
+    ...filesIn('migrations'),
+    ...filesIn('otel'),
+  ];
   assert.deepEqual(main.files, expected.toSorted(), 'the package holds this, and nothing else');
   assert.deepEqual(platform.files, ['README.md', binary, 'package.json'].toSorted());
 
@@ -156,6 +166,12 @@ function pack() {
     `${platform.name}: ${kilobytes(platform.tarball)}, its addon ${kilobytes(join(root, binary))}, for glibc ${glibc(join(root, binary))} or later`,
   );
   return { main, platform };
+}
+
+/** The files in a folder of the repository, by their paths in it. */
+function filesIn(folder) {
+  const entries = readdirSync(join(root, folder), { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => relative(root, join(entry.parentPath, entry.name)));
 }
 
 /** Packs the dashboard, which is a package of its own. */
@@ -260,6 +276,16 @@ function compile(folder, name, source, more = []) {
 
 function readJson(path) {
   return JSON.parse(readFileSync(path, 'utf8'));
+}
+
+/** The command, as a user who installed the package has it. */
+function command(folder) {
+  const npx = (...words) => npm(folder, ['exec', '--offline', '--', 'batchactions-sqlx', ...words]);
+  const { version } = readJson(join(root, 'package.json'));
+  assert.equal(npx('--version'), `${version}\n`);
+  npx('init', '--url', 'sqlite:command.db');
+  assert.equal(npx('jobs', '--url', 'sqlite:command.db', '--json'), '[]\n');
+  assert.match(npx('init', '--print', '--url', 'postgres://localhost/app'), /create table if not exists batchactions_records/);
 }
 
 function kilobytes(path) {

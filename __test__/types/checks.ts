@@ -34,6 +34,12 @@ import {
   type SqlxStateStoreOptions,
   type SslOptions,
   type StateStoreErrorCode,
+  type StoreCall,
+  type StoreCallChannel,
+  type StoreServer,
+  type StoreWarning,
+  type StoreWarningChannel,
+  type StoreWarningKind,
   type StoreStats,
   type UrlLike,
   type ValidationError,
@@ -302,4 +308,26 @@ function inspectError(reason: unknown): StateStoreErrorCode | undefined {
   return reason.code;
 }
 
-void [isDistributed, roundTrip, construct, call, inspectError];
+function subscribe(call: StoreCall, warning: StoreWarning): void {
+  same<
+    StoreWarningKind,
+    | 'list-behind'
+    | 'renewal-failed'
+    | 'claim-taken'
+    | 'batch-given-up'
+    | 'queued-write-failed'
+    | 'connection-lost'
+    | 'connection-refused'
+    | 'index-missing'
+    | 'panic'
+  >();
+  const channels: [StoreCallChannel, StoreWarningChannel] = ['batchactions.store', 'batchactions.store.warning'];
+  const server: StoreServer | undefined = call.server ?? warning.server;
+  const code: StateStoreErrorCode | undefined = warning.error?.code;
+  const { jobId }: { readonly jobId?: string } = warning;
+  void [channels, server, code, jobId];
+  // @ts-expect-error A kind that does not exist.
+  if (warning.kind === 'oops') return;
+}
+
+void [isDistributed, roundTrip, construct, call, inspectError, subscribe];

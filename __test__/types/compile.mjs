@@ -40,7 +40,8 @@ for (const [version, resolutions] of [
 
 function compile(version, resolution, withNode) {
   const files = ['checks.ts'];
-  if (withNode) files.push('with-node.ts', 'dashboard.ts');
+  // The types of @opentelemetry/api take Node's or the DOM's.
+  if (withNode) files.push('with-node.ts', 'otel.ts', 'dashboard.ts');
   if (withNode && version === 'typescript') files.push('disposal.ts');
   return diagnose(
     version,

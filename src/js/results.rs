@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::boundary::Reply;
-use crate::backend::Ping;
+use crate::backend::{Examination, Ping};
 use crate::error::{Error, Result};
 use crate::model::{JobRow, Progress, Purged, RecordSlices, Retried, StoreStats};
 use crate::operations::{Claim, DistributedCounts, JobState, PageOfBatches, PageOfRecords};
@@ -136,6 +136,12 @@ impl IntoReply for PageOfRecords {
     fn into_reply(self) -> Result<Reply> {
         let records = self.0.into_page();
         Ok(Reply::Json(format!("{{\"bytes\":{},\"records\":{records}}}", records.len())))
+    }
+}
+
+impl IntoReply for Examination {
+    fn into_reply(self) -> Result<Reply> {
+        json(&self).map(Reply::Json)
     }
 }
 

@@ -10,6 +10,7 @@
 //!   `reclaim`: taking stale batches from their workers. `finalize`: making a job final.
 //! - `steering`: pausing, resuming and aborting a job. `retry_job`: a new job of the failed records of another. `purge`: deleting finished jobs.
 //! - `progress`: the counts of what is done. `overview`: what an operator looks at: a job's row, a page of its batches, counts, a ping, the pool.
+//! - `examination`: what the command's `doctor` looks at.
 //! - `batch_list`: the rules that keep the two copies of a batch's state together, its row and its entry in the list of the job's row.
 //! - `batch_rows`: inserting rows for listed batches. `adoption`: the same for jobs that another adapter prepared.
 
@@ -19,6 +20,7 @@ mod batch_rows;
 mod batches;
 mod call;
 mod claims;
+mod examination;
 mod finalize;
 mod job_state;
 mod jobs;

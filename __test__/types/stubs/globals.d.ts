@@ -4,6 +4,7 @@ declare const sequelize: import('sequelize').Sequelize;
 declare const schema: import('@batchactions/import').SchemaDefinition;
 declare const source: import('@batchactions/core').DataSource;
 declare const workerId: string;
+declare const store: import('@batchactions/state-sqlx').SqlxStateStore;
 declare function saveUser(record: import('@batchactions/core').RawRecord): Promise<void>;
 declare const signer: { getAuthToken(): Promise<string> };
 

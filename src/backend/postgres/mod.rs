@@ -20,8 +20,8 @@ use super::pool::{Pool, PoolRules};
 use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, FREQUENT, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads,
-    ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
+    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
@@ -39,6 +39,7 @@ mod connect;
 mod copy;
 mod encoding;
 mod errors;
+mod examine;
 mod session_settings;
 mod types;
 
@@ -59,6 +60,9 @@ pub struct Postgres {
     copy: RecordCopy,
     compression: Arc<Compression>,
     encoding: Once<Encoding>,
+    /// The port that the store connects to; none over a socket.
+    port: Option<u16>,
+    expects_pooler: bool,
 }
 
 struct PostgresTransaction {
@@ -718,6 +722,10 @@ impl Backend for Postgres {
         session.commit().await
     }
 
+    async fn examine(&self) -> Result<Examination> {
+        self.examination().await
+    }
+
     async fn close(&self) {
         self.pool.close().await;
     }
@@ -902,7 +910,7 @@ impl Backend for Postgres {
         verdicts::held(&mut session, changed, key, token).await
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
         let mut session = self.session().await?;
         // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
         // its last worker.
@@ -910,7 +918,7 @@ impl Backend for Postgres {
             "reclaim",
             r#"
             with stale as (
-              select "id", $3::int4 is not null and ("version"::int8 + 1) / 2 >= $3 as poisoned
+              select "id", "workerId"::text as worker, $3::int4 is not null and ("version"::int8 + 1) / 2 >= $3 as poisoned
               from batchactions_batches
               where "jobId" = $1::"batches.jobId"
                 and "status" = 'PROCESSING'
@@ -926,10 +934,11 @@ impl Backend for Postgres {
                 "version" = "version" + 1
             from stale
             where b."id" = stale."id"
+            returning b."id"::text, stale.worker, stale.poisoned
             "#,
         );
         let values = values![job_id, older_than.as_millis() as i64, max_claims];
-        Ok(session.execute(reclaim, values).await?.rows as u32)
+        session.all(reclaim, values, rows::reclaimed).await
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
@@ -1271,6 +1280,8 @@ impl Postgres {
             pool: Pool::new(&settings, driver(&settings), rules),
             types: Arc::default(),
             begin,
+            port: settings.socket.is_none().then_some(settings.port),
+            expects_pooler: is_pooled(&settings),
             schema: settings.schema,
             copy: RecordCopy::default(),
             compression: Arc::default(),

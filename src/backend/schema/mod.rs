@@ -12,6 +12,8 @@ mod catalogue;
 mod compare;
 mod needs;
 
+pub use needs::TABLE_NAMES;
+
 pub use catalogue::{Catalogue, Column, Holds, Index, read_indexes};
 
 /// The time limit for creating an index on a large table that another adapter created, and for waiting for another process to do so.

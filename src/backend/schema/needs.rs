@@ -53,6 +53,8 @@ const fn nullable(name: &'static str, need: Need) -> NeededColumn {
     }
 }
 
+pub const TABLE_NAMES: [&str; 3] = ["batchactions_jobs", "batchactions_records", "batchactions_batches"];
+
 pub const TABLES: [(&str, &[NeededColumn]); 3] = [
     (
         "batchactions_jobs",

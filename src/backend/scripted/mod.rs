@@ -12,8 +12,8 @@ use super::pool::{Pool, PoolRules};
 use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
-    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads, ReclaimSnapshot,
-    RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads,
+    ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::Result;
 use crate::model::{
@@ -233,6 +233,10 @@ impl Backend for Scripted {
         self.changed("initialize").await.map(drop)
     }
 
+    async fn examine(&self) -> Result<Examination> {
+        self.changed("examine").await.map(|_| Examination::default())
+    }
+
     async fn close(&self) {
         self.pool.close().await;
     }
@@ -305,8 +309,15 @@ impl Backend for Scripted {
         verdicts::held(&mut session, changed, key, token).await
     }
 
-    async fn reclaim(&self, _: &str, _: Duration, _: Option<MaxClaims>) -> Result<u32> {
-        self.changed("reclaim").await.map(|rows| rows as u32)
+    async fn reclaim(&self, _: &str, _: Duration, _: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
+        let taken = self.changed("reclaim").await?;
+        Ok((0..taken)
+            .map(|number| Reclaimed {
+                batch_id: format!("batch {number}"),
+                worker_id: None,
+                given_up: false,
+            })
+            .collect())
     }
 
     async fn save_records(&self, _: &[RecordWrite]) -> Result<()> {

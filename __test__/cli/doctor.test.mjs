@@ -1,0 +1,251 @@
+/** `doctor` and `init`: what they see of a database, and what they say to do. */
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { databasesWith } from '../support/databases.mjs';
+import { makeJob, newId } from '../support/fixtures.mjs';
+import { claim, complete, freshDatabase, needs, onDatabasesWith, onEveryDatabase, openStore, prepare } from '../support/suite.mjs';
+import { createUser } from '../support/users.mjs';
+import { command, json } from '../support/command.mjs';
+
+/** The checks by name. */
+async function doctor(url, words = []) {
+  const { code, value, stderr } = await json(['doctor', ...words], { url });
+  expect(stderr).toBe('');
+  for (const { mark, saw, todo } of value.checks) {
+    expect(saw).not.toBe('');
+    // What does not hold says what to do.
+    if (mark !== 'ok') expect(todo).toEqual(expect.any(String));
+  }
+  const checks = Object.fromEntries(value.checks.map(({ name, ...check }) => [name, check]));
+  expect(value.ok).toBe(Object.values(checks).every(({ mark }) => mark !== 'fail'));
+  return { code, checks, marks: Object.fromEntries(Object.entries(checks).map(([name, { mark }]) => [name, mark])) };
+}
+
+const WELL = {
+  reachable: 'ok',
+  version: 'ok',
+  clock: 'ok',
+  pooler: 'ok',
+  tables: 'ok',
+  rights: 'ok',
+  'ids of records': 'ok',
+  'stale batches': 'ok',
+  'unfinished jobs': 'ok',
+};
+
+onDatabasesWith('shared', (database) => {
+  test('a database that is well: every check is ok and says what it saw', async () => {
+    const db = await freshDatabase(database);
+    expect(await command(['init'], { url: db.url })).toMatchObject({ code: 0, stdout: 'The tables and indexes are there.\n', stderr: '' });
+    const { code, marks, checks } = await doctor(db.url);
+    const { max_allowed_packet: packet, ...others } = marks;
+    expect({ code, others }).toEqual({ code: 0, others: WELL });
+    if (packet !== undefined) expect(checks.max_allowed_packet.saw).toMatch(/MiB: jobs of up to about [\d,]+ batches/);
+    expect(checks.reachable.saw).toContain(database.dialect.label);
+    const { code: same, stdout } = await command(['doctor'], { url: db.url });
+    expect(same).toBe(0);
+    for (const name of Object.keys(marks)) expect(stdout).toMatch(new RegExp(`^(ok|warn) +${name} `, 'm'));
+  });
+
+  test('missing tables and indexes fail, by name, and init makes them', async () => {
+    const db = await freshDatabase(database);
+    if (!database.has('file')) {
+      const { code, checks } = await doctor(db.url);
+      expect({ code, tables: checks.tables }).toMatchObject({
+        code: 1,
+        tables: { mark: 'fail', saw: expect.stringMatching(/there are none/) },
+      });
+      expect(checks.tables.todo).toContain('batchactions-sqlx init');
+    }
+    await command(['init'], { url: db.url });
+    await database.dialect.dropIndex(db, 'batchactions_records', 'batchactions_records_job_id_status');
+    const { code, checks } = await doctor(db.url);
+    expect({ code, mark: checks.tables.mark }).toEqual({ code: 1, mark: 'fail' });
+    expect(checks.tables.saw).toBe('1 table or index is missing: batchactions_records_job_id_status');
+    await command(['init'], { url: db.url });
+    expect((await doctor(db.url)).code).toBe(0);
+  });
+
+  test('a table that another program made fails with the store’s words', async () => {
+    const db = await freshDatabase(database);
+    await command(['init'], { url: db.url });
+    await db.query('alter table "batchactions_jobs" rename column "config" to "other"');
+    const { code, checks } = await doctor(db.url);
+    expect({ code, mark: checks.tables.mark }).toEqual({ code: 1, mark: 'fail' });
+    expect(checks.tables.saw).toMatch(/batchactions_jobs exists and lacks the column config/);
+  });
+
+  test('what init --print prints makes the tables that init makes, and connects to nothing', async () => {
+    const [printed, made] = [await freshDatabase(database), await freshDatabase(database)];
+    const { code, value } = await json(['init', '--print'], { url: unreachable(printed.url) });
+    expect(code).toBe(0);
+    // Of a URL with mysql:, it can't know that the server is MariaDB.
+    const needed = value.statements.filter(
+      (statement) => database.has('optionalIndex') || !statement.includes('batchactions_batches_job_id_state'),
+    );
+    for (const statement of needed) {
+      if (database.has('file')) await command(['init'], { url: printed.url });
+      else await printed.query(statement);
+    }
+    await command(['init'], { url: made.url });
+    const { dialect } = database;
+    for (const table of ['batchactions_jobs', 'batchactions_records', 'batchactions_batches']) {
+      expect(await dialect.readTable(printed, table)).toEqual(await dialect.readTable(made, table));
+    }
+    expect((await doctor(printed.url)).code).toBe(0);
+    const { stdout } = await command(['init', '--print'], { url: unreachable(printed.url) });
+    for (const statement of value.statements) expect(stdout.replace(/^--.*$/gm, '')).toContain(statement);
+  });
+
+  test('stale batches, and jobs that are complete and not final, are named with the command that helps', async () => {
+    const db = await freshDatabase(database);
+    const store = openStore(db);
+    await store.initialize();
+    const [stale, done] = [makeJob(2), makeJob(1)];
+    for (const job of [stale, done]) await prepare(store, job);
+    await claim(store, stale.id);
+    await complete(store, done.id, (await claim(store, done.id)).batchId);
+    await db.query('update "batchactions_batches" set "claimedAt" = "claimedAt" - 1200000');
+    const { code, checks } = await doctor(db.url);
+    expect(code).toBe(0);
+    expect(checks['stale batches']).toMatchObject({ mark: 'warn', saw: expect.stringContaining(`1 batch of ${stale.id}`) });
+    expect(checks['unfinished jobs']).toMatchObject({ mark: 'warn', saw: expect.stringContaining(done.id) });
+    expect((await doctor(db.url, ['--stale-after', '1h'])).checks['stale batches'].mark).toBe('ok');
+    // What it says to do is done.
+    for (const name of ['stale batches', 'unfinished jobs']) {
+      const words = /batchactions-sqlx (.*)$/.exec(checks[name].todo)[1].split(' ');
+      expect(await command(words, { url: db.url })).toMatchObject({ code: 0, stderr: '' });
+    }
+    expect((await doctor(db.url)).marks).toMatchObject({ 'stale batches': 'ok', 'unfinished jobs': 'ok' });
+    expect((await store.getJob(done.id)).status).toBe('COMPLETED');
+  });
+
+  needs(database, 'limitedIds')('ids that run out are a warning from the half on and a failure from nine tenths on', async () => {
+    const db = await freshDatabase(database);
+    const store = openStore(db);
+    await store.initialize();
+    const insert = async (id) =>
+      db.query(
+        `insert into "batchactions_records" ("id", "jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors") values (?, 'job', 'batch', ?, 'failed', '{}', '{}', '[]')`,
+        [id, id],
+      );
+    await insert(1_200_000_000);
+    expect((await doctor(db.url)).checks['ids of records']).toMatchObject({
+      mark: 'warn',
+      saw: '1,200,000,000 of 2,147,483,647 used (55.9 %)',
+      todo: expect.stringMatching(/alter table batchactions_records .*bigint/),
+    });
+    await insert(2_147_483_646);
+    const { code, checks } = await doctor(db.url);
+    expect({ code, mark: checks['ids of records'].mark }).toEqual({ code: 1, mark: 'fail' });
+    const [larger] = /alter table.*/.exec(checks['ids of records'].todo);
+    for (const statement of larger.split(';')) await db.query(statement);
+    expect((await doctor(db.url)).marks['ids of records']).toBe('ok');
+  });
+});
+
+/** The URL of a server that is not there, of the same kind. */
+function unreachable(url) {
+  if (url.startsWith('sqlite')) return url;
+  const gone = new URL(url);
+  gone.port = '1';
+  return gone.href;
+}
+
+onDatabasesWith('server', (database) => {
+  test('a user without rights to the data fails, with each right that is missing', async () => {
+    const db = await freshDatabase(database);
+    await command(['init'], { url: db.url });
+    const user = await createUser(db, { rights: 'none' });
+    onTestFinished(() => user.drop());
+    const { code, stdout, stderr } = await command(['doctor', '--json'], { url: user.url });
+    expect(stderr).toBe('');
+    const { checks } = JSON.parse(stdout);
+    const failed = checks.find(({ mark }) => mark === 'fail');
+    expect(code).toBe(1);
+    // MySQL and MariaDB refuse the login to a database without a right, PostgreSQL each statement.
+    if (failed.name === 'reachable') expect(failed.saw).toMatch(/denied/);
+    else {
+      expect(failed.name).toBe('rights');
+      expect(failed.saw).toMatch(
+        /select on batchactions_jobs, insert on batchactions_jobs, update on batchactions_jobs, delete on batchactions_jobs/,
+      );
+    }
+    const jobs = await command(['jobs'], { url: user.url });
+    expect(jobs.code).toBe(code);
+    expect(jobs.stderr).toMatch(/denied/);
+    expect(jobs.stderr.trim().split('\n')).toHaveLength(1);
+  });
+
+  needs(database, 'tableRights')('a user who may only read fails by the rights that are missing, the sequence’s among them', async () => {
+    const db = await freshDatabase(database);
+    await command(['init'], { url: db.url });
+    const user = await createUser(db, { rights: 'none' });
+    onTestFinished(() => user.drop());
+    await db.query(`grant select on all tables in schema public to "${user.name}"`);
+    const { code, checks } = await doctor(user.url);
+    expect({ code, mark: checks.rights.mark }).toEqual({ code: 1, mark: 'fail' });
+    expect(checks.rights.saw).toMatch(
+      /^denied: insert on batchactions_jobs, update on batchactions_jobs, .*usage on public\.batchactions_records_id_seq/,
+    );
+    expect(checks.rights.saw).not.toContain('select');
+    // What it may read, it still checks.
+    expect(checks['stale batches'].mark).toBe('ok');
+  });
+
+  test('a user with the rights that init --print names is well', async () => {
+    const db = await freshDatabase(database);
+    await command(['init'], { url: db.url });
+    const user = await createUser(db, { rights: 'data' });
+    onTestFinished(() => user.drop());
+    expect((await doctor(user.url)).code).toBe(0);
+  });
+
+  test('a wrong password and a server that is not there are exit 4, with the store’s own message', async () => {
+    const db = await freshDatabase(database);
+    const user = await createUser(db, { rights: 'all' });
+    onTestFinished(() => user.drop());
+    const gone = await command(['doctor'], { url: unreachable(user.url) });
+    expect(gone).toMatchObject({ code: 4, stderr: '' });
+    expect(gone.stdout).toMatch(/^fail +reachable .*refused/);
+    expect(gone.stdout).not.toContain(user.password);
+    const { code, value } = await json(['doctor'], { url: unreachable(user.url) });
+    expect({ code, ok: value.ok, names: value.checks.map(({ name }) => name) }).toEqual({ code: 4, ok: false, names: ['reachable'] });
+  });
+});
+
+describe('PostgreSQL', () => {
+  const postgres = databasesWith('schemas')[0];
+  const run = postgres ? test : test.skip;
+
+  run('--schema has the tables in a schema, and init --print makes it', async () => {
+    const db = await freshDatabase(postgres);
+    const schema = newId('s');
+    const { value } = await json(['init', '--print', '--schema', schema], { url: db.url });
+    await db.query(value.statements.join(';\n'));
+    const { code, checks } = await doctor(db.url, ['--schema', schema]);
+    expect({ code, tables: checks.tables.mark }).toEqual({ code: 0, tables: 'ok' });
+    expect((await doctor(db.url)).marks.tables).toBe('fail');
+    expect((await command(['jobs', '--schema', schema], { url: db.url })).code).toBe(0);
+  });
+
+  run('a server that only reads fails, and says so', async () => {
+    const db = await freshDatabase(postgres);
+    await command(['init'], { url: db.url });
+    const url = `${db.url}${db.url.includes('?') ? '&' : '?'}options=-c%20default_transaction_read_only%3Don`;
+    const { code, stdout } = await command(['doctor', '--json'], { url });
+    expect(code).toBe(1);
+    const { checks } = JSON.parse(stdout);
+    expect(checks.find(({ name }) => name === 'rights')).toMatchObject({ mark: 'fail', saw: expect.stringMatching(/read-only/) });
+  });
+});
+
+onEveryDatabase((on) => {
+  let url;
+  beforeAll(() => {
+    url = on.url;
+  });
+  on.needs('memory')('a database in memory has no tables of its own to see, and doctor says so', async () => {
+    const { code, checks } = await doctor(url);
+    expect({ code, tables: checks.tables.mark }).toEqual({ code: 1, tables: 'fail' });
+  });
+});

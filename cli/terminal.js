@@ -1,0 +1,79 @@
+'use strict';
+
+// Questions at a terminal: a password, which is not shown, and the confirmation of what can't be undone.
+
+const readline = require('node:readline');
+const { EXIT, CommandError, UsageError } = require('./exit.js');
+
+/** Whether there is a terminal to ask at. Questions go to stderr: stdout may lead elsewhere. */
+const canAsk = () => process.stdin.isTTY === true && process.stderr.isTTY === true;
+
+const interrupted = () => new CommandError('', EXIT.INTERRUPTED);
+
+/** Asks for a line that is not shown. */
+function askHidden(question) {
+  const { stdin, stderr } = process;
+  return new Promise((resolve, reject) => {
+    let answer = '';
+    const wasRaw = stdin.isRaw;
+    stdin.setRawMode(true);
+    stdin.setEncoding('utf8');
+    stderr.write(question);
+    const end = (settle, value) => {
+      stdin.off('data', onData);
+      stdin.off('end', onEnd);
+      stdin.setRawMode(wasRaw);
+      stdin.pause();
+      stderr.write('\n');
+      settle(value);
+    };
+    const onEnd = () => end(reject, interrupted());
+    const onData = (data) => {
+      for (const key of data) {
+        if (key === '\r' || key === '\n') return end(resolve, answer);
+        // Ctrl-C and Ctrl-D, which mean nothing by themselves in raw mode.
+        if (key === '\u0003' || key === '\u0004') return end(reject, interrupted());
+        if (key === '\u0015') answer = '';
+        else if (key === '\u007f' || key === '\b') answer = [...answer].slice(0, -1).join('');
+        else answer += key;
+      }
+      return undefined;
+    };
+    stdin.on('data', onData);
+    stdin.on('end', onEnd);
+    stdin.resume();
+  });
+}
+
+/** Asks for a line. */
+function ask(question) {
+  const lines = readline.createInterface({ input: process.stdin, output: process.stderr, terminal: true, historySize: 0 });
+  return new Promise((resolve, reject) => {
+    lines.on('SIGINT', () => lines.close());
+    // Ctrl-C and Ctrl-D: without an answer.
+    lines.on('close', () => reject(interrupted()));
+    lines.question(question, (answer) => {
+      resolve(answer.trim());
+      lines.close();
+    });
+  });
+}
+
+/** Before something that can't be undone: `--yes`, or `expected` typed at a terminal. */
+async function confirm(values, { what, expected }) {
+  if (values.yes) return;
+  if (!canAsk()) throw new UsageError(`${what} can't be undone, and there is no terminal to ask at: give --yes to do it`);
+  const answer = await ask(`Type ${expected} to go on: `);
+  if (answer !== expected) throw new CommandError('not confirmed: nothing was changed', EXIT.FAILED);
+}
+
+/** All of stdin, for `--password-stdin`, without the line's end. */
+async function readStdin() {
+  const chunks = [];
+  for await (const chunk of process.stdin) chunks.push(chunk);
+  return Buffer.concat(chunks)
+    .toString('utf8')
+    .replace(/\r?\n$/, '');
+}
+
+module.exports = { askHidden, canAsk, confirm, readStdin };
