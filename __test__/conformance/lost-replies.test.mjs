@@ -247,22 +247,25 @@ onEveryDatabase((on) => {
       expect((await on.store.getJobState(job.id)).status).toBe('PAUSED');
     });
 
-    test.each([undefined, { now: true }])('abortJob (%j) whose reply is lost rejects with CONNECTION_LOST, and the job is ABORTED', async (options) => {
-      const { store, proxy } = await openLossy();
-      const job = await saved();
-      const { batchId } = await claim(on.store, job.id);
-      const outcome = await losing(
-        { proxy, to: COMMIT },
-        () => store.abortJob(job.id, options),
-        () => {},
-      );
-      expect(outcome.error).toMatchObject({ code: 'CONNECTION_LOST', retryable: true });
-      expect((await on.store.getJobState(job.id)).status).toBe('ABORTED');
-      // The call again takes what may have been claimed in between.
-      expect(await store.abortJob(job.id, options)).toBe(false);
-      const held = (await on.store.getJobState(job.id)).batches.find(({ id }) => id === batchId).status;
-      expect(held).toBe(options?.now ? 'PENDING' : 'PROCESSING');
-    });
+    test.each([undefined, { now: true }])(
+      'abortJob (%j) whose reply is lost rejects with CONNECTION_LOST, and the job is ABORTED',
+      async (options) => {
+        const { store, proxy } = await openLossy();
+        const job = await saved();
+        const { batchId } = await claim(on.store, job.id);
+        const outcome = await losing(
+          { proxy, to: COMMIT },
+          () => store.abortJob(job.id, options),
+          () => {},
+        );
+        expect(outcome.error).toMatchObject({ code: 'CONNECTION_LOST', retryable: true });
+        expect((await on.store.getJobState(job.id)).status).toBe('ABORTED');
+        // The call again takes what may have been claimed in between.
+        expect(await store.abortJob(job.id, options)).toBe(false);
+        const held = (await on.store.getJobState(job.id)).batches.find(({ id }) => id === batchId).status;
+        expect(held).toBe(options?.now ? 'PENDING' : 'PROCESSING');
+      },
+    );
 
     test.each([
       ['resumeJob', { status: 'PAUSED' }, 'PROCESSING'],
