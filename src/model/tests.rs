@@ -5,8 +5,10 @@ mod job;
 mod job_batches;
 mod options;
 mod progress;
+mod purge;
 mod record;
 mod record_slices;
+mod retry_job;
 mod store_stats;
 
 use std::fmt;
