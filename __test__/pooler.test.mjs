@@ -126,7 +126,10 @@ describe('a store behind a transaction pooler', () => {
     await store.initialize();
     const { code, value } = await json(['doctor'], { url: `${url}?pgbouncer=true` });
     expect({ code, value }).toMatchObject({ code: 0, value: { ok: true } });
-    expect(value.checks.find(({ name }) => name === 'pooler')).toMatchObject({ mark: 'ok', saw: expect.stringMatching(/transaction pooler/) });
+    expect(value.checks.find(({ name }) => name === 'pooler')).toMatchObject({
+      mark: 'ok',
+      saw: expect.stringMatching(/transaction pooler/),
+    });
     const without = await command(['doctor'], { url });
     expect(without.code).not.toBe(0);
     expect(without.stdout).toMatch(/pooler/);
