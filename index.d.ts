@@ -357,6 +357,82 @@ export declare class StateStoreError extends Error {
   readonly cause?: unknown;
 }
 
+/** Where a store's database is, without user and password. The systems are OpenTelemetry's names. */
+export interface StoreServer {
+  /** `mariadb` where the URL or the dialect says so, `mysql` else: without asking the server. */
+  readonly system: 'postgresql' | 'mysql' | 'mariadb' | 'sqlite';
+  /** The host, or the Unix socket. Absent for SQLite. */
+  readonly host?: string;
+  readonly port?: number;
+  /** The database's name; for SQLite its file, or `:memory:`. */
+  readonly database?: string;
+}
+
+/**
+ * The channel of every call: `diagnostics_channel.tracingChannel('batchactions.store')`. Its five channels get a {@link StoreCall} in the order that Node
+ * documents for `tracePromise`: `start`, `end`, then `error` where the call rejects, `asyncStart` and `asyncEnd`. Without a subscriber nothing is made.
+ */
+export type StoreCallChannel = 'batchactions.store';
+
+/** What subscribers are told of a call. It is one object from `start` to `asyncEnd`. Keys that don't apply are absent, as are ids that are not strings. */
+export interface StoreCall {
+  /** The method's name. `records()` shows as one call for each page; a queued save shows as answered at once. `poolStats()` asks nobody and is not shown. */
+  readonly operation: string;
+  readonly jobId?: string;
+  readonly batchId?: string;
+  readonly workerId?: string;
+  /** How many records `saveBatchRecords` stores. */
+  readonly count?: number;
+  readonly server?: StoreServer;
+  /** From `asyncStart` on: what the call resolves with; of `records`, an object with a page's `records`. */
+  result?: unknown;
+  /** From `error` on: what the call rejects with. */
+  error?: unknown;
+}
+
+/** The channel of what no call reports, a {@link StoreWarning} each: `diagnostics_channel.subscribe('batchactions.store.warning', (warning) => …)`. */
+export type StoreWarningChannel = 'batchactions.store.warning';
+
+/** What a warning is about. The names are stable; later versions may add others. */
+export type StoreWarningKind =
+  /** A job's list of batches could not be brought up to date after a batch had changed. The call succeeded; the next change makes up for it. */
+  | 'list-behind'
+  /** `leaseRenewal` could not renew a claim. The next round tries again; a claim that isn't renewed for long becomes stale. */
+  | 'renewal-failed'
+  /**
+   * A batch was taken from its worker: by `reclaimStaleBatches` of this store; or a claim of this store was found lost, as it was renewed or as queued records
+   * were written.
+   */
+  | 'claim-taken'
+  /** `reclaimStaleBatches` of this store made a batch FAILED, because it was claimed `maxClaims` times. */
+  | 'batch-given-up'
+  /** Queued records, or a queued job or state, could not be stored after their calls were answered (`durability: 'batch'`). */
+  | 'queued-write-failed'
+  /** A connection ended or was given up. The call may have been repeated and have succeeded. */
+  | 'connection-lost'
+  /** The server has no connection left for this store, which works with those that it has. */
+  | 'connection-refused'
+  /** MySQL: `initialize()` could not create the index that only makes `getJobState` faster. */
+  | 'index-missing'
+  /** A background task of the store panicked: a defect of this package. */
+  | 'panic';
+
+/** What happened in the background of a store. At most 256 wait for a blocked event loop; those beyond are dropped, and the next one says how many. */
+export interface StoreWarning {
+  readonly kind: StoreWarningKind;
+  /** What happened, for a log. It may hold ids, and never a password. */
+  readonly message: string;
+  readonly server: StoreServer;
+  readonly jobId?: string;
+  readonly batchId?: string;
+  readonly workerId?: string;
+  /** How many events the warning stands for, where it is more than one. */
+  readonly count?: number;
+  /** How many warnings were dropped before this one. */
+  readonly dropped?: number;
+  readonly error?: StateStoreError;
+}
+
 /**
  * How the connection is encrypted, and which servers are trusted. Files are read again for each connection. A server that is not trusted is
  * `CONNECTION_FAILED`, a file that can't be used is `INVALID_CONNECTION`; neither is `retryable`.
@@ -638,17 +714,21 @@ export declare class SqlxStateStore {
    *
    * `claimBatch` says `JOB_NOT_PROCESSING` then. A worker that ends on that doesn't come back by itself: let its loop poll until the job is final.
    * @throws `INVALID_ARGUMENT` where the job isn't distributed: its process overwrites the status with its next batch.
+   * @throws `CONNECTION_LOST` where the reply is lost: the job may be paused. It is not repeated, because another caller may have resumed the job since.
    */
   pauseJob(jobId: string): Promise<boolean>;
   /**
    * Lets a PAUSED distributed job go on. Where all its batches are done by now, it is finalized instead, and `tryFinalizeJob` returns `true` to no caller. `true`
    * where this call changed the status.
    * @throws `INVALID_ARGUMENT` where the job isn't distributed.
+   * @throws `CONNECTION_LOST` as `pauseJob` does.
    */
   resumeJob(jobId: string): Promise<boolean>;
   /**
-   * Makes a job that isn't final ABORTED, with the database's now as `completedAt`. `true` where this call changed the status. A final job stays as it is.
+   * Makes a job that isn't final ABORTED, with the database's now as `completedAt`. `true` where this call changed the status. A final job stays as it is; of one
+   * that is ABORTED already, `now` takes what is still claimed.
    * @throws `INVALID_ARGUMENT` where the job isn't distributed, without `force`.
+   * @throws `CONNECTION_LOST` where the reply is lost: the job may be ABORTED. Call it again, which does what is left to do.
    */
   abortJob(jobId: string, options?: AbortOptions): Promise<boolean>;
   /**
@@ -657,15 +737,15 @@ export declare class SqlxStateStore {
    *
    * A batch's `recordStartIndex` and `recordEndIndex` are its first and last record's, and say nothing about their number. The job's row is written last, so an interrupted
    * call leaves nothing that can be claimed; `purge` removes its records.
-   * @throws `INVALID_ARGUMENT` where the source doesn't exist or isn't final.
+   * @throws `INVALID_ARGUMENT` where the source doesn't exist or isn't final, or has no usable `config.batchSize` and none is given.
    */
   retryFailed(jobId: string, options?: RetryOptions): Promise<RetryResult | null>;
   /**
    * Deletes finished jobs with their batches and records, in slices, and batches and records that belong to no job. A job with a batch that a worker holds is
-   * kept, and listed.
+   * kept, and listed; a claim that was neither made nor renewed for `olderThanMs`, and for a day at least, is dead.
    *
-   * Records without a job are deleted only where they are older than a record of a job that ended before `olderThanMs`: they may belong to an import that is being
-   * prepared. Where the call fails halfway, call it again.
+   * Records without a job are deleted only where they are older than a record of a job that ended `olderThanMs` ago, and a day at least: they may belong to an
+   * import that is being prepared. Where the call fails halfway, call it again.
    */
   purge(options: PurgeOptions): Promise<PurgeResult>;
 

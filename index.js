@@ -4,6 +4,7 @@
 // here, by the user's own engine (see src/js/boundary.rs). A test runner may load this file in many realms of one thread, each with its own `Error`, `Array`
 // and timers. So values and errors are made here, the addon keeps nothing of a realm, and no timer is used.
 
+const { channel } = require('node:diagnostics_channel');
 const { existsSync } = require('node:fs');
 const { performance } = require('node:perf_hooks');
 const { join } = require('node:path');
@@ -617,12 +618,12 @@ function makeError(failure) {
 
 /**
  * The error that a call rejects with. Its stack begins at the method: it is taken from `site` if the call has left the stack since. Without a site, the
- * engine names the `async` functions that wait for the call.
+ * engine names the `async` functions that wait for the call. `inner`: the outermost function of this file on the stack.
  */
-function failed(failure, site) {
+function failed(failure, site, inner = run) {
   const error = isOurs(failure) ? failure : makeError(failure);
   if (site === undefined) {
-    Error.captureStackTrace?.(error, run);
+    Error.captureStackTrace?.(error, inner);
   } else if (typeof site.stack === 'string' && site.stack.includes('\n')) {
     error.stack = `${error.name}: ${error.message}${site.stack.slice(site.stack.indexOf('\n'))}`;
   }
@@ -666,12 +667,89 @@ function turnIfDue(native) {
   return now() - turnSeen > TURN_MS ? turn : undefined;
 }
 
-/** One call: `start` begins it in the addon, and `read` decodes its result. */
-async function run(store, method, start, read, site = callSite) {
+// What is seen from outside: each call on the channels of `diagnostics_channel.tracingChannel('batchactions.store')`, and what no call reports on one more.
+// The channels are taken one by one because a TracingChannel says only since Node 20.13 whether it has subscribers, and not everywhere else.
+const traceOf = (event) => channel(`tracing:batchactions.store:${event}`);
+const [started, ended, asyncStarted, asyncEnded, rejected] = ['start', 'end', 'asyncStart', 'asyncEnd', 'error'].map(traceOf);
+const warned = channel('batchactions.store.warning');
+
+const isTraced = () =>
+  started.hasSubscribers || asyncEnded.hasSubscribers || rejected.hasSubscribers || ended.hasSubscribers || asyncStarted.hasSubscribers;
+
+const servers = new WeakMap();
+
+/** Where a store's database is. */
+function serverOf(native) {
+  if (!servers.has(native)) servers.set(native, Object.freeze(parse(native._server())));
+  return servers.get(native);
+}
+
+/** What subscribers are told of a call. `about` holds arguments of the user's, which may be anything. */
+function contextOf(store, operation, about) {
+  const context = { operation };
+  try {
+    const { jobId = about?.job?.id, batchId, workerId, records } = about ?? {};
+    for (const [name, id] of Object.entries({ jobId, batchId, workerId })) if (typeof id === 'string') context[name] = id;
+    if (isArray(records)) context.count = records.length;
+    context.server = serverOf(nativeOf(store, operation));
+  } catch {
+    // A getter or a proxy throws, or `store` is none. The call itself meets that and rejects.
+  }
+  return context;
+}
+
+/** A call with subscribers, as Node documents `tracePromise`. That one makes promises of its own realm. */
+function traced(store, method, start, read, about, site) {
+  const context = contextOf(store, method, about);
+  const settled = () => {
+    asyncStarted.publish(context);
+    asyncEnded.publish(context);
+  };
+  const call = () => {
+    const promise = perform(store, method, start, read, site);
+    ended.publish(context);
+    return promise.then(
+      (result) => {
+        context.result = result;
+        settled();
+        return result;
+      },
+      (error) => {
+        context.error = error;
+        rejected.publish(context);
+        settled();
+        throw error;
+      },
+    );
+  };
+  if (typeof started.runStores === 'function') return started.runStores(context, call);
+  started.publish(context);
+  return call();
+}
+
+/** Publishes a warning of the addon, which calls this from its own event. It is one function for all stores, so that it keeps none of them alive. */
+function publishWarning(text) {
+  if (!warned.hasSubscribers) return;
+  const warning = parse(text);
+  if (warning.error !== undefined) warning.error = makeError(warning.error);
+  warned.publish(warning);
+}
+
+/**
+ * One call: `start` begins it in the addon, and `read` decodes its result. `about`: the arguments that subscribers are told of, by name: `jobId`, `batchId`,
+ * `workerId`, `records`, `job`.
+ */
+function run(store, method, start, read, about, site = callSite) {
+  return isTraced() ? traced(store, method, start, read, about, site) : perform(store, method, start, read, site);
+}
+
+async function perform(store, method, start, read, site) {
   let from;
+  let inner = run;
   try {
     const native = nativeOf(store, method);
     const pending = start(native);
+    inner = perform;
     // It is answered already: a save that is queued.
     if (pending === null) return await turnIfDue(native);
     from = site();
@@ -679,7 +757,7 @@ async function run(store, method, start, read, site = callSite) {
     turnSeen = now();
     return await read(result);
   } catch (failure) {
-    throw failed(failure, from);
+    throw failed(failure, from, inner);
   }
 }
 
@@ -858,7 +936,7 @@ const LARGEST_PAGE = 1_000;
 /** One page of `records`, with its length in bytes. */
 function recordPage(jobId, options, after, limit) {
   const start = (native) => native._recordPage(jobId, optional('options', options, OPTIONS.records), after, limit);
-  return run(this, 'records', start, parsed);
+  return run(this, 'records', start, parsed, { jobId });
 }
 
 class SqlxStateStore {
@@ -870,6 +948,7 @@ class SqlxStateStore {
         encode('connection', 'connection', connection, password !== undefined),
         optional('options', options, OPTIONS.store),
         password && asker(password),
+        publishWarning,
       );
     } catch (failure) {
       const error = failed(failure);
@@ -885,44 +964,44 @@ class SqlxStateStore {
   }
 
   saveJobState(job) {
-    return run(this, 'saveJobState', (native) => saveJob(native, job), asIs);
+    return run(this, 'saveJobState', (native) => saveJob(native, job), asIs, { job });
   }
 
   getJobState(jobId) {
-    return run(this, 'getJobState', (native) => native.getJobState(jobId), jobOf);
+    return run(this, 'getJobState', (native) => native.getJobState(jobId), jobOf, { jobId });
   }
 
   updateBatchState(jobId, batchId, state, fence) {
     const start = (native) =>
       native.updateBatchState(jobId, batchId, encode('state', 'state', state), optional('fence', fence, OPTIONS.fence));
-    return run(this, 'updateBatchState', start, asIs);
+    return run(this, 'updateBatchState', start, asIs, { jobId, batchId });
   }
 
   saveProcessedRecord(jobId, batchId, record, fence) {
     const start = (native) =>
       native.saveProcessedRecord(jobId, batchId, encode('record', 'record', record), optional('fence', fence, OPTIONS.fence));
-    return run(this, 'saveProcessedRecord', start, asIs, nowhere);
+    return run(this, 'saveProcessedRecord', start, asIs, { jobId, batchId }, nowhere);
   }
 
   saveBatchRecords(jobId, batchId, records) {
     const start = (native) => native.saveBatchRecords(jobId, batchId, encode('records', 'records', records));
-    return run(this, 'saveBatchRecords', start, asIs);
+    return run(this, 'saveBatchRecords', start, asIs, { jobId, batchId, records });
   }
 
   getFailedRecords(jobId) {
-    return run(this, 'getFailedRecords', (native) => native.getFailedRecords(jobId), gathered);
+    return run(this, 'getFailedRecords', (native) => native.getFailedRecords(jobId), gathered, { jobId });
   }
 
   getPendingRecords(jobId) {
-    return run(this, 'getPendingRecords', (native) => native.getPendingRecords(jobId), gathered);
+    return run(this, 'getPendingRecords', (native) => native.getPendingRecords(jobId), gathered, { jobId });
   }
 
   getProcessedRecords(jobId) {
-    return run(this, 'getProcessedRecords', (native) => native.getProcessedRecords(jobId), gathered);
+    return run(this, 'getProcessedRecords', (native) => native.getProcessedRecords(jobId), gathered, { jobId });
   }
 
   getBatchRecords(jobId, batchId) {
-    return run(this, 'getBatchRecords', (native) => native.getBatchRecords(jobId, batchId), gathered);
+    return run(this, 'getBatchRecords', (native) => native.getBatchRecords(jobId, batchId), gathered, { jobId, batchId });
   }
 
   async *records(jobId, options) {
@@ -939,32 +1018,32 @@ class SqlxStateStore {
   }
 
   getProgress(jobId) {
-    return run(this, 'getProgress', (native) => native.getProgress(jobId), parsed);
+    return run(this, 'getProgress', (native) => native.getProgress(jobId), parsed, { jobId });
   }
 
   claimBatch(jobId, workerId) {
-    return run(this, 'claimBatch', (native) => native.claimBatch(jobId, workerId), parsed, nowhere);
+    return run(this, 'claimBatch', (native) => native.claimBatch(jobId, workerId), parsed, { jobId, workerId }, nowhere);
   }
 
   releaseBatch(jobId, batchId, workerId) {
-    return run(this, 'releaseBatch', (native) => native.releaseBatch(jobId, batchId, workerId), asIs);
+    return run(this, 'releaseBatch', (native) => native.releaseBatch(jobId, batchId, workerId), asIs, { jobId, batchId, workerId });
   }
 
   renewBatch(jobId, batchId, workerId, fence) {
     const start = (native) => native.renewBatch(jobId, batchId, workerId, optional('fence', fence, OPTIONS.fence));
-    return run(this, 'renewBatch', start, asIs);
+    return run(this, 'renewBatch', start, asIs, { jobId, batchId, workerId });
   }
 
   reclaimStaleBatches(jobId, timeoutMs) {
-    return run(this, 'reclaimStaleBatches', (native) => native.reclaimStaleBatches(jobId, timeoutMs), asIs);
+    return run(this, 'reclaimStaleBatches', (native) => native.reclaimStaleBatches(jobId, timeoutMs), asIs, { jobId });
   }
 
   getDistributedStatus(jobId) {
-    return run(this, 'getDistributedStatus', (native) => native.getDistributedStatus(jobId), parsed);
+    return run(this, 'getDistributedStatus', (native) => native.getDistributedStatus(jobId), parsed, { jobId });
   }
 
   tryFinalizeJob(jobId) {
-    return run(this, 'tryFinalizeJob', (native) => native.tryFinalizeJob(jobId), asIs);
+    return run(this, 'tryFinalizeJob', (native) => native.tryFinalizeJob(jobId), asIs, { jobId });
   }
 
   listJobs(options) {
@@ -972,11 +1051,11 @@ class SqlxStateStore {
   }
 
   getJob(jobId) {
-    return run(this, 'getJob', (native) => native.getJob(jobId), parsed);
+    return run(this, 'getJob', (native) => native.getJob(jobId), parsed, { jobId });
   }
 
   batches(jobId, options) {
-    return run(this, 'batches', (native) => native.batches(jobId, optional('options', options, OPTIONS.batches)), parsed);
+    return run(this, 'batches', (native) => native.batches(jobId, optional('options', options, OPTIONS.batches)), parsed, { jobId });
   }
 
   stats() {
@@ -999,7 +1078,7 @@ class SqlxStateStore {
   }
 
   deleteJob(jobId) {
-    return run(this, 'deleteJob', (native) => native.deleteJob(jobId), asIs);
+    return run(this, 'deleteJob', (native) => native.deleteJob(jobId), asIs, { jobId });
   }
 
   pauseJob(jobId) {

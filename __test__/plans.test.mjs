@@ -95,6 +95,7 @@ onEveryDatabase((on) => {
           reclaim_snapshot: [job.id, minutes, from],
           has_open_batch: [job.id, from],
           reclaim: [job.id, minutes, any],
+          reclaim_select: [job.id, minutes, any],
         };
       }
       return {
@@ -108,7 +109,7 @@ onEveryDatabase((on) => {
         reclaim_snapshot_next: [job.id, minutes, job.id, from],
         reclaim_snapshot_rest: [job.id, job.id],
         has_open_batch: [job.id, from, job.id],
-        reclaim_select: [job.id, minutes],
+        reclaim_select: [1, job.id, minutes],
       };
     };
     const names = dialect.plannedStatements;

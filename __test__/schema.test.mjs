@@ -1,9 +1,9 @@
 /** The tables: what initialize() makes, what it says of tables that do not fit, and where it makes them. */
 import { describe, expect, it } from 'vitest';
 import { SqlxStateStore, StateStoreError } from '../index.js';
-import { createTables, hasOptionalIndex, listTables, OPTIONAL_INDEX, readCatalogue, TABLES } from './support/catalogue.mjs';
+import { createTables, hasOptionalIndex, listTables, OPTIONAL_INDEX, readCatalogue, SUMMARY_INDEX, TABLES } from './support/catalogue.mjs';
 import { databases } from './support/databases.mjs';
-import { makeJob, makeLocalJob, makeRecord } from './support/fixtures.mjs';
+import { makeJob, makeLocalJob, makeRecord, without } from './support/fixtures.mjs';
 import { createUser } from './support/users.mjs';
 import { freshDatabase, needs, openStore, prepare, rejection } from './support/suite.mjs';
 
@@ -29,6 +29,9 @@ const CALLS = {
   tryFinalizeJob: (store) => store.tryFinalizeJob('j'),
   listJobs: (store) => store.listJobs(),
   deleteJob: (store) => store.deleteJob('j'),
+  getJob: (store) => store.getJob('j'),
+  batches: (store) => store.batches('j'),
+  stats: (store) => store.stats(),
 };
 
 for (const database of databases) {
@@ -185,6 +188,33 @@ for (const database of databases) {
       }
       await limited.close();
       await user.drop();
+    });
+
+    needs(database, 'file')('the index of summaries is made where it may be, and is missed by no call', async () => {
+      const db = await freshDatabase(database);
+      await createTables(db);
+      const hasIndex = async () => (await db.query('select name from sqlite_master where name = ?', [SUMMARY_INDEX])).length === 1;
+      const job = makeJob(3, { id: 'j', size: 2 });
+      const works = async (store) => {
+        expect(await store.getJob('j')).toStrictEqual(without(job, 'batches'));
+        expect(await store.listJobs()).toStrictEqual([without(job, 'batches')]);
+        expect(await store.getProgress('j')).toMatchObject({ totalRecords: 6, totalBatches: 3 });
+        expect((await store.stats()).jobs.PROCESSING).toBe(1);
+      };
+      // While another process writes, it is not made, and initialize() resolves.
+      await db.query('pragma journal_mode = wal');
+      const writer = await db.connect();
+      await writer.query('begin immediate');
+      const store = openStore(db, { statementTimeoutMs: 1_000 });
+      await store.initialize();
+      expect(await hasIndex()).toBe(false);
+      await writer.query('rollback');
+      await writer.end();
+      await store.saveJobState(job);
+      await works(store);
+      await store.initialize();
+      expect(await hasIndex()).toBe(true);
+      await works(store);
     });
 
     describe('initialize() looks at indexes and types', () => {

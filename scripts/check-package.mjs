@@ -30,6 +30,32 @@ export const claim: Promise<ClaimBatchResult> = store.claimBatch('job', 'worker'
 export const isClosed = (error: unknown) => error instanceof StateStoreError && error.code === 'CLOSED';
 `;
 
+// What the installed dashboard is asked to do. Before it stands how it is imported.
+const runPage = `import('node:http').then(async ({ createServer }) => {
+  const store = new SqlxStateStore('sqlite::memory:');
+  await store.initialize();
+  const server = createServer(createDashboard(store, { actions: true, showRecords: true }));
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address();
+  for (const [path, status] of [['', 200], ['job?id=a', 200], ['page.js', 200], ['style.css', 200], ['api/jobs', 200], ['api/job?id=a', 404], ['package.json', 404]]) {
+    const answer = await fetch(\`http://127.0.0.1:\${port}/\${path}\`);
+    if (answer.status !== status) throw new Error(\`\${path}: \${answer.status} \${await answer.text()}\`);
+    await answer.arrayBuffer();
+  }
+  server.closeAllConnections();
+  server.close();
+  await store.close();
+  console.log('ok');
+});`;
+
+const pageTypes = `
+import { createServer } from 'node:http';
+import { SqlxStateStore } from '@batchactions/state-sqlx';
+import { createDashboard, type DashboardOptions } from '@batchactions/state-sqlx-dashboard';
+const options: DashboardOptions = { authorize: async (request) => request.headers.cookie === 'x', redact: (record) => ({ ...record, raw: {} }) };
+export const server = createServer(createDashboard(new SqlxStateStore('sqlite::memory:'), options));
+`;
+
 const work = realpathSync(mkdtempSync(join(tmpdir(), 'check-package-')));
 try {
   check();
@@ -68,6 +94,24 @@ function check() {
   run(swapped, 'job.mjs', `import { SequelizeStateStore as SqlxStateStore } from '@batchactions/state-sequelize';\n${runJob}`);
   say('works under the name @batchactions/state-sequelize, by an npm alias');
 
+  const page = packDashboard();
+  for (const [name, args] of [
+    ['publint', [page.tarball, '--strict']],
+    ['attw', [page.tarball, '--no-color', '--no-emoji']],
+  ]) {
+    tool(name, args);
+  }
+  const both = install('both', [main.tarball, platform.tarball, page.tarball]);
+  assert.deepEqual(installed(both), ['@batchactions/state-sqlx', page.name, platform.name], 'the dashboard brings nothing else');
+  const names = ['{ SqlxStateStore }', '{ createDashboard }'];
+  const from = ['@batchactions/state-sqlx', page.name];
+  run(both, 'page.cjs', `${names.map((name, i) => `const ${name} = require('${from[i]}');\n`).join('')}${runPage}`);
+  run(both, 'page.mjs', `${names.map((name, i) => `import ${name} from '${from[i]}';\n`).join('')}${runPage}`);
+  for (const name of ['page-types.mts', 'page-types.cts']) {
+    compile(both, name, pageTypes, ['--typeRoots', join(root, 'node_modules', '@types'), '--types', 'node']);
+  }
+  say('the dashboard answers from CommonJS and from ES modules, and its types from both');
+
   const alone = install('alone', ['--omit=optional', main.tarball]);
   const { status, stderr } = node(alone, 'alone.mjs', `import '@batchactions/state-sqlx';`);
   assert.notEqual(status, 0);
@@ -105,7 +149,15 @@ function pack() {
   assert.deepEqual(optionalDependencies, { [platform.name]: version });
   assert.equal(platform.version, version);
 
-  const expected = [...always, 'index.js', 'index.d.ts', ...filesIn('bin'), ...filesIn('cli'), ...filesIn('migrations')];
+  const expected = [
+    ...always,
+    'index.js',
+    'index.d.ts',
+    ...filesIn('bin'),
+    ...filesIn('cli'),
+    ...filesIn('migrations'),
+    ...filesIn('otel'),
+  ];
   assert.deepEqual(main.files, expected.toSorted(), 'the package holds this, and nothing else');
   assert.deepEqual(platform.files, ['README.md', binary, 'package.json'].toSorted());
 
@@ -120,6 +172,25 @@ function pack() {
 function filesIn(folder) {
   const entries = readdirSync(join(root, folder), { recursive: true, withFileTypes: true });
   return entries.filter((entry) => entry.isFile()).map((entry) => relative(root, join(entry.parentPath, entry.name)));
+}
+
+/** Packs the dashboard, which is a package of its own. */
+function packDashboard() {
+  const folder = join(root, 'dashboard');
+  const manifest = readJson(join(folder, 'package.json'));
+  const { version, engines, license } = readJson(join(root, 'package.json'));
+  assert.deepEqual(
+    { version: manifest.version, engines: manifest.engines, license: manifest.license, peers: manifest.peerDependencies },
+    { version, engines, license, peers: { '@batchactions/state-sqlx': `^${version}` } },
+    'the dashboard is of the version of the store',
+  );
+  for (const kind of ['dependencies', 'optionalDependencies', 'scripts']) assert.equal(manifest[kind], undefined, `it has no ${kind}`);
+  const page = packOne(folder);
+  const within = (name) => readdirSync(join(folder, name)).map((file) => `${name}/${file}`);
+  const expected = ['LICENSE', 'README.md', 'package.json', 'index.js', 'index.d.ts', ...within('lib'), ...within('assets')];
+  assert.deepEqual(page.files, expected.toSorted(), 'the package holds this, and nothing else');
+  say(`${page.name}: ${kilobytes(page.tarball)}, ${page.files.join(', ')}`);
+  return page;
 }
 
 /** Checks that each platform has a package, that npm installs it on that platform only, and that index.js looks for it. */
@@ -194,9 +265,9 @@ function run(folder, name, source) {
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'ok\n', stderr: '' }, `${name}:\n${source}`);
 }
 
-function compile(folder, name, source) {
+function compile(folder, name, source, more = []) {
   writeFileSync(join(folder, name), source);
-  const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];
+  const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable', ...more];
   // Not `.bin/tsc`, which may belong to the older TypeScript that is installed too.
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
   const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, name], { cwd: folder, encoding: 'utf8' });

@@ -254,16 +254,18 @@ impl Claims {
     }
 
     /// The batch was finished or released, or the claim was lost, so its lease is no longer renewed. A later claim on the same batch is not affected.
-    pub fn ended(&self, key: &BatchKey, token: Token) {
+    /// Returns whether the claim was under way.
+    pub fn ended(&self, key: &BatchKey, token: Token) -> bool {
         let end = |job: &mut HeldJob| {
             if let Some(held) = job.claims.get_mut(&key.batch_id).filter(|held| held.token == token) {
                 held.renewal = None;
-                if std::mem::take(&mut held.under_way) {
-                    job.under_way -= 1;
-                }
+                let under_way = std::mem::take(&mut held.under_way);
+                job.under_way -= usize::from(under_way);
+                return under_way;
             }
+            false
         };
-        lock(&self.jobs).change(&key.job_id, end);
+        lock(&self.jobs).change(&key.job_id, end) == Some(true)
     }
 
     /// The job is final: forgets everything about it.

@@ -16,6 +16,7 @@
 //! lease_lost      what happens when a worker has lost its batch
 //! retry           what is retried, and for how long
 //! panics          a panic fails a call, and does not end the process
+//! warnings        what fails or changes in the background, where no call reports it
 //! ```
 //!
 //! # Guarantees
@@ -43,6 +44,7 @@ mod random_id;
 mod record_writer;
 mod retry;
 mod settings;
+mod warnings;
 
 /// One worker thread of the asynchronous runtime for every four cores. A call mostly waits for a server, and each call wakes any idle second worker
 /// needlessly, which costs a tenth of the call. `TOKIO_WORKER_THREADS` overrides it, as in any program on tokio.

@@ -12,17 +12,19 @@ export async function createTables(db, change = (text) => text) {
   }
 }
 
-/** The index that initialize() makes where it may, on MySQL. No statement needs it. */
+/** The indexes that initialize() makes where it may, on MySQL and on SQLite. No statement needs one. */
 export const OPTIONAL_INDEX = 'batchactions_batches_job_id_state';
+export const SUMMARY_INDEX = 'batchactions_jobs_id_summary';
 
 /**
- * Each table with its columns in order and its indexes by name, the primary key among them, and not the one that is optional. `schema`: for a dialect that
+ * Each table with its columns in order and its indexes by name, the primary key among them, and not those that are optional. `schema`: for a dialect that
  * has them.
  */
 export async function readCatalogue(db, { schema } = {}) {
   const tables = {};
   for (const table of TABLES) tables[table] = await db.dialect.readTable(db, table, schema);
   delete tables.batchactions_batches?.indexes?.[OPTIONAL_INDEX];
+  delete tables.batchactions_jobs?.indexes?.[SUMMARY_INDEX];
   return tables;
 }
 

@@ -40,7 +40,8 @@ for (const [version, resolutions] of [
 
 function compile(version, resolution, withNode) {
   const files = ['checks.ts'];
-  if (withNode) files.push('with-node.ts');
+  // The types of @opentelemetry/api take Node's or the DOM's.
+  if (withNode) files.push('with-node.ts', 'otel.ts', 'dashboard.ts');
   if (withNode && version === 'typescript') files.push('disposal.ts');
   return diagnose(
     version,
@@ -50,6 +51,8 @@ function compile(version, resolution, withNode) {
       module: resolution === 'bundler' ? 'esnext' : resolution,
       moduleResolution: resolution,
       types: withNode ? ['node'] : [],
+      // As the dashboard's declarations name it.
+      paths: { '@batchactions/state-sqlx': [join(root, 'index.d.ts')] },
     },
   );
 }

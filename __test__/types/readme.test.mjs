@@ -1,4 +1,4 @@
-/** Each snippet of the README, of docs/connecting.md and of docs/operations.md, in TypeScript or JavaScript, compiles as a strict TypeScript user's would. */
+/** Each snippet of the READMEs, of docs/connecting.md and of docs/operations.md, in TypeScript or JavaScript, compiles as a strict TypeScript user's would. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,7 +7,10 @@ import { diagnose } from './compile.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..');
-const PAGES = ['README.md', 'docs/connecting.md', 'docs/operations.md'].map((name) => [name, readFileSync(join(root, name), 'utf8')]);
+const PAGES = ['README.md', 'dashboard/README.md', 'docs/connecting.md', 'docs/operations.md'].map((name) => [
+  name,
+  readFileSync(join(root, name), 'utf8'),
+]);
 
 // Beside node_modules, where the snippets find Sequelize.
 const folder = mkdtempSync(join(root, 'node_modules', '.snippets-'));
@@ -47,8 +50,11 @@ beforeAll(() => {
       '@batchactions/import': stub('import'),
       '@batchactions/distributed': stub('distributed'),
       '@batchactions/state-sqlx': [join(root, 'index.d.ts')],
+      '@batchactions/state-sqlx/otel': [join(root, 'otel', 'index.d.ts')],
+      '@batchactions/state-sqlx-dashboard': [join(root, 'dashboard', 'index.d.ts')],
       '@batchactions/state-sequelize': [join(root, 'index.d.ts')],
       '@nestjs/common': stub('nestjs'),
+      express: stub('express'),
       fastify: stub('fastify'),
     },
   });

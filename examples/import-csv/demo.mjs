@@ -5,22 +5,27 @@
 //   npm run demo -- --url <database URL>   on a server: the tables are created where they are missing, and the job is deleted at the end
 //   npm run demo -- --rows <number>        at least 5,000
 //   npm run demo -- --quick                10,000 rows
+//   npm run demo -- --watch                serves the dashboard meanwhile, at an address of this machine that it prints; on a terminal until Ctrl-C
 
 import { fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { SqlxStateStore } from '@batchactions/state-sqlx';
+import { createDashboard } from '../../dashboard/index.js';
 import { writeCsv } from './csv.mjs';
 import { isBad, madeUpOrders } from './orders.mjs';
 import { endProgress, number, say, seconds, showProgress } from './screen.mjs';
 
-const { values: options } = parseArgs({ options: { url: { type: 'string' }, rows: { type: 'string' }, quick: { type: 'boolean' } } });
+const { values: options } = parseArgs({
+  options: { url: { type: 'string' }, rows: { type: 'string' }, quick: { type: 'boolean' }, watch: { type: 'boolean' } },
+});
 const rows = Number(options.rows ?? (options.quick ? 10_000 : 100_000));
 if (!Number.isInteger(rows) || rows < 5_000) throw new Error(`--rows must be a whole number of at least 5,000, not ${options.rows}`);
 if (options.url?.includes(':memory:')) throw new Error('--url: a database in memory is that of one process, and this takes six');
@@ -36,17 +41,40 @@ const interrupted = new Promise((_, reject) => {
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => reject(new Error(`ended by ${signal}`)));
 });
 
+let page;
 try {
+  if (options.watch) page = await servePage();
   await Promise.race([demo(), interrupted]);
+  if (page && process.stdout.isTTY) {
+    say(`\nThe page is still at ${addressOf(page)}: Ctrl-C ends it.`);
+    await interrupted.catch(() => {});
+  }
 } catch (error) {
   endProgress();
   console.error(error);
   process.exitCode = 1;
 } finally {
   for (const child of children) child.kill('SIGKILL');
+  page?.closeAllConnections();
+  page?.close();
   if (options.url && (await store.deleteJob(jobId))) console.log('\nThe job is deleted from the database, the tables stay.');
   await store.close();
   await rm(folder, { recursive: true, force: true });
+}
+
+/** The dashboard, for this machine only. */
+async function servePage() {
+  // The page may be asked for something before the orchestrator has made the tables.
+  await store.initialize();
+  const server = createServer(createDashboard(store, { actions: true, showRecords: true, staleAfterMs: 5_000 }));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  say(`The page: ${addressOf(server)}\n`);
+  return server;
+}
+
+function addressOf(server) {
+  return `http://127.0.0.1:${server.address().port}/job?id=${jobId}`;
 }
 
 async function demo() {

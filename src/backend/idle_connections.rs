@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::driver::Driver;
 use crate::error::lock;
 use crate::panics;
+use crate::warnings::{Warning, WarningKind, Warnings};
 
 /// A connection that has been idle for longer is pinged before it is reused: a server or a firewall may have ended it. In a busy store no connection
 /// is idle that long.
@@ -28,6 +29,9 @@ pub struct IdleConnections<D: Driver> {
     /// Whether connections are reused without a ping, because the database lives in the connection.
     always_trusted: bool,
     closing_expired: AtomicBool,
+    warnings: Warnings,
+    /// The database's name in messages.
+    place: Arc<str>,
 }
 
 struct State<D: Driver> {
@@ -41,7 +45,7 @@ struct State<D: Driver> {
 }
 
 impl<D: Driver> IdleConnections<D> {
-    pub fn new(min: usize, idle_timeout: Option<Duration>, always_trusted: bool) -> Self {
+    pub fn new(min: usize, idle_timeout: Option<Duration>, always_trusted: bool, warnings: Warnings, place: Arc<str>) -> Self {
         Self {
             state: Mutex::new(State {
                 connections: Vec::new(),
@@ -53,6 +57,8 @@ impl<D: Driver> IdleConnections<D> {
             idle_timeout,
             always_trusted,
             closing_expired: AtomicBool::new(false),
+            warnings,
+            place,
         }
     }
 
@@ -79,11 +85,20 @@ impl<D: Driver> IdleConnections<D> {
             }
             match timeout(TRUSTED_IDLE, D::ping(&mut connection)).await {
                 Ok(Ok(())) => return Some(connection),
-                Ok(Err(_)) => {}
+                Ok(Err(_)) => self.warn_lost(1),
                 // A server that vanished silently delays the call once, not once per connection.
-                Err(_) => drop(self.take_all()),
+                Err(_) => self.warn_lost(self.take_all().len() + 1),
             }
         }
+    }
+
+    /// The call goes on with another connection.
+    fn warn_lost(&self, count: usize) {
+        let message = match count {
+            1 => format!("an idle connection to {} no longer answered, and was given up", self.place),
+            _ => format!("{count} idle connections to {} no longer answered, and were given up", self.place),
+        };
+        self.warnings.warn(Warning::new(WarningKind::ConnectionLost, message).count(count));
     }
 
     pub fn len(&self) -> usize {
@@ -105,7 +120,16 @@ impl<D: Driver> IdleConnections<D> {
         panics::fail_point("connections, locked");
         let Some(idle_timeout) = self.idle_timeout else { return };
         if state.connections.len() > self.min && !self.closing_expired.swap(true, Ordering::AcqRel) {
-            tokio::spawn(close_expired(Arc::downgrade(self), idle_timeout));
+            let (warnings, idle) = (self.warnings.clone(), Arc::downgrade(self));
+            tokio::spawn(async move {
+                let closing = warnings.watch("closing idle connections", close_expired(idle.clone(), idle_timeout));
+                if !closing.await
+                    && let Some(idle) = idle.upgrade()
+                {
+                    // The next `put` starts another round.
+                    idle.closing_expired.store(false, Ordering::Release);
+                }
+            });
         }
     }
 

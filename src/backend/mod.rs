@@ -122,6 +122,15 @@ pub struct ReclaimSnapshot {
     pub has_open: bool,
 }
 
+/// A batch that a reclaim took from its worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reclaimed {
+    pub batch_id: String,
+    pub worker_id: Option<String>,
+    /// It became FAILED, after `max_claims` claims.
+    pub given_up: bool,
+}
+
 /// The job that a batch belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchOwner {
@@ -275,8 +284,8 @@ pub trait Backend: Reads {
     /// Sets `claimedAt` to now for a batch that is PROCESSING, or with `also_paused` PAUSED, and held by this worker.
     async fn renew(&self, key: &BatchKey, worker_id: &WorkerId, token: Option<Token>, also_paused: bool) -> Result<BatchChange>;
     /// Takes stale batches from their workers: back to PENDING, or to FAILED after `max_claims` claims. Rows that another transaction has locked are
-    /// skipped, because they are being changed. Returns the number of batches taken.
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32>;
+    /// skipped, because they are being changed. Returns the batches taken.
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<Vec<Reclaimed>>;
     /// Upserts the records, all or none. No two of them may have the same job and index.
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()>;
     /// As `save_records`, but only for records whose batch still has their token: the batch rows are locked against a new claim until the records are

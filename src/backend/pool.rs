@@ -19,6 +19,7 @@ use super::tls;
 use crate::error::{Code, Error, Repeatable, Result, lock};
 use crate::retry::jittered;
 use crate::settings::{Secret, Settings};
+use crate::warnings::{Warning, WarningKind};
 
 /// Callers that need a connection within this time after a failed attempt share its failure, so that they don't flood a server that is starting.
 const FAILURE_SHARED: Duration = Duration::from_millis(20);
@@ -142,9 +143,16 @@ impl<D: Driver> Pool<D> {
             pending: Tally::default(),
             connected: AtomicBool::new(false),
             failure: Mutex::default(),
-            idle: Arc::new(IdleConnections::new(rules.min as usize, rules.idle_timeout, rules.keep_in_doubt)),
+            idle: Arc::new(IdleConnections::new(
+                rules.min as usize,
+                rules.idle_timeout,
+                rules.keep_in_doubt,
+                settings.warnings.clone(),
+                place.clone(),
+            )),
             session_rules: Arc::new(SessionRules {
                 place,
+                warnings: settings.warnings.clone(),
                 statement_timeout: settings.statement_timeout,
                 keep_in_doubt: rules.keep_in_doubt,
                 begin_each: rules.begin_each,
@@ -163,6 +171,7 @@ impl<D: Driver> Pool<D> {
             match self.session(slot).await {
                 Ok(session) => return Ok(session),
                 Err((error, slot)) if error.repeatable == Repeatable::NoConnectionLeft => {
+                    self.warn_refused(&error);
                     refused = Some(self.no_connection_left(error));
                     // The pool has one slot fewer for a while, and this call queues for a connection of the others.
                     let Slot { permit, .. } = slot;
@@ -226,6 +235,13 @@ impl<D: Driver> Pool<D> {
         )
         // Nothing was sent, so the caller may retry.
         .repeatable(Repeatable::ByCaller)
+    }
+
+    /// The call goes on once another connection of the store is free.
+    fn warn_refused(&self, error: &Error) {
+        let message = format!("{}: the call waits for another connection of this store", error.message);
+        let refused = Warning::new(WarningKind::ConnectionRefused, message);
+        self.settings.warnings.warn(refused.error(error.clone()));
     }
 
     fn no_connection_left(&self, error: Error) -> Error {
@@ -381,6 +397,14 @@ impl<D: Driver> Pool<D> {
         // A connection that is not returned within the time limit of a statement is given up.
         let all = timeout(self.settings.statement_timeout, self.slots.acquire_many(self.max)).await;
         self.slots.close();
+        if all.is_err() {
+            let message = format!(
+                "close() gave up connections to {} that calls still used after {} ms (statementTimeoutMs)",
+                self.place(),
+                self.settings.statement_timeout.as_millis()
+            );
+            self.settings.warnings.warn(Warning::new(WarningKind::ConnectionLost, message));
+        }
         // Concurrently, because a silent server makes each of them wait.
         let mut goodbyes = tokio::task::JoinSet::new();
         for connection in self.idle.take_all() {

@@ -2,7 +2,7 @@
 
 use super::driver::{Driver, Read, Row, Sql, Value};
 use super::session::Session;
-use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, ReclaimSnapshot, StoredJob};
+use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, ReclaimSnapshot, Reclaimed, StoredJob};
 use crate::error::{Error, Result};
 use crate::model::{
     BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, BatchSummary, FinishedJob, JobBatches, JobRow, JobTimes,
@@ -200,6 +200,15 @@ pub fn reclaim_snapshot(row: &impl Row) -> Read<ReclaimSnapshot> {
 }
 
 /// The first column, as the answer to a yes-or-no question.
+/// id, workerId, whether it is given up. A worker id that is no text doesn't keep its batch from being reclaimed.
+pub fn reclaimed(row: &impl Row) -> Read<Reclaimed> {
+    Ok(Reclaimed {
+        batch_id: row.text(0)?.to_owned(),
+        worker_id: row.optional_text(1).ok().flatten().map(str::to_owned),
+        given_up: row.boolean(2)?,
+    })
+}
+
 pub fn answer(row: &impl Row) -> Read<bool> {
     row.boolean(0)
 }

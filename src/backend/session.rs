@@ -13,6 +13,7 @@ use super::idle_connections::IdleConnections;
 use super::pool::Slot;
 use super::unreadable::unreadable;
 use crate::error::{Code, Error, Repeatable, Result};
+use crate::warnings::{Warning, WarningKind, Warnings};
 
 /// What all sessions of a pool share.
 pub struct SessionRules {
@@ -21,6 +22,7 @@ pub struct SessionRules {
     pub statement_timeout: Duration,
     pub keep_in_doubt: bool,
     pub begin_each: Option<Arc<str>>,
+    pub warnings: Warnings,
 }
 
 /// Refines the error of a failed call.
@@ -238,6 +240,11 @@ impl<D: Driver> Session<D> {
             Ok(Err(failure)) => self.failed(failure),
             Err(_) => self.timed_out(),
         };
+        if self.in_doubt && !self.rules.keep_in_doubt {
+            // The call may be repeated and succeed, or belong to nobody who waits.
+            let lost = Warning::new(WarningKind::ConnectionLost, error.message.clone());
+            self.rules.warnings.warn(lost.error(error.clone()));
+        }
         Err(match &self.on_failure {
             Some(look) => look(error),
             None => error,
@@ -331,13 +338,15 @@ impl<D: Driver> Drop for Session<D> {
             self.idle.put(connection, self.generation);
             return;
         }
-        tokio::spawn(roll_back(
+        let rollback = roll_back(
             connection,
             slot,
             self.idle.clone(),
             self.generation,
             (!keep).then_some(self.limit),
-        ));
+            self.rules.clone(),
+        );
+        tokio::spawn(self.rules.warnings.clone().watch("the rollback of an unfinished call", rollback));
     }
 }
 
@@ -350,6 +359,7 @@ async fn roll_back<D: Driver>(
     idle: Arc<IdleConnections<D>>,
     generation: u64,
     limit: Option<Duration>,
+    rules: Arc<SessionRules>,
 ) {
     let rollback = D::run(&mut connection, "rollback");
     let sound = match limit {
@@ -361,6 +371,9 @@ async fn roll_back<D: Driver>(
     };
     if sound {
         idle.put(connection, generation);
+    } else {
+        let message = format!("a connection to {} ended in the rollback of an unfinished call", rules.place);
+        rules.warnings.warn(Warning::new(WarningKind::ConnectionLost, message));
     }
     drop(slot);
 }

@@ -5,3 +5,4 @@ pub mod boundary;
 mod password;
 mod results;
 pub mod store;
+mod warnings;

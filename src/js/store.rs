@@ -14,6 +14,7 @@ use super::arguments::{Argument, batch_id, batch_key, duration, job_id, options,
 use super::boundary::{Outcome, Reply, promise, text};
 use super::password::{JsPasswordFunction, PasswordRequest};
 use super::results::IntoReply;
+use super::warnings::JsWarnings;
 use crate::model::{
     AbortOptions, BatchPage, BatchState, CapturedList, Job, JobFilter, PurgeOptions, Record, RecordPage, RecordStatus, RetryOptions,
 };
@@ -21,6 +22,7 @@ use crate::operations::{Answer, Entered, Operations};
 use crate::panics::{self, caught};
 use crate::record_writer::Saved;
 use crate::settings::{PasswordFunction, Settings, newly_ignored};
+use crate::warnings::Warnings;
 
 type Promise<'env> = PromiseRaw<'env, Outcome>;
 
@@ -30,6 +32,8 @@ pub struct SqlxStateStore {
     operations: Arc<Operations>,
     /// Parameters of the connection that have no effect and have not been reported before.
     ignored: Vec<String>,
+    /// Where the database is, as JSON text.
+    server: String,
 }
 
 #[napi]
@@ -40,6 +44,7 @@ impl SqlxStateStore {
         connection: Unknown<'_>,
         store_options: Unknown<'_>,
         password: Option<Function<'_, PasswordRequest, UnknownReturnValue>>,
+        warn: Option<Function<'_, String, UnknownReturnValue>>,
     ) -> napi::Result<Self> {
         let made = caught(|| -> Argument<'_, Self> {
             panics::fail_point("constructor");
@@ -50,8 +55,16 @@ impl SqlxStateStore {
                 None => None,
             };
             let settings = settings.with_password_function(function)?;
+            let server = settings.server();
+            let text = server.to_string();
+            let warnings = match &warn {
+                Some(warn) => Warnings::to(Arc::new(JsWarnings::new(warn, server)?)),
+                None => Warnings::default(),
+            };
+            let settings = settings.with_warnings(warnings);
             Ok(Self {
                 ignored: newly_ignored(&settings.ignored),
+                server: text,
                 operations: Operations::new(settings),
             })
         });
@@ -62,6 +75,12 @@ impl SqlxStateStore {
     #[napi(js_name = "_ignoredParameters", catch_unwind)]
     pub fn ignored_parameters(&self) -> Vec<String> {
         self.ignored.clone()
+    }
+
+    /// For `index.js`, which says with each traced call where it went.
+    #[napi(js_name = "_server", catch_unwind)]
+    pub fn server(&self) -> String {
+        self.server.clone()
     }
 
     /// For `index.js`: settles in the event loop's next turn.

@@ -8,10 +8,11 @@
 
 use super::call::Call;
 use crate::backend::Backend;
-use crate::error::Result;
+use crate::error::{Error, Quoted, Result};
 use crate::held_claims::BatchCount;
 use crate::model::{BatchIndex, following, mirror_step, mirrors};
 use crate::retry::Repeat;
+use crate::warnings::{Warning, WarningKind};
 
 impl Call {
     /// Updates the job's list if this change calls for it, or if an earlier update was due and failed.
@@ -31,8 +32,21 @@ impl Call {
 
     /// Updates the job's list. If that fails, the next change of a batch retries it.
     pub(super) async fn update_list_or_remember(&self, job_id: &str) {
-        let behind = self.update_list(job_id).await.is_err();
-        self.store.claims.set_list_is_behind(job_id, behind);
+        let updated = self.update_list(job_id).await;
+        self.store.claims.set_list_is_behind(job_id, updated.is_err());
+        if let Err(error) = updated {
+            self.warn_behind(
+                job_id,
+                "could not be brought up to date, and is with the next change of a batch",
+                error,
+            );
+        }
+    }
+
+    fn warn_behind(&self, job_id: &str, what: &str, error: Error) {
+        let message = format!("the list of batches of job {} {what}: {}", Quoted(job_id), error.message);
+        let behind = Warning::new(WarningKind::ListBehind, message).job(job_id);
+        self.store.warnings.warn(behind.error(error));
     }
 
     /// Updates the job's list from the rows.
@@ -50,7 +64,13 @@ impl Call {
         if known.is_none_or(|batches| mirror_step(batches.count) == 1) {
             return None;
         }
-        self.read(|reads| reads.last_batch_index(job_id)).await.ok().flatten()
+        match self.read(|reads| reads.last_batch_index(job_id)).await {
+            Ok(last) => last,
+            Err(error) => {
+                self.warn_behind(job_id, "may stay behind, because its highest index could not be read", error);
+                None
+            }
+        }
     }
 
     async fn count_of_batches(&self, job_id: &str, last: Option<BatchIndex>) -> Option<i64> {

@@ -140,7 +140,7 @@ impl Call {
     /// Updates what depends on a batch's state after its row has changed.
     async fn state_was_set(&self, key: &BatchKey, state: BatchState, token: Option<Token>, index: BatchIndex) {
         match (state.status, token) {
-            (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => self.store.claims.ended(key, token),
+            (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => drop(self.store.claims.ended(key, token)),
             (BatchStatus::Pending, _) => self.store.writer.forget_batch(key),
             _ => {}
         }

@@ -27,6 +27,7 @@ use crate::order::{Gate, Initialization, Initializing, Pass, Turn, Turns};
 use crate::panics;
 use crate::record_writer::{BulkPlace, EndingBatch, RecordWriter};
 use crate::retry::{LostReplies, Repeat, Retry};
+use crate::warnings::Warnings;
 
 /// The result of a call, later.
 pub trait Answer<T>: Future<Output = Result<T>> + Send + 'static {}
@@ -45,6 +46,7 @@ pub struct Operations {
     pub(super) distributed_jobs: DistributedJobs,
     pub(super) gate: Gate,
     pub(super) initialization: Initialization,
+    pub(super) warnings: Warnings,
     /// Set when the connections are being closed: a second `close()` waits for the first.
     pub(super) closing: OnceCell<()>,
 }

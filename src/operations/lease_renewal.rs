@@ -11,11 +11,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::backend::{Backend, BatchChange};
-use crate::error::Error;
+use crate::error::{Code, Error, Quoted};
 use crate::held_claims::{Claims, Lease};
 use crate::order::Gate;
 use crate::panics::{self, caught};
 use crate::settings::LeaseRenewal;
+use crate::warnings::{Warning, WarningKind, Warnings};
 
 /// Renews the leases of one store. It has direct access to the backend, because it is not a call, and the next round repeats what fails.
 pub(super) struct LeaseRenewals {
@@ -24,6 +25,7 @@ pub(super) struct LeaseRenewals {
     gate: Gate,
     option: Option<LeaseRenewal>,
     connect_timeout: Duration,
+    warnings: Warnings,
     /// Whether the rounds are running.
     running: AtomicBool,
 }
@@ -63,6 +65,7 @@ impl LeaseRenewals {
         gate: Gate,
         option: Option<LeaseRenewal>,
         connect_timeout: Duration,
+        warnings: Warnings,
     ) -> Arc<Self> {
         Arc::new(Self {
             backend,
@@ -70,6 +73,7 @@ impl LeaseRenewals {
             gate,
             option,
             connect_timeout,
+            warnings,
             running: AtomicBool::new(false),
         })
     }
@@ -114,22 +118,50 @@ impl LeaseRenewals {
     /// Renews one lease in a task of its own, so that a row that another transaction has locked delays neither the round nor the other leases, as
     /// long as the pool has free connections. The task does not keep the store alive.
     fn renew(self: &Arc<Self>, lease: Lease, longest: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let (backend, renewals) = (self.backend.clone(), Arc::downgrade(self));
-        async move {
+        let (backend, renewals, warnings) = (self.backend.clone(), Arc::downgrade(self), self.warnings.clone());
+        let watch = self.warnings.clone();
+        let renewal = async move {
             // A PAUSED batch is renewed too, so that it is not stale when it resumes.
             let renewed = backend.renew(&lease.key, &lease.worker_id, Some(lease.token), /* also_paused: */ true);
             match timeout(longest, renewed).await {
-                Ok(Ok(BatchChange::LeaseLost | BatchChange::NotFound)) => {
-                    if let Some(renewals) = renewals.upgrade() {
-                        renewals.claims.ended(&lease.key, lease.token);
+                Ok(Ok(change @ (BatchChange::LeaseLost | BatchChange::NotFound))) => {
+                    let Some(renewals) = renewals.upgrade() else { return };
+                    // A batch that is not found was finished or given back. A claim that ended meanwhile was not taken either.
+                    if renewals.claims.ended(&lease.key, lease.token) && change == BatchChange::LeaseLost {
+                        let error = Error::lease_lost(&lease.key, lease.token);
+                        warnings.warn(lease.warning(WarningKind::ClaimTaken, error));
                     }
                 }
                 Ok(Ok(BatchChange::Done(_))) => {}
                 // The next round retries. A lease that can't be renewed for long is lost, and the worker's next call reports that.
-                Ok(Err(_)) | Err(_) => {}
+                Ok(Err(error)) => warnings.warn(lease.warning(WarningKind::RenewalFailed, error)),
+                Err(_) => warnings.warn(lease.warning(WarningKind::RenewalFailed, took_too_long(longest))),
             }
+        };
+        async move {
+            watch.watch("the renewal of a lease", renewal).await;
         }
     }
+}
+
+impl Lease {
+    fn warning(&self, kind: WarningKind, error: Error) -> Warning {
+        let message = match kind {
+            WarningKind::RenewalFailed => format!(
+                "the lease of batch {} of job {} could not be renewed, which the next round tries again: {}",
+                Quoted(&self.key.batch_id),
+                Quoted(&self.key.job_id),
+                error.message
+            ),
+            _ => error.message.clone(),
+        };
+        let worker = Some(&*self.worker_id.0);
+        Warning::new(kind, message).batch(&self.key).worker(worker).error(error)
+    }
+}
+
+fn took_too_long(longest: Duration) -> Error {
+    Error::new(Code::Timeout, format!("it took longer than {} ms", longest.as_millis()))
 }
 
 /// Runs rounds as long as there is a lease to renew and the store is open.
@@ -142,8 +174,10 @@ async fn rounds(renewals: Weak<LeaseRenewals>, every: Duration) {
         rounds.tick().await;
         let Some(renewals) = renewals.upgrade() else { return };
         // A panic costs one round.
-        if !caught(|| Ok::<_, Error>(renewals.begin_round(every, &mut under_way))).unwrap_or(true) {
-            return;
+        match caught(|| Ok::<_, Error>(renewals.begin_round(every, &mut under_way))) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => renewals.warnings.panicked("a round of renewals", error),
         }
     }
 }

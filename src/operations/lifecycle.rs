@@ -36,13 +36,20 @@ impl Operations {
         let gate = Gate::default();
         let initialization = Initialization::default();
         Arc::new(Self {
-            writer: RecordWriter::new(backend.clone(), retry, settings.durability, initialization.clone()),
+            writer: RecordWriter::new(
+                backend.clone(),
+                retry,
+                settings.durability,
+                initialization.clone(),
+                settings.warnings.clone(),
+            ),
             leases: LeaseRenewals::new(
                 backend.clone(),
                 claims.clone(),
                 gate.clone(),
                 settings.lease_renewal,
                 settings.connect_timeout,
+                settings.warnings.clone(),
             ),
             copies: JobCopies::default(),
             storage: Storage::new(backend, retry),
@@ -52,6 +59,7 @@ impl Operations {
             distributed_jobs: DistributedJobs::default(),
             gate,
             initialization,
+            warnings: settings.warnings.clone(),
             closing: OnceCell::new(),
         })
     }

@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use super::adoption::Adoption;
 use super::call::{Access, Answer, Call, Entered};
-use crate::backend::ReclaimSnapshot;
-use crate::error::Result;
+use crate::backend::{ReclaimSnapshot, Reclaimed};
+use crate::error::{Quoted, Result};
+use crate::model::BatchKey;
 use crate::retry::{LostReplies, Repeat};
+use crate::warnings::{Warning, WarningKind};
+
+/// How many batches of one reclaim are warned of one by one. One more warning stands for the others.
+const NAMED: usize = 50;
 
 impl Entered {
     /// Returns the number of batches taken.
@@ -59,10 +64,43 @@ impl Call {
             })
             .await;
         // An attempt whose reply was lost may have taken batches that this one no longer found.
-        if lost_replies.any() || taken.as_ref().is_ok_and(|taken| *taken > 0) {
+        if lost_replies.any() || taken.as_ref().is_ok_and(|taken| !taken.is_empty()) {
             self.store.claims.reopened(job_id);
             self.update_list_or_remember(job_id).await;
         }
-        taken
+        if lost_replies.any() {
+            let message = format!(
+                "batches of job {} may have been taken from their workers by a reclaim whose reply was lost",
+                Quoted(job_id)
+            );
+            self.store.warnings.warn(Warning::new(WarningKind::ClaimTaken, message).job(job_id));
+        }
+        let taken = taken?;
+        for given_up in [false, true] {
+            self.warn_taken(job_id, given_up, taken.iter().filter(|batch| batch.given_up == given_up));
+        }
+        Ok(taken.len() as u32)
+    }
+
+    fn warn_taken<'t>(&self, job_id: &str, given_up: bool, mut taken: impl Iterator<Item = &'t Reclaimed>) {
+        let (kind, what) = match given_up {
+            false => (WarningKind::ClaimTaken, "taken from its worker, because its claim was stale"),
+            true => (
+                WarningKind::BatchGivenUp,
+                "given up: its claim was stale, and was the last one that maxClaims allows",
+            ),
+        };
+        for batch in taken.by_ref().take(NAMED) {
+            let worker = batch.worker_id.as_deref();
+            let held = worker.map(|worker| format!(" (held by {})", Quoted(worker))).unwrap_or_default();
+            let message = format!("batch {} of job {}{held} was {what}", Quoted(&batch.batch_id), Quoted(job_id));
+            let key = BatchKey::new(job_id, &*batch.batch_id);
+            self.store.warnings.warn(Warning::new(kind, message).batch(&key).worker(worker));
+        }
+        let others = taken.count();
+        if others > 0 {
+            let message = format!("{others} more batches of job {} were each {what}", Quoted(job_id));
+            self.store.warnings.warn(Warning::new(kind, message).job(job_id).count(others));
+        }
     }
 }

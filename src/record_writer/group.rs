@@ -9,14 +9,27 @@ use super::ending::EndingBatch;
 use super::queue::{GROUP_BYTES, GROUP_RECORDS, Queue, Reply};
 use super::queues::Queues;
 use crate::backend::{RecordWrite, one_claim, size_of};
-use crate::error::{Error, Result};
-use crate::model::ColumnLimits;
+use crate::error::{Code, Error, Quoted, Result};
+use crate::model::{BatchKey, ColumnLimits};
 use crate::panics;
+use crate::warnings::{Warning, WarningKind, Warnings};
 
 pub struct Group {
     queues: Arc<Queues>,
     job_id: String,
     saves: Saves,
+    warnings: Warnings,
+    /// Answered saves that could not be stored, by batch and code.
+    failures: Vec<Failure>,
+}
+
+/// Saves of one batch that failed alike.
+struct Failure {
+    batch_id: String,
+    /// The index of the first one.
+    first: i32,
+    error: Error,
+    count: usize,
 }
 
 /// The saves taken from the queue that are not answered yet.
@@ -54,11 +67,13 @@ impl Saves {
 }
 
 impl Group {
-    pub fn new(queues: Arc<Queues>, job_id: String) -> Self {
+    pub fn new(queues: Arc<Queues>, job_id: String, warnings: Warnings) -> Self {
         Self {
             queues,
             job_id,
             saves: Saves::default(),
+            warnings,
+            failures: Vec::new(),
         }
     }
 
@@ -117,7 +132,7 @@ impl Group {
     }
 
     /// Passes the result to the caller, or, if the save is already answered, to the job's failures.
-    fn answer_save(&self, write: &RecordWrite, reply: Reply, result: Result<()>) {
+    fn answer_save(&mut self, write: &RecordWrite, reply: Reply, result: Result<()>) {
         // The caller's thread may have ended.
         match reply {
             Reply::Committed(reply) => {
@@ -129,11 +144,55 @@ impl Group {
             }
             Reply::Answered => {}
         }
+        if let Err(error) = &result {
+            self.note_failure(write, error);
+        }
         self.queues.change(&self.job_id, |queue| queue.failures.settle(write, result));
+    }
+
+    fn note_failure(&mut self, write: &RecordWrite, error: &Error) {
+        let alike = |failure: &&mut Failure| failure.batch_id == write.batch_id && failure.error.code == error.code;
+        match self.failures.iter_mut().find(alike) {
+            Some(failure) => failure.count += 1,
+            None => self.failures.push(Failure {
+                batch_id: write.batch_id.clone(),
+                first: write.record.index,
+                error: error.clone(),
+                count: 1,
+            }),
+        }
+    }
+
+    /// Warns of the answered saves that could not be stored.
+    fn warn_of_failures(&mut self) {
+        for Failure {
+            batch_id,
+            first,
+            error,
+            count,
+        } in std::mem::take(&mut self.failures)
+        {
+            // The records of a lost claim are the new holder's to store.
+            let (kind, what) = match error.code {
+                Code::LeaseLost => (WarningKind::ClaimTaken, "was not stored after it was queued"),
+                _ => (WarningKind::QueuedWriteFailed, "could not be stored after it was queued"),
+            };
+            let more = if count > 1 {
+                format!(" and {} more", count - 1)
+            } else {
+                String::new()
+            };
+            let message = format!("record {first}{more} of batch {} {what}: {}", Quoted(&batch_id), error.message);
+            let count = if kind == WarningKind::ClaimTaken { 1 } else { count };
+            let key = BatchKey::new(&*self.job_id, batch_id);
+            self.warnings
+                .warn(Warning::new(kind, message).batch(&key).count(count).error(error));
+        }
     }
 
     /// Counts the taken saves as done, and begins the next group.
     pub fn finish(&mut self) {
+        self.warn_of_failures();
         let Saves { taken, .. } = std::mem::take(&mut self.saves);
         self.queues.change(&self.job_id, |queue| queue.finish(taken));
     }

@@ -52,9 +52,9 @@ use crate::backend::{Backend, RecordWrite};
 use crate::error::{Error, Result};
 use crate::model::{BatchKey, BatchState, Job, Record};
 use crate::order::Initialization;
-use crate::panics::caught_in;
 use crate::retry::Retry;
 use crate::settings::Durability;
+use crate::warnings::Warnings;
 
 /// While more jobs have something queued, jobs and states of batches are not.
 const QUEUED_JOBS: usize = 1_000;
@@ -98,13 +98,20 @@ pub struct RecordWriter {
 }
 
 impl RecordWriter {
-    pub fn new(backend: Arc<dyn Backend>, retry: Retry, durability: Durability, initialization: Initialization) -> Self {
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        retry: Retry,
+        durability: Durability,
+        initialization: Initialization,
+        warnings: Warnings,
+    ) -> Self {
         let queues = Arc::new(Queues::default());
         let writer = Writer {
             store: GroupStore::new(backend, retry, durability),
             queues: queues.clone(),
             initialization,
             lingers: durability == Durability::Batch,
+            warnings,
         };
         Self {
             writer: Arc::new(writer),
@@ -189,13 +196,11 @@ impl RecordWriter {
 
     fn keep_alive(&self) -> Background {
         let queues = self.queues.clone();
+        let idle = async move { queues.wait_until_idle().await };
+        // No call waits for it, so a panic in it has no caller to reject.
+        let watched = self.writer.warnings.clone().watch("the wait for an empty queue", idle);
         Box::pin(async move {
-            let idle = caught_in(async move {
-                queues.wait_until_idle().await;
-                Ok(())
-            });
-            // No call waits for it, so a panic in it has no caller to reject.
-            let _ = idle.await;
+            watched.await;
         })
     }
 

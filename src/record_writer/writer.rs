@@ -11,9 +11,10 @@ use super::group_store::GroupStore;
 use super::job_writes::TakenWrites;
 use super::queue::Queue;
 use super::queues::Queues;
-use crate::error::Result;
+use crate::error::{Quoted, Result};
 use crate::order::Initialization;
 use crate::panics::{self, caught_in};
+use crate::warnings::{Warning, WarningKind, Warnings};
 
 pub struct Writer {
     pub store: GroupStore,
@@ -21,6 +22,7 @@ pub struct Writer {
     pub initialization: Initialization,
     /// Whether it lingers for more saves before it writes a group.
     pub lingers: bool,
+    pub warnings: Warnings,
 }
 
 impl Writer {
@@ -34,11 +36,13 @@ impl Writer {
     /// Runs the writer of a queue that counts it as running (`Queue::begin_writing`).
     pub async fn run(self: Arc<Self>, job_id: String) {
         // A panic fails the saves of one group. The next iteration writes the saves behind them.
-        while caught_in(self.clone().write_all(job_id.clone())).await.is_err() {}
+        while let Err(error) = caught_in(self.clone().write_all(job_id.clone())).await {
+            self.warnings.panicked("writing what is queued", error);
+        }
     }
 
     async fn write_all(self: Arc<Self>, job_id: String) -> Result<()> {
-        let mut group = Group::new(self.queues.clone(), job_id.clone());
+        let mut group = Group::new(self.queues.clone(), job_id.clone(), self.warnings.clone());
         loop {
             if self.lingers {
                 self.linger(&job_id).await;
@@ -74,7 +78,7 @@ impl Writer {
             records,
             calls,
         } = taken;
-        let mut writing = JobWriting::new(self.queues.clone(), job_id, calls);
+        let mut writing = JobWriting::new(self.queues.clone(), job_id, calls, self.warnings.clone());
         while self.queues.read(job_id, |queue| queue.has_written(records)) == Some(false) && self.write_group(group).await {}
         Initialization::wait(self.initialization.before_call()).await;
         panics::fail_point("job writer");
@@ -116,14 +120,29 @@ struct JobWriting<'a> {
     queues: Arc<Queues>,
     job_id: &'a str,
     calls: u64,
+    warnings: Warnings,
 }
 
 impl<'a> JobWriting<'a> {
-    fn new(queues: Arc<Queues>, job_id: &'a str, calls: u64) -> Self {
-        Self { queues, job_id, calls }
+    fn new(queues: Arc<Queues>, job_id: &'a str, calls: u64, warnings: Warnings) -> Self {
+        Self {
+            queues,
+            job_id,
+            calls,
+            warnings,
+        }
     }
 
     fn end(&mut self, written: Result<()>, took: Option<Duration>) {
+        if let Err(error) = &written {
+            let message = format!(
+                "job {} could not be stored after the call was answered: {}",
+                Quoted(self.job_id),
+                error.message
+            );
+            let failed = Warning::new(WarningKind::QueuedWriteFailed, message).job(self.job_id);
+            self.warnings.warn(failed.error(error.clone()));
+        }
         self.queues.change(self.job_id, |queue| {
             queue.failures.settle_job(self.job_id, written);
             queue.job.finish(self.calls, took);

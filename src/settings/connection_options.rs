@@ -19,7 +19,10 @@ pub fn read(json: &str) -> Result<(Database, PartialSettings)> {
         .part("dialect")?
         .ok_or_else(|| invalid_connection("connection.dialect is missing: it must be postgres, mysql, mariadb or sqlite"))?;
     let database = Database::of_dialect(&dialect)?;
-    let mut partial = PartialSettings::default();
+    let mut partial = PartialSettings {
+        is_mariadb: dialect == "mariadb",
+        ..PartialSettings::default()
+    };
     if database == Database::Sqlite {
         partial.file = sqlite::file(&parts.part("storage")?.unwrap_or_default())?;
         return Ok((database, partial));

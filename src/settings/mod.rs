@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::error::{Error, Quoted, Result};
 use crate::fields::Fields;
 use crate::model::MaxClaims;
+use crate::warnings::Warnings;
 
 mod check;
 mod connection_options;
@@ -61,6 +62,8 @@ use partial::{DEFAULT_POOL_MAX, PartialSettings};
 #[derive(Clone)]
 pub struct Settings {
     pub database: Database,
+    /// Whether the scheme or dialect says `mariadb`. What the server is, only a connection tells.
+    pub is_mariadb: bool,
     pub host: String,
     pub port: u16,
     /// A Unix socket; for PostgreSQL the folder that contains it.
@@ -95,6 +98,8 @@ pub struct Settings {
     pub max_claims: Option<MaxClaims>,
     /// The names of parameters that were given but have no effect.
     pub ignored: Vec<String>,
+    /// Where the store's warnings go.
+    pub warnings: Warnings,
 }
 
 impl Settings {
@@ -126,6 +131,7 @@ impl Settings {
         let by_session_options = partial.session_options.as_deref().and_then(session_options::statement_timeout);
         Self {
             database,
+            is_mariadb: partial.is_mariadb,
             host: partial.host.unwrap_or_else(|| Ipv4Addr::LOCALHOST.to_string()),
             port: partial.port.unwrap_or(database.default_port()),
             socket: partial.socket,
@@ -152,6 +158,7 @@ impl Settings {
             lease_renewal: partial.lease_renewal,
             max_claims: partial.max_claims,
             ignored: partial.ignored,
+            warnings: Warnings::default(),
         }
     }
 
@@ -167,6 +174,39 @@ impl Settings {
             self.password_function = function;
         }
         Ok(self)
+    }
+
+    pub fn with_warnings(mut self, warnings: Warnings) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    /// Where the database is, for telemetry: without user and password, by the names of OpenTelemetry for the system.
+    pub fn server(&self) -> serde_json::Value {
+        let mut server = serde_json::Map::new();
+        let mut put = |name: &str, value: serde_json::Value| server.insert(name.to_owned(), value);
+        let system = match self.database {
+            Database::Postgres => "postgresql",
+            Database::MySql if self.is_mariadb => "mariadb",
+            Database::MySql => "mysql",
+            Database::Sqlite => "sqlite",
+        };
+        put("system", system.into());
+        match (self.database, &self.socket) {
+            (Database::Sqlite, _) => {
+                put("database", self.file.as_deref().unwrap_or(":memory:").into());
+                return server.into();
+            }
+            (_, Some(socket)) => put("host", socket.as_str().into()),
+            (_, None) => {
+                put("port", self.port.into());
+                put("host", self.host.as_str().into())
+            }
+        };
+        if let Some(name) = &self.name {
+            put("database", name.as_str().into());
+        }
+        server.into()
     }
 
     /// The database's name in messages, without user and password.

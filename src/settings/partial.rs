@@ -18,6 +18,8 @@ pub const DEFAULT_POOL_MAX: u32 = 10;
 
 #[derive(Default)]
 pub struct PartialSettings {
+    /// Whether the scheme or dialect says `mariadb`.
+    pub is_mariadb: bool,
     pub host: Option<String>,
     /// The address to connect to instead of resolving the host: libpq's `hostaddr`.
     pub address: Option<String>,

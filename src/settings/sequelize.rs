@@ -41,6 +41,7 @@ impl Instance<'_, '_, '_> {
     /// The usual case: the instance has its server in parts. `write` is empty without replication.
     fn read_write_server(&self, write: &Fields<'_, '_>, database: Database, schema: Option<String>) -> Result<(Database, PartialSettings)> {
         let mut partial = PartialSettings {
+            is_mariadb: self.dialect == "mariadb",
             schema,
             ..PartialSettings::default()
         };

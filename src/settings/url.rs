@@ -19,7 +19,10 @@ pub fn read(text: &str) -> Result<(Database, PartialSettings)> {
         return Ok((database, sqlite::read(rest)?));
     }
     let url = ServerUrl { scheme: &scheme, database };
-    let mut partial = PartialSettings::default();
+    let mut partial = PartialSettings {
+        is_mariadb: scheme == "mariadb",
+        ..PartialSettings::default()
+    };
     let (authority, path, query) = url.split(rest)?;
     let server = match authority.rsplit_once('@') {
         Some((login, server)) => {

@@ -132,7 +132,7 @@ export const sqlite = {
     'claim',
     'list_snapshot',
     'reclaim_snapshot',
-    'reclaim',
+    'reclaim_select',
   ],
   analyze: 'analyze',
   scan: /SCAN (?:TABLE )?batchactions_batches/,

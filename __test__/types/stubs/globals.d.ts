@@ -4,8 +4,13 @@ declare const sequelize: import('sequelize').Sequelize;
 declare const schema: import('@batchactions/import').SchemaDefinition;
 declare const source: import('@batchactions/core').DataSource;
 declare const workerId: string;
+declare const store: import('@batchactions/state-sqlx').SqlxStateStore;
 declare function saveUser(record: import('@batchactions/core').RawRecord): Promise<void>;
 declare const signer: { getAuthToken(): Promise<string> };
+
+declare const store: import('@batchactions/state-sqlx').SqlxStateStore;
+declare function isEmployee(request: import('node:http').IncomingMessage): Promise<boolean>;
+declare function isOperator(request: import('node:http').IncomingMessage): Promise<boolean>;
 
 declare const CsvParser: typeof import('@batchactions/import').CsvParser;
 declare const SqlxStateStore: typeof import('@batchactions/state-sqlx').SqlxStateStore;

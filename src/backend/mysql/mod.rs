@@ -30,7 +30,7 @@ use super::schema::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse,
-    ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
@@ -41,6 +41,7 @@ use crate::model::{
 };
 use crate::order::Gate;
 use crate::settings::Settings;
+use crate::warnings::{Warning, WarningKind, Warnings};
 
 mod connect;
 mod errors;
@@ -63,6 +64,7 @@ pub struct MySql {
     /// The capacity of `processingError` in bytes, and its encoding.
     text_column: OnceLock<(usize, Encoding)>,
     refused_inserts: RefusedInserts,
+    warnings: Warnings,
     /// The port that the store connects to; none over a socket.
     port: Option<u16>,
 }
@@ -714,7 +716,7 @@ impl Backend for MySql {
             return Ok(());
         }
         lock_initialize(session, gate).await?;
-        let made = make_tables(session, server).await;
+        let made = make_tables(session, server, &self.warnings).await;
         // A connection in doubt is dropped, which releases the lock.
         let unlocked = match session.is_in_order() {
             true => unlock_initialize(session).await,
@@ -876,7 +878,7 @@ impl Backend for MySql {
         verdicts::held(&mut session, changed, key, token).await
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
         static RECLAIM: MultiRow = MultiRow::new(
             // Assignments see each other's results from left to right, so `version` comes last. Each claim, release and reclaim adds 1 to it, so the
             // number of claims is (version + 1) div 2. A batch that is given up keeps the id of its last worker.
@@ -896,7 +898,7 @@ impl Backend for MySql {
         let select = sql(
             "reclaim_select",
             "
-            select id
+            select id, workerId, (version + 1) div 2 >= ?
             from batchactions_batches force index (batchactions_batches_job_id_status)
             where jobId = ?
               and status = 'PROCESSING'
@@ -905,16 +907,17 @@ impl Backend for MySql {
             for update skip locked
             ",
         );
-        let values = values![job_id, older_than.as_millis() as i64];
-        let stale = session.all(select, values, |row| row.text(0).map(str::to_owned)).await?;
         let most = max_claims.map_or(i32::MAX, |most| most.0);
-        for chunk in key_chunks(&stale) {
+        let values = values![most, job_id, older_than.as_millis() as i64];
+        let stale = session.all(select, values, rows::reclaimed).await?;
+        let ids: Vec<String> = stale.iter().map(|batch| batch.batch_id.clone()).collect();
+        for chunk in key_chunks(&ids) {
             let mut values = values![most, most, most];
             values.extend(chunk.iter().map(Value::from));
             session.execute(sql("reclaim_update", RECLAIM.text(chunk.len())), values).await?;
         }
         session.commit().await?;
-        Ok(stale.len() as u32)
+        Ok(stale)
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
@@ -991,6 +994,7 @@ impl Backend for MySql {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
+    /// By both columns of the index: for the second alone, MariaDB would read and lock all rows of the job and sort them, for each slice.
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.session().await?;
         let delete = sql(
@@ -998,13 +1002,14 @@ impl Backend for MySql {
             "
             delete from batchactions_batches
             where jobId = ?
-            order by batchIndex
+            order by jobId, batchIndex
             limit ?
             ",
         );
         Ok(session.execute(delete, values![job_id, most]).await?.rows)
     }
 
+    /// The order is by both columns, as in `delete_batches`.
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.session().await?;
         let delete = sql(
@@ -1012,7 +1017,7 @@ impl Backend for MySql {
             "
             delete from batchactions_records
             where jobId = ?
-            order by recordIndex
+            order by jobId, recordIndex
             limit ?
             ",
         );
@@ -1259,6 +1264,7 @@ impl MySql {
             server: Once::new(),
             text_column: OnceLock::new(),
             refused_inserts: RefusedInserts::default(),
+            warnings: settings.warnings,
             port: settings.socket.is_none().then_some(settings.port),
         }
     }
@@ -1337,7 +1343,7 @@ async fn unlock_initialize(session: &mut Conn) -> Result<()> {
     session.execute(unlock, values![]).await.map(drop)
 }
 
-async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
+async fn make_tables(session: &mut Conn, server: Server, warnings: &Warnings) -> Result<()> {
     // Another process may have created them while this one waited for the lock.
     let found = catalogue(session, server.is_mariadb).await?;
     for statement in found.missing(MIGRATION)? {
@@ -1349,7 +1355,7 @@ async fn make_tables(session: &mut Conn, server: Server) -> Result<()> {
         }
     }
     if needs_states_index(&found, server) {
-        make_states_index(session).await?;
+        make_states_index(session, warnings).await?;
     }
     Ok(())
 }
@@ -1361,7 +1367,7 @@ fn needs_states_index(found: &Catalogue, server: Server) -> bool {
     !server.is_mariadb && !found.indexes.iter().any(|index| index.name == STATES_INDEX)
 }
 
-async fn make_states_index(session: &mut Conn) -> Result<()> {
+async fn make_states_index(session: &mut Conn, warnings: &Warnings) -> Result<()> {
     let make = format!(
         "create index {STATES_INDEX} on batchactions_batches (jobId, batchIndex, status, processedCount, failedCount, claimedAt, workerId)"
     );
@@ -1375,6 +1381,13 @@ async fn make_states_index(session: &mut Conn) -> Result<()> {
     }
     session.run("set lock_wait_timeout = @lock_wait_timeout").await?;
     // It is not needed: the user may have no right to create it, another transaction the table, or the columns types that an index does not take whole.
+    if let Err(error) = made {
+        let message = format!(
+            "the index {STATES_INDEX} could not be created, so getJobState is slower than it could be: {}",
+            error.message
+        );
+        warnings.warn(Warning::new(WarningKind::IndexMissing, message).error(error));
+    }
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
-    Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
@@ -910,7 +910,7 @@ impl Backend for Postgres {
         verdicts::held(&mut session, changed, key, token).await
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
         let mut session = self.session().await?;
         // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
         // its last worker.
@@ -918,7 +918,7 @@ impl Backend for Postgres {
             "reclaim",
             r#"
             with stale as (
-              select "id", $3::int4 is not null and ("version"::int8 + 1) / 2 >= $3 as poisoned
+              select "id", "workerId"::text as worker, $3::int4 is not null and ("version"::int8 + 1) / 2 >= $3 as poisoned
               from batchactions_batches
               where "jobId" = $1::"batches.jobId"
                 and "status" = 'PROCESSING'
@@ -934,10 +934,11 @@ impl Backend for Postgres {
                 "version" = "version" + 1
             from stale
             where b."id" = stale."id"
+            returning b."id"::text, stale.worker, stale.poisoned
             "#,
         );
         let values = values![job_id, older_than.as_millis() as i64, max_claims];
-        Ok(session.execute(reclaim, values).await?.rows as u32)
+        session.all(reclaim, values, rows::reclaimed).await
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {

@@ -13,7 +13,7 @@ use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads,
-    ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::Result;
 use crate::model::{
@@ -309,8 +309,15 @@ impl Backend for Scripted {
         verdicts::held(&mut session, changed, key, token).await
     }
 
-    async fn reclaim(&self, _: &str, _: Duration, _: Option<MaxClaims>) -> Result<u32> {
-        self.changed("reclaim").await.map(|rows| rows as u32)
+    async fn reclaim(&self, _: &str, _: Duration, _: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
+        let taken = self.changed("reclaim").await?;
+        Ok((0..taken)
+            .map(|number| Reclaimed {
+                batch_id: format!("batch {number}"),
+                worker_id: None,
+                given_up: false,
+            })
+            .collect())
     }
 
     async fn save_records(&self, _: &[RecordWrite]) -> Result<()> {

@@ -15,10 +15,11 @@ use self::file::{SqliteFile, Use};
 use self::types::catalogue;
 use super::bulk::{MultiRow, STATEMENT_BYTES, by_bytes, chunks};
 use super::driver::{Row, Sql, Value, sql, values};
+use super::schema::{Catalogue, DDL_LIMIT};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse,
-    ReadBatches, Reads, ReclaimSnapshot, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -116,19 +117,25 @@ impl Reads for Sqlite {
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
         let mut session = self.read().await?;
         let after = filter.after.as_ref();
+        // The page is found in `SUMMARY_INDEX`.
         let jobs = sql(
             "list_jobs",
             "
-            select id, config, status, totalRecords, startedAt, completedAt, distributed
-            from batchactions_jobs
-            where (?1 is null or status = ?1)
-              and (?2 is null
-                or case
-                  when ?3 is null then startedAt is null and id < ?2
-                  else startedAt is null or startedAt < ?3 or (startedAt = ?3 and id < ?2)
-                end)
-            order by startedAt desc nulls last, id desc
-            limit ?4
+            select j.id, j.config, s.status, s.totalRecords, s.startedAt, s.completedAt, s.distributed
+            from (
+              select id, status, totalRecords, startedAt, completedAt, distributed
+              from batchactions_jobs
+              where (?1 is null or status = ?1)
+                and (?2 is null
+                  or case
+                    when ?3 is null then startedAt is null and id < ?2
+                    else startedAt is null or startedAt < ?3 or (startedAt = ?3 and id < ?2)
+                  end)
+              order by startedAt desc nulls last, id desc
+              limit ?4
+            ) s
+            cross join batchactions_jobs j on j.id = s.id
+            order by s.startedAt desc nulls last, s.id desc
             ",
         );
         let values = values![
@@ -142,12 +149,17 @@ impl Reads for Sqlite {
 
     async fn job_row(&self, job_id: &str) -> Result<Option<JobRow>> {
         let mut session = self.read().await?;
+        // A range, so that `SUMMARY_INDEX` is read.
         let job = sql(
             "job_row",
             "
-            select id, config, status, totalRecords, startedAt, completedAt, distributed
-            from batchactions_jobs
-            where id = ?1
+            select j.id, j.config, s.status, s.totalRecords, s.startedAt, s.completedAt, s.distributed
+            from (
+              select id, status, totalRecords, startedAt, completedAt, distributed
+              from batchactions_jobs
+              where id between ?1 and ?1
+            ) s
+            cross join batchactions_jobs j on j.id = s.id
             ",
         );
         session.optional(job, values![job_id], rows::job_row).await
@@ -253,12 +265,13 @@ impl Reads for Sqlite {
 
     async fn job_times(&self, job_id: &str) -> Result<Option<JobTimes>> {
         let mut session = self.read().await?;
+        // A range, so that `SUMMARY_INDEX` is read.
         let times = sql(
             "job_times",
             "
             select totalRecords, startedAt, completedAt, distributed, cast(unixepoch('subsec') * 1000 as integer)
             from batchactions_jobs
-            where id = ?1
+            where id between ?1 and ?1
             ",
         );
         session.optional(times, values![job_id], rows::job_times).await
@@ -665,16 +678,14 @@ impl Backend for Sqlite {
     async fn initialize(&self, _: &Gate) -> Result<()> {
         let mut session = self.file.acquire(Use::Make).await?;
         let session = &mut session;
-        if catalogue(session).await?.missing(MIGRATION)?.is_empty() {
-            return Ok(());
+        let found = catalogue(session).await?;
+        if !found.missing(MIGRATION)?.is_empty() {
+            make_tables(session).await?;
         }
-        session.begin(BEGIN).await?;
-        // Another process may have created them while this one waited for the lock.
-        for statement in catalogue(session).await?.missing(MIGRATION)? {
-            session.run(statement).await?;
+        if needs_summary_index(&found) {
+            return make_summary_index(session).await;
         }
-        catalogue(session).await?.check_made(MIGRATION)?;
-        session.commit().await
+        Ok(())
     }
 
     async fn examine(&self) -> Result<Examination> {
@@ -823,25 +834,40 @@ impl Backend for Sqlite {
         verdicts::held(&mut session, changed, key, token).await
     }
 
-    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<u32> {
+    async fn reclaim(&self, job_id: &str, older_than: Duration, max_claims: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
         let mut session = self.write().await?;
-        // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
-        // its last worker.
-        let reclaim = sql(
-            "reclaim",
+        let session = &mut session;
+        session.begin(BEGIN).await?;
+        let select = sql(
+            "reclaim_select",
             "
-            update batchactions_batches
-            set status = case when ?3 is not null and (version + 1) / 2 >= ?3 then 'FAILED' else 'PENDING' end,
-                workerId = case when ?3 is not null and (version + 1) / 2 >= ?3 then workerId end,
-                claimedAt = case when ?3 is not null and (version + 1) / 2 >= ?3 then claimedAt end,
-                version = version + 1
+            select id, workerId, ?3 is not null and (version + 1) / 2 >= ?3
+            from batchactions_batches
             where jobId = ?1
               and status = 'PROCESSING'
               and (claimedAt is null or claimedAt < cast(unixepoch('subsec') * 1000 as integer) - ?2)
             ",
         );
         let values = values![job_id, older_than.as_millis() as i64, max_claims];
-        Ok(session.execute(reclaim, values).await?.rows as u32)
+        let stale = session.all(select, values, rows::reclaimed).await?;
+        // Each claim, release and reclaim adds 1 to `version`, so the number of claims is (version + 1) / 2. A batch that is given up keeps the id of
+        // its last worker.
+        let reclaim = sql(
+            "reclaim",
+            "
+            update batchactions_batches
+            set status = case when ?2 is not null and (version + 1) / 2 >= ?2 then 'FAILED' else 'PENDING' end,
+                workerId = case when ?2 is not null and (version + 1) / 2 >= ?2 then workerId end,
+                claimedAt = case when ?2 is not null and (version + 1) / 2 >= ?2 then claimedAt end,
+                version = version + 1
+            where id in (select value from json_each(?1))
+            ",
+        );
+        let ids: Vec<&str> = stale.iter().map(|batch| &*batch.batch_id).collect();
+        let ids = serde_json::Value::from(ids).to_string();
+        session.execute(reclaim, values![ids, max_claims]).await?;
+        session.commit().await?;
+        Ok(stale)
     }
 
     async fn save_records(&self, records: &[RecordWrite]) -> Result<()> {
@@ -1192,6 +1218,37 @@ impl Sqlite {
         }
         Err(Error::new(Code::ConnectionLost, "the records were queued for two files, one of which is gone").repeatable(Repeatable::Never))
     }
+}
+
+async fn make_tables(session: &mut Conn) -> Result<()> {
+    session.begin(BEGIN).await?;
+    // Another process may have created them while this one waited for the lock.
+    for statement in catalogue(session).await?.missing(MIGRATION)? {
+        session.run(statement).await?;
+    }
+    catalogue(session).await?.check_made(MIGRATION)?;
+    session.commit().await
+}
+
+/// In a row, the list of the batches comes before totals and times, and SQLite finds what comes after a large value by reading that value's pages one after
+/// the other. This index has them without the list. A statement looks for a range of ids where it is to read the index, because for one id alone SQLite
+/// prefers the primary key. Without the index, it works and is slower in a job of many batches.
+const SUMMARY_INDEX: &str = "batchactions_jobs_id_summary";
+
+fn needs_summary_index(found: &Catalogue) -> bool {
+    !found.indexes.iter().any(|index| index.name == SUMMARY_INDEX)
+}
+
+async fn make_summary_index(session: &mut Conn) -> Result<()> {
+    let make = format!(
+        "create index if not exists {SUMMARY_INDEX} on batchactions_jobs (id, status, distributed, totalRecords, startedAt, completedAt)"
+    );
+    let made = session.define(&make, DDL_LIMIT).await;
+    if !session.is_in_order() {
+        return made;
+    }
+    // It is not needed: the file may be read-only, or another process may write.
+    Ok(())
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------

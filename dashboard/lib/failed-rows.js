@@ -1,0 +1,134 @@
+'use strict';
+
+// The failed records of a job as text for a file: CSV for a spreadsheet, NDJSON for a program. Each is an async generator of pieces of text, and holds one page
+// of records at a time, however many there are. The rows of the CSV are those of the command `batchactions-sqlx failed`; a test compares them.
+
+const FAILED = ['failed', 'invalid'];
+
+/** Rows go out in pieces of about this many characters. */
+const PIECE = 65_536;
+
+/** The most columns of raw fields. Fields beyond them are in one more column, as JSON, so that no file takes more memory, and no field is lost. */
+const MOST_COLUMNS = 2_000;
+
+/**
+ * CSV (RFC 4180): a row a record, its raw fields first, then what the store knows of it. The columns are found by reading the records once before.
+ *
+ * @param store A store: `records` is called.
+ * @param {string} jobId
+ * @param {object} [options]
+ * @param {(record: object) => object | Promise<object>} [options.redact] What is written of a record.
+ * @param {boolean} [options.bom] Whether it begins with a byte order mark, without which Excel takes UTF-8 for something else.
+ */
+async function* csvOfRecords(store, jobId, { redact, bom = false } = {}) {
+  const columns = new Columns();
+  for await (const record of failedRecords(store, jobId, redact)) columns.add(record);
+  let piece = `${bom ? '\uFEFF' : ''}${line(columns.head())}`;
+  for await (const record of failedRecords(store, jobId, redact)) {
+    piece += line(columns.row(record));
+    if (piece.length < PIECE) continue;
+    yield piece;
+    piece = '';
+  }
+  if (piece !== '') yield piece;
+}
+
+/** NDJSON: each record with all that it has, as one line of JSON. */
+async function* ndjsonOfRecords(store, jobId, { redact } = {}) {
+  let piece = '';
+  for await (const record of failedRecords(store, jobId, redact)) {
+    piece += `${JSON.stringify(record)}\n`;
+    if (piece.length < PIECE) continue;
+    yield piece;
+    piece = '';
+  }
+  if (piece !== '') yield piece;
+}
+
+async function* failedRecords(store, jobId, redact) {
+  for await (const record of store.records(jobId, { status: FAILED })) yield await redacted(record, redact);
+}
+
+/** A record as `redact` leaves it. */
+async function redacted(record, redact) {
+  if (redact === undefined) return record;
+  const shown = await redact(record);
+  if (typeof shown !== 'object' || shown === null)
+    throw new TypeError(`redact must return a record, not ${shown === null ? 'null' : typeof shown}`);
+  return shown;
+}
+
+const isFields = (raw) => typeof raw === 'object' && raw !== null && !Array.isArray(raw);
+
+/** The columns: the fields of all records, in the order in which they first occur. */
+class Columns {
+  #fields = new Set();
+  /** A record's raw data is not fields: a column of its own holds it. */
+  #hasValues = false;
+
+  add({ raw }) {
+    if (!isFields(raw)) {
+      this.#hasValues = true;
+      return;
+    }
+    for (const key of Object.keys(raw)) {
+      if (this.#fields.size < MOST_COLUMNS) this.#fields.add(key);
+    }
+  }
+
+  head() {
+    // A field of such a name keeps it, so that the file can be corrected and imported; ours gets a line behind.
+    const own = (name) => (this.#fields.has(name) ? own(`${name}_`) : name);
+    return [
+      ...this.#fields,
+      ...(this.#hasValues ? [own('_raw')] : []),
+      ...['_index', '_status', '_errors', '_processingError', '_moreFields'].map(own),
+    ];
+  }
+
+  row({ index, raw, status, errors, processingError }) {
+    const fields = isFields(raw) ? raw : {};
+    const more = Object.entries(fields).filter(([key]) => !this.#fields.has(key));
+    return [
+      ...Array.from(this.#fields, (key) => (Object.hasOwn(fields, key) ? fields[key] : undefined)),
+      ...(this.#hasValues ? [isFields(raw) ? undefined : raw] : []),
+      index,
+      status,
+      errorsOf({ errors }),
+      processingError,
+      // Also of records that were saved between the two readings.
+      more.length === 0 ? undefined : Object.fromEntries(more),
+    ];
+  }
+}
+
+/** What is wrong with a record, in one line: `email: is not an address (TYPE_MISMATCH)`. */
+function errorsOf({ errors, processingError }) {
+  const texts = (Array.isArray(errors) ? errors : []).map((error) => {
+    if (typeof error !== 'object' || error === null) return String(error);
+    const { field, message, code } = error;
+    return `${field === undefined || field === '' ? '' : `${field}: `}${message ?? ''}${code === undefined ? '' : ` (${code})`}`.trim();
+  });
+  if (processingError !== undefined) texts.push(processingError);
+  return texts.join('; ');
+}
+
+function line(values) {
+  return `${values.map(cell).join(',')}\r\n`;
+}
+
+// A spreadsheet runs a cell that begins so as a formula (OWASP: CSV injection). The last four are the wide forms of the first four.
+const FORMULA = /^[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]/;
+/** A number with a sign is a number to a spreadsheet as well: -5 stays -5. */
+const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
+
+/** A cell's text. What would run as a formula gets an apostrophe in front, which spreadsheets take for "this is text". */
+function cell(value) {
+  if (value === undefined || value === null) return '';
+  const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
+  const safe = FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text;
+  // A spreadsheet may split at semicolons and tabs too, and run what follows them.
+  return /[",;\t\r\n]/.test(safe) || safe !== safe.trim() ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+module.exports = { FAILED, csvOfRecords, ndjsonOfRecords, redacted, errorsOf };
