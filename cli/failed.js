@@ -37,14 +37,17 @@ module.exports = {
     const connection = await Connection.of(values);
     return connection.use(async (store) => {
       const job = await jobOf(store, jobId);
-      const output = await outputTo(values.output, stdout);
-      const written = await interruptible(
-        () => output.discard(),
+      let unfinished;
+      const { output, written } = await interruptible(
+        () => unfinished?.discard(),
         async () => {
+          const output = await outputTo(values.output, stdout, (made) => {
+            unfinished = made;
+          });
           try {
-            const records = await write[format](output, job, () => store.records(jobId, { status }));
+            const written = await write[format](output, job, () => store.records(jobId, { status }));
             await output.end();
-            return records;
+            return { output, written };
           } catch (error) {
             await output.abandon();
             throw error;

@@ -3,7 +3,7 @@
 // Where results go: stdout, or a file that is complete or not there. Both write in blocks, and wait while the other side is busy, so that a result of
 // any size takes little memory.
 
-const { lstatSync, realpathSync, rmSync, statSync } = require('node:fs');
+const { closeSync, lstatSync, openSync, realpathSync, rmSync, statSync } = require('node:fs');
 const { open, rename } = require('node:fs/promises');
 const { randomBytes } = require('node:crypto');
 const { basename, dirname, join } = require('node:path');
@@ -68,13 +68,17 @@ class Stdout {
 class FileOutput {
   #block = '';
 
-  static async create(path) {
+  /** `made` gets the output before there is a file. */
+  static async create(path, made) {
     const output = new FileOutput();
     output.path = realPath(path);
     output.temporary = join(dirname(output.path), `.${basename(output.path)}.${randomBytes(4).toString('hex')}.part`);
     const mode = modeOf(output.path);
+    made(output);
     try {
-      output.file = await open(output.temporary, 'wx', mode ?? 0o666);
+      // Synchronous, so that no signal comes between the file and the object that removes it.
+      closeSync(openSync(output.temporary, 'wx', mode ?? 0o666));
+      output.file = await open(output.temporary, 'r+');
       if (mode !== undefined) await output.file.chmod(mode);
     } catch (error) {
       throw new CommandError(`${path} can't be written: ${error.message}`, EXIT.FAILED);
@@ -148,13 +152,13 @@ class DeviceOutput {
   }
 }
 
-/** Where `--output` leads: `undefined` and `-` are stdout. */
-async function outputTo(path, stdout) {
+/** Where `--output` leads: `undefined` and `-` are stdout. `made` gets what is to be discarded where a signal ends the process. */
+async function outputTo(path, stdout, made) {
   if (path === undefined || path === '-') return stdout;
   if (path === '') throw new UsageError('--output must be the name of a file');
   const found = statSync(path, { throwIfNoEntry: false });
   if (found?.isDirectory()) throw new UsageError('--output must be the name of a file, and this is a folder');
-  return found === undefined || found.isFile() ? FileOutput.create(path) : DeviceOutput.create(path);
+  return found === undefined || found.isFile() ? FileOutput.create(path, made) : DeviceOutput.create(path);
 }
 
 /** The file that a link leads to: the link stays. */
