@@ -8,7 +8,6 @@ declare const store: import('@batchactions/state-sqlx').SqlxStateStore;
 declare function saveUser(record: import('@batchactions/core').RawRecord): Promise<void>;
 declare const signer: { getAuthToken(): Promise<string> };
 
-declare const store: import('@batchactions/state-sqlx').SqlxStateStore;
 declare function isEmployee(request: import('node:http').IncomingMessage): Promise<boolean>;
 declare function isOperator(request: import('node:http').IncomingMessage): Promise<boolean>;
 
