@@ -714,17 +714,21 @@ export declare class SqlxStateStore {
    *
    * `claimBatch` says `JOB_NOT_PROCESSING` then. A worker that ends on that doesn't come back by itself: let its loop poll until the job is final.
    * @throws `INVALID_ARGUMENT` where the job isn't distributed: its process overwrites the status with its next batch.
+   * @throws `CONNECTION_LOST` where the reply is lost: the job may be paused. It is not repeated, because another caller may have resumed the job since.
    */
   pauseJob(jobId: string): Promise<boolean>;
   /**
    * Lets a PAUSED distributed job go on. Where all its batches are done by now, it is finalized instead, and `tryFinalizeJob` returns `true` to no caller. `true`
    * where this call changed the status.
    * @throws `INVALID_ARGUMENT` where the job isn't distributed.
+   * @throws `CONNECTION_LOST` as `pauseJob` does.
    */
   resumeJob(jobId: string): Promise<boolean>;
   /**
-   * Makes a job that isn't final ABORTED, with the database's now as `completedAt`. `true` where this call changed the status. A final job stays as it is.
+   * Makes a job that isn't final ABORTED, with the database's now as `completedAt`. `true` where this call changed the status. A final job stays as it is; of one
+   * that is ABORTED already, `now` takes what is still claimed.
    * @throws `INVALID_ARGUMENT` where the job isn't distributed, without `force`.
+   * @throws `CONNECTION_LOST` where the reply is lost: the job may be ABORTED. Call it again, which does what is left to do.
    */
   abortJob(jobId: string, options?: AbortOptions): Promise<boolean>;
   /**
@@ -733,15 +737,15 @@ export declare class SqlxStateStore {
    *
    * A batch's `recordStartIndex` and `recordEndIndex` are its first and last record's, and say nothing about their number. The job's row is written last, so an interrupted
    * call leaves nothing that can be claimed; `purge` removes its records.
-   * @throws `INVALID_ARGUMENT` where the source doesn't exist or isn't final.
+   * @throws `INVALID_ARGUMENT` where the source doesn't exist or isn't final, or has no usable `config.batchSize` and none is given.
    */
   retryFailed(jobId: string, options?: RetryOptions): Promise<RetryResult | null>;
   /**
    * Deletes finished jobs with their batches and records, in slices, and batches and records that belong to no job. A job with a batch that a worker holds is
-   * kept, and listed.
+   * kept, and listed; a claim that was neither made nor renewed for `olderThanMs`, and for a day at least, is dead.
    *
-   * Records without a job are deleted only where they are older than a record of a job that ended before `olderThanMs`: they may belong to an import that is being
-   * prepared. Where the call fails halfway, call it again.
+   * Records without a job are deleted only where they are older than a record of a job that ended `olderThanMs` ago, and a day at least: they may belong to an
+   * import that is being prepared. Where the call fails halfway, call it again.
    */
   purge(options: PurgeOptions): Promise<PurgeResult>;
 

@@ -37,6 +37,8 @@ function expectDefect(error) {
   expect(addon.panicsToCome()).toEqual([]);
 }
 
+/** A job that is final. */
+const OVER = 'over';
 const CALLS = {
   initialize: (store) => store.initialize(),
   saveJobState: (store, id) => store.saveJobState(makeJob(0, { id })),
@@ -57,6 +59,11 @@ const CALLS = {
   tryFinalizeJob: (store, id) => store.tryFinalizeJob(id),
   listJobs: (store) => store.listJobs(),
   deleteJob: (store, id) => store.deleteJob(id),
+  pauseJob: (store, id) => store.pauseJob(id),
+  resumeJob: (store, id) => store.resumeJob(id),
+  abortJob: (store, id) => store.abortJob(id),
+  retryFailed: (store) => store.retryFailed(OVER),
+  purge: (store) => store.purge({ olderThanMs: 0, dryRun: true }),
 };
 const saveRecord = (store, id) => store.saveProcessedRecord(id, 'b', makeRecord(0));
 
@@ -68,6 +75,7 @@ for (const database of databases) {
       own = await database.create();
       store = new SqlxStateStore(own.url);
       await store.initialize();
+      await store.saveJobState(makeJob(0, { id: OVER, status: 'FAILED' }));
     });
     afterAll(async () => {
       await store?.close();

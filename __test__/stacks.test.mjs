@@ -28,6 +28,11 @@ const CALLS = {
   deleteJob: (store, id) => store.deleteJob(id),
   getJob: (store, id) => store.getJob(id),
   batches: (store, id) => store.batches(id),
+  pauseJob: (store, id) => store.pauseJob(id),
+  resumeJob: (store, id) => store.resumeJob(id),
+  abortJob: (store, id) => store.abortJob(id),
+  retryFailed: (store, id) => store.retryFailed(id),
+  purge: (store, id) => store.purge({ olderThanMs: typeof id === 'string' ? 0 : id }),
 };
 const STREAM = { records: (store, id) => collect(store.records(id)) };
 const withId = (calls) => Object.fromEntries(Object.entries(calls).filter(([name]) => name !== 'initialize'));

@@ -3,7 +3,7 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { startLossyProxy } from '../support/servers.mjs';
 import { storeOn } from '../support/store.mjs';
-import { makeBatch, makeJob, makeState, newId } from '../support/fixtures.mjs';
+import { makeBatch, makeJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
 import { claim, complete, onEveryDatabase, rejection, urlThrough } from '../support/suite.mjs';
 
 /** The request that ends a transaction. */
@@ -217,6 +217,108 @@ onEveryDatabase((on) => {
       const outcome = await losing({ proxy, to }, claiming, () => {});
       expect(outcome).toMatchObject({ value: { claimed: true, reservation: { token: 1 } } });
     }
+  });
+
+  describe('steering', () => {
+    // A repeat would undo what another caller has done since.
+    test('pauseJob whose reply is lost rejects with CONNECTION_LOST, and a job that was resumed since goes on', async () => {
+      const { store, proxy } = await openLossy();
+      const job = await saved();
+      await store.pauseJob(newId());
+      const outcome = await losing(
+        { proxy },
+        () => store.pauseJob(job.id),
+        async () => expect(await on.store.resumeJob(job.id)).toBe(true),
+      );
+      expect(outcome.error).toMatchObject({ code: 'CONNECTION_LOST', retryable: true });
+      expect((await on.store.getJobState(job.id)).status).toBe('PROCESSING');
+    });
+
+    test('resumeJob whose reply is lost rejects with CONNECTION_LOST, and a job that was paused since stays so', async () => {
+      const { store, proxy } = await openLossy();
+      const job = await saved({ status: 'PAUSED' });
+      await store.resumeJob(newId());
+      const outcome = await losing(
+        { proxy, to: COMMIT },
+        () => store.resumeJob(job.id),
+        async () => expect(await on.store.pauseJob(job.id)).toBe(true),
+      );
+      expect(outcome.error).toMatchObject({ code: 'CONNECTION_LOST', retryable: true });
+      expect((await on.store.getJobState(job.id)).status).toBe('PAUSED');
+    });
+
+    test.each([undefined, { now: true }])('abortJob (%j) whose reply is lost rejects with CONNECTION_LOST, and the job is ABORTED', async (options) => {
+      const { store, proxy } = await openLossy();
+      const job = await saved();
+      const { batchId } = await claim(on.store, job.id);
+      const outcome = await losing(
+        { proxy, to: COMMIT },
+        () => store.abortJob(job.id, options),
+        () => {},
+      );
+      expect(outcome.error).toMatchObject({ code: 'CONNECTION_LOST', retryable: true });
+      expect((await on.store.getJobState(job.id)).status).toBe('ABORTED');
+      // The call again takes what may have been claimed in between.
+      expect(await store.abortJob(job.id, options)).toBe(false);
+      const held = (await on.store.getJobState(job.id)).batches.find(({ id }) => id === batchId).status;
+      expect(held).toBe(options?.now ? 'PENDING' : 'PROCESSING');
+    });
+
+    test.each([
+      ['resumeJob', { status: 'PAUSED' }, 'PROCESSING'],
+      ['abortJob', {}, 'ABORTED'],
+    ])('%s is repeated where the connection ends before its commit', async (method, fields, status) => {
+      const { store, proxy } = await openLossy();
+      const job = await saved(fields);
+      await store.getDistributedStatus(job.id);
+      const outcome = await losing(
+        { proxy, to: /from batchactions_jobs\s+where .*\s+for update/s },
+        () => store[method](job.id),
+        () => {},
+      );
+      expect(outcome).toEqual({ value: true });
+      expect((await on.store.getJobState(job.id)).status).toBe(status);
+    });
+  });
+
+  describe('retryFailed', () => {
+    test.each([
+      ['a copy', /insert into batchactions_records/],
+      ['the new job', COMMIT],
+    ])('is repeated where the reply to %s is lost, and each record is copied once', async (_, to) => {
+      const { store, proxy } = await openLossy();
+      const job = await saved({ status: 'FAILED' });
+      const records = Array.from({ length: 25 }, (_record, index) => makeRecord(index, { status: 'failed' }));
+      await on.store.saveBatchRecords(job.id, job.batches[0].id, records);
+      const outcome = await losing(
+        { proxy, to },
+        () => store.retryFailed(job.id),
+        () => {},
+      );
+      expect(outcome).toMatchObject({ value: { totalRecords: 25, totalBatches: 3 } });
+      const { jobId } = outcome.value;
+      expect((await on.store.getPendingRecords(jobId)).map(({ index }) => index)).toEqual(records.map(({ index }) => index));
+      expect(await on.store.getDistributedStatus(jobId)).toMatchObject({ totalBatches: 3, pendingBatches: 3 });
+    });
+  });
+
+  describe('purge', () => {
+    test.each([/empty|set "?status"? = 'ABORTED', "?batches"? = /, /delete from batchactions_records/, /delete from batchactions_jobs/])(
+      'is repeated where the reply to %s is lost, and says which job it deleted',
+      async (to) => {
+        const { store, proxy } = await openLossy();
+        const job = await saved({ status: 'COMPLETED', completedAt: 1_000_000_000_000 });
+        await on.store.saveBatchRecords(job.id, job.batches[0].id, [makeRecord(0)]);
+        const outcome = await losing(
+          { proxy, to },
+          () => store.purge({ olderThanMs: 86_400_000_000 }),
+          () => {},
+        );
+        expect(outcome.value.jobIds).toContain(job.id);
+        expect(await on.store.getJobState(job.id)).toBeNull();
+        expect(await on.store.getPendingRecords(job.id)).toEqual([]);
+      },
+    );
   });
 
   test('tryFinalizeJob whose reply is lost rejects with CONNECTION_LOST, and the job is final', async () => {

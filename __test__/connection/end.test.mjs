@@ -71,6 +71,11 @@ for (const database of databases) {
           () => store.tryFinalizeJob('j'),
           () => store.listJobs(),
           () => store.deleteJob('j'),
+          () => store.pauseJob('j'),
+          () => store.resumeJob('j'),
+          () => store.abortJob('j'),
+          () => store.retryFailed('j'),
+          () => store.purge({ olderThanMs: 0 }),
         ];
         for (const call of calls) {
           const error = await rejectionOf(call());

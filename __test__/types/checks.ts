@@ -6,6 +6,7 @@ import {
   SequelizeStateStore,
   SqlxStateStore,
   StateStoreError,
+  type AbortOptions,
   type Batch,
   type BatchesOptions,
   type BatchReservation,
@@ -26,9 +27,13 @@ import {
   type PoolOptions,
   type PoolStats,
   type ProcessedRecord,
+  type PurgeOptions,
+  type PurgeResult,
   type RawRecord,
   type RecordsOptions,
   type RecordStatus,
+  type RetryOptions,
+  type RetryResult,
   type SequelizeLike,
   type SequelizeStateStoreOptions,
   type SqlxStateStoreOptions,
@@ -217,6 +222,23 @@ async function call(job: JobState, batch: Batch, record: ProcessedRecord): Promi
   const finalized: boolean = await store.tryFinalizeJob(job.id);
   const reclaimed: number = await store.reclaimStaleBatches(job.id, 60_000);
   void [renewed, deleted, finalized, reclaimed];
+
+  const steered: boolean[] = [await store.pauseJob(job.id), await store.resumeJob(job.id), await store.abortJob(job.id)];
+  const abort: AbortOptions = { now: true, force: false };
+  steered.push(await store.abortJob(job.id, abort));
+  const retry: RetryOptions = { statuses: ['failed', 'invalid'], batchSize: 50 };
+  const retried: RetryResult | null = await store.retryFailed(job.id, retry);
+  // @ts-expect-error It may be null.
+  void retried.jobId;
+  const old: PurgeOptions = { olderThanMs: 0, statuses: ['ABORTED'], limit: 5, dryRun: true };
+  const purged: PurgeResult = await store.purge(old);
+  void [steered, purged.jobIds[0], purged.batches + purged.records, purged.orphans, purged.skipped];
+  // @ts-expect-error What was processed is not retried.
+  await store.retryFailed(job.id, { statuses: ['processed'] });
+  // @ts-expect-error An age has to be given.
+  await store.purge({ dryRun: true });
+  // @ts-expect-error Only final jobs are purged.
+  await store.purge({ olderThanMs: 0, statuses: ['PROCESSING'] });
 
   const options: RecordsOptions = { status: ['failed', 'invalid'], batchId: batch.id, from: 5 };
   for await (const each of store.records(job.id, options)) same<typeof each, ProcessedRecord>();

@@ -994,6 +994,7 @@ impl Backend for MySql {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
+    /// By both columns of the index: for the second alone, MariaDB would read and lock all rows of the job and sort them, for each slice.
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.session().await?;
         let delete = sql(
@@ -1001,13 +1002,14 @@ impl Backend for MySql {
             "
             delete from batchactions_batches
             where jobId = ?
-            order by batchIndex
+            order by jobId, batchIndex
             limit ?
             ",
         );
         Ok(session.execute(delete, values![job_id, most]).await?.rows)
     }
 
+    /// The order is by both columns, as in `delete_batches`.
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
         let mut session = self.session().await?;
         let delete = sql(
@@ -1015,7 +1017,7 @@ impl Backend for MySql {
             "
             delete from batchactions_records
             where jobId = ?
-            order by recordIndex
+            order by jobId, recordIndex
             limit ?
             ",
         );
