@@ -130,15 +130,15 @@ function routesOf(context) {
       const query = readQuery(search, { id });
       const jobId = required(query, 'id');
       views.mayShowRecords(settings);
-      await views.mustExist(store, jobId);
+      const job = await views.mustExist(store, jobId);
       // The id may hold any character; a file's name may not.
       const name = `failed-${jobId.replace(/[^\w-]+/g, '_').slice(0, 60)}.${type}`;
       const headers = { 'content-disposition': `attachment; filename="${name}"` };
       if (request.method === 'HEAD') return send(request, response, 200, type, '', headers);
-      await stream(response, type, headers, write(store, jobId, { redact: settings.redact }));
+      await stream(response, type, headers, write(store, job, { redact: settings.redact }));
     });
   };
-  download('csv', (store, jobId, options) => csvOfRecords(store, jobId, { ...options, bom: true }));
+  download('csv', (store, job, options) => csvOfRecords(store, job, { ...options, bom: true }));
   download('ndjson', ndjsonOfRecords);
 
   for (const [name, { takes }] of Object.entries(ACTIONS)) {

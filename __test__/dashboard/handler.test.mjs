@@ -236,10 +236,10 @@ describe('failed rows as files', () => {
     const { text, headers } = await ask(await serve(memory, { showRecords: true }), `failed.csv?id=${id}`);
     expect(headers['content-disposition']).toBe(`attachment; filename="failed-${id}.csv"`);
     expect(text.split('\r\n')).toEqual([
-      '\uFEFFname,note,"a,b",amount,nested,zero,no,_index,_status,_errors,_processingError,_moreFields',
-      `Ada,"'=HYPERLINK(""http://x"")",1,,,,,0,invalid,email: email is missing (REQUIRED),,`,
-      `'@cmd,"x;=1+1",,-12.5,,,,1,invalid,"a: one (C); two",,`,
-      `'-cmd,,,,"{""a"":[1]}",0,,2,failed,,'+boom,`,
+      '\uFEFFname,note,"a,b",amount,nested,zero,no,_index,_status,_errors,_processingError',
+      `Ada,"'=HYPERLINK(""http://x"")",1,,,,,0,invalid,email: email is missing (REQUIRED),`,
+      `'@cmd,"x;=1+1",,-12.5,,,,1,invalid,"a: one (C); two",`,
+      `'-cmd,,,,"{""a"":[1]}",0,,2,failed,,'+boom`,
       '',
     ]);
   });

@@ -4,6 +4,7 @@
 // of records at a time, however many there are. The rows of the CSV are those of the command `batchactions-sqlx failed`; a test compares them.
 
 const FAILED = ['failed', 'invalid'];
+const FINAL = new Set(['COMPLETED', 'ABORTED', 'FAILED']);
 
 /** Rows go out in pieces of about this many characters. */
 const PIECE = 65_536;
@@ -15,16 +16,17 @@ const MOST_COLUMNS = 2_000;
  * CSV (RFC 4180): a row a record, its raw fields first, then what the store knows of it. The columns are found by reading the records once before.
  *
  * @param store A store: `records` is called.
- * @param {string} jobId
+ * @param {{ id: string, status: string }} job
  * @param {object} [options]
  * @param {(record: object) => object | Promise<object>} [options.redact] What is written of a record.
  * @param {boolean} [options.bom] Whether it begins with a byte order mark, without which Excel takes UTF-8 for something else.
  */
-async function* csvOfRecords(store, jobId, { redact, bom = false } = {}) {
-  const columns = new Columns();
-  for await (const record of failedRecords(store, jobId, redact)) columns.add(record);
+async function* csvOfRecords(store, job, { redact, bom = false } = {}) {
+  // While a job runs, a record with other fields may fail between the two readings. Those go into the last column.
+  const columns = new Columns(!FINAL.has(job.status));
+  for await (const record of failedRecords(store, job.id, redact)) columns.add(record);
   let piece = `${bom ? '\uFEFF' : ''}${line(columns.head())}`;
-  for await (const record of failedRecords(store, jobId, redact)) {
+  for await (const record of failedRecords(store, job.id, redact)) {
     piece += line(columns.row(record));
     if (piece.length < PIECE) continue;
     yield piece;
@@ -34,9 +36,9 @@ async function* csvOfRecords(store, jobId, { redact, bom = false } = {}) {
 }
 
 /** NDJSON: each record with all that it has, as one line of JSON. */
-async function* ndjsonOfRecords(store, jobId, { redact } = {}) {
+async function* ndjsonOfRecords(store, job, { redact } = {}) {
   let piece = '';
-  for await (const record of failedRecords(store, jobId, redact)) {
+  for await (const record of failedRecords(store, job.id, redact)) {
     piece += `${JSON.stringify(record)}\n`;
     if (piece.length < PIECE) continue;
     yield piece;
@@ -60,11 +62,16 @@ async function redacted(record, redact) {
 
 const isFields = (raw) => typeof raw === 'object' && raw !== null && !Array.isArray(raw);
 
-/** The columns: the fields of all records, in the order in which they first occur. */
+/** The columns: the fields of all records, in the order in which they first occur, then what the store knows of a record. */
 class Columns {
   #fields = new Set();
   /** A record's raw data is not fields: a column of its own holds it. */
   #hasValues = false;
+  #hasMore;
+
+  constructor(hasMore) {
+    this.#hasMore = hasMore;
+  }
 
   add({ raw }) {
     if (!isFields(raw)) {
@@ -72,33 +79,31 @@ class Columns {
       return;
     }
     for (const key of Object.keys(raw)) {
+      if (this.#fields.has(key)) continue;
       if (this.#fields.size < MOST_COLUMNS) this.#fields.add(key);
+      else this.#hasMore = true;
     }
   }
 
   head() {
     // A field of such a name keeps it, so that the file can be corrected and imported; ours gets a line behind.
     const own = (name) => (this.#fields.has(name) ? own(`${name}_`) : name);
-    return [
-      ...this.#fields,
-      ...(this.#hasValues ? [own('_raw')] : []),
-      ...['_index', '_status', '_errors', '_processingError', '_moreFields'].map(own),
-    ];
+    const values = this.#hasValues ? ['_raw'] : [];
+    const more = this.#hasMore ? ['_moreFields'] : [];
+    return [...this.#fields, ...[...values, '_index', '_status', '_errors', '_processingError', ...more].map(own)];
   }
 
   row({ index, raw, status, errors, processingError }) {
     const fields = isFields(raw) ? raw : {};
+    const row = Array.from(this.#fields, (key) => (Object.hasOwn(fields, key) ? fields[key] : undefined));
+    if (this.#hasValues) row.push(isFields(raw) ? undefined : raw);
+    row.push(index, status, errorsOf({ errors }), processingError);
     const more = Object.entries(fields).filter(([key]) => !this.#fields.has(key));
-    return [
-      ...Array.from(this.#fields, (key) => (Object.hasOwn(fields, key) ? fields[key] : undefined)),
-      ...(this.#hasValues ? [isFields(raw) ? undefined : raw] : []),
-      index,
-      status,
-      errorsOf({ errors }),
-      processingError,
-      // Also of records that were saved between the two readings.
-      more.length === 0 ? undefined : Object.fromEntries(more),
-    ];
+    if (this.#hasMore) row.push(more.length === 0 ? undefined : Object.fromEntries(more));
+    else if (more.length > 0 || (!this.#hasValues && !isFields(raw))) {
+      throw new Error(`record ${index} changed while the file was written, and has a field without a column`);
+    }
+    return row;
   }
 }
 
