@@ -1,9 +1,10 @@
 /** The command at a terminal: the progress bar of `watch`, questions, and the password. And `watch` without one. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { databasesWith } from '../support/databases.mjs';
 import { makeJob, makeState } from '../support/fixtures.mjs';
-import { claim, freshDatabase, openStore, prepare, SqlxStateStore } from '../support/suite.mjs';
+import { startProxy } from '../support/servers.mjs';
+import { addressOf, claim, freshDatabase, openStore, prepare, SqlxStateStore, urlThrough } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
 import { atTerminal, command, hasTerminals, screen, shell, start } from '../support/command.mjs';
 
@@ -130,6 +131,32 @@ describe('watch without a terminal', () => {
     running.process.kill('SIGINT');
     expect(await running.ended).toMatchObject({ code: 130, stderr: '' });
     expect((await store.getJob(id)).status).toBe('PROCESSING');
+  });
+
+  const postgres = databasesWith('schemas')[0];
+  (postgres ? test : test.skip)('a database that is away for a while is said, and watched on until it is back', async () => {
+    const db = await freshDatabase(postgres);
+    const remote = openStore(db);
+    await remote.initialize();
+    const job = makeJob(1);
+    await prepare(remote, job);
+    const target = addressOf(db);
+    let proxy = await startProxy(target);
+    onTestFinished(() => proxy.close());
+    // The store gives a call up after this time, where the database is away.
+    const url = urlThrough(proxy.port, db.url, '?options=-c%20statement_timeout%3D1000');
+    const running = start(['watch', job.id, '--interval', '100ms'], { url });
+    await running.until(/PROCESSING/);
+    const { port } = proxy;
+    await proxy.close();
+    await running.until(/"error":\{"code":"CONNECTION_/);
+    proxy = await startProxy(target, port);
+    const after = running.stdout.length;
+    await expect.poll(() => running.stdout.slice(after), { timeout: 60_000 }).toMatch(/"status":"PROCESSING"/);
+    await remote.abortJob(job.id);
+    const ended = await running.ended;
+    expect(ended).toMatchObject({ code: 3, stderr: '' });
+    expect(looks(ended).find(({ error }) => error)?.error.message).toMatch(/PostgreSQL database .* at 127\.0\.0\.1/);
   });
 
   const server = databasesWith('server')[0];
