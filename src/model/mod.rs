@@ -54,7 +54,7 @@ pub use record_slices::{RecordSlices, UnorderedRecords};
 pub use record_text::RecordText;
 pub use reservation::Reservation;
 pub use status::{BatchStatus, JobStatus, RecordStatus};
-pub use store_stats::{StatsLine, StoreStats};
+pub use store_stats::{StatsOfStatus, StoreStats};
 
 #[cfg(test)]
 mod tests;
