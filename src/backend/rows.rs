@@ -6,7 +6,7 @@ use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Rec
 use crate::error::{Error, Result};
 use crate::model::{
     BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, BatchSummary, FinishedJob, JobBatches, JobRow, JobTimes,
-    NamedJob, RecordCounts, RecordExtent, RecordRange, RecordSlices, RecordText, Reservation, StatsLine, StoreStats, Token, WorkerId,
+    NamedJob, RecordCounts, RecordExtent, RecordRange, RecordSlices, RecordText, Reservation, StatsOfStatus, StoreStats, Token, WorkerId,
 };
 
 /// id, config, status, totalRecords, startedAt, completedAt, distributed
@@ -85,18 +85,19 @@ pub fn batch_summary(row: &impl Row) -> Read<BatchSummary> {
     })
 }
 
-/// The counts of a statement whose rows have a kind and what that kind has: 0, a status and its jobs; 1, a status and its batches; 2, null and the age of
-/// the oldest claim.
+/// For each status of jobs: status, count of the jobs, PENDING, PROCESSING and PAUSED batches, the age of the oldest claim on a PROCESSING one and on a PAUSED one
 pub async fn stats<D: Driver>(session: &mut Session<D>, sql: Sql<'_>) -> Result<StoreStats> {
-    let lines = session.all(sql, vec![], |row| {
-        let status = || row.text(1).map(str::to_owned);
-        Ok(match row.number::<i64>(0)? {
-            0 => StatsLine::Jobs(status()?, row.number(2)?),
-            1 => StatsLine::Batches(status()?, row.number(2)?),
-            _ => StatsLine::OldestClaim(row.optional_number(2)?),
+    let statuses = session.all(sql, vec![], |row| {
+        Ok(StatsOfStatus {
+            status: row.text(0)?.to_owned(),
+            jobs: row.number(1)?,
+            pending: row.number(2)?,
+            processing: row.number(3)?,
+            paused: row.number(4)?,
+            oldest_claims_ms: [row.optional_number(5)?, row.optional_number(6)?],
         })
     });
-    lines.await.map(StoreStats::of)
+    statuses.await.map(StoreStats::of)
 }
 
 /// The rows of a statement that gives a job's batches by index, each as `batch_row` reads it.

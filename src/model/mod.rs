@@ -61,7 +61,7 @@ pub use record_text::RecordText;
 pub use reservation::Reservation;
 pub use retry_job::{RecordCopies, RecordRange, Retried, RetryJob, RetryOptions};
 pub use status::{BatchStatus, JobStatus, RecordStatus};
-pub use store_stats::{StatsLine, StoreStats};
+pub use store_stats::{StatsOfStatus, StoreStats};
 
 #[cfg(test)]
 mod tests;

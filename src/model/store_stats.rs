@@ -4,15 +4,16 @@ use std::fmt::Write;
 
 use super::status::{BatchStatus, JobStatus};
 
-/// A line of the statement that counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StatsLine {
-    /// So many jobs have this status.
-    Jobs(String, i64),
-    /// So many batches have this status.
-    Batches(String, i64),
-    /// The age of the oldest claim in milliseconds, if there is a claim.
-    OldestClaim(Option<i64>),
+/// The jobs of one status, with the open batches of those that are distributed and not final.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatsOfStatus {
+    pub status: String,
+    pub jobs: i64,
+    pub pending: i64,
+    pub processing: i64,
+    pub paused: i64,
+    /// The age of the oldest claim in milliseconds: on a batch that is PROCESSING, and on one that is PAUSED.
+    pub oldest_claims_ms: [Option<i64>; 2],
 }
 
 /// Jobs by status, open batches by status, and the age of the oldest claim.
@@ -26,24 +27,19 @@ pub struct StoreStats {
 const OPEN: [BatchStatus; 3] = [BatchStatus::Pending, BatchStatus::Processing, BatchStatus::Paused];
 
 impl StoreStats {
-    /// A status that another program wrote and that is unknown here has no place in the result.
-    pub fn of(lines: impl IntoIterator<Item = StatsLine>) -> Self {
+    /// A job's status that another program wrote and that is unknown here has no place in the result. It is not final, so its batches are open.
+    pub fn of(statuses: impl IntoIterator<Item = StatsOfStatus>) -> Self {
         let mut stats = Self::default();
-        for line in lines {
-            match line {
-                StatsLine::Jobs(status, count) => {
-                    if let Some(place) = JobStatus::ALL.iter().position(|known| known.as_str() == status) {
-                        stats.jobs[place] += count;
-                    }
-                }
-                StatsLine::Batches(status, count) => {
-                    if let Some(place) = OPEN.iter().position(|open| open.as_str() == status) {
-                        stats.batches[place] += count;
-                    }
-                }
-                // The clock may have been set back since the claim.
-                StatsLine::OldestClaim(age) => stats.oldest_claim_ms = age.map(|age| age.max(0)),
+        for of in statuses {
+            if let Some(place) = JobStatus::ALL.iter().position(|known| known.as_str() == of.status) {
+                stats.jobs[place] += of.jobs;
             }
+            for (place, count) in [of.pending, of.processing, of.paused].into_iter().enumerate() {
+                stats.batches[place] += count;
+            }
+            // The clock may have been set back since the claim.
+            let oldest = of.oldest_claims_ms.into_iter().flatten().map(|age| age.max(0)).max();
+            stats.oldest_claim_ms = stats.oldest_claim_ms.max(oldest);
         }
         stats
     }

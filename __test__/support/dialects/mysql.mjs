@@ -301,7 +301,7 @@ export const mysql = {
   scan: /"table":"(?:batchactions_batches|b)"[^\n]*?"type":"(?:ALL|index)"|(?:Table|Index|Covering index) scan on (?:batchactions_batches|b)\b/,
   /** A plan that counts batches by their status in the index, without their rows. */
   readsStatusIndex:
-    /\"key\":\"batchactions_batches_job_id_status\"[^\n]*Using index|[Cc]overing index (?:\w+ )+on \w+ using batchactions_batches_job_id_status/,
+    /"key":"batchactions_batches_job_id_status"[^\n]*Using index|[Cc]overing index (?:\w+ )+on \w+ using batchactions_batches_job_id_status/,
 
   prepareToExplain: async () => {},
 

@@ -357,8 +357,9 @@ export const postgres = {
       await connection.query('begin');
       await connection.query(`set local plan_cache_mode = ${mode}`);
       await connection.query(`prepare explained as ${sql}`);
-      const literals = values.map((value) => (typeof value === 'string' ? `'${value}'` : String(value))).join(', ');
-      const rows = await connection.query(`explain (analyze, costs off, timing off, summary off) execute explained(${literals})`);
+      const literals = values.map((value) => (typeof value === 'string' ? `'${value}'` : String(value)));
+      const given = literals.length > 0 ? `(${literals.join(', ')})` : '';
+      const rows = await connection.query(`explain (analyze, costs off, timing off, summary off) execute explained${given}`);
       await connection.query('rollback');
       await connection.query('deallocate explained');
       const text = rows.map((row) => row['QUERY PLAN']).join('\n');

@@ -224,29 +224,38 @@ impl Reads for MySql {
 
     async fn stats(&self) -> Result<StoreStats> {
         let mut session = self.session().await?;
-        // Claims are counted apart from the batches, whose number the index has without their rows. `straight_join` reads the unfinished jobs first, and
-        // then only their batches.
+        // One status each: for several, these servers would read all batches of a job. The index gives the number of batches without their rows. `case` keeps
+        // finished jobs from being looked up.
         let stats = sql(
             "stats",
             "
-            select 0, status, count(*)
-            from batchactions_jobs
-            group by status
-            union all
-            select 1, b.status, count(*)
-            from batchactions_jobs j
-              straight_join batchactions_batches b force index (batchactions_batches_job_id_status) on b.jobId = j.id
-            where j.distributed
-              and j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
-              and b.status in ('PENDING', 'PROCESSING', 'PAUSED')
-            group by b.status
-            union all
-            select 2, null, cast(floor(unix_timestamp(now(3)) * 1000) as signed) - cast(min(b.claimedAt) as signed)
-            from batchactions_jobs j
-              straight_join batchactions_batches b force index (batchactions_batches_job_id_status) on b.jobId = j.id
-            where j.distributed
-              and j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
-              and b.status in ('PROCESSING', 'PAUSED')
+            select j.status,
+                   count(*),
+                   cast(coalesce(sum(case when j.isOpen then (
+                     select count(*) from batchactions_batches b force index (batchactions_batches_job_id_status)
+                     where b.jobId = j.id and b.status = 'PENDING'
+                   ) end), 0) as signed),
+                   cast(coalesce(sum(case when j.isOpen then (
+                     select count(*) from batchactions_batches b force index (batchactions_batches_job_id_status)
+                     where b.jobId = j.id and b.status = 'PROCESSING'
+                   ) end), 0) as signed),
+                   cast(coalesce(sum(case when j.isOpen then (
+                     select count(*) from batchactions_batches b force index (batchactions_batches_job_id_status)
+                     where b.jobId = j.id and b.status = 'PAUSED'
+                   ) end), 0) as signed),
+                   cast(floor(unix_timestamp(now(3)) * 1000) as signed) - cast(min(case when j.isOpen then (
+                     select min(b.claimedAt) from batchactions_batches b force index (batchactions_batches_job_id_status)
+                     where b.jobId = j.id and b.status = 'PROCESSING'
+                   ) end) as signed),
+                   cast(floor(unix_timestamp(now(3)) * 1000) as signed) - cast(min(case when j.isOpen then (
+                     select min(b.claimedAt) from batchactions_batches b force index (batchactions_batches_job_id_status)
+                     where b.jobId = j.id and b.status = 'PAUSED'
+                   ) end) as signed)
+            from (
+              select id, status, distributed and status not in ('COMPLETED', 'ABORTED', 'FAILED') as isOpen
+              from batchactions_jobs
+            ) j
+            group by j.status
             ",
         );
         rows::stats(&mut session, stats).await

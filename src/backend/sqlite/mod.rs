@@ -217,29 +217,32 @@ impl Reads for Sqlite {
 
     async fn stats(&self) -> Result<StoreStats> {
         let mut session = self.read().await?;
-        // Claims are counted apart from the batches, whose number an index has without their rows. `cross join` makes SQLite read the unfinished jobs first,
-        // and then only their batches.
+        // One status each, so that an index gives the number of batches without their rows. `case` keeps finished jobs from being looked up.
         let stats = sql(
             "stats",
             "
-            select 0, status, count(*)
-            from batchactions_jobs
-            group by status
-            union all
-            select 1, b.status, count(*)
-            from batchactions_jobs j
-              cross join batchactions_batches b on b.jobId = j.id
-            where j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
-              and j.distributed
-              and b.status in ('PENDING', 'PROCESSING', 'PAUSED')
-            group by b.status
-            union all
-            select 2, null, cast(unixepoch('subsec') * 1000 as integer) - min(b.claimedAt)
-            from batchactions_jobs j
-              cross join batchactions_batches b on b.jobId = j.id
-            where j.status not in ('COMPLETED', 'ABORTED', 'FAILED')
-              and j.distributed
-              and b.status in ('PROCESSING', 'PAUSED')
+            select j.status,
+                   count(*),
+                   coalesce(sum(case when j.isOpen then (
+                     select count(*) from batchactions_batches where jobId = j.id and status = 'PENDING'
+                   ) end), 0),
+                   coalesce(sum(case when j.isOpen then (
+                     select count(*) from batchactions_batches where jobId = j.id and status = 'PROCESSING'
+                   ) end), 0),
+                   coalesce(sum(case when j.isOpen then (
+                     select count(*) from batchactions_batches where jobId = j.id and status = 'PAUSED'
+                   ) end), 0),
+                   cast(unixepoch('subsec') * 1000 as integer) - min(case when j.isOpen then (
+                     select min(claimedAt) from batchactions_batches where jobId = j.id and status = 'PROCESSING'
+                   ) end),
+                   cast(unixepoch('subsec') * 1000 as integer) - min(case when j.isOpen then (
+                     select min(claimedAt) from batchactions_batches where jobId = j.id and status = 'PAUSED'
+                   ) end)
+            from (
+              select id, status, status not in ('COMPLETED', 'ABORTED', 'FAILED') and distributed as isOpen
+              from batchactions_jobs
+            ) j
+            group by j.status
             ",
         );
         rows::stats(&mut session, stats).await
