@@ -38,6 +38,7 @@
  * @property {number} longestMs No call may take longer.
  * @property {boolean} [faultless] Nothing happened to a process, a connection or a server: every outcome is known.
  * @property {{ process: string, at: number, until?: number }[]} [interruptions] Processes that the test killed, or stopped for a while (`until`).
+ * @property {{ invoked: number, returned: number, value: boolean }[]} [resumes] Calls of `resumeJob`, which finalizes a job that is complete.
  * @property {string[]} [crashes] What became of processes that ended badly by themselves.
  */
 
@@ -88,8 +89,8 @@ export function check(history) {
 }
 
 class Context {
-  constructor({ calls, batches, seen, interruptions = [], crashes = [], ...conditions }) {
-    Object.assign(this, { calls, batches, seen, interruptions, crashes, ...conditions });
+  constructor({ calls, batches, seen, interruptions = [], crashes = [], resumes = [], ...conditions }) {
+    Object.assign(this, { calls, batches, seen, interruptions, crashes, resumes, ...conditions });
     this.rows = seen.rows && new Map(seen.rows.map((row) => [row.id, row]));
     this.claims = calls
       .filter((call) => call.call === 'claimBatch' && call.value?.claimed)
@@ -309,7 +310,7 @@ const RULES = {
   },
 
   /** The job is finalized once, when nothing is open any more, in the state that is due. */
-  *'one finalizer'({ finalizations, reclaims, claims, ends, batches, seen, leaseMs }) {
+  *'one finalizer'({ finalizations, reclaims, resumes, claims, ends, batches, seen, leaseMs }) {
     const won = finalizations.filter(({ value }) => value === true);
     if (won.length > 1) yield [`${won.length} callers were told that they finalized the job`, ...won];
 
@@ -333,7 +334,8 @@ const RULES = {
     const stepped = reclaims.some(
       (call) => call.returned === undefined || (call.returned - claimed >= leaseMs - SLACK_MS && call.returned > lastEnd),
     );
-    if (won.length === 0 && !lost && !stepped) yield ['no worker was told that the job was finalized'];
+    const resumed = resumes.some((call) => call.value && call.returned > lastEnd);
+    if (won.length === 0 && !lost && !stepped && !resumed) yield ['no worker was told that the job was finalized'];
   },
 
   /** What the store counts is what is stored. */
