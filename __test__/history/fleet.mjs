@@ -123,7 +123,7 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
       // What hangs is to be found, and not that the machine is busy.
       longestMs: longest(plan.options) + 10_000,
       faultless: plan.faultless,
-      resumes: fleet.resumes,
+      pauses: fleet.pauses,
       seen: await look(store, job, query),
     };
     const result = check(history);
@@ -148,8 +148,8 @@ async function keep(job, history, result) {
 class Fleet {
   interruptions = [];
   crashes = [];
-  /** Calls of `resumeJob` that a fault made. */
-  resumes = [];
+  /** When the job was paused and resumed: see `checker.mjs`. */
+  pauses = [];
   /** What a fault wants to be known of itself. */
   counts = {};
   /** Processes at work. */

@@ -65,11 +65,10 @@ onEveryDatabase((on) => {
         let late = 0;
         fleet.counts.paused = 0;
         while (!fleet.isDone) {
-          if (await store.pauseJob(id)) fleet.counts.paused++;
+          const pause = { invoked: now(), changed: await store.pauseJob(id), paused: now() };
+          if (pause.changed) fleet.counts.paused++;
           await wait(5, 60);
-          const invoked = now();
-          const value = await store.resumeJob(id);
-          fleet.resumes.push({ invoked, returned: now(), value });
+          fleet.pauses.push({ ...pause, resuming: now(), went: await store.resumeJob(id), resumed: now() });
           await wait(20, 200);
           const member = late < 2 && fleet.counts.paused % 8 === 0 ? fleet.random() : undefined;
           if (member === undefined) continue;
