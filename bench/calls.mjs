@@ -207,6 +207,7 @@ export async function measureCalls(database, { scale, sides, results }) {
       counted: quick ? 100_000 : 1_000_000,
       results,
     });
+    await deletions(database, { owns: { ours: own, before: older }, stores, rounds, count: quick ? 20_000 : 100_000, results });
   } finally {
     await Promise.allSettled(Object.values(stores).map((store) => store.close()));
     await Promise.allSettled([own, older, other, spare].map((each) => each.drop()));
@@ -239,6 +240,40 @@ async function largeJob(database, { owns, stores, rounds, counted, results }) {
   const memory = { name: `records() of ${thousands(counted)}: memory`, unit: 'MB above the start', less: true, goal: { most: 100 } };
   results.add('calls', database, memory, { ours: [streamed.most - streamed.before] });
   results.add('calls', database, { name: `records() of ${thousands(counted)}`, unit: 'a second' }, { ours: [streamed.rate] });
+}
+
+/** The records that a slice of `deleteJob` has. */
+const SLICE = 5_000;
+
+/** `deleteJob`, and the server's own deletion of the same rows in slices of the same size, through a connection of their own. */
+async function deletions(database, { owns, stores, rounds, count, results }) {
+  const slice = ['mysql', 'mariadb'].includes(database.dialect.name)
+    ? `delete from "batchactions_records" where "jobId" = ? limit ${SLICE}`
+    : `delete from "batchactions_records" where "id" in (select "id" from "batchactions_records" where "jobId" = ? limit ${SLICE})`;
+  const rates = { ours: [], before: [], limit: [] };
+  const filled = async (own) => {
+    const id = newId();
+    await fill(own, id, count);
+    return id;
+  };
+  for (let round = 0; round < rounds; round++) {
+    for (const [side, own] of Object.entries(owns)) {
+      const store = stores[side];
+      if (store === undefined) continue;
+      const id = await filled(own);
+      await store.saveJobState(jobOf(id, 0, { totalRecords: count }));
+      rates[side].push(await rate(async () => ((await store.deleteJob(id)) ? count : 0), store));
+    }
+    const id = await filled(owns.ours);
+    const bare = async () => {
+      // And once more, as the store does, to find that nothing is left.
+      for (let deleted = 0; deleted <= count; deleted += SLICE) await owns.ours.query(slice, [id]);
+      return count;
+    };
+    rates.limit.push(await rate(bare));
+  }
+  const name = `deleteJob of ${thousands(count)} records`;
+  results.add('calls', database, { name, unit: 'a second', limit: 'the same rows in slices, bare', goal: { limit: 1 / 1.5 } }, rates);
 }
 
 /**

@@ -316,22 +316,20 @@ onEveryDatabase((on) => {
       for (let round = 0; round < 10; round++) {
         const job = await saved(40);
         const [operator, ...workers] = await stores(5);
-        let going = true;
+        // Until the job is aborted.
         const work = async (store, name) => {
           const held = [];
-          while (going) {
+          for (;;) {
             const { claimed, reservation } = await store.claimBatch(job.id, name);
-            if (!claimed) break;
+            if (!claimed) return held;
             held.push(reservation);
           }
-          return held;
         };
         const working = workers.map((store, number) => work(store, `w${number}`));
         // Somewhere in the middle.
         await claim(on.store, job.id);
         expect(await operator.abortJob(job.id, { now: true })).toBe(true);
         const after = await on.store.getDistributedStatus(job.id);
-        going = false;
         const held = (await Promise.all(working)).flat();
         expect(after.processingBatches).toBe(0);
         expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ processingBatches: 0, pendingBatches: 40 });

@@ -33,11 +33,20 @@
  *   they can be read past the store.
  * @property {{ id: string, status: string, processedCount: number, failedCount: number }[]} [copy] The job's JSON column, likewise.
  *
+ * @typedef {object} Pause
+ * @property {number} invoked When `pauseJob` was called.
+ * @property {number} paused When that returned.
+ * @property {boolean} changed Whether it was true.
+ * @property {number} resuming When `resumeJob` was called, which finalizes a job that is complete.
+ * @property {number} resumed When that returned.
+ * @property {boolean} went Whether it was true.
+ *
  * @typedef {object} Conditions
  * @property {number} leaseMs The timeout that stale batches are reclaimed with.
  * @property {number} longestMs No call may take longer.
  * @property {boolean} [faultless] Nothing happened to a process, a connection or a server: every outcome is known.
  * @property {{ process: string, at: number, until?: number }[]} [interruptions] Processes that the test killed, or stopped for a while (`until`).
+ * @property {Pause[]} [pauses] When the job was paused and resumed.
  * @property {string[]} [crashes] What became of processes that ended badly by themselves.
  */
 
@@ -88,8 +97,8 @@ export function check(history) {
 }
 
 class Context {
-  constructor({ calls, batches, seen, interruptions = [], crashes = [], ...conditions }) {
-    Object.assign(this, { calls, batches, seen, interruptions, crashes, ...conditions });
+  constructor({ calls, batches, seen, interruptions = [], crashes = [], pauses = [], ...conditions }) {
+    Object.assign(this, { calls, batches, seen, interruptions, crashes, pauses, ...conditions });
     this.rows = seen.rows && new Map(seen.rows.map((row) => [row.id, row]));
     this.claims = calls
       .filter((call) => call.call === 'claimBatch' && call.value?.claimed)
@@ -309,7 +318,7 @@ const RULES = {
   },
 
   /** The job is finalized once, when nothing is open any more, in the state that is due. */
-  *'one finalizer'({ finalizations, reclaims, claims, ends, batches, seen, leaseMs }) {
+  *'one finalizer'({ finalizations, reclaims, pauses, claims, ends, batches, seen, leaseMs }) {
     const won = finalizations.filter(({ value }) => value === true);
     if (won.length > 1) yield [`${won.length} callers were told that they finalized the job`, ...won];
 
@@ -333,7 +342,8 @@ const RULES = {
     const stepped = reclaims.some(
       (call) => call.returned === undefined || (call.returned - claimed >= leaseMs - SLACK_MS && call.returned > lastEnd),
     );
-    if (won.length === 0 && !lost && !stepped) yield ['no worker was told that the job was finalized'];
+    const resumed = pauses.some((pause) => pause.went && pause.resumed > lastEnd);
+    if (won.length === 0 && !lost && !stepped && !resumed) yield ['no worker was told that the job was finalized'];
   },
 
   /** What the store counts is what is stored. */
@@ -385,7 +395,7 @@ const RULES = {
   },
 
   /** A claim is refused only for a reason that holds. */
-  *'nothing is left behind'({ calls, byBatch, ends, batches }) {
+  *'nothing is left behind'({ calls, byBatch, ends, batches, pauses }) {
     const attempts = calls.filter((call) => call.call === 'claimBatch' && inDoubt(call));
     const first = new Map();
     for (const [id, { claims }] of byBatch) first.set(id, Math.min(...claims.map(({ invoked }) => invoked)));
@@ -397,7 +407,8 @@ const RULES = {
       if (call.call !== 'claimBatch' || call.value?.claimed !== false) continue;
       const { reason } = call.value;
       if (reason === 'JOB_NOT_FOUND') yield ['the job was not found', call];
-      if (reason === 'JOB_NOT_PROCESSING') {
+      const mayBePaused = pauses.some((pause) => pause.invoked < call.returned && call.invoked < pause.resumed);
+      if (reason === 'JOB_NOT_PROCESSING' && !mayBePaused) {
         const open = batches.find(({ id }) => (firstEnd.get(id) ?? Infinity) > call.returned);
         if (open) yield [`the job was called final while ${open.id} was open`, call];
       }
@@ -407,6 +418,14 @@ const RULES = {
         const possible = attempts.filter(({ invoked }) => invoked < call.returned).length;
         if (untouched.length > possible) yield [`no batch was called pending before ${untouched[0].id} was ever claimed`, call];
       }
+    }
+  },
+
+  /** Nothing is claimed of a job that is paused. */
+  *'a paused job is left alone'({ claims, pauses }) {
+    for (const { changed, paused, resuming } of pauses) {
+      const claim = changed && claims.find(({ invoked, returned }) => invoked > paused && returned < resuming);
+      if (claim) yield ['a batch was claimed while the job was paused', claim];
     }
   },
 

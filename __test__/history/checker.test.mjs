@@ -404,6 +404,32 @@ test('a job that is called final while a batch is open, or not found', () => {
   expectFound('nothing is left behind', (h, { none }) => (none.value.reason = 'JOB_NOT_FOUND'), /the job was not found/);
 });
 
+test('a claim while the job was paused is found', () => {
+  const pause = (h, { invoked, returned }) =>
+    (h.pauses = [{ invoked: invoked - 3, paused: invoked - 2, changed: true, resuming: returned + 2, resumed: returned + 3, went: true }]);
+  expectFound('a paused job is left alone', (h, { second }) => pause(h, second), /was claimed while the job was paused/);
+});
+
+test('a job that is paused may be called so, and may be finalized as it is resumed', () => {
+  const history = good();
+  const { early, finalize } = history.named;
+  const paused = { invoked: early.invoked - 1, paused: early.invoked - 1, changed: true };
+  const end = finalize.returned + 1;
+  history.pauses = [{ ...paused, resuming: early.returned + 1, resumed: early.returned + 1, went: true }];
+  history.call(
+    'c1',
+    'claimBatch',
+    {},
+    { value: { claimed: false, reason: 'JOB_NOT_PROCESSING' }, invoked: early.invoked, returned: early.returned },
+  );
+  expect(broken(history)).toEqual([]);
+  // The worker that ended the last batch found the job paused.
+  finalize.value = false;
+  expect(broken(history)).toContain('one finalizer');
+  history.pauses.push({ invoked: finalize.invoked, paused: finalize.invoked, changed: true, resuming: end, resumed: end, went: true });
+  expect(broken(history)).toEqual([]);
+});
+
 test('a read that misses a save, and one that sees what was never saved', () => {
   expectFound('reads', (h, { reread }) => (reread.value[0] = { index: 0 }), /record 0 was read as it was before a save/);
   expectFound('reads', (h, { reread }) => (reread.value[1].token = 9), /record 1 was read as no worker had saved it/);

@@ -97,6 +97,7 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
     leaseMs: 1_500,
     thinkMs: 25,
     stalls: true,
+    steered: false,
     failingEvery: 0,
     runMs: 60_000 * Math.max(1, scale),
     ...given,
@@ -122,6 +123,7 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
       // What hangs is to be found, and not that the machine is busy.
       longestMs: longest(plan.options) + 10_000,
       faultless: plan.faultless,
+      pauses: fleet.pauses,
       seen: await look(store, job, query),
     };
     const result = check(history);
@@ -146,6 +148,8 @@ async function keep(job, history, result) {
 class Fleet {
   interruptions = [];
   crashes = [];
+  /** When the job was paused and resumed: see `checker.mjs`. */
+  pauses = [];
   /** What a fault wants to be known of itself. */
   counts = {};
   /** Processes at work. */
@@ -170,7 +174,7 @@ class Fleet {
     this.#started.set(workerName, count);
     const name = `${workerName}#${count}`;
     const file = join(this.folder, `${name}.jsonl`);
-    const { workers, leaseMs, thinkMs, stalls, failingEvery, runMs } = this.plan;
+    const { workers, leaseMs, thinkMs, stalls, steered, failingEvery, runMs } = this.plan;
     // Half of the processes have a store for each worker, half of them renew their leases, and not the same half.
     const leaseRenewal = total % 4 >= 2 ? { everyMs: Math.round(leaseMs / 4), forMs: 10 * leaseMs } : undefined;
     const options = { ...this.plan.options, leaseRenewal };
@@ -187,6 +191,7 @@ class Fleet {
       leaseMs,
       thinkMs,
       stalls,
+      steered,
       failingEvery,
       runMs,
     };
@@ -247,9 +252,9 @@ class Fleet {
   }
 
   async workHere(store) {
-    const { processes, workers, explicit = true, leaseMs, thinkMs, stalls, failingEvery, runMs } = this.plan;
+    const { processes, workers, explicit = true, leaseMs, thinkMs, stalls, steered, failingEvery, runMs } = this.plan;
     const record = recorder('here', (line) => this.#lines.push(line));
-    const plan = { jobId: this.job.id, record, explicit, leaseMs, thinkMs, stalls, failingEvery, giveUpAt: now() + runMs };
+    const plan = { jobId: this.job.id, record, explicit, leaseMs, thinkMs, stalls, steered, failingEvery, giveUpAt: now() + runMs };
     await Promise.all(Array.from({ length: processes * workers }, (_, n) => work(store, { ...plan, workerId: `w${n}` })));
   }
 

@@ -48,9 +48,11 @@ export function recorder(process, write) {
  * @param {number} plan.thinkMs How long the processing of a record takes, on average.
  * @param {boolean} plan.stalls Now and then it keeps silent for longer than its lease.
  * @param {number} plan.failingEvery Every n-th batch fails as a whole; none if 0.
+ * @param {boolean} [plan.steered] The job may be paused, so that it is not over where nothing can be claimed of it.
  * @param {number} plan.giveUpAt When (by `now`) the test has failed anyway.
  */
-export async function work(store, { jobId, workerId, record, explicit, leaseMs, thinkMs, stalls, failingEvery, giveUpAt }) {
+export async function work(store, { jobId, workerId, record, explicit, leaseMs, thinkMs, stalls, failingEvery, steered, giveUpAt }) {
+  const totalRecords = (job) => job && { totalRecords: job.totalRecords };
   const once = (call, details, make, keep) => record(workerId, call, details, make, keep);
 
   /** Makes a call that may be repeated, until it has an answer. */
@@ -66,11 +68,17 @@ export async function work(store, { jobId, workerId, record, explicit, leaseMs, 
     await once('reclaimStaleBatches', {}, () => store.reclaimStaleBatches(jobId, leaseMs));
     const { value: claim } = await once('claimBatch', {}, () => store.claimBatch(jobId, workerId));
     if (claim?.claimed) await processBatch(claim.reservation);
-    else if (claim?.reason === 'JOB_NOT_PROCESSING') return;
+    else if (claim?.reason === 'JOB_NOT_PROCESSING' && (await isOver())) return;
     // Another worker may yet die, and its batches come back.
     else await sleep(50 + Math.random() * 100);
   }
   throw new Error('the job was not done in time');
+
+  async function isOver() {
+    if (!steered) return true;
+    const { value: job } = await repeated('getJobState', {}, () => store.getJobState(jobId), totalRecords);
+    return job !== undefined && job?.status !== 'PAUSED' && job?.status !== 'PROCESSING';
+  }
 
   async function processBatch({ batchId, batchIndex, token }) {
     const details = { batchId, token };
@@ -83,7 +91,6 @@ export async function work(store, { jobId, workerId, record, explicit, leaseMs, 
       () => store.getBatchRecords(jobId, batchId),
       (list) => list.map(mark),
     );
-    const totalRecords = (job) => job && { totalRecords: job.totalRecords };
     await repeated('getJobState', {}, () => store.getJobState(jobId), totalRecords);
     if (!records) return;
 

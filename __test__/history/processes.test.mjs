@@ -14,6 +14,7 @@
 import { describe, expect, test } from 'vitest';
 import { onEveryDatabase } from '../support/suite.mjs';
 import { observe, scale } from './fleet.mjs';
+import { now } from './importer.mjs';
 import { expectCorrect, long, ROUNDS, targetOf, wait } from './runs.mjs';
 
 onEveryDatabase((on) => {
@@ -52,6 +53,32 @@ onEveryDatabase((on) => {
       await expectCorrect(
         () => observe({ ...targetOf(on), fault, failingEvery: 25 }),
         (facts) => facts.reclaimed > 0 && facts.failures.LEASE_LOST > 0,
+      );
+    });
+  });
+
+  describe('the job is paused and resumed', () => {
+    on.needs('shared')('all the time, while workers are late and killed', long, async () => {
+      const { store } = targetOf(on);
+      const fault = async (fleet) => {
+        const { id } = fleet.job;
+        let late = 0;
+        fleet.counts.paused = 0;
+        while (!fleet.isDone) {
+          const pause = { invoked: now(), changed: await store.pauseJob(id), paused: now() };
+          if (pause.changed) fleet.counts.paused++;
+          await wait(5, 60);
+          fleet.pauses.push({ ...pause, resuming: now(), went: await store.resumeJob(id), resumed: now() });
+          await wait(20, 200);
+          const member = late < 2 && fleet.counts.paused % 8 === 0 ? fleet.random() : undefined;
+          if (member === undefined) continue;
+          await fleet.kill(member);
+          if (member.killed) fleet.start(`late${++late}`);
+        }
+      };
+      await expectCorrect(
+        () => observe({ ...targetOf(on), fault, steered: true, failingEvery: 25 }),
+        (facts) => facts.paused >= 5,
       );
     });
   });

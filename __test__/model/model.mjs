@@ -371,8 +371,13 @@ export class Model {
         distributed: true,
       },
       batches: batches.map((some, index) => ({
-        ...{ index, status: 'PENDING', records: [], processedCount: 0, failedCount: 0 },
-        ...{ recordStartIndex: some[0].index, recordEndIndex: some.at(-1).index },
+        index,
+        status: 'PENDING',
+        records: [],
+        processedCount: 0,
+        failedCount: 0,
+        recordStartIndex: some[0].index,
+        recordEndIndex: some.at(-1).index,
       })),
       records,
     };
@@ -391,12 +396,12 @@ export class Model {
       result.records += records;
       if (!dryRun) this.deleteJob(store, jobId);
     };
-    for (const { id, status, completedAt, startedAt } of [...this.jobs.values()]) {
+    for (const { id, status, completedAt, startedAt } of this.jobs.values()) {
       if (!isFinal(status) || !statuses.includes(status) || (completedAt ?? startedAt) === undefined) continue;
       result[this.rowsOf(id).some(isLive) ? 'skipped' : 'jobIds'].push(id);
     }
     for (const id of result.jobIds) drop(id, this.rowsOf(id).length, this.recordsOf(id).length);
-    for (const id of [...this.records.keys()]) {
+    for (const id of this.records.keys()) {
       const records = this.recordsOf(id);
       if (this.jobs.has(id) || result.jobIds.includes(id) || records.length === 0) continue;
       if (records.some(({ number }) => number >= before)) continue;
