@@ -279,6 +279,11 @@ export interface PurgeOptions {
   readonly limit?: number;
   /** Deletes nothing, and says what would be deleted. @default false */
   readonly dryRun?: boolean;
+  /**
+   * Also deletes what belongs to no job and is of unknown age. Only while no import is being prepared: its records are saved before its job, and would be
+   * deleted. @default false
+   */
+  readonly withoutJob?: boolean;
 }
 
 /** What `purge` deleted, or with `dryRun` would delete. */
@@ -741,11 +746,11 @@ export declare class SqlxStateStore {
    */
   retryFailed(jobId: string, options?: RetryOptions): Promise<RetryResult | null>;
   /**
-   * Deletes finished jobs with their batches and records, in slices, and batches and records that belong to no job. A job with a batch that a worker holds is
-   * kept, and listed; a claim that was neither made nor renewed for `olderThanMs`, and for a day at least, is dead.
+   * Deletes finished jobs with their batches and records, in slices, and what an interrupted `retryFailed` left a day ago or more. A job with a batch that a
+   * worker holds is kept, and listed; a claim that is a day old and older than `olderThanMs` does not count.
    *
-   * Records without a job are deleted only where they are older than a record of a job that ended `olderThanMs` ago, and a day at least: they may belong to an
-   * import that is being prepared. Where the call fails halfway, call it again.
+   * Batches and records that belong to no job otherwise, of an import that died before it saved its job, say, are deleted with `withoutJob` only: nothing in
+   * them tells how old they are. Where the call fails halfway, call it again.
    */
   purge(options: PurgeOptions): Promise<PurgeResult>;
 

@@ -333,6 +333,7 @@ const OPTIONS = {
     statuses: listOr(must('an array of at least one of COMPLETED, ABORTED, FAILED')),
     limit: whole,
     dryRun: aBoolean,
+    withoutJob: aBoolean,
   },
   jobs: { status: must('a status'), limit: whole, after: { id: text, startedAt: must(TIME), [OPEN]: true } },
   batches: { status: listOr(must('a status, or an array of at least one')), limit: whole, after: whole },

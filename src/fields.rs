@@ -219,23 +219,43 @@ impl<'w, 'a> Fields<'w, 'a> {
         }
     }
 
-    /// An array of at least one status. `None` if the key is absent.
-    pub fn statuses<T>(&self, key: &str, from_text: impl Fn(&str) -> Option<T>, names: fn() -> String) -> Result<Option<Vec<T>>> {
+    /// An array of at least one status, each once. `None` if the key is absent.
+    pub fn statuses<T: PartialEq>(
+        &self,
+        key: &str,
+        from_text: impl Fn(&str) -> Option<T>,
+        names: fn() -> String,
+    ) -> Result<Option<Vec<T>>> {
         let Some(list) = self.get(key) else { return Ok(None) };
-        let items: Option<Vec<&RawValue>> = serde_json::from_str(list).ok();
-        let Some(items) = items.filter(|items| !items.is_empty()) else {
-            return Err(self.wrong(key, list, format_args!("an array of at least one of {}", names())));
-        };
-        let read = |item: &RawValue| {
+        let expected = || format!("an array of at least one of {}", names());
+        let items: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| self.wrong(key, list, expected()))?;
+        if items.is_empty() {
+            return Err(Error::invalid(format!(
+                "{}.{key} must be {}, not an empty array",
+                self.what,
+                expected()
+            )));
+        }
+        let mut statuses = Vec::with_capacity(items.len());
+        for item in items {
             let text: Option<Cow<'_, str>> = serde_json::from_str(item.get()).ok();
-            text.and_then(|text| from_text(&text))
-                .ok_or_else(|| self.wrong(key, item.get(), format_args!("an array of at least one of {}", names())))
-        };
-        items.into_iter().map(read).collect::<Result<_>>().map(Some)
+            let status = text
+                .and_then(|text| from_text(&text))
+                .ok_or_else(|| self.wrong(key, item.get(), expected()))?;
+            if !statuses.contains(&status) {
+                statuses.push(status);
+            }
+        }
+        Ok(Some(statuses))
     }
 
     /// One status, or an array of at least one. `None` if the key is absent.
-    pub fn status_or_statuses<T>(&self, key: &str, from_text: fn(&str) -> Option<T>, names: fn() -> String) -> Result<Option<Vec<T>>> {
+    pub fn status_or_statuses<T: PartialEq>(
+        &self,
+        key: &str,
+        from_text: fn(&str) -> Option<T>,
+        names: fn() -> String,
+    ) -> Result<Option<Vec<T>>> {
         match self.get(key) {
             Some(one) if !one.starts_with('[') => Ok(Some(vec![self.status(key, from_text, names)?])),
             _ => self.statuses(key, from_text, names),

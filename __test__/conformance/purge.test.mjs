@@ -1,7 +1,7 @@
 // Guarantees of `purge`. Every test has a database of its own, because it is about all jobs.
 
 import { describe, expect, test } from 'vitest';
-import { makeJob, makeLocalJob, makeRecord, makeRecords } from '../support/fixtures.mjs';
+import { makeJob, makeLocalJob, makeRecord, makeRecords, newId } from '../support/fixtures.mjs';
 import { claim, collect, complete, onEveryDatabase, openStore, prepare, rejection } from '../support/suite.mjs';
 
 const DAY = 86_400_000;
@@ -157,66 +157,50 @@ onEveryDatabase((on) => {
   });
 
   describe('what belongs to no job', () => {
-    on.needs('raw')('batches are deleted', async () => {
-      const store = await alone();
-      const [job, other] = [await ended(store, 0, { status: 'PROCESSING' }), await ended(store, 0, { status: 'PROCESSING' })];
-      await store.db.query('delete from "batchactions_jobs" where "id" = ?', [job.id]);
-      // Its records may belong to an import that is being prepared.
-      expect(await purged(store, { olderThanMs: 0 })).toStrictEqual({ ...nothing, batches: 2, orphans: [job.id] });
-      expect(await left(store, job.id)).toEqual([null, 0, 6]);
-      expect(await left(store, other.id)).toStrictEqual([other, 2, 6]);
-    });
+    /** The id of a job that was made that long ago: a UUID of version 7. */
+    const madeAgo = (ms) => {
+      const hex = (Date.now() - ms).toString(16).padStart(12, '0');
+      return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-${newId().replaceAll('-', '').slice(0, 12)}`;
+    };
 
-    test('records are deleted that are older than a record of a job that ended a day ago', async () => {
-      const store = await alone();
-      await store.saveBatchRecords('interrupted', 'b', makeRecords({ recordStartIndex: 0, recordEndIndex: 6 }));
-      const job = await ended(store, DAY + 60_000);
-      await store.saveBatchRecords('preparing', 'b', makeRecords({ recordStartIndex: 0, recordEndIndex: 6 }));
-      const result = await purged(store, { olderThanMs: 0 });
-      expect(result).toStrictEqual({ ...nothing, jobIds: [job.id], batches: 2, records: 13, orphans: ['interrupted'] });
-      expect(await left(store, 'interrupted')).toEqual([null, 0, 0]);
-      expect(await left(store, 'preparing')).toEqual([null, 0, 7]);
-      expect(await purged(store, { olderThanMs: 0 })).toStrictEqual(nothing);
-    });
-
-    test('records of an import in preparation stay, whatever else began and ended since, and whatever olderThanMs is', async () => {
+    test('records of an import in preparation stay, whatever other jobs say of their time', async () => {
       const store = await alone();
       const importing = makeJob(2, { size: 3 });
       await store.saveBatchRecords(importing.id, importing.batches[0].id, makeRecords(importing.batches[0]));
-      await ended(store, 0);
-      await ended(store, DAY - 60_000);
-      expect(await purged(store, { olderThanMs: 0 })).toMatchObject({ orphans: [], batches: 4, records: 12 });
+      // A history that is copied in, with times of its own; and an old job that is restored and saves records again.
+      const old = await ended(store, 30 * DAY);
+      await store.saveBatchRecords(old.id, old.batches[0].id, [makeRecord(77)]);
+      expect(await purged(store, { olderThanMs: 0, statuses: ['ABORTED'] })).toStrictEqual(nothing);
+      expect(await purged(store, { olderThanMs: 25 * DAY })).toMatchObject({ jobIds: [old.id], orphans: [] });
       await store.saveBatchRecords(importing.id, importing.batches[1].id, makeRecords(importing.batches[1]));
-      await ended(store, 0);
-      expect(await purged(store, { olderThanMs: 0 })).toMatchObject({ orphans: [] });
       await store.saveJobState(importing);
       expect(await left(store, importing.id)).toStrictEqual([importing, 2, 6]);
     });
 
-    test('records of which one is younger stay, all of them', async () => {
+    on.needs('raw')('batches stay too: a restored table of jobs may come last', async () => {
       const store = await alone();
-      await store.saveBatchRecords('preparing', 'b', [makeRecord(5)]);
-      await ended(store, 2 * DAY);
-      // The youngest has the lowest index.
-      await store.saveBatchRecords('preparing', 'b', [makeRecord(0)]);
-      expect(await purged(store, { olderThanMs: DAY })).toMatchObject({ orphans: [] });
-      expect(await left(store, 'preparing')).toEqual([null, 0, 2]);
-    });
-
-    test('the job that shows the age may be older than what is asked for, and has to be as old', async () => {
-      const store = await alone();
-      await store.saveBatchRecords('interrupted', 'b', [makeRecord(0)]);
-      const job = await ended(store, 3 * DAY);
-      expect(await purged(store, { olderThanMs: 5 * DAY })).toStrictEqual(nothing);
-      expect(await purged(store, { olderThanMs: 2 * DAY, statuses: ['FAILED'] })).toStrictEqual({
+      const job = await ended(store, 0, { status: 'PROCESSING' });
+      await store.db.query('delete from "batchactions_jobs" where "id" = ?', [job.id]);
+      expect(await purged(store, { olderThanMs: 0 })).toStrictEqual(nothing);
+      expect(await left(store, job.id)).toEqual([null, 2, 6]);
+      expect(await purged(store, { olderThanMs: 0, withoutJob: true })).toStrictEqual({
         ...nothing,
-        records: 1,
-        orphans: ['interrupted'],
+        batches: 2,
+        records: 6,
+        orphans: [job.id],
       });
-      expect(await ids(store)).toEqual([job.id]);
     });
 
-    test('is found among many jobs', async () => {
+    test('records whose job id says that it was made long enough ago are deleted', async () => {
+      const store = await alone();
+      const [old, older, young] = [madeAgo(DAY + 60_000), madeAgo(3 * DAY), madeAgo(DAY - 60_000)];
+      for (const id of [old, older, young, 'unknown']) await store.saveBatchRecords(id, 'b', [makeRecord(0)]);
+      expect(await purged(store, { olderThanMs: 2 * DAY })).toStrictEqual({ ...nothing, records: 1, orphans: [older] });
+      expect(await purged(store, { olderThanMs: 0 })).toStrictEqual({ ...nothing, records: 1, orphans: [old] });
+      for (const id of [young, 'unknown']) expect(await left(store, id)).toEqual([null, 0, 1]);
+    });
+
+    test('is found among many jobs, and deleted where the caller says that nothing is being prepared', async () => {
       const store = await alone();
       for (let n = 0; n < 30; n++) await store.saveBatchRecords(`orphan-${n}`, 'b', [makeRecord(0), makeRecord(1)]);
       for (let n = 0; n < 520; n++) {
@@ -224,24 +208,37 @@ onEveryDatabase((on) => {
         await store.saveBatchRecords(job.id, 'b', [makeRecord(0)]);
         await store.saveJobState(job);
       }
-      const result = await purged(store, { olderThanMs: 0, statuses: ['FAILED'] });
+      const result = await purged(store, { olderThanMs: 0, statuses: ['FAILED'], withoutJob: true });
       expect(result.orphans.toSorted()).toEqual(Array.from({ length: 30 }, (_, n) => `orphan-${n}`).toSorted());
       expect(result.records).toBe(60);
     });
 
-    test('what an interrupted retryFailed left is deleted once it is old', async () => {
+    test('what an interrupted retryFailed left says how old it is', async () => {
       const store = await alone();
       const source = await ended(store, 3 * DAY);
       await store.saveBatchRecords(source.id, source.batches[0].id, [makeRecord(0, { status: 'failed' })]);
       const { jobId } = await store.retryFailed(source.id);
-      const copied = await collect(store.records(jobId));
-      await store.deleteJob(jobId);
-      // As an interrupted call leaves it: its records, and no row.
-      await store.saveBatchRecords(jobId, 'b', copied);
-      expect(await purged(store, { olderThanMs: 0, statuses: ['FAILED'] })).toStrictEqual(nothing);
-      await ended(store, 2 * DAY);
-      expect(await purged(store, { olderThanMs: 0, statuses: ['FAILED'] })).toStrictEqual({ ...nothing, records: 1, orphans: [jobId] });
+      const made = Number.parseInt(jobId.replaceAll('-', '').slice(0, 12), 16);
+      expect(jobId[14]).toBe('7');
+      expect(Math.abs(Date.now() - made)).toBeLessThan(DAY);
     });
+  });
+
+  on.needs('raw')('a purge that was interrupted is finished by the same call, whatever its statuses', async () => {
+    const store = await alone();
+    const job = await ended(store, DAY, { status: 'COMPLETED' });
+    // As far as a purge comes before it is killed: the list is empty, the batches and some of the records are gone.
+    await store.db.query(`update "batchactions_jobs" set "batches" = '[]' where "id" = ?`, [job.id]);
+    await store.db.query('delete from "batchactions_batches" where "jobId" = ?', [job.id]);
+    expect(await purged(store, { olderThanMs: 0, statuses: ['COMPLETED'] })).toMatchObject({ jobIds: [job.id], records: 6 });
+    expect(await left(store, job.id)).toEqual([null, 0, 0]);
+  });
+
+  test('takes a status that is given twice once', async () => {
+    const store = await alone();
+    const jobs = [await ended(store, 2 * DAY, { status: 'COMPLETED' }), await ended(store, DAY, { status: 'FAILED' })];
+    const statuses = ['COMPLETED', 'COMPLETED', 'COMPLETED', 'FAILED'];
+    expect(await purged(store, { olderThanMs: 0, statuses })).toMatchObject({ jobIds: jobs.map(({ id }) => id) });
   });
 
   test('deletes what this store has queued for the job too', async () => {

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { DIFFICULT, makeJob, makeLocalJob, makeRecord, newId } from '../support/fixtures.mjs';
 import { claim, collect, complete, onEveryDatabase, rejection } from '../support/suite.mjs';
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 onEveryDatabase((on) => {
   /** A job that has ended, whose records have these statuses, by index. */

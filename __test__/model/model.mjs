@@ -30,8 +30,7 @@ const defined = (object) => Object.fromEntries(Object.entries(object).filter(([,
 export class Model {
   jobs = new Map(); // by id: the job as it was saved, with its `batches`
   rows = new Map(); // by batch id: what workers claim
-  records = new Map(); // by job id: a map by record index of { batchId, record, number }
-  inserts = 0;
+  records = new Map(); // by job id: a map by record index of { batchId, record }
 
   /** @param {{ maxClaims?: number }[]} stores The options of the stores. */
   constructor(stores) {
@@ -384,12 +383,8 @@ export class Model {
   }
 
   /** What `olderThanMs: 0` deletes of the jobs that are final, and of the records that have no job. */
-  purge(store, { statuses = FINAL, dryRun = false }) {
+  purge(store, { statuses = FINAL, dryRun = false, withoutJob = false }) {
     const result = { jobIds: [], batches: 0, records: 0, orphans: [], skipped: [] };
-    const firstOf = (jobId) => this.recordsOf(jobId).sort((a, b) => byIndex(a.record, b.record))[0]?.number ?? -1;
-    // A time that is not of the database's clock is years ago.
-    const longOver = [...this.jobs.values()].filter((job) => isFinal(job.status) && Number.isInteger(job.completedAt ?? job.startedAt));
-    const before = Math.max(-1, ...longOver.map(({ id }) => firstOf(id)));
     const isLive = ({ status, workerId, claimedAt }) => ['PROCESSING', 'PAUSED'].includes(status) && workerId && claimedAt === FRESH;
     const drop = (jobId, batches, records) => {
       result.batches += batches;
@@ -401,10 +396,10 @@ export class Model {
       result[this.rowsOf(id).some(isLive) ? 'skipped' : 'jobIds'].push(id);
     }
     for (const id of result.jobIds) drop(id, this.rowsOf(id).length, this.recordsOf(id).length);
-    for (const id of this.records.keys()) {
+    // No id of the sequences says when it was made.
+    for (const id of withoutJob ? this.records.keys() : []) {
       const records = this.recordsOf(id);
       if (this.jobs.has(id) || result.jobIds.includes(id) || records.length === 0) continue;
-      if (records.some(({ number }) => number >= before)) continue;
       result.orphans.push(id);
       drop(id, 0, records.length);
     }
@@ -421,9 +416,7 @@ export class Model {
   saveBatchRecords(_store, jobId, batchId, records) {
     if (!this.records.has(jobId)) this.records.set(jobId, new Map());
     const saved = this.records.get(jobId);
-    // The number grows with each call that inserts, as the database's ids do.
-    this.inserts++;
-    for (const record of records) saved.set(record.index, { batchId, record, number: saved.get(record.index)?.number ?? this.inserts });
+    for (const record of records) saved.set(record.index, { batchId, record });
   }
 
   selected(jobId, statuses, batchId, from = -Infinity) {

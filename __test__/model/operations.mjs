@@ -193,6 +193,7 @@ const purge = object({
   olderThanMs: fc.constant(0),
   statuses: chance(40, fc.uniqueArray(fc.constantFrom('COMPLETED', 'ABORTED', 'FAILED'), { minLength: 1, maxLength: 2 })),
   dryRun: chance(30, fc.boolean()),
+  withoutJob: chance(30, fc.boolean()),
 });
 
 /**

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::model::{
     BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, FinishedJob,
     FinishedPage, Job, JobBatches, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, RecordCopies,
-    RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId,
+    RecordCounts, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::{Database, Settings};
@@ -242,11 +242,10 @@ pub trait Reads: Send + Sync {
     async fn record_range(&self, key: &BatchKey) -> Result<Option<RecordRange>>;
     /// One page of the jobs that are final and ended by the cutoff, the oldest end first.
     async fn finished_jobs(&self, page: &FinishedPage) -> Result<Vec<FinishedJob>>;
-    /// A record id such that everything below it was inserted before `ended_by`: the highest among the first records of the jobs that ended last by then.
-    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>>;
     /// The ids of jobs in the rows of a table, up to `most` of them behind `after`, in the order of the table's index.
     async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>>;
-    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent>;
+    /// The number of a job's records.
+    async fn record_count(&self, job_id: &str) -> Result<i64>;
 }
 
 /// Operations, each in a transaction of its own.
@@ -301,13 +300,14 @@ pub trait Backend: Reads {
     async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64>;
     /// Deletes up to `most` of a job's records and returns their number.
     async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;
-    /// Deletes a job's row if it is as `empty_job` left it: a job that was stored again meanwhile stays.
-    async fn delete_job(&self, job_id: &str) -> Result<bool>;
+    /// Deletes a job's row if it still has one of the statuses that it can have been left with: a job that was stored again meanwhile stays.
+    async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool>;
     /// Makes a distributed job that is PROCESSING PAUSED. Returns whether it did.
     async fn pause_job(&self, job_id: &str) -> Result<bool>;
     /// Copies records of a job into a batch of another one, by index, as pending records of which only `raw` is known. Those that are there stay.
     async fn copy_records(&self, copies: &RecordCopies<'_>) -> Result<()>;
-    /// As `empty_job`, for a job that is final, ended by the cutoff, and has no live claim. Returns whether it was one.
+    /// Empties the list of a job that is final, ended by the cutoff, and has no live claim. Returns whether it was one. Its status stays, so that a purge
+    /// that is interrupted can be repeated by the same call.
     async fn empty_finished_job(&self, job_id: &str, cutoffs: Cutoffs) -> Result<bool>;
 }
 

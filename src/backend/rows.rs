@@ -6,7 +6,7 @@ use super::{BatchOwner, ClaimSnapshot, ListSnapshot, LockedJob, ReadBatches, Rec
 use crate::error::{Error, Result};
 use crate::model::{
     BatchCounts, BatchIndex, BatchRow, BatchRowParts, BatchRows, BatchRowsText, BatchSummary, FinishedJob, JobBatches, JobRow, JobTimes,
-    NamedJob, RecordCounts, RecordExtent, RecordRange, RecordSlices, RecordText, Reservation, StatsOfStatus, StoreStats, Token, WorkerId,
+    NamedJob, RecordCounts, RecordRange, RecordSlices, RecordText, Reservation, StatsOfStatus, StoreStats, Token, WorkerId,
 };
 
 /// id, config, status, totalRecords, startedAt, completedAt, distributed
@@ -283,13 +283,5 @@ pub fn named_job(row: &impl Row) -> Read<NamedJob> {
     Ok(NamedJob {
         id: row.text(0)?.to_owned(),
         exists: row.boolean(1)?,
-    })
-}
-
-/// The number of records, the highest id
-pub fn record_extent(row: &impl Row) -> Read<RecordExtent> {
-    Ok(RecordExtent {
-        count: row.number(0)?,
-        last_id: row.optional_number(1)?,
     })
 }

@@ -53,7 +53,7 @@ pub use job_batches::JobBatches;
 pub use job_filter::JobFilter;
 pub use job_row::JobRow;
 pub use progress::{JobTimes, Progress, RecordCounts};
-pub use purge::{Cutoffs, FinishedJob, FinishedPage, JobTable, NamedJob, PurgeOptions, Purged, RecordExtent};
+pub use purge::{Cutoffs, FinishedJob, FinishedPage, JobTable, NamedJob, PurgeOptions, Purged};
 pub use record::Record;
 pub use record_page::{PAGE_BYTES, RecordPage};
 pub use record_slices::{RecordSlices, UnorderedRecords};

@@ -13,15 +13,17 @@ pub struct PurgeOptions {
     pub statuses: Vec<JobStatus>,
     pub limit: Option<i32>,
     pub dry_run: bool,
+    /// Also what belongs to no job and is of unknown age.
+    pub without_job: bool,
 }
 
 const FINAL: [JobStatus; 3] = [JobStatus::Completed, JobStatus::Aborted, JobStatus::Failed];
 
 impl PurgeOptions {
     pub fn from_json(json: &str) -> Result<Self> {
-        const EXPECTED: &str = "a whole number of milliseconds from 0 on";
+        const EXPECTED: &str = "a whole number of milliseconds from 0 to 9007199254740991";
         let fields = Fields::read(&"options", json)?;
-        fields.only(&["olderThanMs", "statuses", "limit", "dryRun"])?;
+        fields.only(&["olderThanMs", "statuses", "limit", "dryRun", "withoutJob"])?;
         let wrong = |value: &str| fields.wrong("olderThanMs", value, EXPECTED);
         let given = fields.must("olderThanMs", fields.get("olderThanMs"), EXPECTED)?;
         let older_than_ms = fields.optional_time("olderThanMs").map_err(|_| wrong(given))?;
@@ -37,6 +39,7 @@ impl PurgeOptions {
             statuses: fields.statuses("statuses", is_final, names)?.unwrap_or_else(|| FINAL.to_vec()),
             limit,
             dry_run: fields.optional_bool("dryRun")?.unwrap_or_default(),
+            without_job: fields.optional_bool("withoutJob")?.unwrap_or_default(),
         })
     }
 
@@ -51,8 +54,8 @@ impl PurgeOptions {
 pub struct Cutoffs {
     /// A job that ended by then is old.
     pub ended_by: i64,
-    /// What was last written by then is abandoned: a claim, and records without a job. An import that is being prepared has such records, so this is
-    /// never later than a day ago, whatever `olderThanMs` is.
+    /// What was last written by then is abandoned: a claim, and what `retryFailed` wrote for a job that has no row. Never later than a day ago, whatever
+    /// `olderThanMs` is.
     pub abandoned_by: i64,
 }
 
@@ -104,13 +107,6 @@ pub enum JobTable {
 pub struct NamedJob {
     pub id: String,
     pub exists: bool,
-}
-
-/// The number of a job's records, and their highest id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RecordExtent {
-    pub count: i64,
-    pub last_id: Option<i64>,
 }
 
 /// `PurgeResult` of `index.d.ts`.

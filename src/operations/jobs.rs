@@ -123,16 +123,18 @@ impl Call {
         // Idempotent: what is deleted stays deleted. If the job was stored again meanwhile, its row stays, but some of its batches and records may be
         // deleted, so a new job needs a new id.
         let emptied = self.write(Repeat::Idempotent, |backend| backend.empty_job(job_id)).await?;
-        let deleted = self.delete_emptied_job(job_id).await?;
+        let deleted = self.delete_emptied_job(job_id, [JobStatus::Aborted.as_str(); 3]).await?;
         Ok(emptied || deleted != Deleted::default())
     }
 
-    /// Deletes a job that no worker can claim of any more. Its row is deleted last, so that an interrupted deletion can be found and repeated.
-    pub(super) async fn delete_emptied_job(&self, job_id: &str) -> Result<Deleted> {
+    /// Deletes a job that no worker can claim of any more and that was left with one of these statuses. Its row is deleted last, so that an interrupted deletion can be found and repeated.
+    pub(super) async fn delete_emptied_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<Deleted> {
         let batches = self.delete_batches(job_id).await?;
         let records = self.delete_records(job_id).await?;
         // Idempotent, as above.
-        let job = self.write(Repeat::Idempotent, |backend| backend.delete_job(job_id)).await?;
+        let job = self
+            .write(Repeat::Idempotent, |backend| backend.delete_job(job_id, statuses))
+            .await?;
         self.forget_claims(job_id);
         self.store.writer.forget_job(job_id);
         self.store.copies.forget(job_id);

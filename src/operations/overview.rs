@@ -55,7 +55,7 @@ impl Call {
 
     /// No index has both a status and the order. A status that few batches have is found by its own index, and these are sorted. One that many have is soon
     /// met in the order of the indexes; where its batches are far apart, the page costs as much as the batches in between.
-    async fn batch_page(&self, job_id: &str, page: &BatchPage) -> Result<Vec<BatchSummary>> {
+    pub(super) async fn batch_page(&self, job_id: &str, page: &BatchPage) -> Result<Vec<BatchSummary>> {
         let by_index = page.statuses.is_none() || self.read(|reads| reads.has_frequent_status(job_id, page)).await?;
         let order = if by_index { PageOrder::ByIndex } else { PageOrder::ByStatus };
         self.read(|reads| reads.batch_page(job_id, page, order)).await

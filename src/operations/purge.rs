@@ -1,9 +1,8 @@
 //! `purge`: deletes finished jobs, and what belongs to no job.
 //!
-//! What counts as old is decided once, in [`Cutoffs`], by the database's clock. A batch without a job is left over by an interrupted deletion, because
-//! a job's row and its batches' rows are written in one transaction. Records are saved before their job's row, so records without one may also belong
-//! to an import that is being prepared. Ids grow with each insertion: records whose ids are all lower than that of a record of a job that ended long
-//! ago were saved before that.
+//! What counts as old is decided once, in [`Cutoffs`], by the database's clock. Rows that belong to no job may be those of an import that is being prepared,
+//! whose records are saved before its row, and nothing in them says when they were saved: times in other jobs come from callers. So they are deleted only
+//! where the job's id says when it was made, as the ids of `retryFailed` do, or where the caller says that nothing is being prepared.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +10,7 @@ use super::call::{Access, Answer, Call, Entered};
 use crate::error::Result;
 use crate::model::{Cutoffs, FinishedPage, JobTable, PurgeOptions, Purged};
 use crate::order::Turn;
+use crate::random_id::made_at;
 use crate::retry::Repeat;
 
 /// Jobs per page.
@@ -27,11 +27,9 @@ impl Call {
     async fn purge(&self, options: &PurgeOptions) -> Result<Purged> {
         let now = self.read(|reads| reads.now()).await?;
         let cutoffs = Cutoffs::new(now, options.older_than_ms);
-        // Read before anything is deleted, because it comes from jobs that may be.
-        let records_before = self.read(|reads| reads.record_id_before(cutoffs.abandoned_by)).await?;
         let mut purged = Purged::default();
         self.purge_jobs(options, cutoffs, &mut purged).await?;
-        self.purge_orphans(options, records_before, &mut purged).await?;
+        self.purge_orphans(options, cutoffs, &mut purged).await?;
         Ok(purged)
     }
 
@@ -65,7 +63,7 @@ impl Call {
         if options.dry_run {
             let (batches, _) = self.read(|reads| reads.count_batches(job_id)).await?;
             purged.batches += batches as u64;
-            purged.records += self.read(|reads| reads.record_extent(job_id)).await?.count as u64;
+            purged.records += self.read(|reads| reads.record_count(job_id)).await? as u64;
             return Ok(true);
         }
         let _turn = self.turn_of_job(job_id).await;
@@ -75,53 +73,42 @@ impl Call {
             .await?;
         // Otherwise it was started again, claimed or deleted since it was listed.
         if emptied {
-            let deleted = self.delete_emptied_job(job_id).await?;
+            let deleted = self.delete_emptied_job(job_id, options.status_places()).await?;
             purged.batches += deleted.batches;
             purged.records += deleted.records;
         }
         Ok(emptied)
     }
 
-    async fn purge_orphans(&self, options: &PurgeOptions, records_before: Option<i64>, purged: &mut Purged) -> Result<()> {
+    async fn purge_orphans(&self, options: &PurgeOptions, cutoffs: Cutoffs, purged: &mut Purged) -> Result<()> {
         let mut orphans = self.orphans(JobTable::Batches).await?;
-        if records_before.is_some() {
-            orphans.append(&mut self.orphans(JobTable::Records).await?);
-        }
+        orphans.append(&mut self.orphans(JobTable::Records).await?);
         for job_id in orphans {
-            let turn = if options.dry_run {
-                None
-            } else {
-                Some(self.turn_of_job(&job_id).await)
-            };
-            if self.purge_orphan(options, records_before, &job_id, purged).await? {
+            let is_old = made_at(&job_id).is_some_and(|time| time <= cutoffs.abandoned_by);
+            if (is_old || options.without_job) && self.purge_orphan(options, &job_id, purged).await? {
                 purged.orphans.push(job_id);
             }
-            drop(turn);
         }
         Ok(())
     }
 
     /// Returns whether anything was, or would be, deleted.
-    async fn purge_orphan(&self, options: &PurgeOptions, records_before: Option<i64>, job_id: &str, purged: &mut Purged) -> Result<bool> {
+    async fn purge_orphan(&self, options: &PurgeOptions, job_id: &str, purged: &mut Purged) -> Result<bool> {
+        let _turn = if options.dry_run {
+            None
+        } else {
+            Some(self.turn_of_job(job_id).await)
+        };
         // It may have been saved since it was found.
         if self.read(|reads| reads.job_times(job_id)).await?.is_some() {
             return Ok(false);
         }
-        let (mut batches, _) = self
-            .read(|reads| reads.count_batches(job_id))
-            .await
-            .map(|(count, last)| (count as u64, last))?;
-        let extent = self.read(|reads| reads.record_extent(job_id)).await?;
-        let are_abandoned = extent.last_id.zip(records_before).is_some_and(|(last, before)| last < before);
-        let mut records = if are_abandoned { extent.count as u64 } else { 0 };
-        if !options.dry_run {
-            if batches > 0 {
-                batches = self.delete_batches(job_id).await?;
-            }
-            if records > 0 {
-                records = self.delete_records(job_id).await?;
-            }
-        }
+        let (batches, records) = if options.dry_run {
+            let (batches, _) = self.read(|reads| reads.count_batches(job_id)).await?;
+            (batches as u64, self.read(|reads| reads.record_count(job_id)).await? as u64)
+        } else {
+            (self.delete_batches(job_id).await?, self.delete_records(job_id).await?)
+        };
         purged.batches += batches;
         purged.records += records;
         Ok(batches + records > 0)

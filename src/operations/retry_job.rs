@@ -6,9 +6,12 @@
 use super::call::{Access, Answer, Call, Entered};
 use crate::backend::Backend;
 use crate::error::{Error, Quoted, Result};
-use crate::model::{BatchKey, JobStatus, RecordCopies, RecordRange, Retried, RetryJob, RetryOptions};
+use crate::model::{BatchKey, BatchPage, BatchStatus, JobStatus, RecordCopies, RecordRange, Retried, RetryJob, RetryOptions};
 use crate::random_id::random_id;
 use crate::retry::Repeat;
+
+/// How many batches under way are looked at for one that a worker holds. Those of a final job that nobody holds are few.
+const MOST_HELD: i32 = 1_000;
 
 impl Entered {
     /// The new job; `None` if the job has no such records.
@@ -28,12 +31,28 @@ impl Call {
             let why = format!("it is {status}, so it is being worked on: retry when it is COMPLETED, ABORTED or FAILED");
             return Err(refused(source_id, &why));
         }
+        let held = BatchPage {
+            statuses: Some(vec![BatchStatus::Processing, BatchStatus::Paused]),
+            limit: MOST_HELD,
+            after: None,
+        };
+        let held = self.batch_page(source_id, &held).await?;
+        if let Some((batch, worker)) = held.iter().find_map(|batch| Some((batch, batch.worker_id.as_deref()?))) {
+            let why = format!(
+                "worker {} still holds batch {}, and may store more records: wait, or take it away with abortJob(jobId, {{ now: true }})",
+                Quoted(worker),
+                Quoted(&batch.id)
+            );
+            return Err(refused(source_id, &why));
+        }
         let (config, batch_size) = options.config(source_id, &source.row.config)?;
-        let job_id = random_id()?;
+        // Both ids say when they were made, so that `purge` knows how old what an interrupted call left is.
+        let now = self.read(|reads| reads.now()).await?;
+        let job_id = random_id(now)?;
         let mut job = RetryJob::new(job_id.clone());
         let mut after = None;
         loop {
-            let batch = BatchKey::new(&*job_id, random_id()?);
+            let batch = BatchKey::new(&*job_id, random_id(now)?);
             let copies = RecordCopies {
                 source_id,
                 into: &batch,
@@ -53,7 +72,7 @@ impl Call {
         if job.is_empty() {
             return Ok(None);
         }
-        let job = job.into_job(config, self.read(|reads| reads.now()).await?);
+        let job = job.into_job(config, now);
         let retried = Retried::of(&job);
         self.store.distributed_jobs.note(&job_id, true);
         self.store_job(job).await?;

@@ -36,8 +36,8 @@ use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
     BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, Encoding,
     FinishedJob, FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, PAGE_BYTES,
-    RecordCopies, RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
-    UnorderedRecords, WorkerId, in_json,
+    RecordCopies, RecordCounts, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, UnorderedRecords,
+    WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -606,30 +606,6 @@ impl Reads for MySql {
         session.all(jobs, values, rows::finished_job).await
     }
 
-    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>> {
-        let mut session = self.session().await?;
-        let id = sql(
-            "record_id_before",
-            "
-            select max(firstId)
-            from (
-              select (
-                       select record.id
-                       from batchactions_records record force index (batchactions_records_job_id_record_index)
-                       where record.jobId = job.id
-                       order by record.recordIndex
-                       limit 1
-                     ) as firstId
-              from batchactions_jobs job
-              where job.status in ('COMPLETED', 'ABORTED', 'FAILED') and coalesce(job.completedAt, job.startedAt) <= ?
-              order by coalesce(job.completedAt, job.startedAt) desc
-              limit 100
-            ) ended
-            ",
-        );
-        session.one(id, values![ended_by], |row| row.optional_number(0)).await
-    }
-
     async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>> {
         // One statement for each job: these servers look up a constant in the index, but not a value of another row.
         macro_rules! named {
@@ -699,17 +675,17 @@ impl Reads for MySql {
         Ok(found)
     }
 
-    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent> {
+    async fn record_count(&self, job_id: &str) -> Result<i64> {
         let mut session = self.session().await?;
-        let extent = sql(
-            "record_extent",
+        let count = sql(
+            "record_count",
             "
-            select count(*), max(id)
+            select count(*)
             from batchactions_records force index (batchactions_records_job_id_record_index)
             where jobId = ?
             ",
         );
-        session.one(extent, values![job_id], rows::record_extent).await
+        session.one(count, values![job_id], |row| row.number(0)).await
     }
 }
 
@@ -1033,16 +1009,17 @@ impl Backend for MySql {
         Ok(session.execute(delete, values![job_id, most]).await?.rows)
     }
 
-    async fn delete_job(&self, job_id: &str) -> Result<bool> {
+    async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool> {
         let mut session = self.session().await?;
         let delete = sql(
             "delete_job",
             "
             delete from batchactions_jobs
-            where id = ? and status = 'ABORTED'
+            where id = ? and status in (?, ?, ?)
             ",
         );
-        Ok(session.execute(delete, values![job_id]).await?.rows > 0)
+        let [s1, s2, s3] = statuses;
+        Ok(session.execute(delete, values![job_id, s1, s2, s3]).await?.rows > 0)
     }
 
     async fn pause_job(&self, job_id: &str) -> Result<bool> {
@@ -1087,7 +1064,7 @@ impl Backend for MySql {
             "empty_finished_job",
             "
             update batchactions_jobs
-            set status = 'ABORTED', batches = '[]'
+            set batches = '[]'
             where id = ?
               and status in ('COMPLETED', 'ABORTED', 'FAILED')
               and coalesce(completedAt, startedAt) <= ?

@@ -27,8 +27,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{
     BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, Encoding,
     FinishedJob, FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, PAGE_BYTES,
-    RecordCopies, RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
-    WorkerId, in_json,
+    RecordCopies, RecordCounts, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -576,30 +575,6 @@ impl Reads for Postgres {
         session.all(jobs, values, rows::finished_job).await
     }
 
-    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>> {
-        let mut session = self.session().await?;
-        let id = session.sql(
-            "record_id_before",
-            r#"
-            select max(ended."firstId")
-            from (
-              select (
-                       select record."id"::int8
-                       from batchactions_records record
-                       where record."jobId" = job."id"::text::"records.jobId"
-                       order by record."recordIndex"
-                       limit 1
-                     ) as "firstId"
-              from batchactions_jobs job
-              where job."status" in ('COMPLETED', 'ABORTED', 'FAILED') and coalesce(job."completedAt", job."startedAt") <= $1
-              order by coalesce(job."completedAt", job."startedAt") desc
-              limit 100
-            ) ended
-            "#,
-        );
-        session.one(id, values![ended_by], |row| row.optional_number(0)).await
-    }
-
     async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>> {
         // Each step looks up the next job in the index, so that the rows in between are not read. The first step has no condition where there is none:
         // one that might be null would not be looked up.
@@ -670,18 +645,17 @@ impl Reads for Postgres {
         session.all(named, values, rows::named_job).await
     }
 
-    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent> {
+    async fn record_count(&self, job_id: &str) -> Result<i64> {
         let mut session = self.session().await?;
-        // An expression, so that the planner does not look for the highest id among the records of all jobs.
-        let extent = session.sql(
-            "record_extent",
+        let count = session.sql(
+            "record_count",
             r#"
-            select count(*), max("id"::int8 + 0)
+            select count(*)
             from batchactions_records
             where "jobId" = $1::"records.jobId"
             "#,
         );
-        session.one(extent, values![job_id], rows::record_extent).await
+        session.one(count, values![job_id], |row| row.number(0)).await
     }
 }
 
@@ -1026,16 +1000,17 @@ impl Backend for Postgres {
         Ok(session.execute(delete, values![job_id, i64::from(most)]).await?.rows)
     }
 
-    async fn delete_job(&self, job_id: &str) -> Result<bool> {
+    async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool> {
         let mut session = self.session().await?;
         let delete = session.sql(
             "delete_job",
             r#"
             delete from batchactions_jobs
-            where "id" = $1::"jobs.id" and "status" = 'ABORTED'
+            where "id" = $1::"jobs.id" and "status" in ($2::"jobs.status", $3::"jobs.status", $4::"jobs.status")
             "#,
         );
-        Ok(session.execute(delete, values![job_id]).await?.rows > 0)
+        let [s1, s2, s3] = statuses;
+        Ok(session.execute(delete, values![job_id, s1, s2, s3]).await?.rows > 0)
     }
 
     async fn pause_job(&self, job_id: &str) -> Result<bool> {
@@ -1081,7 +1056,7 @@ impl Backend for Postgres {
             "empty_finished_job",
             r#"
             update batchactions_jobs
-            set "status" = 'ABORTED', "batches" = '[]'
+            set "batches" = '[]'
             where "id" = $1::"jobs.id"
               and "status" in ('COMPLETED', 'ABORTED', 'FAILED')
               and coalesce("completedAt", "startedAt") <= $2

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::model::{
     BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchState, BatchSummary, ColumnLimits, Cutoffs, FinishedJob,
     FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, RecordCopies, RecordCounts,
-    RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId,
+    RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -206,24 +206,15 @@ impl Reads for Scripted {
         session.all(sql("finished_jobs", ""), values![], rows::finished_job).await
     }
 
-    async fn record_id_before(&self, _: i64) -> Result<Option<i64>> {
-        use super::driver::Row;
-        let mut session = self.pool.acquire().await?;
-        let id = session
-            .optional(sql("record_id_before", ""), values![], |row| row.optional_number(0))
-            .await?;
-        Ok(id.flatten())
-    }
-
     async fn named_jobs(&self, _: JobTable, _: Option<&str>, _: i32) -> Result<Vec<NamedJob>> {
         let mut session = self.pool.acquire().await?;
         session.all(sql("named_jobs", ""), values![], rows::named_job).await
     }
 
-    async fn record_extent(&self, _: &str) -> Result<RecordExtent> {
+    async fn record_count(&self, _: &str) -> Result<i64> {
         let mut session = self.pool.acquire().await?;
-        let extent = session.optional(sql("record_extent", ""), values![], rows::record_extent).await?;
-        Ok(extent.unwrap_or_default())
+        let count = session.optional(sql("record_count", ""), values![], |row| row.optional_number(0)).await?;
+        Ok(count.unwrap_or_default())
     }
 }
 
@@ -352,7 +343,7 @@ impl Backend for Scripted {
         self.changed("delete_records").await
     }
 
-    async fn delete_job(&self, _: &str) -> Result<bool> {
+    async fn delete_job(&self, _: &str, _: [&'static str; 3]) -> Result<bool> {
         self.changed("delete_job").await.map(|rows| rows > 0)
     }
 

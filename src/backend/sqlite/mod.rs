@@ -25,8 +25,7 @@ use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
     BatchCounts, BatchEnd, BatchIndex, BatchKey, BatchPage, BatchRow, BatchRows, BatchState, BatchSummary, ColumnLimits, Cutoffs,
     FinishedJob, FinishedPage, Job, JobFilter, JobRow, JobStatus, JobTable, JobTimes, ListedBatch, MaxClaims, NamedJob, PAGE_BYTES,
-    RecordCopies, RecordCounts, RecordExtent, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token,
-    WorkerId, in_json,
+    RecordCopies, RecordCounts, RecordPage, RecordRange, RecordSlices, RecordStatus, Reservation, StoreStats, Token, WorkerId, in_json,
 };
 use crate::order::Gate;
 use crate::settings::Settings;
@@ -574,30 +573,6 @@ impl Reads for Sqlite {
         session.all(jobs, values, rows::finished_job).await
     }
 
-    async fn record_id_before(&self, ended_by: i64) -> Result<Option<i64>> {
-        let mut session = self.read().await?;
-        let id = sql(
-            "record_id_before",
-            "
-            select max(firstId)
-            from (
-              select (
-                       select record.id
-                       from batchactions_records record
-                       where record.jobId = job.id
-                       order by record.recordIndex
-                       limit 1
-                     ) as firstId
-              from batchactions_jobs job
-              where job.status in ('COMPLETED', 'ABORTED', 'FAILED') and coalesce(job.completedAt, job.startedAt) <= ?1
-              order by coalesce(job.completedAt, job.startedAt) desc
-              limit 100
-            )
-            ",
-        );
-        session.one(id, values![ended_by], |row| row.optional_number(0)).await
-    }
-
     async fn named_jobs(&self, table: JobTable, after: Option<&str>, most: i32) -> Result<Vec<NamedJob>> {
         // Each step looks up the next job in the index, so that the rows in between are not read.
         macro_rules! named {
@@ -662,17 +637,17 @@ impl Reads for Sqlite {
         session.all(named, values, rows::named_job).await
     }
 
-    async fn record_extent(&self, job_id: &str) -> Result<RecordExtent> {
+    async fn record_count(&self, job_id: &str) -> Result<i64> {
         let mut session = self.read().await?;
-        let extent = sql(
-            "record_extent",
+        let count = sql(
+            "record_count",
             "
-            select count(*), max(id)
+            select count(*)
             from batchactions_records
             where jobId = ?1
             ",
         );
-        session.one(extent, values![job_id], rows::record_extent).await
+        session.one(count, values![job_id], |row| row.number(0)).await
     }
 }
 
@@ -984,16 +959,17 @@ impl Backend for Sqlite {
         Ok(session.execute(delete, values![job_id, most]).await?.rows)
     }
 
-    async fn delete_job(&self, job_id: &str) -> Result<bool> {
+    async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool> {
         let mut session = self.write().await?;
         let delete = sql(
             "delete_job",
             "
             delete from batchactions_jobs
-            where id = ?1 and status = 'ABORTED'
+            where id = ?1 and status in (?2, ?3, ?4)
             ",
         );
-        Ok(session.execute(delete, values![job_id]).await?.rows > 0)
+        let [s1, s2, s3] = statuses;
+        Ok(session.execute(delete, values![job_id, s1, s2, s3]).await?.rows > 0)
     }
 
     async fn pause_job(&self, job_id: &str) -> Result<bool> {
@@ -1037,7 +1013,7 @@ impl Backend for Sqlite {
             "empty_finished_job",
             "
             update batchactions_jobs
-            set status = 'ABORTED', batches = '[]'
+            set batches = '[]'
             where id = ?1
               and status in ('COMPLETED', 'ABORTED', 'FAILED')
               and coalesce(completedAt, startedAt) <= ?2

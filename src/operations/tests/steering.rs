@@ -179,7 +179,7 @@ async fn a_dry_run_of_purge_writes_nothing() {
     let script = Script::new();
     script.on("finished_jobs", Rows(vec![row!["job", 1_000, false]]));
     script.on("count_batches", Rows(vec![row![3, 2]]));
-    script.on("record_extent", Rows(vec![row![30, 99]]));
+    script.on("record_count", Rows(vec![row![30]]));
     let options = PurgeOptions::from_json(r#"{"olderThanMs":0,"dryRun":true}"#).unwrap();
     let purged = enter(&store(&script)).purge(options).await.unwrap();
     assert_eq!((purged.job_ids, purged.batches, purged.records), (vec!["job".to_owned()], 3, 30));
