@@ -1,7 +1,8 @@
 // Guarantees of `purge`. Every test has a database of its own, because it is about all jobs.
 
+import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
-import { makeJob, makeLocalJob, makeRecord, makeRecords, newId } from '../support/fixtures.mjs';
+import { makeJob, makeLocalJob, makeRecord, makeRecords } from '../support/fixtures.mjs';
 import { claim, collect, complete, onEveryDatabase, openStore, prepare, rejection } from '../support/suite.mjs';
 
 const DAY = 86_400_000;
@@ -160,7 +161,7 @@ onEveryDatabase((on) => {
     /** The id of a job that was made that long ago: a UUID of version 7. */
     const madeAgo = (ms) => {
       const hex = (Date.now() - ms).toString(16).padStart(12, '0');
-      return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-${newId().replaceAll('-', '').slice(0, 12)}`;
+      return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-${randomUUID().slice(-12)}`;
     };
 
     test('records of an import in preparation stay, whatever other jobs say of their time', async () => {
