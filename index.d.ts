@@ -405,8 +405,8 @@ export type StoreWarningKind =
   /** `leaseRenewal` could not renew a claim. The next round tries again; a claim that isn't renewed for long becomes stale. */
   | 'renewal-failed'
   /**
-   * A batch was taken from its worker: by `reclaimStaleBatches` of this store; or a claim of this store was found lost, as it was renewed or as queued records
-   * were written.
+   * A batch was taken from its worker: by `reclaimStaleBatches` or `abortJob` with `now` of this store; or a claim of this store was found lost, as it was
+   * renewed or as queued records were written.
    */
   | 'claim-taken'
   /** `reclaimStaleBatches` of this store made a batch FAILED, because it was claimed `maxClaims` times. */

@@ -216,6 +216,23 @@ onEveryDatabase((on) => {
         expect(await states(job)).toEqual(['PENDING', 'PENDING', 'PENDING']);
         expect((await on.row(job.batches[1].id)).version).toBe(2);
       });
+
+      on.needs('rowLocks', '!claimSteps')('waits for a claim that has looked at the job and has not locked its batch yet', async () => {
+        const job = await saved(3);
+        const worker = await on.begin();
+        await worker.query('lock table "batchactions_batches" in row exclusive mode');
+        const aborting = on.store.abortJob(job.id, { now: true });
+        const another = await on.open();
+        while ((await another.getJobState(job.id)).status !== 'ABORTED');
+        await worker.query(
+          `update "batchactions_batches" set "status" = 'PROCESSING', "workerId" = 'slow', "claimedAt" = 1, "version" = "version" + 1 where "id" = ?`,
+          [job.batches[1].id],
+        );
+        await worker.query('commit');
+        expect(await aborting).toBe(true);
+        expect(await states(job)).toEqual(['PENDING', 'PENDING', 'PENDING']);
+        expect((await on.row(job.batches[1].id)).version).toBe(2);
+      });
     });
 
     describe('of a job that is not distributed', () => {
@@ -338,6 +355,38 @@ onEveryDatabase((on) => {
           await rejection(update, 'LEASE_LOST');
         }
         if (on.has('raw')) expect(await on.behind(job.id)).toEqual([]);
+      }
+    });
+
+    on.needs('raw')('abortJob with now and claims that walk over many finished batches: no claim survives it', async () => {
+      const [number, open] = [5_000, 60];
+      // By the abort, for longer than a claim waits.
+      const allLocked = (error) => {
+        expect(error).toMatchObject({ code: 'CONFLICT' });
+        return { claimed: false };
+      };
+      const job = await saved(number);
+      const finish = `update "batchactions_batches" set "status" = 'COMPLETED' where "jobId" = ? and "batchIndex" < ?`;
+      await on.query(finish, [job.id, number - open]);
+      for (let round = 0; round < 4; round++) {
+        await on.query(`update "batchactions_jobs" set "status" = 'PROCESSING', "completedAt" = null where "id" = ?`, [job.id]);
+        // New stores, which look for the first PENDING batch from the beginning.
+        const [operator, ...workers] = await stores(7);
+        const work = async (store, name) => {
+          const claims = [];
+          for (let n = 0; n < 4; n++) claims.push(await store.claimBatch(job.id, name).catch(allLocked));
+          return claims;
+        };
+        const working = workers.map((store, n) => work(store, `w${n}`));
+        await new Promise((resolve) => setTimeout(resolve, round * 4));
+        expect(await operator.abortJob(job.id, { now: true })).toBe(true);
+        const made = (await Promise.all(working)).flat().filter(({ claimed }) => claimed);
+        expect(await on.store.getDistributedStatus(job.id)).toMatchObject({ processingBatches: 0, pendingBatches: open });
+        for (const { reservation } of made) {
+          const renewal = on.store.renewBatch(job.id, reservation.batchId, reservation.workerId, { token: reservation.token });
+          await rejection(renewal, 'LEASE_LOST');
+        }
+        for (const store of on.has('shared') ? [operator, ...workers] : []) await store.close();
       }
     });
 

@@ -101,6 +101,30 @@ onEveryDatabase((on) => {
       expect(new Set(warnings.map(({ batchId }) => batchId)).size).toBe(51);
     });
 
+    test('where abortJob with now takes batches, with each worker that held one', async () => {
+      const job = await saved(3);
+      const claims = [await claim(on.store, job.id, 'w1'), await claim(on.store, job.id, 'w2')];
+      const warnings = watchWarnings();
+      expect(await on.store.abortJob(job.id, { now: true })).toBe(true);
+      for (const { batchId, workerId } of claims) {
+        const warning = await warningLike(warnings, { kind: 'claim-taken', jobId: job.id, batchId, workerId });
+        expectAboutThisDatabase(warning);
+        expect(warning.message).toMatch(/aborted/);
+      }
+      expect(await on.store.abortJob(job.id, { now: true })).toBe(false);
+      await sleep(50);
+      expect(warnings).toHaveLength(2);
+    });
+
+    test('not where abortJob without now leaves them', async () => {
+      const job = await saved(2);
+      await claim(on.store, job.id, 'w1');
+      const warnings = watchWarnings();
+      await on.store.abortJob(job.id);
+      await sleep(50);
+      expect(warnings).toEqual([]);
+    });
+
     on.needs('raw')('where the renewal of a claim finds it lost', async () => {
       const store = await on.open({ leaseRenewal: { everyMs: 30, forMs: 60_000 } });
       const job = await saved(1, store);

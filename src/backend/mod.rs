@@ -122,7 +122,7 @@ pub struct ReclaimSnapshot {
     pub has_open: bool,
 }
 
-/// A batch that a reclaim took from its worker.
+/// A batch that was taken from its worker, by a reclaim or because its job was aborted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reclaimed {
     pub batch_id: String,
@@ -304,6 +304,11 @@ pub trait Backend: Reads {
     async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool>;
     /// Makes a distributed job that is PROCESSING PAUSED. Returns whether it did.
     async fn pause_job(&self, job_id: &str) -> Result<bool>;
+    /// Waits until no claim is under way that may have seen a job's status as it was before this call, in a database whose claims can't look at it
+    /// again after they have locked their batch. It waits for two seconds at most: other transactions may look like claims.
+    async fn wait_for_claims(&self) -> Result<()> {
+        Ok(())
+    }
     /// Copies records of a job into a batch of another one, by index, as pending records of which only `raw` is known. Those that are there stay.
     async fn copy_records(&self, copies: &RecordCopies<'_>) -> Result<()>;
     /// Empties the list of a job that is final, ended by the cutoff, and has no live claim. Returns whether it was one. Its status stays, so that a purge
@@ -326,8 +331,10 @@ pub trait Transaction: Send {
     async fn set_job_batches(&mut self, job_id: &str, batches: &str) -> Result<()>;
     async fn finish_job(&mut self, job_id: &str, status: JobStatus, batches: &str) -> Result<()>;
     async fn set_job_status(&mut self, job_id: &str, status: JobStatus) -> Result<()>;
-    /// Locks the job's open batches, waiting for claims that are being made, and sets those that a worker holds back to PENDING. Returns their number.
-    async fn take_claims(&mut self, job_id: &str) -> Result<u64>;
+    /// Whether a batch is PENDING, PROCESSING or PAUSED. A plain read in a new statement.
+    async fn has_open_batch(&mut self, job_id: &str) -> Result<bool>;
+    /// Locks the job's open batches, waiting for claims that are being made, and sets those that a worker holds back to PENDING. Returns these.
+    async fn take_claims(&mut self, job_id: &str) -> Result<Vec<Reclaimed>>;
     async fn commit(self: Box<Self>) -> Result<()>;
     async fn rollback(self: Box<Self>) -> Result<()>;
 }

@@ -200,7 +200,6 @@ pub fn reclaim_snapshot(row: &impl Row) -> Read<ReclaimSnapshot> {
     })
 }
 
-/// The first column, as the answer to a yes-or-no question.
 /// id, workerId, whether it is given up. A worker id that is no text doesn't keep its batch from being reclaimed.
 pub fn reclaimed(row: &impl Row) -> Read<Reclaimed> {
     Ok(Reclaimed {
@@ -210,6 +209,7 @@ pub fn reclaimed(row: &impl Row) -> Read<Reclaimed> {
     })
 }
 
+/// The first column, as the answer to a yes-or-no question.
 pub fn answer(row: &impl Row) -> Read<bool> {
     row.boolean(0)
 }

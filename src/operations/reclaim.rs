@@ -69,27 +69,27 @@ impl Call {
             self.update_list_or_remember(job_id).await;
         }
         if lost_replies.any() {
-            let message = format!(
-                "batches of job {} may have been taken from their workers by a reclaim whose reply was lost",
-                Quoted(job_id)
-            );
-            self.store.warnings.warn(Warning::new(WarningKind::ClaimTaken, message).job(job_id));
+            self.warn_maybe_taken(job_id, "a reclaim");
         }
         let taken = taken?;
-        for given_up in [false, true] {
-            self.warn_taken(job_id, given_up, taken.iter().filter(|batch| batch.given_up == given_up));
-        }
+        let (given_up, returned): (Vec<_>, Vec<_>) = taken.iter().partition(|batch| batch.given_up);
+        let stale = "taken from its worker, because its claim was stale";
+        self.warn_taken(job_id, WarningKind::ClaimTaken, stale, returned);
+        let last = "given up: its claim was stale, and was the last one that maxClaims allows";
+        self.warn_taken(job_id, WarningKind::BatchGivenUp, last, given_up);
         Ok(taken.len() as u32)
     }
 
-    fn warn_taken<'t>(&self, job_id: &str, given_up: bool, mut taken: impl Iterator<Item = &'t Reclaimed>) {
-        let (kind, what) = match given_up {
-            false => (WarningKind::ClaimTaken, "taken from its worker, because its claim was stale"),
-            true => (
-                WarningKind::BatchGivenUp,
-                "given up: its claim was stale, and was the last one that maxClaims allows",
-            ),
-        };
+    pub(super) fn warn_maybe_taken(&self, job_id: &str, by: &str) {
+        let message = format!(
+            "batches of job {} may have been taken from their workers by {by} whose reply was lost",
+            Quoted(job_id)
+        );
+        self.store.warnings.warn(Warning::new(WarningKind::ClaimTaken, message).job(job_id));
+    }
+
+    pub(super) fn warn_taken<'t>(&self, job_id: &str, kind: WarningKind, what: &str, taken: impl IntoIterator<Item = &'t Reclaimed>) {
+        let mut taken = taken.into_iter();
         for batch in taken.by_ref().take(NAMED) {
             let worker = batch.worker_id.as_deref();
             let held = worker.map(|worker| format!(" (held by {})", Quoted(worker))).unwrap_or_default();

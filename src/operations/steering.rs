@@ -4,22 +4,23 @@
 
 use super::call::{Access, Answer, Call, Entered};
 use super::finalize::status_when_complete;
-use crate::backend::{Backend, LockedJob, Transaction};
+use crate::backend::{Backend, LockedJob, Reclaimed, Transaction};
 use crate::error::{Error, Quoted, Result};
 use crate::model::{AbortOptions, BatchList, JobStatus};
-use crate::retry::Repeat;
+use crate::retry::{LostReplies, Repeat};
+use crate::warnings::WarningKind;
 
 /// How often `abortJob` with `now` looks for claims that were being made while it ended the job. One more look than claims can come in between finds
 /// none; a program that claims batches of jobs that are not PROCESSING must not hold it forever.
 const MOST_SWEEPS: u32 = 20;
 
 /// What one transaction of `abortJob` did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Aborted {
     /// It changed the job's status.
     now: bool,
-    /// It took claims from their workers.
-    took_claims: bool,
+    /// The batches that it took from their workers.
+    taken: Vec<Reclaimed>,
 }
 
 impl Entered {
@@ -65,7 +66,9 @@ impl Call {
             .write(Repeat::RolledBackOnly, |backend| abort_once(backend, job_id, options))
             .await?;
         if options.now {
-            // A claim that looked at the job before it was aborted may have been made since. The lock of the open batches waits for it.
+            self.warn_aborted(job_id, &aborted.taken);
+            // A claim that looked at the job before it was aborted may be made yet. Once none such is under way, the claims that a sweep finds are the last.
+            self.write(Repeat::Idempotent, |backend| backend.wait_for_claims()).await?;
             let mut sweeps = 0;
             while sweeps < MOST_SWEEPS && self.sweep(job_id).await? {
                 sweeps += 1;
@@ -78,8 +81,25 @@ impl Call {
     /// Takes what is claimed of an aborted job. Returns whether anything was.
     async fn sweep(&self, job_id: &str) -> Result<bool> {
         // Idempotent: each attempt takes what is claimed at its time, and only while the job is ABORTED.
-        let swept = self.write(Repeat::Idempotent, |backend| sweep_once(backend, job_id)).await?;
-        Ok(swept.took_claims)
+        let lost_replies = LostReplies::default();
+        let swept = self
+            .write_noting(&lost_replies, Repeat::Idempotent, |backend| sweep_once(backend, job_id))
+            .await;
+        if lost_replies.any() {
+            self.warn_maybe_taken(job_id, "an abort");
+        }
+        let taken = swept?.taken;
+        self.warn_aborted(job_id, &taken);
+        Ok(!taken.is_empty())
+    }
+
+    fn warn_aborted(&self, job_id: &str, taken: &[Reclaimed]) {
+        self.warn_taken(
+            job_id,
+            WarningKind::ClaimTaken,
+            "taken from its worker, because its job was aborted",
+            taken,
+        );
     }
 }
 
@@ -95,7 +115,12 @@ async fn resume_once(backend: &dyn Backend, job_id: &str) -> Result<Option<JobSt
         transaction.rollback().await?;
         return Err(not_distributed(job_id, "resumed"));
     }
-    // The worker of a batch that is done after this statement finds the job PROCESSING when it calls `tryFinalizeJob`, which waits for the job's row.
+    if transaction.has_open_batch(job_id).await? {
+        transaction.set_job_status(job_id, JobStatus::Processing).await?;
+        transaction.commit().await?;
+        return Ok(Some(JobStatus::Processing));
+    }
+    // The worker of a batch that was open in that statement finds the job PROCESSING when it calls `tryFinalizeJob`, which waits for the job's row.
     let rows = transaction.batch_rows(job_id).await?;
     let mut batches = BatchList::read(job_id, &job.batches)?;
     let status = match status_when_complete(&job, &rows, &batches) {
@@ -115,7 +140,10 @@ async fn resume_once(backend: &dyn Backend, job_id: &str) -> Result<Option<JobSt
 
 async fn abort_once(backend: &dyn Backend, job_id: &str, options: AbortOptions) -> Result<Aborted> {
     let mut transaction = backend.begin().await?;
-    let took_claims = options.now && transaction.take_claims(job_id).await? > 0;
+    let taken = match options.now {
+        true => transaction.take_claims(job_id).await?,
+        false => Vec::new(),
+    };
     let Some(job) = transaction.lock_job(job_id).await? else {
         transaction.rollback().await?;
         return Ok(Aborted::default());
@@ -125,29 +153,29 @@ async fn abort_once(backend: &dyn Backend, job_id: &str, options: AbortOptions) 
         return Err(not_distributed(job_id, "aborted"));
     }
     if JobStatus::from_text(&job.status).is_some_and(JobStatus::is_final) {
-        return end_taking(transaction, job_id, &job, took_claims).await;
+        return end_taking(transaction, job_id, &job, taken).await;
     }
     let rows = transaction.batch_rows(job_id).await?;
     let mut batches = BatchList::read(job_id, &job.batches)?;
     batches.follow(&rows);
     transaction.finish_job(job_id, JobStatus::Aborted, &batches.to_json()).await?;
     transaction.commit().await?;
-    Ok(Aborted { now: true, took_claims })
+    Ok(Aborted { now: true, taken })
 }
 
 async fn sweep_once(backend: &dyn Backend, job_id: &str) -> Result<Aborted> {
     let mut transaction = backend.begin().await?;
-    let took_claims = transaction.take_claims(job_id).await? > 0;
-    let Some(job) = transaction.lock_job(job_id).await?.filter(|_| took_claims) else {
+    let taken = transaction.take_claims(job_id).await?;
+    let Some(job) = transaction.lock_job(job_id).await?.filter(|_| !taken.is_empty()) else {
         transaction.rollback().await?;
         return Ok(Aborted::default());
     };
-    end_taking(transaction, job_id, &job, took_claims).await
+    end_taking(transaction, job_id, &job, taken).await
 }
 
 /// Ends a transaction that leaves the job's status as it is. Only an ABORTED job loses its claims.
-async fn end_taking(mut transaction: Box<dyn Transaction>, job_id: &str, job: &LockedJob, took_claims: bool) -> Result<Aborted> {
-    if !took_claims || job.status != JobStatus::Aborted.as_str() {
+async fn end_taking(mut transaction: Box<dyn Transaction>, job_id: &str, job: &LockedJob, taken: Vec<Reclaimed>) -> Result<Aborted> {
+    if taken.is_empty() || job.status != JobStatus::Aborted.as_str() {
         transaction.rollback().await?;
         return Ok(Aborted::default());
     }
@@ -157,7 +185,7 @@ async fn end_taking(mut transaction: Box<dyn Transaction>, job_id: &str, job: &L
         transaction.set_job_batches(job_id, &batches.to_json()).await?;
     }
     transaction.commit().await?;
-    Ok(Aborted { now: false, took_claims })
+    Ok(Aborted { now: false, taken })
 }
 
 fn check_distributed(job_id: &str, distributed: bool, what: &str) -> Result<()> {

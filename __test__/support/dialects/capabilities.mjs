@@ -14,7 +14,7 @@ export const CAPABILITIES = {
   // Locks and transactions.
   rowLocks: { missing: 'it has one writer, so that no row is locked while the store writes', present: 'it locks rows' },
   transactionIds: { missing: 'its rows do not say which transaction wrote them' },
-  claimSteps: { missing: 'a claim is one statement' },
+  claimSteps: { missing: 'a claim is one statement', present: 'a claim looks at its job again once it has locked its batch' },
   copy: { missing: 'it has no COPY' },
   textUuids: { missing: 'its UUIDs are text, or are compared as UUIDs' },
   columnTypesChange: { missing: 'its statements do not depend on the types of columns' },

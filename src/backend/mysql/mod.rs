@@ -331,26 +331,7 @@ impl Reads for MySql {
     }
 
     async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
-        let mut session = self.session().await?;
-        let has_open = sql(
-            "has_open_batch",
-            "
-            select coalesce(
-                     (
-                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
-                       from batchactions_batches
-                       where jobId = ? and batchIndex = ?
-                     ),
-                     0
-                   )
-                   or exists (
-                     select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
-                     where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
-                   )
-            ",
-        );
-        let values = values![job_id, from.unwrap_or(BatchIndex::LOWEST), job_id];
-        session.one(has_open, values, rows::answer).await
+        has_open_batch(&mut self.session().await?, job_id, from).await
     }
 
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
@@ -774,16 +755,22 @@ impl Backend for MySql {
             session.rollback().await?;
             return Ok(None);
         };
+        // The job's status again, now that the batch is locked: an abort that was committed after the first look has not waited for this claim, and is
+        // seen here. The update does not lock the job's row: transactions are READ COMMITTED.
         let update = sql(
             "claim_update",
             "
             update batchactions_batches
             set status = 'PROCESSING', workerId = ?, claimedAt = ?, version = version + 1
             where id = ?
+              and exists (select 1 from batchactions_jobs where id = ? and status = 'PROCESSING')
             ",
         );
-        let values = values![worker_id, claim.claimed_at, &claim.batch_id];
-        session.execute(update, values).await?;
+        let values = values![worker_id, claim.claimed_at, &claim.batch_id, job_id];
+        if session.execute(update, values).await?.rows == 0 {
+            session.rollback().await?;
+            return Ok(None);
+        }
         session.commit().await?;
         Ok(Some(claim))
     }
@@ -1137,6 +1124,10 @@ impl Transaction for MySqlTransaction {
         batch_rows(&mut self.session, job_id).await
     }
 
+    async fn has_open_batch(&mut self, job_id: &str) -> Result<bool> {
+        has_open_batch(&mut self.session, job_id, None).await
+    }
+
     async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool> {
         self.server.check_job(job)?;
         upsert_job(&mut self.session, job, keep_final).await
@@ -1194,7 +1185,7 @@ impl Transaction for MySqlTransaction {
         self.session.execute(set, values![status.as_str(), job_id]).await.map(drop)
     }
 
-    async fn take_claims(&mut self, job_id: &str) -> Result<u64> {
+    async fn take_claims(&mut self, job_id: &str) -> Result<Vec<Reclaimed>> {
         static TAKE: MultiRow = MultiRow::new(
             "
             update batchactions_batches
@@ -1208,7 +1199,7 @@ impl Transaction for MySqlTransaction {
         let lock = sql(
             "take_claims_lock",
             "
-            select id, status = 'PROCESSING' or status = 'PAUSED' and workerId is not null
+            select id, workerId, false, status = 'PROCESSING' or status = 'PAUSED' and workerId is not null
             from batchactions_batches force index (batchactions_batches_job_id_batch_index)
             where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
             order by batchIndex
@@ -1218,17 +1209,18 @@ impl Transaction for MySqlTransaction {
         let mut held = Vec::new();
         self.session
             .each(lock, values![job_id], |row| {
-                if row.boolean(1)? {
-                    held.push(row.text(0)?.to_owned());
+                if row.boolean(3)? {
+                    held.push(rows::reclaimed(row)?);
                 }
                 Ok(())
             })
             .await?;
-        for ids in key_chunks(&held) {
+        let ids: Vec<&str> = held.iter().map(|batch| &*batch.batch_id).collect();
+        for ids in key_chunks(&ids) {
             let take = sql("take_claims", TAKE.text(ids.len()));
-            self.session.execute(take, ids.iter().map(Value::from).collect()).await?;
+            self.session.execute(take, ids.iter().copied().map(Value::from).collect()).await?;
         }
-        Ok(held.len() as u64)
+        Ok(held)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
@@ -1477,6 +1469,28 @@ async fn list_snapshot(session: &mut Conn, key: &BatchKey) -> Result<Option<List
 /// The index of the updated batch, which the update reports by `batchIndex = last_insert_id(batchIndex)`.
 fn changed_index(changed: Changed) -> Option<BatchIndex> {
     (changed.rows > 0).then_some(BatchIndex(changed.last_insert_id as i32))
+}
+
+async fn has_open_batch(session: &mut Conn, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
+    let has_open = sql(
+        "has_open_batch",
+        "
+        select coalesce(
+                 (
+                   select status in ('PENDING', 'PROCESSING', 'PAUSED')
+                   from batchactions_batches
+                   where jobId = ? and batchIndex = ?
+                 ),
+                 0
+               )
+               or exists (
+                 select 1 from batchactions_batches force index (batchactions_batches_job_id_status)
+                 where jobId = ? and status in ('PENDING', 'PROCESSING', 'PAUSED')
+               )
+        ",
+    );
+    let values = values![job_id, from.unwrap_or(BatchIndex::LOWEST), job_id];
+    session.one(has_open, values, rows::answer).await
 }
 
 #[async_trait]

@@ -1,6 +1,7 @@
 //! Every statement for PostgreSQL.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,10 @@ const INITIALIZE_LOCK: i64 = 0x6261_7463_6861_6374;
 
 /// Rows in one bulk statement: enough to be fast, few enough to keep one message small.
 const ROWS_PER_STATEMENT: usize = 1_000;
+
+/// How long `wait_for_claims` waits at most, and how often it looks. A claim takes milliseconds.
+const LONGEST_WAIT_FOR_CLAIMS: Duration = Duration::from_secs(2);
+const LOOK_FOR_CLAIMS: Duration = Duration::from_millis(5);
 
 pub struct Postgres {
     pool: Pool<PostgresDriver>,
@@ -319,26 +324,7 @@ impl Reads for Postgres {
     }
 
     async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
-        let mut session = self.session().await?;
-        let has_open = session.sql(
-            "has_open_batch",
-            r#"
-            select coalesce(
-                     (
-                       select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
-                       from batchactions_batches
-                       where "jobId" = $1::"batches.jobId" and "batchIndex" = $2
-                     ),
-                     false
-                   )
-                   or exists (
-                     select from batchactions_batches
-                     where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
-                   )
-            "#,
-        );
-        let values = values![job_id, from.unwrap_or(BatchIndex::LOWEST)];
-        session.one(has_open, values, rows::answer).await
+        has_open_batch(&mut self.session().await?, job_id, from).await
     }
 
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
@@ -1026,6 +1012,25 @@ impl Backend for Postgres {
         Ok(session.execute(pause, values![job_id]).await?.rows > 0)
     }
 
+    async fn wait_for_claims(&self) -> Result<()> {
+        // A claim locks the table before it takes the snapshot in which it reads the job's status, and until its transaction ends. So one that has not
+        // seen what is committed now holds that lock now. `pg_locks` is readable by all.
+        let mut before: Option<HashSet<String>> = None;
+        let started = Instant::now();
+        loop {
+            let under_way = self.writers_of_batches().await?;
+            let left = match before.take() {
+                None => under_way,
+                Some(before) => before.intersection(&under_way).cloned().collect(),
+            };
+            if left.is_empty() || started.elapsed() >= LONGEST_WAIT_FOR_CLAIMS {
+                return Ok(());
+            }
+            before = Some(left);
+            tokio::time::sleep(LOOK_FOR_CLAIMS).await;
+        }
+    }
+
     async fn copy_records(&self, copies: &RecordCopies<'_>) -> Result<()> {
         let mut session = self.session().await?;
         let copy = session.sql(
@@ -1125,6 +1130,10 @@ impl Transaction for PostgresTransaction {
         batch_rows(&mut self.session, job_id).await
     }
 
+    async fn has_open_batch(&mut self, job_id: &str) -> Result<bool> {
+        has_open_batch(&mut self.session, job_id, None).await
+    }
+
     async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool> {
         upsert_job(&mut self.session, &self.compression, job, keep_final).await
     }
@@ -1187,28 +1196,25 @@ impl Transaction for PostgresTransaction {
         self.session.execute(set, values![job_id, status.as_str()]).await.map(drop)
     }
 
-    async fn take_claims(&mut self, job_id: &str) -> Result<u64> {
+    async fn take_claims(&mut self, job_id: &str) -> Result<Vec<Reclaimed>> {
         // The order is an expression, as in `reclaim`. A row that a claim has locked is waited for, and then seen as the claim left it. A PENDING row is
         // locked so that no claim that began before skips this transaction and takes it afterwards.
         let lock = self.session.sql(
             "take_claims_lock",
             r#"
             with open as materialized (
-              select "id"::text as id, "status"::text as status, "workerId" is not null as held
+              select "id"::text as id, "status"::text as status, "workerId"::text as worker
               from batchactions_batches
               where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
               order by "batchIndex"::int8 + 0
               for update
             )
-            select id
+            select id, worker, false
             from open
-            where status = 'PROCESSING' or status = 'PAUSED' and held
+            where status = 'PROCESSING' or status = 'PAUSED' and worker is not null
             "#,
         );
-        let held = self
-            .session
-            .all(lock, values![job_id], |row| row.text(0).map(str::to_owned))
-            .await?;
+        let held = self.session.all(lock, values![job_id], rows::reclaimed).await?;
         let take = self.session.sql(
             "take_claims",
             r#"
@@ -1218,10 +1224,10 @@ impl Transaction for PostgresTransaction {
             "#,
         );
         for ids in held.chunks(ROWS_PER_STATEMENT) {
-            let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
+            let ids: Vec<&str> = ids.iter().map(|batch| &*batch.batch_id).collect();
             self.session.execute(take, values![ids]).await?;
         }
-        Ok(held.len() as u64)
+        Ok(held)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
@@ -1237,6 +1243,25 @@ impl Transaction for PostgresTransaction {
 // Connection
 
 impl Postgres {
+    /// The transactions that write batches at this moment, or did and have not ended.
+    async fn writers_of_batches(&self) -> Result<HashSet<String>> {
+        let mut session = self.session().await?;
+        let writers = session.sql(
+            "writers_of_batches",
+            r#"
+            select "virtualtransaction"::text
+            from pg_catalog.pg_locks
+            where "locktype" = 'relation'
+              and "database" = (select "oid" from pg_catalog.pg_database where "datname" = pg_catalog.current_database())
+              and "relation" = 'batchactions_batches'::pg_catalog.regclass
+              and "mode" = 'RowExclusiveLock'
+              and "granted"
+            "#,
+        );
+        let writers = session.all(writers, values![], |row| row.text(0).map(str::to_owned)).await?;
+        Ok(writers.into_iter().collect())
+    }
+
     pub fn new(settings: Settings) -> Self {
         // The test of the plans explains its statements under the same settings.
         #[cfg(feature = "test-hooks")]
@@ -1401,6 +1426,28 @@ fn batch_rows_statement(session: &Conn) -> Sql<'static> {
 async fn batch_rows(session: &mut Conn, job_id: &str) -> Result<Vec<BatchRow>> {
     let batches = batch_rows_statement(session);
     session.all(batches, values![job_id], rows::batch_row).await
+}
+
+async fn has_open_batch(session: &mut Conn, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
+    let has_open = session.sql(
+        "has_open_batch",
+        r#"
+        select coalesce(
+                 (
+                   select "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+                   from batchactions_batches
+                   where "jobId" = $1::"batches.jobId" and "batchIndex" = $2
+                 ),
+                 false
+               )
+               or exists (
+                 select from batchactions_batches
+                 where "jobId" = $1::"batches.jobId" and "status" in ('PENDING', 'PROCESSING', 'PAUSED')
+               )
+        "#,
+    );
+    let values = values![job_id, from.unwrap_or(BatchIndex::LOWEST)];
+    session.one(has_open, values, rows::answer).await
 }
 
 #[async_trait]

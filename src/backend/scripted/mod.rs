@@ -301,14 +301,7 @@ impl Backend for Scripted {
     }
 
     async fn reclaim(&self, _: &str, _: Duration, _: Option<MaxClaims>) -> Result<Vec<Reclaimed>> {
-        let taken = self.changed("reclaim").await?;
-        Ok((0..taken)
-            .map(|number| Reclaimed {
-                batch_id: format!("batch {number}"),
-                worker_id: None,
-                given_up: false,
-            })
-            .collect())
+        self.changed("reclaim").await.map(taken)
     }
 
     async fn save_records(&self, _: &[RecordWrite]) -> Result<()> {
@@ -351,6 +344,10 @@ impl Backend for Scripted {
         self.changed("pause_job").await.map(|rows| rows > 0)
     }
 
+    async fn wait_for_claims(&self) -> Result<()> {
+        self.changed("wait_for_claims").await.map(drop)
+    }
+
     async fn copy_records(&self, _: &RecordCopies<'_>) -> Result<()> {
         self.changed("copy_records").await.map(drop)
     }
@@ -369,6 +366,17 @@ impl Verdicts for Conn {
     async fn final_batch(&mut self, _: &BatchKey, _: Option<Token>) -> Result<Option<BatchIndex>> {
         self.optional(sql("final_batch", ""), values![], rows::batch_index).await
     }
+}
+
+/// As many batches that were taken.
+fn taken(rows: u64) -> Vec<Reclaimed> {
+    (0..rows)
+        .map(|number| Reclaimed {
+            batch_id: format!("batch {number}"),
+            worker_id: None,
+            given_up: false,
+        })
+        .collect()
 }
 
 struct ScriptedTransaction {
@@ -419,8 +427,13 @@ impl Transaction for ScriptedTransaction {
         self.session.execute(sql("set_job_status", ""), values![]).await.map(drop)
     }
 
-    async fn take_claims(&mut self, _: &str) -> Result<u64> {
-        Ok(self.session.execute(sql("take_claims", ""), values![]).await?.rows)
+    async fn has_open_batch(&mut self, _: &str) -> Result<bool> {
+        let has_open = self.session.optional(sql("has_open_batch", ""), values![], rows::answer).await?;
+        Ok(has_open.unwrap_or_default())
+    }
+
+    async fn take_claims(&mut self, _: &str) -> Result<Vec<Reclaimed>> {
+        Ok(taken(self.session.execute(sql("take_claims", ""), values![]).await?.rows))
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {

@@ -325,26 +325,7 @@ impl Reads for Sqlite {
     }
 
     async fn has_open_batch(&self, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
-        let mut session = self.read().await?;
-        let has_open = sql(
-            "has_open_batch",
-            "
-            select coalesce(
-                     (
-                       select status in ('PENDING', 'PROCESSING', 'PAUSED')
-                       from batchactions_batches
-                       where jobId = ?1 and batchIndex = ?2
-                     ),
-                     false
-                   )
-                   or exists (
-                     select 1 from batchactions_batches
-                     where jobId = ?1 and status in ('PENDING', 'PROCESSING', 'PAUSED')
-                   )
-            ",
-        );
-        let values = values![job_id, from.unwrap_or(BatchIndex::LOWEST)];
-        session.one(has_open, values, rows::answer).await
+        has_open_batch(&mut self.read().await?, job_id, from).await
     }
 
     async fn batch_counts(&self, job_id: &str) -> Result<BatchCounts> {
@@ -1084,6 +1065,10 @@ impl Transaction for SqliteTransaction {
         batch_rows(&mut self.session, job_id).await
     }
 
+    async fn has_open_batch(&mut self, job_id: &str) -> Result<bool> {
+        has_open_batch(&mut self.session, job_id, None).await
+    }
+
     async fn upsert_job(&mut self, job: &Job, keep_final: bool) -> Result<bool> {
         upsert_job(&mut self.session, job, keep_final).await
     }
@@ -1141,7 +1126,16 @@ impl Transaction for SqliteTransaction {
     }
 
     /// The transaction holds the write lock, so no claim is being made.
-    async fn take_claims(&mut self, job_id: &str) -> Result<u64> {
+    async fn take_claims(&mut self, job_id: &str) -> Result<Vec<Reclaimed>> {
+        let held = sql(
+            "take_claims_select",
+            "
+            select id, workerId, false
+            from batchactions_batches
+            where jobId = ?1 and (status = 'PROCESSING' or status = 'PAUSED' and workerId is not null)
+            ",
+        );
+        let held = self.session.all(held, values![job_id], rows::reclaimed).await?;
         let take = sql(
             "take_claims",
             "
@@ -1150,7 +1144,10 @@ impl Transaction for SqliteTransaction {
             where jobId = ?1 and (status = 'PROCESSING' or status = 'PAUSED' and workerId is not null)
             ",
         );
-        Ok(self.session.execute(take, values![job_id]).await?.rows)
+        if !held.is_empty() {
+            self.session.execute(take, values![job_id]).await?;
+        }
+        Ok(held)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
@@ -1313,6 +1310,28 @@ async fn list_snapshot(session: &mut Conn, key: &BatchKey) -> Result<Option<List
     );
     let values = values![&key.job_id, in_json(&key.batch_id)];
     session.optional(snapshot, values, rows::list_snapshot).await
+}
+
+async fn has_open_batch(session: &mut Conn, job_id: &str, from: Option<BatchIndex>) -> Result<bool> {
+    let has_open = sql(
+        "has_open_batch",
+        "
+        select coalesce(
+                 (
+                   select status in ('PENDING', 'PROCESSING', 'PAUSED')
+                   from batchactions_batches
+                   where jobId = ?1 and batchIndex = ?2
+                 ),
+                 false
+               )
+               or exists (
+                 select 1 from batchactions_batches
+                 where jobId = ?1 and status in ('PENDING', 'PROCESSING', 'PAUSED')
+               )
+        ",
+    );
+    let values = values![job_id, from.unwrap_or(BatchIndex::LOWEST)];
+    session.one(has_open, values, rows::answer).await
 }
 
 #[async_trait]
