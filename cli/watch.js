@@ -5,6 +5,7 @@ const { durationOption } = require('./arguments.js');
 const { Connection } = require('./connection.js');
 const { EXIT, UNREACHABLE, UsageError, notFound } = require('./exit.js');
 const { interruptible } = require('./interrupt.js');
+const { pauseAfter } = require('./pace.js');
 const { stateOf } = require('./progress.js');
 const { progressLine } = require('./progress-line.js');
 const { spoken } = require('./spoken.js');
@@ -12,10 +13,6 @@ const { clean, count, duration, plural, quoted } = require('./text.js');
 
 const EXITS = { COMPLETED: EXIT.OK, FAILED: EXIT.FAILED, ABORTED: EXIT.NOT_FOUND };
 
-/** Looking at a job takes about a tenth of the time: counting the records of a large one is work for the server. */
-const SHARE = 10;
-/** The longest time between two looks that follows from it. */
-const LONGEST_PAUSE_MS = 10_000;
 const LONGEST_INTERVAL_MS = 3_600_000;
 /** A look that takes longer is said: the store may repeat it for much longer. */
 const SLOW_MS = 5_000;
@@ -92,9 +89,6 @@ async function follow({ store, jobId, interval, display, clockSkewMs }) {
     tookBefore = took;
   }
 }
-
-/** How long to wait after a look. A single slow one, which the store may have repeated, doesn't count, and one that failed took 0. */
-const pauseAfter = (took, tookBefore, interval) => Math.max(interval, Math.min(Math.min(took, tookBefore) * SHARE, LONGEST_PAUSE_MS));
 
 /** Whether the next look may succeed. Refused logins and missing rights stay. */
 const isPassing = (error) => error.retryable === true || (UNREACHABLE.has(error.code) && error.retryable !== false);
