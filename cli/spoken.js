@@ -14,6 +14,10 @@ const WORDS = [
   [/\boptions\.limit\b/g, '--limit'],
   [/\boptions\.olderThanMs\b/g, '--older-than'],
   [/\btimeoutMs\b/g, '--timeout'],
+  // These an operator gives by the URL.
+  [/\bgive statementCache: 0/g, 'put pgbouncer=true into the URL'],
+  [/\bneed statementCache: 0/g, 'need pgbouncer=true in the URL'],
+  [/\(connectTimeoutMs\)/g, '(connect_timeout)'],
 ];
 
 /** A message of the store, harmless and in the command's words. */

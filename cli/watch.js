@@ -279,4 +279,5 @@ function result(look) {
 }
 
 const goneText = (jobId) => `Job ${clean(jobId)} was deleted.`;
-const troubleText = ({ message }) => `No answer, trying again: ${spoken(message)}`;
+const troubleText = ({ code, message }) =>
+  code === NO_ANSWER.code ? `No answer for ${duration(SLOW_MS)}, still waiting.` : `No answer, trying again: ${spoken(message)}`;

@@ -160,6 +160,28 @@ describe('watch without a terminal', () => {
     expect(looks(ended).find(({ error }) => error)?.error.message).toMatch(/PostgreSQL database .* at 127\.0\.0\.1/);
   });
 
+  (postgres ? test : test.skip)('a look that takes long is said while it lasts, without a terminal and at one', async () => {
+    const db = await freshDatabase(postgres);
+    const remote = openStore(db);
+    await remote.initialize();
+    const job = makeJob(1);
+    await prepare(remote, job);
+    const watching = [start(['watch', job.id, '--interval', '100ms'], { url: db.url })];
+    if (hasTerminals) watching.push(atTerminal(['watch', job.id, '--interval', '100ms'], { url: db.url }));
+    for (const running of watching) await running.until(/PROCESSING| {2}0 %/);
+    const connection = await db.connect();
+    await connection.query('begin');
+    await connection.query('lock table batchactions_jobs in access exclusive mode');
+    await watching[0].until(/"error":\{"code":"NO_ANSWER"/);
+    await watching[1]?.until(/No answer for 5\.0 s, still waiting\.\r\n/);
+    await watching[1]?.until(/seen \d[^\r]* ago/);
+    await connection.query('commit');
+    await connection.end();
+    await remote.abortJob(job.id);
+    for (const running of watching) expect((await running.ended).code).toBe(3);
+    expect(looks(watching[0]).at(-1)).toMatchObject({ status: 'ABORTED' });
+  });
+
   const server = databasesWith('server')[0];
   (server ? test : test.skip)('it goes on over connections that end, and says so', async () => {
     const db = await freshDatabase(server);

@@ -234,7 +234,8 @@ test('the store’s words for programs are the command’s words', () => {
     ['options.schema is for PostgreSQL only', '--schema is for PostgreSQL only'],
     ['create one of them, or set the option schema', 'create one of them, or set --schema'],
     ['options.batchSize is missing', '--batch-size is missing'],
-    ['no answer within 30000 ms (connectTimeoutMs)', 'no answer within 30000 ms (connectTimeoutMs)'],
+    ['no answer within 30000 ms (connectTimeoutMs)', 'no answer within 30000 ms (connect_timeout)'],
+    ['(a pooler?): give statementCache: 0: text', '(a pooler?): put pgbouncer=true into the URL: text'],
   ]) {
     expect(spoken(message)).toBe(words);
   }
