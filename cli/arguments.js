@@ -22,7 +22,9 @@ function readArguments(command, argv) {
     parsed = parseArgs({ args: argv, options: { ...CONNECTION, ...COMMON, ...command.options }, allowPositionals: true, strict: true });
   } catch (error) {
     // Node's words name an option, and never its value.
-    throw new UsageError(error.message.split('\n')[0].replace(/\. To specify a positional.*$/, ''));
+    const said = error.message.split('\n')[0].replace(/\. To specify a positional.*$/, '');
+    const isUnknown = error.code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION' && command.words !== undefined;
+    throw new UsageError(isUnknown ? `${said} (a job id that begins with - stands at the end, after --)` : said);
   }
   const { values, positionals } = parsed;
   const expected = command.words ?? [];

@@ -4,7 +4,7 @@
 // question at the terminal. It stands in no command line, which every user of the machine can read by `ps`, and in no message.
 
 const { EXIT, CommandError, UsageError } = require('./exit.js');
-const { askHidden, canAsk, readStdin } = require('./terminal.js');
+const { askHidden, canAsk, readPassword } = require('./terminal.js');
 
 /** The package's own entry. Not at the top: `--help` works where the addon is missing. */
 function library() {
@@ -24,7 +24,22 @@ function holdsPassword(url) {
   const query = after.join('?');
   if (/^\/\/[^@/]*:/.test(before) && /^[^=&]*@/.test(query)) return true;
   if (/#.*@/s.test(rest)) return true;
-  return query.split(/[&#]/).some((parameter) => /^(password|passwd|pass|pwd|sslpassword)=./i.test(parameter));
+  const [, user] = /^\/\/([^@/]*)@/.exec(before) ?? [];
+  if (user !== undefined && /:./s.test(decoded(user))) return true;
+  return query
+    .split('#')
+    .some((part) =>
+      [...new URLSearchParams(part)].some(([name, value]) => /^(password|passwd|pass|pwd|sslpassword)$/i.test(name) && value !== ''),
+    );
+}
+
+/** Text without its percent escapes, or as it is where they are none. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function urlOf(values) {
@@ -61,7 +76,7 @@ class Connection {
     connection.#url = url;
     // One command makes one call after the other.
     connection.#options = { pool: { max: 2 }, ...(values.schema === undefined ? {} : { schema: values.schema }) };
-    if (values['password-stdin']) connection.#password = await readStdin();
+    if (values['password-stdin']) connection.#password = await readPassword();
     return connection;
   }
 

@@ -3,7 +3,8 @@
 const { durationOption } = require('./arguments.js');
 const { Connection } = require('./connection.js');
 const { EXIT, UsageError, exitCodeOf } = require('./exit.js');
-const { clean, count, duration, plural } = require('./text.js');
+const { spoken } = require('./spoken.js');
+const { clean, count, duration, isClean, plural } = require('./text.js');
 
 const EXAMINE = Symbol.for('batchactions-sqlx.examine');
 
@@ -48,7 +49,7 @@ Each check is ok, warn or fail, with what it saw and what to do. It changes noth
     } catch (error) {
       // A URL that can't be used is no finding about a database.
       if (reached || error instanceof UsageError || error.code === undefined) throw error;
-      await report.fail('reachable', clean(error.message), 'correct the URL, the login, its rights or the network, or start the server');
+      await report.fail('reachable', spoken(error.message), 'correct the URL, the login, its rights or the network, or start the server');
       await report.end();
       return exitCodeOf(error);
     }
@@ -165,7 +166,7 @@ function checkPacket(report, { maxPacket }) {
 /** Whether the tables can be looked at further. */
 async function checkTables(report, { missing, incompatible }) {
   if (incompatible !== null) {
-    await report.fail('tables', clean(incompatible), 'docs/limits.md has the types that work');
+    await report.fail('tables', spoken(incompatible), 'docs/limits.md has the types that work');
     return false;
   }
   if (missing.length === 0) {
@@ -190,7 +191,7 @@ async function checkTables(report, { missing, incompatible }) {
 function checkRights(report, { denied }) {
   if (denied.length === 0) return report.ok('rights', 'select, insert, update and delete on the tables');
   const saw = denied.map(({ right, on }) => `${right} on ${clean(on)}`).join(', ');
-  const readOnly = denied.length === 1 && denied[0].right !== 'select' ? ` (${clean(denied[0].message)})` : '';
+  const readOnly = denied.length === 1 && denied[0].right !== 'select' ? ` (${spoken(denied[0].message)})` : '';
   return report.fail(
     'rights',
     `denied: ${saw}${readOnly}`,
@@ -200,6 +201,14 @@ function checkRights(report, { denied }) {
 
 function checkIds(report, { ids }, database) {
   if (ids === null) return undefined;
+  if (ids.behind) {
+    const { given, highest, statement } = ids.behind;
+    return report.fail(
+      'ids of records',
+      `the sequence is at ${count(given)}, and records have ids up to ${count(highest)}: new records would get ids that exist`,
+      `a restore does that; while no worker runs, let the sequence go on after the records: ${clean(statement)}`,
+    );
+  }
   const share = ids.highest / ids.limit;
   const saw = `${count(ids.highest)} of ${ids.limit > 2 ** 53 ? '2^63' : count(ids.limit)} used (${(share * 100).toFixed(share < 0.001 ? 3 : 1)} %)`;
   if (share < 0.5) return report.ok('ids of records', saw);
@@ -231,7 +240,7 @@ async function checkJobs(report, store, { clockSkewMs }, staleMs) {
     await report.warn(
       'stale batches',
       `held for longer than ${duration(staleMs)}: ${named(saw)}`,
-      `their workers are dead, or slower than that: batchactions-sqlx reclaim ${clean(stale[0].id)} --timeout ${option(staleMs)}`,
+      `their workers are dead, or slower than that: ${reclaim(stale[0].id, option(staleMs))}`,
     );
   }
   if (complete.length === 0) await report.ok('unfinished jobs', `${looked}: none has all its batches done`);
@@ -239,13 +248,23 @@ async function checkJobs(report, store, { clockSkewMs }, staleMs) {
     await report.warn(
       'unfinished jobs',
       `complete, and not final: ${named(complete.map(clean))}`,
-      `the last worker died before it could finalize: batchactions-sqlx reclaim ${clean(complete[0])} --timeout 1m`,
+      `the last worker died before it could finalize: ${reclaim(complete[0], '1m')}`,
     );
   }
 }
 
-/** A duration as an option takes it. */
-const option = (ms) => (ms % 60_000 === 0 ? `${ms / 60_000}m` : `${ms}ms`);
+/** A duration as an option takes it; `reclaim` takes none below 1s. */
+const option = (ms) => (ms % 60_000 === 0 ? `${Math.max(ms / 60_000, 1)}m` : `${Math.max(ms, 1_000)}ms`);
+
+/** A line for a shell. An id may hold anything. */
+function reclaim(id, timeout) {
+  if (!isClean(id)) return `batchactions-sqlx reclaim <job> --timeout ${timeout}`;
+  const word = /^[\w.:@-]+$/.test(id) ? id : `'${id.replaceAll("'", `'\\''`)}'`;
+  return id.startsWith('-')
+    ? `batchactions-sqlx reclaim --timeout ${timeout} -- ${word}`
+    : `batchactions-sqlx reclaim ${word} --timeout ${timeout}`;
+}
+
 const named = (words) => `${words.slice(0, NAMED).join(', ')}${words.length > NAMED ? ` and ${count(words.length - NAMED)} more` : ''}`;
 
 async function staleBatches(store, jobId, before) {

@@ -2,6 +2,7 @@
 
 const { Connection } = require('./connection.js');
 const { jobOf } = require('./progress.js');
+const { listOf, partsOf } = require('./record-errors.js');
 const { clean, count, cut, plural, table } = require('./text.js');
 
 /** The most kinds of errors that are counted apart, so that messages without end take no memory without end. The rest is counted as one kind. */
@@ -44,9 +45,9 @@ class Counts {
   add({ index, status, errors, processingError }) {
     this.#records[status]++;
     const seen = new Set();
-    for (const error of errors) {
-      const { field, code, message, severity } = typeof error === 'object' && error !== null ? error : { message: String(error) };
-      const kind = { field: textOf(field), code: textOf(code), severity: severity === 'warning' ? 'warning' : 'error' };
+    for (const error of listOf(errors)) {
+      const { field, code, message, severity } = partsOf(error);
+      const kind = { field: named(field), code: named(code), severity: severity === 'warning' ? 'warning' : 'error' };
       this.#count(JSON.stringify(kind), kind, message, index, seen);
     }
     if (typeof processingError === 'string') {
@@ -70,7 +71,7 @@ class Counts {
       this.#kinds.set(key, known);
     }
     known.records++;
-    const sample = cut(String(message ?? ''), LONGEST_SAMPLE);
+    const sample = cut(message, LONGEST_SAMPLE);
     if (known.samples.length < SAMPLES && sample !== '' && !known.samples.includes(sample)) known.samples.push(sample);
   }
 
@@ -88,7 +89,8 @@ class Counts {
   }
 }
 
-const textOf = (value) => (value === undefined || value === null ? undefined : cut(String(value), LONGEST_SAMPLE));
+/** Absent where it is missing. */
+const named = (text) => (text === '' ? undefined : cut(text, LONGEST_SAMPLE));
 
 function describe({ jobId, records, failed, invalid, withoutError, errors, others }) {
   if (records === 0) return [`Job ${clean(jobId)} has no failed records.`];

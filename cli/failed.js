@@ -5,9 +5,10 @@ const { Connection } = require('./connection.js');
 const csv = require('./csv.js');
 const { UsageError, refused } = require('./exit.js');
 const { interruptible } = require('./interrupt.js');
+const { listOf, partsOf } = require('./record-errors.js');
 const { outputTo } = require('./output.js');
 const { jobOf } = require('./progress.js');
-const { clean, count, plural } = require('./text.js');
+const { clean, count, plural, toJson } = require('./text.js');
 
 const FORMATS = ['csv', 'ndjson', 'json'];
 const STATUSES = ['failed', 'invalid'];
@@ -68,7 +69,7 @@ const write = {
   async ndjson(output, _, records) {
     let written = 0;
     for await (const record of records()) {
-      await output.write(`${JSON.stringify(record)}\n`);
+      await output.write(`${toJson(record)}\n`);
       written++;
     }
     return written;
@@ -78,7 +79,7 @@ const write = {
     let written = 0;
     await output.write('[');
     for await (const record of records()) {
-      await output.write(`${written === 0 ? '\n' : ',\n'}${JSON.stringify(record)}`);
+      await output.write(`${written === 0 ? '\n' : ',\n'}${toJson(record)}`);
       written++;
     }
     await output.write('\n]\n');
@@ -88,10 +89,12 @@ const write = {
   async csv(output, job, records) {
     // While a job runs, a record with other fields may fail between the two passes. Those go into the last column.
     const columns = await Columns.of(records(), FINAL.includes(job.status));
-    await output.write(csv.row(columns.head()));
+    // A file has the values as they are.
+    const row = output.isTerminal ? (values) => `${clean(csv.row(values).slice(0, -2))}\r\n` : csv.row;
+    await output.write(row(columns.head()));
     let written = 0;
     for await (const record of records()) {
-      await output.write(csv.row(columns.row(record)));
+      await output.write(row(columns.row(record)));
       written++;
     }
     if (columns.lost > 0) {
@@ -145,7 +148,7 @@ class Columns {
     const fields = isFields(raw) ? raw : {};
     const row = Array.from(this.#fields, (key) => (Object.hasOwn(fields, key) ? fields[key] : undefined));
     if (this.#hasValues) row.push(isFields(raw) ? undefined : raw);
-    row.push(index, status, errors.map(errorText).join('; '), processingError);
+    row.push(index, status, listOf(errors).map(errorText).join('; '), processingError);
     const more = Object.keys(fields).filter((key) => !this.#fields.has(key));
     if (this.#hasMore) row.push(more.length === 0 ? undefined : Object.fromEntries(more.map((key) => [key, fields[key]])));
     else if (more.length > 0 || (!this.#hasValues && !isFields(raw))) this.lost++;
@@ -155,8 +158,7 @@ class Columns {
 
 /** `email: is not an address (TYPE_MISMATCH)` */
 function errorText(error) {
-  if (typeof error !== 'object' || error === null) return String(error);
-  const { field, message, code } = error;
-  const where = field === undefined || field === '' ? '' : `${field}: `;
-  return `${where}${message ?? ''}${code === undefined ? '' : ` (${code})`}`.trim();
+  const { field, message, code } = partsOf(error);
+  const where = field === '' ? '' : `${field}: `;
+  return `${where}${message}${code === '' ? '' : ` (${code})`}`.trim();
 }

@@ -20,9 +20,9 @@ module.exports = {
     const connection = await Connection.of(values);
     if (values.print) {
       const { scheme, schema } = await connection.target();
-      const script = scriptFor(scheme, schema);
-      if (values.json) return stdout.json({ database: NAMES[scheme], statements: statementsOf(script) });
-      return stdout.write(script);
+      const parts = partsFor(scheme, schema);
+      if (values.json) return stdout.json({ database: NAMES[scheme], statements: parts.flatMap(({ statements }) => statements) });
+      return stdout.write(`${parts.map(({ text }) => text).join('\n\n')}\n`);
     }
     // Not with a ping first: SQLite makes the file here.
     return connection.use(
@@ -32,22 +32,24 @@ module.exports = {
   },
 };
 
-/** The statements that `initialize()` runs on an empty database. */
-function scriptFor(scheme, schema) {
+/** The statements that `initialize()` runs on an empty database, as `{ text, statements }`: parts of a script, in which comments stand too. */
+function partsFor(scheme, schema) {
   const folder = FOLDERS[scheme];
-  const migration = readFileSync(join(__dirname, '..', 'migrations', folder, '0001_tables.sql'), 'utf8').trim();
-  const parts = [`-- @batchactions/state-sqlx ${require('../package.json').version}, for ${NAMES[scheme]}`];
+  const parts = [{ text: `-- @batchactions/state-sqlx ${require('../package.json').version}, for ${NAMES[scheme]}`, statements: [] }];
   if (folder === 'postgres' && schema !== undefined) {
+    // A name may hold a semicolon, so this is not split as the rest.
     const name = `"${schema.replaceAll('"', '""')}"`;
-    parts.push(`create schema if not exists ${name};\nset search_path to ${name};`);
+    const statements = [`create schema if not exists ${name}`, `set search_path to ${name}`];
+    parts.push({ text: `${statements.join(';\n')};`, statements });
   }
-  parts.push(migration);
-  if (scheme === 'mysql') parts.push(STATES_INDEX);
-  parts.push(RIGHTS[folder]);
-  return `${parts.filter(Boolean).join('\n\n')}\n`;
+  const fixed = [readFileSync(join(__dirname, '..', 'migrations', folder, '0001_tables.sql'), 'utf8').trim()];
+  if (scheme === 'mysql') fixed.push(STATES_INDEX);
+  parts.push(...fixed.map((text) => ({ text, statements: statementsOf(text) })));
+  if (RIGHTS[folder] !== undefined) parts.push({ text: RIGHTS[folder], statements: [] });
+  return parts;
 }
 
-const STATES_INDEX = `-- MySQL only, and not needed: it makes reading a large job faster.
+const STATES_INDEX = `-- MySQL only, and not needed: it makes reading a large job faster. Skip it where the server is MariaDB.
 create index \`batchactions_batches_job_id_state\` on \`batchactions_batches\`
   (\`jobId\`, \`batchIndex\`, \`status\`, \`processedCount\`, \`failedCount\`, \`claimedAt\`, \`workerId\`);`;
 
@@ -62,8 +64,9 @@ const RIGHTS = {
   sqlite: undefined,
 };
 
-const statementsOf = (script) =>
-  script
+/** Of text of this package, which has no semicolon inside a statement. */
+const statementsOf = (text) =>
+  text
     .replace(/^--.*$/gm, '')
     .split(';')
     .map((statement) => statement.trim())

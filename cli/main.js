@@ -7,7 +7,8 @@ const { EXIT, PipeClosed, UsageError, exitCodeOf } = require('./exit.js');
 const { readArguments } = require('./arguments.js');
 const { COMMANDS, generalHelp, helpOf, nearest, usageOf } = require('./help.js');
 const { Stdout } = require('./output.js');
-const { clean, quoted } = require('./text.js');
+const { spoken } = require('./spoken.js');
+const { quoted } = require('./text.js');
 
 const NAME = 'batchactions-sqlx';
 
@@ -46,7 +47,7 @@ function unknown(name) {
 /** What a person reads of an error. */
 function report(error) {
   const { message, usage } = error;
-  if (message) process.stderr.write(`${NAME}: ${clean(message.replace(/\s*\n\s*/g, ' '))}\n`);
+  if (message) process.stderr.write(`${NAME}: ${spoken(message)}\n`);
   if (usage) process.stderr.write(usage);
 }
 

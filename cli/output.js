@@ -6,8 +6,10 @@
 const { closeSync, lstatSync, openSync, realpathSync, rmSync, statSync } = require('node:fs');
 const { open, rename } = require('node:fs/promises');
 const { randomBytes } = require('node:crypto');
-const { basename, dirname, join } = require('node:path');
+const { dirname, join } = require('node:path');
+const { isatty } = require('node:tty');
 const { CommandError, EXIT, PipeClosed, UsageError } = require('./exit.js');
+const { toJson } = require('./text.js');
 
 /** Text is written once it is this long. */
 const BLOCK = 64 << 10;
@@ -39,7 +41,7 @@ class Stdout {
 
   /** A value as one line of JSON. */
   json(value) {
-    return this.line(JSON.stringify(value));
+    return this.line(toJson(value));
   }
 
   async flush() {
@@ -66,13 +68,15 @@ class Stdout {
  * synchronous, so that it can be called as the process ends.
  */
 class FileOutput {
+  isTerminal = false;
   #block = '';
 
   /** `made` gets the output before there is a file. */
   static async create(path, made) {
     const output = new FileOutput();
     output.path = realPath(path);
-    output.temporary = join(dirname(output.path), `.${basename(output.path)}.${randomBytes(4).toString('hex')}.part`);
+    // Not with the file's own name in it, which may be as long as a name can be.
+    output.temporary = join(dirname(output.path), `.batchactions-sqlx-${randomBytes(6).toString('hex')}.part`);
     const mode = modeOf(output.path);
     made(output);
     try {
@@ -131,6 +135,7 @@ class DeviceOutput {
     output.file = await open(path, 'w').catch((error) => {
       throw new CommandError(`${path} can't be written: ${error.message}`, EXIT.FAILED);
     });
+    output.isTerminal = isatty(output.file.fd);
     return output;
   }
 

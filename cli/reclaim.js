@@ -24,6 +24,7 @@ none works on.
   async run({ values, words: [jobId], stdout }) {
     const timeoutMs = durationOption(values, 'timeout');
     if (timeoutMs === undefined) throw new UsageError('--timeout is missing: after how long a silent worker counts as dead, 15m say');
+    if (timeoutMs < 1_000) throw new UsageError('--timeout must be 1s or more: living workers would lose their batches');
     const connection = await Connection.of(values);
     return connection.use(async (store) => {
       const before = await jobOf(store, jobId);

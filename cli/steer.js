@@ -97,7 +97,7 @@ const abort = {
 async function consequences(store, { id, status, distributed }, { now }) {
   const { totalRecords, pendingRecords } = await store.getProgress(id);
   const lines = [
-    `Job ${clean(id)} is ${status}: ${count(pendingRecords)} of ${plural(totalRecords, 'record')} are pending, and will not be processed.`,
+    `Job ${clean(id)} is ${status}: ${count(pendingRecords)} of ${plural(totalRecords, 'record')} ${pendingRecords === 1 ? 'is' : 'are'} pending, and will not be processed.`,
   ];
   if (distributed) {
     const { processingBatches } = await store.getDistributedStatus(id);

@@ -4,6 +4,7 @@
 
 const readline = require('node:readline');
 const { EXIT, CommandError, UsageError } = require('./exit.js');
+const { clean } = require('./text.js');
 
 /** Whether there is a terminal to ask at. Questions go to stderr: stdout may lead elsewhere. */
 const canAsk = () => process.stdin.isTTY === true && process.stderr.isTTY === true;
@@ -50,11 +51,16 @@ function ask(question) {
   const lines = readline.createInterface({ input: process.stdin, output: process.stderr, terminal: true, historySize: 0 });
   return new Promise((resolve, reject) => {
     lines.on('SIGINT', () => lines.close());
-    // Ctrl-C and Ctrl-D: without an answer.
-    lines.on('close', () => reject(interrupted()));
+    // Ctrl-C and Ctrl-D: without an answer, and in the middle of the line.
+    const onClose = () => {
+      process.stderr.write('\n');
+      reject(interrupted());
+    };
+    lines.on('close', onClose);
     lines.question(question, (answer) => {
-      resolve(answer.trim());
+      lines.off('close', onClose);
       lines.close();
+      resolve(answer);
     });
   });
 }
@@ -63,17 +69,19 @@ function ask(question) {
 async function confirm(values, { what, expected }) {
   if (values.yes) return;
   if (!canAsk()) throw new UsageError(`${what} can't be undone, and there is no terminal to ask at: give --yes to do it`);
-  const answer = await ask(`Type ${expected} to go on: `);
-  if (answer !== expected) throw new CommandError('not confirmed: nothing was changed', EXIT.FAILED);
+  const shown = clean(expected);
+  const answer = await ask(`Type ${shown} to go on: `);
+  // An id may begin or end with a space, and may hold characters that no key types.
+  if (![answer, answer.trim()].some((text) => text === expected || text === shown))
+    throw new CommandError('not confirmed: nothing was changed', EXIT.FAILED);
 }
 
-/** All of stdin, for `--password-stdin`, without the line's end. */
-async function readStdin() {
+/** The first line of stdin, for `--password-stdin`. A terminal would show what is typed, so there it is asked for. */
+async function readPassword() {
+  if (process.stdin.isTTY) return askHidden('Password: ');
   const chunks = [];
   for await (const chunk of process.stdin) chunks.push(chunk);
-  return Buffer.concat(chunks)
-    .toString('utf8')
-    .replace(/\r?\n$/, '');
+  return Buffer.concat(chunks).toString('utf8').split(/\r?\n/, 1)[0];
 }
 
-module.exports = { askHidden, canAsk, confirm, readStdin };
+module.exports = { askHidden, canAsk, confirm, readPassword };

@@ -2,12 +2,27 @@
 
 // Values as people read them.
 
-// Control characters, and those that reorder text: what the database holds may come from anywhere, and must not reach the terminal as commands.
-// oxlint-disable-next-line no-control-regex -- these are what is looked for
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+// Control characters, and those that reorder text or can't be seen: what the database holds may come from anywhere, and must not reach the terminal as
+// commands, or look like other text.
+// oxlint-disable-next-line no-control-regex, no-misleading-character-class -- these are what is looked for
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\u{e0000}-\u{e007f}]/gu;
+
+/** `\u001b`, and two of these for a character of two UTF-16 units, as in JSON. */
+const escaped = (unsafe) =>
+  unsafe
+    .split('')
+    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    .join('');
 
 /** Text of the database, or of the command line, on one line and harmless. */
-const clean = (text) => String(text).replace(UNSAFE, (unsafe) => `\\u${unsafe.charCodeAt(0).toString(16).padStart(4, '0')}`);
+const clean = (text) => String(text).replace(UNSAFE, escaped);
+const isClean = (text) => clean(text) === text;
+
+/** A value as JSON that is harmless too: it means the same. */
+const toJson = (value) => JSON.stringify(value).replace(UNSAFE, escaped);
+
+/** A value that is expected to be text, and that another program may have stored as something else. */
+const textOf = (value) => (typeof value === 'string' ? value : (JSON.stringify(value) ?? ''));
 
 /** A word of the command line in a message. What looks like a URL may hold a password, and is not repeated. */
 const quoted = (word) => (/:\/\/|:.*@/s.test(word) ? 'a word that looks like a URL' : `"${clean(cut(word, 80))}"`);
@@ -19,12 +34,16 @@ const count = (number) => number.toLocaleString('en-US');
 /** `1 batch`, `2 batches`. */
 const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-/** A time, to the second, in UTC: workers and database may be elsewhere. */
-const time = (ms) => `${new Date(ms).toISOString().slice(0, 19).replace('T', ' ')}Z`;
+/** A time, to the second, in UTC: workers and database may be elsewhere. What is no date is shown as it is stored. */
+function time(ms) {
+  const date = new Date(ms);
+  return Number.isNaN(date.getTime()) ? String(ms) : `${date.toISOString().slice(0, 19).replace('T', ' ')}Z`;
+}
 
-/** How long something took: `0.4 s`, `12 s`, `4 min 10 s`, `3 h 20 min`, `9 d 4 h`. */
+/** How long something took: `4 ms`, `0.4 s`, `12 s`, `4 min 10 s`, `3 h 20 min`, `9 d 4 h`. */
 function duration(ms) {
-  if (ms < 10_000) return `${(Math.max(ms, 0) / 1_000).toFixed(1)} s`;
+  if (ms < 100) return `${Math.round(Math.max(ms, 0))} ms`;
+  if (ms < 10_000) return `${(ms / 1_000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1_000);
   if (seconds < 60) return `${seconds} s`;
   const two = (large, small, of) => (small === 0 ? large : `${large} ${small} ${of}`);
@@ -43,4 +62,4 @@ function table(head, rows, right = []) {
   return all.map((row) => row.map(cell).join('  ').trimEnd());
 }
 
-module.exports = { clean, count, cut, duration, plural, quoted, table, time };
+module.exports = { clean, count, cut, duration, isClean, plural, quoted, table, textOf, time, toJson };

@@ -5,14 +5,18 @@ const { durationOption } = require('./arguments.js');
 const { Connection } = require('./connection.js');
 const { EXIT, UNREACHABLE, UsageError, notFound } = require('./exit.js');
 const { interruptible } = require('./interrupt.js');
+const { pauseAfter } = require('./pace.js');
 const { stateOf } = require('./progress.js');
 const { progressLine } = require('./progress-line.js');
+const { spoken } = require('./spoken.js');
 const { clean, count, duration, plural, quoted } = require('./text.js');
 
 const EXITS = { COMPLETED: EXIT.OK, FAILED: EXIT.FAILED, ABORTED: EXIT.NOT_FOUND };
 
-/** Looking at a job takes a tenth of the time at most: counting the records of a large one is work for the server. */
-const SHARE = 10;
+const LONGEST_INTERVAL_MS = 3_600_000;
+/** A look that takes longer is said: the store may repeat it for much longer. */
+const SLOW_MS = 5_000;
+const NO_ANSWER = { code: 'NO_ANSWER', message: `the database has not answered for ${duration(SLOW_MS)}` };
 /** The rate is that of the last half minute. */
 const RATE_MS = 30_000;
 /** A terminal's line is drawn as often, so that it shows how old it is while the database doesn't answer. */
@@ -29,13 +33,14 @@ a line of JSON for each look. It ends with 0 where the job is COMPLETED, 1 where
 where it is ABORTED or was deleted. It goes on while the database can't be reached for a while.
 Ctrl-C ends the watching, and not the job.
 
-  --interval DURATION   the time between two looks, 1s by default; more where looking takes long
+  --interval DURATION   the time between two looks, 1s by default, 1h at most; where looking takes long
+                        it is more, up to 10s
   --json                lines of JSON at a terminal too
 `,
 
   async run({ values, words: [jobId], stdout }) {
     const interval = durationOption(values, 'interval') ?? 1_000;
-    if (interval < 100) throw new UsageError('--interval must be 100ms or more');
+    if (interval < 100 || interval > LONGEST_INTERVAL_MS) throw new UsageError('--interval must be from 100ms to 1h');
     const connection = await Connection.of(values);
     return connection.use(async (store, { clockSkewMs }) => {
       const display = displayOn(stdout, values.json === true);
@@ -56,10 +61,15 @@ Ctrl-C ends the watching, and not the job.
 async function follow({ store, jobId, interval, display, clockSkewMs }) {
   const rate = new Rate();
   let seen = false;
+  let tookBefore = 0;
   for (;;) {
     const began = performance.now();
+    let took = 0;
+    // Where stdout has ended, the next look's line finds that out.
+    const slow = setTimeout(() => Promise.resolve(display.trouble(NO_ANSWER)).catch(() => {}), SLOW_MS);
     try {
-      const state = await stateOf(store, jobId);
+      const state = await stateOf(store, jobId).finally(() => clearTimeout(slow));
+      took = performance.now() - began;
       if (state === null) {
         if (!seen) throw notFound(`there is no job ${quoted(jobId)}`);
         await display.gone(jobId);
@@ -75,7 +85,8 @@ async function follow({ store, jobId, interval, display, clockSkewMs }) {
       if (!seen || !isPassing(error)) throw error;
       await display.trouble(error);
     }
-    await sleep(Math.max(interval, (performance.now() - began) * SHARE));
+    await sleep(pauseAfter(took, tookBefore, interval));
+    tookBefore = took;
   }
 }
 
@@ -143,7 +154,7 @@ class Lines {
   }
 
   trouble({ code, message }) {
-    return this.show({ error: { code, message } });
+    return this.show({ error: { code, message: spoken(message) } });
   }
 
   stop() {}
@@ -152,6 +163,7 @@ class Lines {
 /** A line where something changed, for a terminal that can't move its cursor. */
 class PlainText {
   #last;
+  #said = new Set();
 
   constructor(stdout) {
     this.stdout = stdout;
@@ -165,6 +177,7 @@ class PlainText {
   }
 
   show(look) {
+    this.#said.clear();
     return this.#say(`${clean(look.jobId)} ${look.status} ${look.percentage} %, ${recordsOf(look)}`);
   }
 
@@ -176,8 +189,10 @@ class PlainText {
     return this.#say(goneText(jobId));
   }
 
-  trouble(error) {
-    return this.#say(troubleText(error));
+  async trouble(error) {
+    if (this.#said.has(error.code)) return;
+    this.#said.add(error.code);
+    await this.#say(troubleText(error));
   }
 
   stop() {}
@@ -188,6 +203,8 @@ class Bar {
   #look;
   #at;
   #trouble;
+  /** The codes of the reasons that stand above the bar. */
+  #said = new Set();
   #timer = setInterval(() => this.#draw(), REDRAW_MS);
   #onResize = () => this.#draw();
   #isDrawn = false;
@@ -220,6 +237,7 @@ class Bar {
     this.#look = look;
     this.#at = performance.now();
     this.#trouble = undefined;
+    this.#said.clear();
     this.#draw();
   }
 
@@ -233,8 +251,9 @@ class Bar {
   }
 
   trouble(error) {
-    // The reason stands above the bar once; the bar says that there is one.
-    if (this.#trouble === undefined) {
+    // Each reason stands above the bar once; the bar says that there is one.
+    if (!this.#said.has(error.code)) {
+      this.#said.add(error.code);
       const look = this.#look;
       this.#print(troubleText(error));
       this.#look = look;
@@ -260,4 +279,5 @@ function result(look) {
 }
 
 const goneText = (jobId) => `Job ${clean(jobId)} was deleted.`;
-const troubleText = ({ message }) => `No answer, trying again: ${clean(message)}`;
+const troubleText = ({ code, message }) =>
+  code === NO_ANSWER.code ? `No answer for ${duration(SLOW_MS)}, still waiting.` : `No answer, trying again: ${spoken(message)}`;

@@ -4,7 +4,7 @@ import { databasesWith } from '../support/databases.mjs';
 import { makeJob, newId } from '../support/fixtures.mjs';
 import { claim, complete, freshDatabase, needs, onDatabasesWith, onEveryDatabase, openStore, prepare } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
-import { command, json } from '../support/command.mjs';
+import { command, json, shell } from '../support/command.mjs';
 
 /** The checks by name. */
 async function doctor(url, words = []) {
@@ -123,11 +123,13 @@ onDatabasesWith('shared', (database) => {
     const db = await freshDatabase(database);
     const store = openStore(db);
     await store.initialize();
-    const insert = async (id) =>
-      db.query(
+    const insert = async (id) => {
+      await db.query(
         `insert into "batchactions_records" ("id", "jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors") values (?, 'job', 'batch', ?, 'failed', '{}', '{}', '[]')`,
         [id, id],
       );
+      if (database.has('schemas')) await db.query(`select setval('batchactions_records_id_seq', ?)`, [id]);
+    };
     await insert(1_200_000_000);
     expect((await doctor(db.url)).checks['ids of records']).toMatchObject({
       mark: 'warn',
@@ -228,6 +230,35 @@ describe('PostgreSQL', () => {
     expect((await command(['jobs', '--schema', schema], { url: db.url })).code).toBe(0);
   });
 
+  run('a sequence behind its table, as a restore by rows leaves it, fails with the statement that corrects it', async () => {
+    for (const schema of [undefined, newId('S "quoted" ')]) {
+      const db = await freshDatabase(postgres);
+      const words = schema === undefined ? [] : ['--schema', schema];
+      const at = schema === undefined ? 'public' : `"${schema.replaceAll('"', '""')}"`;
+      expect((await command(['init', ...words], { url: db.url })).code).toBe(0);
+      const ids = async () => (await doctor(db.url, words)).checks['ids of records'];
+      expect((await ids()).mark).toBe('ok');
+      const connection = await db.connect();
+      onTestFinished(() => connection.end());
+      await connection.query(`set search_path to ${at}`);
+      await connection.query(
+        `insert into batchactions_records (id, "jobId", "batchId", "recordIndex", status, raw, parsed, errors) values (500, 'job', 'batch', 0, 'failed', '{}', '{}', '[]')`,
+      );
+      // It gives 501 next.
+      await connection.query(`select setval('batchactions_records_id_seq', 501, false)`);
+      expect((await ids()).mark).toBe('ok');
+      for (const set of [`1, false`, `12`]) {
+        await connection.query(`select setval('batchactions_records_id_seq', ${set})`);
+        const { mark, saw, todo } = await ids();
+        expect(mark).toBe('fail');
+        expect(saw).toMatch(/^the sequence is at (0|12), and records have ids up to 500/);
+        const [statement] = /select setval.*/.exec(todo);
+        await db.query(statement);
+        expect((await ids()).mark).toBe('ok');
+      }
+    }
+  });
+
   run('a server that only reads fails, and says so', async () => {
     const db = await freshDatabase(postgres);
     await command(['init'], { url: db.url });
@@ -236,6 +267,44 @@ describe('PostgreSQL', () => {
     expect(code).toBe(1);
     const { checks } = JSON.parse(stdout);
     expect(checks.find(({ name }) => name === 'rights')).toMatchObject({ mark: 'fail', saw: expect.stringMatching(/read-only/) });
+  });
+});
+
+describe('on a SQLite file', () => {
+  const database = databasesWith('file')[0];
+
+  test('the line for a shell that doctor prints names any job id as one word', async () => {
+    for (const id of ['it\'s; $(touch here) `x` "y"', '-dash', '--url', 'two words', 'a\\b']) {
+      const db = await freshDatabase(database);
+      const store = openStore(db);
+      await store.initialize();
+      const job = makeJob(1, { id });
+      await prepare(store, job);
+      await complete(store, id, (await claim(store, id)).batchId);
+      await db.query('update "batchactions_batches" set "claimedAt" = "claimedAt" - 1200000');
+      const { checks } = await doctor(db.url);
+      const line = /batchactions-sqlx (reclaim .*)$/.exec(checks['unfinished jobs'].todo)[1];
+      const ended = await shell(`$cli ${line}`, { url: db.url });
+      expect(ended, line).toMatchObject({ code: 0, stderr: '' });
+      expect((await store.getJob(id)).status, `${line}: ${ended.stdout}`).toBe('COMPLETED');
+    }
+  });
+
+  test('an id that no shell can be given is not part of the line', async () => {
+    const db = await freshDatabase(database);
+    const store = openStore(db);
+    await store.initialize();
+    const id = 'a\u001b]0;x\u0007\nrm';
+    await prepare(store, makeJob(1, { id }));
+    await complete(store, id, (await claim(store, id)).batchId);
+    const { checks } = await doctor(db.url);
+    expect(checks['unfinished jobs'].todo).toMatch(/batchactions-sqlx reclaim <job> --timeout 1m$/);
+  });
+
+  test('init --print --json keeps a schema whose name has a semicolon whole, and skips no statement', async () => {
+    const { value } = await json(['init', '--print', '--schema', 'we;x'], { url: 'postgres://user@127.0.0.1:1/app' });
+    expect(value.statements.slice(0, 2)).toEqual(['create schema if not exists "we;x"', 'set search_path to "we;x"']);
+    expect(value.statements.slice(2).every((statement) => statement.startsWith('create '))).toBe(true);
   });
 });
 

@@ -7,7 +7,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { databasesWith } from '../support/databases.mjs';
 import { makeLocalJob, makeRecord, newId } from '../support/fixtures.mjs';
 import { onEveryDatabase, SqlxStateStore } from '../support/suite.mjs';
-import { command, json, shell, start } from '../support/command.mjs';
+import { atTerminal, command, hasTerminals, json, shell, start } from '../support/command.mjs';
+
+// Line ends are the command's own.
+// oxlint-disable-next-line no-control-regex -- it is what must not be there
+const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/;
 
 const require = createRequire(import.meta.url);
 const csv = require('../../cli/csv.js');
@@ -195,6 +199,83 @@ describe('columns', () => {
   });
 });
 
+describe('what other programs stored', () => {
+  let own;
+  let store;
+  let id;
+  beforeAll(async () => {
+    own = await databasesWith('file')[0].create();
+    store = new SqlxStateStore(own.url);
+    await store.initialize();
+    ({ id } = makeLocalJob(0));
+    await store.saveJobState(makeLocalJob(0, { id, status: 'FAILED' }));
+    const rows = [
+      ['{"a":1}', '{}'],
+      ['{"a":1}', 'null'],
+      ['{"a":1}', '"text"'],
+      ['{"a":1}', '[{"field":{"x":1},"code":[7],"message":{"y":"\u202e"}},null,3,{"field":null,"message":"m"}]'],
+      ['"\\u001b[31m"', '[{"message":"\\u001b]0;x\\u0007"}]'],
+    ];
+    for (const [at, [raw, errors]] of rows.entries()) {
+      await own.query(
+        `insert into "batchactions_records" ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors") values (?, 'b', ?, 'failed', ?, '{}', ?)`,
+        [id, at, raw, errors],
+      );
+    }
+  });
+  afterAll(async () => {
+    await store.close();
+    await own.drop();
+  });
+
+  test('errors and raw data of any kind are rows like others', async () => {
+    const { code, stdout, stderr } = await command(['failed', id, '--format', 'csv'], { url: own.url });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const [head, ...rows] = parseCsv(stdout);
+    const errors = rows.map((row) => row[head.indexOf('_errors')]);
+    expect(errors.slice(0, 4)).toEqual(['{}', '', 'text', '{"x":1}: {"y":"\u202e"} ([7]); null; 3; m']);
+    expect(rows).toHaveLength(5);
+    for (const format of ['ndjson', 'json']) {
+      const ended = await command(['failed', id, '--format', format], { url: own.url });
+      expect(ended).toMatchObject({ code: 0, stderr: '' });
+    }
+    const counted = await json(['errors', id], { url: own.url });
+    expect(counted).toMatchObject({ code: 0, stderr: '', value: { records: 5 } });
+    expect(await command(['errors', id], { url: own.url })).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test('raw data that is no JSON ends the file with the reason, and without a file', async () => {
+    const broken = makeLocalJob(0, { status: 'FAILED' });
+    await store.saveJobState(broken);
+    await own.query(
+      `insert into "batchactions_records" ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors") values (?, 'b', 0, 'failed', '{broken', '{}', '[]')`,
+      [broken.id],
+    );
+    const path = join(folder, 'broken.csv');
+    const ended = await command(['failed', broken.id, '--format', 'csv', '--output', path], { url: own.url });
+    expect(ended).toMatchObject({ code: 1, stdout: '', stderr: expect.stringMatching(/^batchactions-sqlx: a column does not hold JSON/) });
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test('JSON has no control character, and means what is stored', async () => {
+    const { stdout } = await command(['failed', id, '--format', 'ndjson'], { url: own.url });
+    expect(stdout).not.toMatch(UNSAFE);
+    const parsed = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(parsed).toEqual(await store.getFailedRecords(id));
+  });
+
+  (hasTerminals ? test : test.skip)('CSV at a terminal is escaped, and a file has the values as they are', async () => {
+    const shown = await atTerminal(['failed', id, '--format', 'csv'], { url: own.url }).ended;
+    expect(shown.code).toBe(0);
+    expect(shown.stdout.replace(/\r?\r\n/g, '\n')).not.toMatch(UNSAFE);
+    expect(shown.stdout).toContain('\\u001b[31m');
+    expect((await command(['failed', id, '--format', 'csv'], { url: own.url })).stdout).toContain('\u001b[31m');
+  });
+});
+
 describe('cells', () => {
   test.each([
     ['=1+1', `'=1+1`],
@@ -312,6 +393,12 @@ describe('large jobs', () => {
     expect(ended.stderr).toBe(`2,000 records of job ${ids[SMALL]} written to ${join(here, 'link.csv')}\n`);
     expect(readFileSync(join(here, 'real.csv'), 'utf8').split('\r\n')).toHaveLength(SMALL + 2);
     expect(readdirSync(here).toSorted()).toEqual(['link.csv', 'real.csv']);
+  });
+
+  test('--output takes a name as long as the system does', async () => {
+    const path = join(folder, `${'n'.repeat(251)}.csv`);
+    expect(await command(['failed', ids[SMALL], '--format', 'csv', '--output', path], { url: own.url })).toMatchObject({ code: 0 });
+    expect(existsSync(path)).toBe(true);
   });
 
   test('--output to a folder that is not there, and to one that can’t be written, is exit 1 with the reason', async () => {

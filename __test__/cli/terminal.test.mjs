@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { databasesWith } from '../support/databases.mjs';
-import { makeJob, makeState } from '../support/fixtures.mjs';
+import { makeJob, makeState, newId } from '../support/fixtures.mjs';
 import { startProxy } from '../support/servers.mjs';
 import { addressOf, claim, freshDatabase, openStore, prepare, SqlxStateStore, urlThrough } from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
@@ -149,7 +149,8 @@ describe('watch without a terminal', () => {
     await running.until(/PROCESSING/);
     const { port } = proxy;
     await proxy.close();
-    await running.until(/"error":\{"code":"CONNECTION_/);
+    // One failed look after the other: none makes it wait for long.
+    await running.until(/"error":\{"code":"CONNECTION_[^]*"error":\{"code":"CONNECTION_/);
     proxy = await startProxy(target, port);
     const after = running.stdout.length;
     await expect.poll(() => running.stdout.slice(after), { timeout: 60_000 }).toMatch(/"status":"PROCESSING"/);
@@ -157,6 +158,28 @@ describe('watch without a terminal', () => {
     const ended = await running.ended;
     expect(ended).toMatchObject({ code: 3, stderr: '' });
     expect(looks(ended).find(({ error }) => error)?.error.message).toMatch(/PostgreSQL database .* at 127\.0\.0\.1/);
+  });
+
+  (postgres ? test : test.skip)('a look that takes long is said while it lasts, without a terminal and at one', async () => {
+    const db = await freshDatabase(postgres);
+    const remote = openStore(db);
+    await remote.initialize();
+    const job = makeJob(1);
+    await prepare(remote, job);
+    const watching = [start(['watch', job.id, '--interval', '100ms'], { url: db.url })];
+    if (hasTerminals) watching.push(atTerminal(['watch', job.id, '--interval', '100ms'], { url: db.url }));
+    for (const running of watching) await running.until(/PROCESSING| {2}0 %/);
+    const connection = await db.connect();
+    await connection.query('begin');
+    await connection.query('lock table batchactions_jobs in access exclusive mode');
+    await watching[0].until(/"error":\{"code":"NO_ANSWER"/);
+    await watching[1]?.until(/No answer for 5\.0 s, still waiting\.\r\n/);
+    await watching[1]?.until(/seen \d[^\r]* ago/);
+    await connection.query('commit');
+    await connection.end();
+    await remote.abortJob(job.id);
+    for (const running of watching) expect((await running.ended).code).toBe(3);
+    expect(looks(watching[0]).at(-1)).toMatchObject({ status: 'ABORTED' });
   });
 
   const server = databasesWith('server')[0];
@@ -316,9 +339,28 @@ describe('confirmations', () => {
       const running = atTerminal(['abort', id], { url });
       await running.until(/to go on: /);
       running.type(typed);
-      expect((await running.ended).code, JSON.stringify(typed)).toBe(code);
+      const ended = await running.ended;
+      expect(ended.code, JSON.stringify(typed)).toBe(code);
+      // The shell's prompt stands in a line of its own.
+      expect(ended.stdout).toMatch(/\n$/);
     }
     expect((await store.getJob(id)).status).toBe('PROCESSING');
+  });
+
+  run('an id of any characters is shown harmless, and can be confirmed', async () => {
+    for (const [id, typed] of [
+      [' two  words ', ' two  words '],
+      [`a\u001b[31m${newId()}`, undefined],
+    ]) {
+      await prepare(store, makeJob(1, { id }));
+      const running = atTerminal(['abort', id], { url });
+      await running.until(/to go on: /);
+      const [, shown] = /Type (.*) to go on: /.exec(running.stdout);
+      expect(shown).toBe(id.replaceAll('\u001b', '\\u001b'));
+      running.type(`${typed ?? shown}\r`);
+      expect((await running.ended).code).toBe(0);
+      expect((await store.getJob(id)).status).toBe('ABORTED');
+    }
   });
 
   run('purge wants the number of jobs', async () => {
@@ -387,8 +429,17 @@ describe('passwords', () => {
     expect(stdout).not.toContain('not-the-pass');
   });
 
+  onServer('--password-stdin at a terminal asks, and does not echo', async () => {
+    const running = atTerminal(['jobs', '--url', withoutPassword(), '--password-stdin']);
+    await running.until(/Password: /);
+    running.type(`${user.password}\r`);
+    expect(await running.ended).toMatchObject({ code: 0, stdout: 'Password: \r\nThere are no jobs.\r\n' });
+  });
+
   onServer('--password-stdin reads it, and without a terminal nothing is asked', async () => {
-    expect(await command(['jobs', '--url', withoutPassword(), '--password-stdin'], { input: `${user.password}\n` })).toMatchObject({
+    expect(
+      await command(['jobs', '--url', withoutPassword(), '--password-stdin'], { input: `${user.password}\nnot the password\n` }),
+    ).toMatchObject({
       code: 0,
       stderr: '',
     });

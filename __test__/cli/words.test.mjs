@@ -8,6 +8,9 @@ import { command, json } from '../support/command.mjs';
 
 const require = createRequire(import.meta.url);
 const { holdsPassword } = require('../../cli/connection.js');
+const { spoken } = require('../../cli/spoken.js');
+const { clean, time, toJson } = require('../../cli/text.js');
+const { pauseAfter } = require('../../cli/pace.js');
 const COMMANDS = ['doctor', 'init', 'jobs', 'show', 'watch', 'failed', 'errors', 'pause', 'resume', 'abort', 'retry', 'reclaim', 'purge'];
 const OF_A_JOB = ['show', 'watch', 'failed', 'errors', 'pause', 'resume', 'abort', 'retry', 'reclaim'];
 
@@ -72,7 +75,10 @@ describe('words that it does not know', () => {
     ['purge --older-than 1d --statuses PROCESSING', /--statuses takes COMPLETED, ABORTED, FAILED, and not "PROCESSING"/],
     ['reclaim job', /--timeout is missing/],
     ['reclaim job --timeout soon', /"soon"/],
-    ['watch job --interval 1ms', /--interval must be 100ms or more/],
+    ['watch job --interval 1ms', /--interval must be from 100ms to 1h/],
+    ['watch job --interval 25d', /--interval must be from 100ms to 1h/],
+    ['reclaim job --timeout 999ms', /--timeout must be 1s or more/],
+    ['show -job', /Unknown option '-j' \(a job id that begins with - stands at the end, after --\)/],
     ['failed job', /--format is missing: csv, ndjson or json/],
     ['failed job --format xlsx', /--format takes csv, ndjson, json, and not "xlsx"/],
     ['failed job --format csv --output .', /this is a folder/],
@@ -169,6 +175,12 @@ describe('where the database is', () => {
     ['postgresql://user@/db?host=/cloudsql/p:r:n', false],
     ['postgres://host/db?user=u&password=pw', true],
     ['postgres://host/db?user=u%40tenant', false],
+    ['postgres://user@host/db?p%61ssword=pw', true],
+    ['postgres://user@host/db?sslmode=require&pass%77ord=pw', true],
+    ['postgres://user@host/db?password=', false],
+    ['postgres://user%3Apw@host/db', true],
+    ['postgres://us%40er@host/db', false],
+    ['postgres://us%er@host/db', false],
     ['mysql://user@host/db', false],
     ['sqlite:file.db', false],
     ['sqlite:///srv/data:1/a.db', false],
@@ -209,10 +221,51 @@ test('tables that are missing are exit 1 and say what to do', async () => {
     await empty.query('drop table "batchactions_jobs"');
     const ended = await command(['jobs'], { url: empty.url });
     expect(ended).toMatchObject({ code: 1, stdout: '' });
-    expect(ended.stderr).toMatch(/no such table.*initialize/);
+    expect(ended.stderr).toMatch(/no such table.*: run batchactions-sqlx init first$/m);
   } finally {
     await empty.drop();
   }
+});
+
+test('the store’s words for programs are the command’s words', () => {
+  for (const [message, words] of [
+    ['no such table: t: call initialize() first', 'no such table: t: run batchactions-sqlx init first'],
+    ['abort it there, or, if that process is gone, with { force: true }', 'abort it there, or, if that process is gone, with --force'],
+    ['options.schema is for PostgreSQL only', '--schema is for PostgreSQL only'],
+    ['create one of them, or set the option schema', 'create one of them, or set --schema'],
+    ['options.batchSize is missing', '--batch-size is missing'],
+    ['no answer within 30000 ms (connectTimeoutMs)', 'no answer within 30000 ms (connect_timeout)'],
+    ['(a pooler?): give statementCache: 0: text', '(a pooler?): put pgbouncer=true into the URL: text'],
+  ]) {
+    expect(spoken(message)).toBe(words);
+  }
+});
+
+test('a time that is no date is shown as it is stored', async () => {
+  expect(time(9e15)).toBe('9000000000000000');
+  expect(time(0)).toBe('1970-01-01 00:00:00Z');
+  const url = await withJob();
+  const store = new SqlxStateStore(url);
+  const at = { startedAt: 9e15, completedAt: 9e15 };
+  await store.saveJobState({ id: 'far', config: { batchSize: 1 }, status: 'FAILED', batches: [], totalRecords: 0, ...at });
+  await store.close();
+  for (const words of [['jobs'], ['show', 'far']]) {
+    const ended = await command(words, { url });
+    expect(ended).toMatchObject({ code: 0, stderr: '' });
+    expect(ended.stdout).toContain('9000000000000000');
+  }
+});
+
+test.each([
+  ['the first look', 60_000, 0, 1_000],
+  ['a look after one that failed', 60_000, 0, 1_000],
+  ['one look that the store repeated', 60_000, 20, 1_000],
+  ['a look that failed', 0, 60_000, 1_000],
+  ['looks that take long', 500, 700, 5_000],
+  ['looks that take very long', 60_000, 60_000, 10_000],
+])('watch waits after %s', (_, took, tookBefore, pause) => {
+  expect(pauseAfter(took, tookBefore, 1_000)).toBe(pause);
+  expect(pauseAfter(took, tookBefore, 3_600_000)).toBe(3_600_000);
 });
 
 test('control characters of the database or the command line do not reach the terminal', async () => {
@@ -226,4 +279,16 @@ test('control characters of the database or the command line do not reach the te
     // oxlint-disable-next-line no-control-regex -- it is what must not be there
     expect(stdout + stderr).not.toMatch(/\u001b/);
   }
+});
+
+test('characters that reorder text or can’t be seen are escaped, in text and in JSON, which means the same', () => {
+  const unsafe = ['\u0000', '\u007f', '\u009b', '\u061c', '\u200b', '\u200d', '\u202e', '\u2066', '\ufeff', '\u{e0001}', '\u{e007f}'];
+  for (const character of unsafe) {
+    const value = { [`a${character}`]: `\\${character}"` };
+    expect(toJson(value)).not.toContain(character);
+    expect(JSON.parse(toJson(value))).toEqual(value);
+    expect(clean(`a${character}b`)).toMatch(/^a(\\u[\da-f]{4})+b$/);
+  }
+  expect(clean('\u{e0001}')).toBe('\\udb40\\udc01');
+  expect(clean('Žluť 🚴 日本')).toBe('Žluť 🚴 日本');
 });

@@ -42,6 +42,18 @@ pub struct Ids {
     pub highest: i64,
     /// The highest that the column and its sequence can give.
     pub limit: i64,
+    /// PostgreSQL: the sequence would give ids that records have already.
+    pub behind: Option<Behind>,
+}
+
+/// A sequence behind its table, as a restore by rows leaves it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Behind {
+    pub given: i64,
+    pub highest: i64,
+    /// What corrects it.
+    pub statement: String,
 }
 
 /// What tells whether something stands between the store and the server.
@@ -92,6 +104,7 @@ impl Ids {
         Some(Self {
             highest: highest.iter().flatten().copied().max().unwrap_or(0),
             limit: limit.map_or(of_type, |limit| limit.min(of_type)),
+            behind: None,
         })
     }
 }

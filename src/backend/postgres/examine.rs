@@ -3,7 +3,7 @@
 use super::types::{Conn, catalogue};
 use super::{MIGRATION, Postgres};
 use crate::backend::driver::{Row, sql, values};
-use crate::backend::examination::{Denied, Examination, Ids, SessionFacts, denied};
+use crate::backend::examination::{Behind, Denied, Examination, Ids, SessionFacts, denied};
 use crate::backend::schema::Catalogue;
 use crate::error::Result;
 
@@ -86,10 +86,56 @@ async fn ids(session: &mut Conn, found: &Catalogue) -> Result<Option<Ids>> {
         from (select pg_catalog.pg_get_serial_sequence('batchactions_records', 'id') as name) s
         "#,
     );
-    session
+    let (highest, given, limit) = session
         .one(ids, values![], |row| {
-            let highest = [row.optional_number(0)?, row.optional_number(1)?];
-            Ok(Ids::of(found, &highest, row.optional_number(2)?))
+            Ok((row.optional_number(0)?, row.optional_number(1)?, row.optional_number(2)?))
         })
-        .await
+        .await?;
+    let mut ids = Ids::of(found, &[highest, given], limit);
+    if let (Some(ids), Some(highest)) = (&mut ids, highest) {
+        ids.behind = behind(session, highest, given).await?;
+    }
+    Ok(ids)
+}
+
+/// Whether the sequence would give ids that records have. It is read after the records: numbers that are given out meanwhile don't look like it.
+async fn behind(session: &mut Conn, highest: i64, given: Option<i64>) -> Result<Option<Behind>> {
+    if given.is_some_and(|given| given >= highest) {
+        return Ok(None);
+    }
+    let names = sql(
+        "examine_sequence_name",
+        "
+        select s.name, pg_catalog.has_sequence_privilege(s.name, 'select'),
+               pg_catalog.format('select setval(%L, (select max(id) from %I.batchactions_records))', s.name, n.nspname)
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        cross join (select pg_catalog.pg_get_serial_sequence('batchactions_records', 'id') as name) s
+        where c.oid = 'batchactions_records'::pg_catalog.regclass
+          and s.name is not null
+        ",
+    );
+    let found = session
+        .optional(names, values![], |row| {
+            Ok((row.text(0)?.to_owned(), row.boolean(1)?, row.text(2)?.to_owned()))
+        })
+        .await?;
+    let Some((name, is_readable, statement)) = found else {
+        return Ok(None);
+    };
+    let given = match given {
+        Some(given) => given,
+        // It has given none, or was set to the number that it gives next: only the sequence itself tells which. The name comes quoted.
+        None if is_readable => {
+            let text = format!("select last_value, is_called from {name}");
+            session
+                .one(sql("examine_sequence_value", &text), values![], |row| {
+                    let next: i64 = row.number(0)?;
+                    Ok(if row.boolean(1)? { next } else { next.saturating_sub(1) })
+                })
+                .await?
+        }
+        None => return Ok(None),
+    };
+    Ok((given < highest).then_some(Behind { given, highest, statement }))
 }
