@@ -11,12 +11,13 @@ const { clean, count, plural } = require('./text.js');
 const LISTED = 10;
 
 module.exports = {
-  usage: 'purge --older-than 30d [--dry-run] [--yes]',
-  summary: 'Deletes jobs that ended long ago, and what belongs to no job',
+  usage: 'purge --older-than 30d [--without-job] [--dry-run] [--yes]',
+  summary: 'Deletes jobs that ended long ago',
   options: {
     'older-than': { type: 'string' },
     statuses: { type: 'string' },
     limit: { type: 'string' },
+    'without-job': { type: 'boolean' },
     'dry-run': { type: 'boolean' },
     yes: { type: 'boolean', short: 'y' },
   },
@@ -24,6 +25,7 @@ module.exports = {
   --older-than DURATION  jobs that ended longer ago than this
   --statuses S,S        only these: COMPLETED, ABORTED, FAILED (all three by default)
   --limit N             at most this many jobs, the oldest first
+  --without-job         also batches and records that belong to no job: only while no import is being prepared
   --dry-run             deletes nothing, and shows what would be deleted
   --yes                 doesn't ask. Without a terminal it is needed
   --json                { jobIds, batches, records, orphans, skipped }
@@ -35,6 +37,7 @@ module.exports = {
     const statuses = listOption(values, 'statuses', FINAL);
     const limit = numberOption(values, 'limit', 1, 1_000_000);
     const options = { olderThanMs, ...(statuses === undefined ? {} : { statuses }), ...(limit === undefined ? {} : { limit }) };
+    if (values['without-job']) options.withoutJob = true;
     const connection = await Connection.of(values);
     return connection.use(async (store) => {
       if (values['dry-run'] || !values.yes) {

@@ -38,13 +38,18 @@ export interface DashboardOptions {
   readonly actions?: boolean;
   /** Whether failed records, and messages that may hold values of theirs, can be seen and downloaded. @default false */
   readonly showRecords?: boolean;
-  /** What is shown and downloaded of a record: without passwords, say. It gets a copy of the record, and may change it. @default the record */
+  /**
+   * What is shown and downloaded of a record: without passwords, say. It gets a copy of the record, and may change it. A value stands in up to five places, all of
+   * which it must clear: `raw`, `parsed`, each error's `value` (`suggestion`, `metadata`), each error's `message`, and `processingError`. So make a new record of what
+   * may be seen.
+   * @default the record
+   */
   readonly redact?: (record: ProcessedRecord) => ProcessedRecord | Promise<ProcessedRecord>;
   /** A batch whose claim is older than this is marked as stale, and reclaimed by that action. The same as your workers' `timeoutMs`. @default 900_000 */
   readonly staleAfterMs?: number;
   /** The path that the page is at, where the framework doesn't cut it off `request.url`: `/batches`, say. Express does, Fastify and Node don't. @default '' */
   readonly basePath?: string;
-  /** Gets what `authorize` and `redact` throw, and what no request can be told. @default a process warning */
+  /** Gets what `authorize` and `redact` throw, and what no request can be told. Where it throws or rejects, both errors are process warnings. @default a process warning */
   readonly onError?: (error: unknown) => void;
 }
 

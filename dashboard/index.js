@@ -12,7 +12,8 @@
 const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
 const { pipeline } = require('node:stream/promises');
-const { checkAccess, checkOrigin } = require('./lib/access.js');
+const { inspect } = require('node:util');
+const { checkAccess, checkFetched, checkOrigin } = require('./lib/access.js');
 const { ACTIONS, act } = require('./lib/actions.js');
 const { csvOfRecords, ndjsonOfRecords } = require('./lib/failed-rows.js');
 const { Fresh } = require('./lib/fresh.js');
@@ -42,6 +43,11 @@ const HEADERS = {
   'cache-control': 'no-store',
 };
 
+/** The addresses that a link of another site may lead to. */
+const PAGES = ['', '/', '/job'];
+/** A download reads all failed rows of a job, twice for CSV: so many at once, and no more. */
+const DOWNLOADS = 4;
+
 const ASSETS = ['page.js', 'jobs.js', 'job.js', 'style.css', 'icon.svg'];
 
 /** The methods of the store that are called. */
@@ -50,7 +56,7 @@ const CHANGES = ['pauseJob', 'resumeJob', 'abortJob', 'retryFailed', 'purge', 'r
 
 function createDashboard(store, options = {}) {
   const settings = readSettings(store, options);
-  const context = { store, settings, fresh: new Fresh() };
+  const context = { store, settings, fresh: new Fresh(), downloads: 0 };
   const routes = routesOf(context);
 
   /** Answers a request. The promise never rejects. */
@@ -66,6 +72,7 @@ function createDashboard(store, options = {}) {
   async function answer(request, response) {
     const { path, search } = locate(request.url);
     const within = below(path, settings.basePath);
+    checkFetched(request, PAGES.includes(within));
     const route = routes.get(within === '' ? '/' : within);
     if (within === undefined || route === undefined) throw new Refusal(404, 'NOT_FOUND', 'There is nothing at this address.');
     const method = request.method === 'HEAD' ? 'GET' : request.method;
@@ -89,7 +96,7 @@ function createDashboard(store, options = {}) {
   }
 
   function refuse(request, response, error) {
-    const { status, code, message, headers } = refusalOf(error, settings.onError);
+    const { status, code, message, headers } = refusalOf(error, settings.tell);
     // In the middle of a file there is one way left to say that it isn't whole.
     if (response.headersSent) return void response.destroy();
     const wantsJson = /\/api\/[^/]*$/.test((request.url ?? '').split('?')[0]);
@@ -135,7 +142,16 @@ function routesOf(context) {
       const name = `failed-${jobId.replace(/[^\w-]+/g, '_').slice(0, 60)}.${type}`;
       const headers = { 'content-disposition': `attachment; filename="${name}"` };
       if (request.method === 'HEAD') return send(request, response, 200, type, '', headers);
-      await stream(response, type, headers, write(store, job, { redact: settings.redact }));
+      if (context.downloads >= DOWNLOADS) {
+        const message = `${DOWNLOADS} downloads are under way, which is the most at once: try again when one of them has ended.`;
+        throw new Refusal(429, 'TOO_MANY_REQUESTS', message, { 'retry-after': '10' });
+      }
+      context.downloads++;
+      try {
+        await stream(response, type, headers, write(store, job, { redact: settings.redact }));
+      } finally {
+        context.downloads--;
+      }
     });
   };
   download('csv', (store, job, options) => csvOfRecords(store, job, { ...options, bom: true }));
@@ -217,6 +233,7 @@ function readSettings(store, options) {
     if (wrong) throw new TypeError(`createDashboard: ${name} must be ${wrong}`);
     settings[name] = value;
   }
+  settings.tell = teller(settings.onError);
   for (const method of settings.actions ? [...READS, ...CHANGES] : READS) {
     if (typeof store?.[method] !== 'function') {
       throw new TypeError(
@@ -231,8 +248,20 @@ function mustBe(value, what, holds) {
   return holds ? undefined : what;
 }
 
+/** Calls `onError`. Where that throws or rejects, both errors become warnings: a request has its answer whatever a logger does. */
+function teller(onError) {
+  return async function tell(error) {
+    try {
+      await onError(error);
+    } catch (reason) {
+      warn(error);
+      warn(reason);
+    }
+  };
+}
+
 function warn(error) {
-  process.emitWarning(error instanceof Error ? error : new Error(`an error of the dashboard: ${String(error)}`));
+  process.emitWarning(error instanceof Error ? error : new Error(`an error of the dashboard: ${inspect(error)}`));
 }
 
 module.exports = { createDashboard };

@@ -282,9 +282,18 @@ describe('cells', () => {
     ['+cmd|calc', `'+cmd|calc`],
     ['-2+3', `'-2+3`],
     ['@SUM(A1)', `'@SUM(A1)`],
-    ['\t=1', `"'\t=1"`],
-    ['\r=1', `"'\r=1"`],
-    ['\n=1', `"'\n=1"`],
+    ['\t=1', `"'\t'=1"`],
+    ['\r=1', `"'\r'=1"`],
+    ['\n=1', `"'\n'=1"`],
+    ['\0=1', `'\0=1`],
+    [' =1', `"' =1"`],
+    ["a;=cmd|' /C calc'!A0;b", `"a;'=cmd|' /C calc'!A0;b"`],
+    ['a\t@x', `"a\t'@x"`],
+    ['a\r\n- x', `"a\r\n'- x"`],
+    ['a; "\0=1', `"a; ""\0'=1"`],
+    ['a;-5;b', '"a;-5;b"'],
+    ['a;-5+1;b', `"a;'-5+1;b"`],
+    ['a;-5', `"a;'-5"`],
     ['\uff1d1', `'\uff1d1`],
     ['=1,2"', `"'=1,2"""`],
     ['-5', '-5'],
@@ -294,7 +303,7 @@ describe('cells', () => {
     ['-', `'-`],
     ['a-b', 'a-b'],
     ['a,b', '"a,b"'],
-    ['a;=1', '"a;=1"'],
+    ['a;=1', `"a;'=1"`],
     ['a"b', '"a""b"'],
     ['a\nb', '"a\nb"'],
     [' a ', '" a "'],
@@ -306,6 +315,12 @@ describe('cells', () => {
     [{ a: '=1' }, '"{""a"":""=1""}"'],
   ])('%j is written as %j', (value, text) => {
     expect(csv.cell(value)).toBe(text);
+  });
+
+  test('of a million characters that are nearly a formula are written in a moment', () => {
+    for (const text of ['\t'.repeat(1e6), `-${'1'.repeat(1e6)}x`, `;-${'1'.repeat(1e6)}x`, `;${' '.repeat(1e6)}=`]) {
+      expect(csv.cell(text).length).toBeGreaterThan(1e6);
+    }
   });
 });
 

@@ -199,6 +199,15 @@ function inBrowser() {
       await context.close();
     });
 
+    test('an address without an id is said in a sentence', async () => {
+      const url = await serve(store);
+      const context = await browser.newContext();
+      const page = await context.newPage();
+      await page.goto(`${url}job`);
+      await until(() => page.textContent('#trouble')).toBe('The address names no job.');
+      await context.close();
+    });
+
     test('errors and failed rows come on request, and can be downloaded', async () => {
       const id = await makeFailed([
         invalid(0, { raw: { email: '' } }),

@@ -11,9 +11,24 @@ const error = (field, message, code) => ({ field, message, code });
 
 const CASES = {
   'fields that differ': [failed(0, { a: 1, b: 'x' }), failed(1, { b: null, c: { d: [1] } }), failed(2, {})],
-  'cells that would run': ['=1+1', '+1', '-x', '@a', '\t=1', '\r=1', '＝1', '-5', '+4.5e3', 'a;=1', 'b\t=1', ' =1'].map((text, i) =>
-    failed(i, { text, [text]: i }),
-  ),
+  'cells that would run': [
+    '=1+1',
+    '+1',
+    '-x',
+    '@a',
+    '\t=1',
+    '\r=1',
+    '＝1',
+    '-5',
+    '+4.5e3',
+    'a;=1',
+    'b\t=1',
+    ' =1',
+    '\0=1',
+    'a\n-1',
+    'a;-5;"=2',
+    "a;=cmd|' /C calc'!A0;b",
+  ].map((text, i) => failed(i, { text, [text]: i })),
   'quotes and line ends': [failed(0, { 'a,"b"': 'c\r\n"d"', e: ' f ' })],
   'errors and processing errors': [
     failed(0, { a: 1 }, { errors: [error('a', 'one; two', 'X'), { message: 'three' }, error('', 'four', 'Y')], processingError: '=boom' }),

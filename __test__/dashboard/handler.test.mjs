@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { createDashboard } from '../../dashboard/index.js';
+import { Fresh } from '../../dashboard/lib/fresh.js';
 import { StateStoreError } from '../../index.js';
 import { makeJob, makeLocalJob, makeRecord, newId } from '../support/fixtures.mjs';
 import { claim, complete, onEveryDatabase, prepare } from '../support/suite.mjs';
@@ -238,7 +239,7 @@ describe('failed rows as files', () => {
     expect(text.split('\r\n')).toEqual([
       '\uFEFFname,note,"a,b",amount,nested,zero,no,_index,_status,_errors,_processingError',
       `Ada,"'=HYPERLINK(""http://x"")",1,,,,,0,invalid,email: email is missing (REQUIRED),`,
-      `'@cmd,"x;=1+1",,-12.5,,,,1,invalid,"a: one (C); two",`,
+      `'@cmd,"x;'=1+1",,-12.5,,,,1,invalid,"a: one (C); two",`,
       `'-cmd,,,,"{""a"":[1]}",0,,2,failed,,'+boom`,
       '',
     ]);
@@ -387,6 +388,14 @@ describe('without authorize', () => {
     ['x-forwarded-host', 'localhost'],
     ['x-real-ip', '::1'],
     ['via', '1.1 proxy'],
+    ...[
+      'X-Original-Forwarded-For',
+      'Fastly-Client-IP',
+      'X-Cluster-Client-IP',
+      'X-Envoy-External-Address',
+      'Client-IP',
+      'True-Client-IP',
+    ].map((name) => [name, '10.0.0.1']),
   ])('a request with %s is refused', async (name, value) => {
     const { status, text } = await ask(await serve(memory), 'api/jobs', { headers: { [name]: value } });
     expect(status).toBe(403);
@@ -579,6 +588,11 @@ describe('actions', () => {
     expect(await memory.getJob(job.id)).toMatchObject({ status: 'PROCESSING' });
   });
 
+  test.each(NAMES.filter((name) => name !== 'purge'))('%s of a job that does not exist is 404', async (name) => {
+    const { status, json } = await act(await serve(memory, { actions: true }), name, { id: 'nowhere' });
+    expect([status, json]).toEqual([404, { error: { code: 'NOT_FOUND', message: 'There is no job "nowhere".' } }]);
+  });
+
   test.each([
     ['no Origin', { origin: undefined }, 403],
     ['the Origin of another site', { origin: 'https://evil.example' }, 403],
@@ -650,8 +664,123 @@ test('scripts and images of other sites read nothing; a link does', async () => 
   const url = await serve(memory);
   for (const site of ['cross-site', 'same-site']) {
     expect(await ask(url, 'api/jobs', { headers: { 'sec-fetch-site': site, 'sec-fetch-mode': 'no-cors' } })).toMatchObject({ status: 403 });
-    expect(await ask(url, '', { headers: { 'sec-fetch-site': site, 'sec-fetch-mode': 'navigate' } })).toMatchObject({ status: 200 });
+    const navigate = { 'sec-fetch-site': site, 'sec-fetch-mode': 'navigate' };
+    for (const [path, dest, status] of [
+      ['', 'document', 200],
+      ['job?id=x', 'document', 200],
+      ['', 'iframe', 403],
+      ['failed.csv?id=x', 'document', 403],
+      ['failed.ndjson?id=x', 'iframe', 403],
+      ['api/jobs', 'document', 403],
+    ]) {
+      expect([path, dest, await ask(url, path, { headers: { ...navigate, 'sec-fetch-dest': dest } })]).toMatchObject([
+        path,
+        dest,
+        { status },
+      ]);
+    }
   }
+});
+
+/** A store that has one job and these records. */
+const storeOf = (records) => ({
+  ...Object.fromEntries(['listJobs', 'getProgress', 'batches', 'stats', 'getDistributedStatus', 'ping'].map((name) => [name, () => {}])),
+  getJob: async () => ({ id: 'j', status: 'COMPLETED' }),
+  records,
+});
+
+test('a fifth download at once is refused with a sentence, and is written once another has ended', async () => {
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  let begun = 0;
+  const url = await serve(
+    storeOf(async function* records() {
+      begun++;
+      await released;
+      yield failed(0, { a: 1 });
+    }),
+    { showRecords: true },
+  );
+  const four = Array.from({ length: 4 }, () => ask(url, 'failed.ndjson?id=j'));
+  await vi.waitUntil(() => begun === 4, { timeout: 60_000 });
+  expect(await ask(url, 'failed.ndjson?id=j')).toMatchObject({ status: 429, text: expect.stringContaining('4 downloads are under way') });
+  release();
+  expect((await Promise.all(four)).map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+  expect(await ask(url, 'failed.ndjson?id=j')).toMatchObject({ status: 200 });
+});
+
+test('odd values of stored records do not end an export or a view', async () => {
+  const odd = { toString: 1, valueOf: null };
+  const records = [
+    { index: 0, status: 'failed', raw: null, errors: null, processingError: null },
+    { index: 1, status: 'failed', raw: { a: odd }, errors: { length: 1 }, processingError: odd },
+    { index: 2, status: odd, raw: ['x'], errors: [null, 1, 'text', odd, { field: odd, message: odd, code: null }] },
+    { index: 3, status: 'failed', raw: 'text' },
+  ];
+  const url = await serve(
+    storeOf(async function* all() {
+      yield* structuredClone(records);
+    }),
+    { showRecords: true },
+  );
+  for (const path of ['failed.csv', 'failed.ndjson', 'api/rows', 'api/errors']) {
+    const { status, text } = await ask(url, `${path}?id=j`);
+    expect([path, status]).toEqual([path, 200]);
+    expect(text).toContain('toString');
+  }
+});
+
+test.each([
+  [
+    'throws',
+    () => {
+      throw new Error('no log');
+    },
+  ],
+  [
+    'rejects',
+    async () => {
+      throw new Error('no log');
+    },
+  ],
+])('an onError that %s becomes a warning, and the request is answered', async (_, onError) => {
+  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  onTestFinished(() => warned.mockRestore());
+  const authorize = () => Promise.reject(new Error('no users'));
+  expect(await ask(await serve(memory, { authorize, onError }), 'api/jobs')).toMatchObject({ status: 403 });
+  await vi.waitUntil(() => warned.mock.calls.length === 2);
+  expect(warned.mock.calls.map(([error]) => error.message)).toEqual(['no users', 'no log']);
+});
+
+test('an answer is as old as the beginning of its reading', async () => {
+  vi.useFakeTimers({ toFake: ['performance'] });
+  onTestFinished(() => vi.useRealTimers());
+  const fresh = new Fresh();
+  const load = vi.fn(async () => vi.advanceTimersByTime(29_000));
+  const { readAt, until } = await fresh.get('slow', load);
+  expect([performance.now() - readAt, until - performance.now()]).toEqual([29_000, 29_000]);
+  await fresh.get('slow', load);
+  expect(load).toHaveBeenCalledOnce();
+});
+
+test('a client that goes away in the middle of a body is not told to onError', async () => {
+  const onError = vi.fn();
+  const dashboard = createDashboard(memory, { actions: true, onError });
+  let answered;
+  const server = createServer((request, response) => {
+    answered = dashboard(request, response);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  onTestFinished(() => server.close());
+  const { port } = server.address();
+  const socket = connect(port, '127.0.0.1');
+  socket.write(
+    `POST /api/pause HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\norigin: http://127.0.0.1:${port}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"id"`,
+  );
+  await vi.waitUntil(() => answered !== undefined, { timeout: 60_000 });
+  socket.destroy();
+  await answered;
+  expect(onError).not.toHaveBeenCalled();
 });
 
 describe('an error', () => {

@@ -1,6 +1,7 @@
 // The page of one job.
 
 import {
+  Failure,
   act,
   ask,
   byId,
@@ -45,11 +46,12 @@ let seen;
 let samples = [];
 
 const refresh = keepFresh((signal) => {
+  if (id === '') throw new Failure('The address names no job.');
   const query = parameters();
   return read('job', { id, status: query.get('status'), after: query.get('after') }, signal);
 }, show);
 
-document.title = `Job ${id}`;
+document.title = `Job ${id}`.trim();
 setText(byId('id'), id);
 
 function show(answer) {

@@ -98,7 +98,7 @@ export function addressWith(changes) {
 }
 
 /** A failure with a sentence for people. */
-class Failure extends Error {}
+export class Failure extends Error {}
 
 async function request(path, options) {
   let response;
@@ -148,12 +148,14 @@ export function keepFresh(load, show) {
     under?.abort();
     const mine = new AbortController();
     under = mine;
-    askedAt = performance.now();
+    const mineAt = performance.now();
+    askedAt = mineAt;
     try {
       const answer = await load(mine.signal);
       if (mine.signal.aborted) return;
       show(answer);
-      seenAt = performance.now() - answer.ageMs;
+      // The answer may have been long under way, too.
+      seenAt = Math.min(mineAt, performance.now() - answer.ageMs);
       trouble.hidden = true;
       setText(trouble, '');
     } catch (error) {
@@ -279,6 +281,7 @@ export function duration(ms) {
 }
 
 const times = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'medium', hour12: false });
+const zonedTimes = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'long', hour12: false });
 
 /** Shows a time in an element `time`, or that there is none. */
 export function showTime(element, epochMs) {
@@ -286,4 +289,6 @@ export function showTime(element, epochMs) {
   const known = !Number.isNaN(date.getTime());
   setText(element, known ? times.format(date) : '–');
   setAttribute(element, 'datetime', known && date.toISOString());
+  // With the zone: whoever compares it with a log needs it.
+  setAttribute(element, 'title', known && zonedTimes.format(date));
 }

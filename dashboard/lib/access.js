@@ -5,13 +5,14 @@
 const { Refusal } = require('./refusal.js');
 
 /** Headers that a proxy adds. A request that has one of them isn't from this machine, or pretends not to be. */
-const FROM_PROXY = /^(?:via|forwarded|x-forwarded.*|x-real-ip|x-client-ip|true-client-ip|cf-connecting-ip)$/;
+const FROM_PROXY =
+  /^(?:via|forwarded|x-(?:original-)?forwarded.*|x-envoy-.*|x-real-ip|(?:x-|x-cluster-|true-|fastly-)?client-ip|cf-connecting-ip(?:v6)?)$/;
 
 /**
  * Resolves where the request may go on, and rejects with a `Refusal` where not.
  * @returns {Promise<boolean>} `false` where `authorize` has answered the request itself.
  */
-async function checkAccess(request, response, { authorize, onError }) {
+async function checkAccess(request, response, { authorize, tell }) {
   if (authorize === undefined) {
     checkLocal(request);
   } else {
@@ -19,18 +20,16 @@ async function checkAccess(request, response, { authorize, onError }) {
     try {
       allowed = await authorize(request, response);
     } catch (error) {
-      onError(error);
+      tell(error);
       throw new Refusal(403, 'FORBIDDEN', 'Whether you may see this page could not be found out: the log of the server says why.');
     }
     if (response.headersSent || response.writableEnded) return false;
     // Only `true`: a function that forgets to return something, or returns a user who may be another one, must not let anyone in.
     if (allowed !== true) {
-      if (allowed !== false)
-        onError(new TypeError(`authorize must answer true or false, not ${allowed === null ? 'null' : typeof allowed}`));
+      if (allowed !== false) tell(new TypeError(`authorize must answer true or false, not ${allowed === null ? 'null' : typeof allowed}`));
       throw new Refusal(403, 'FORBIDDEN', 'You may not see this page.');
     }
   }
-  checkFetched(request);
   return true;
 }
 
@@ -50,19 +49,24 @@ function checkLocal(request) {
   }
 }
 
-/** A script, image or frame of another site may not read from here. It could not see the answer, but its length or its time may tell something. */
-function checkFetched({ headers }) {
+/**
+ * A script, image or frame of another site may not read from here. It could not see the answer, but its length or its time may tell something, and a download costs
+ * the database. A link of another site leads to a page, and to nothing else.
+ */
+function checkFetched({ headers }, isPage) {
   const site = headers['sec-fetch-site'];
-  if ((site === 'cross-site' || site === 'same-site') && headers['sec-fetch-mode'] !== 'navigate') {
-    throw new Refusal(403, 'FORBIDDEN', 'This request comes from the page of another site.');
-  }
+  if (site !== 'cross-site' && site !== 'same-site') return;
+  if (isPage && headers['sec-fetch-mode'] === 'navigate' && headers['sec-fetch-dest'] === 'document') return;
+  throw new Refusal(403, 'FORBIDDEN', 'This request comes from the page of another site.');
 }
 
 /** A request that changes something must come from a script of this page. */
 function checkOrigin(request) {
   const { origin, 'sec-fetch-site': site, 'content-type': type = '' } = request.headers;
   if (origin === undefined) throw new Refusal(403, 'FORBIDDEN', 'An action needs the header Origin, as browsers send it.');
-  if (hostOfOrigin(origin) !== hostOf(request)) {
+  // Behind a proxy that ends TLS, the scheme of the page isn't known here.
+  const isOtherScheme = request.socket?.encrypted === true && !/^https:/i.test(origin);
+  if (isOtherScheme || hostOfOrigin(origin) !== hostOf(request)) {
     throw new Refusal(
       403,
       'FORBIDDEN',
@@ -88,4 +92,4 @@ function isLoopbackHost(host) {
   return /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/.test(host);
 }
 
-module.exports = { checkAccess, checkOrigin };
+module.exports = { checkAccess, checkFetched, checkOrigin };

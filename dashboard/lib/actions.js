@@ -4,6 +4,7 @@
 
 const { Refusal } = require('./refusal.js');
 const { duration, flag, text } = require('./query.js');
+const { mustExist } = require('./views.js');
 
 /** A purge deletes this many jobs in a call, so that a request doesn't take minutes. The page repeats it. */
 const PURGED = 50;
@@ -51,6 +52,8 @@ const ACTIONS = {
 async function act(context, name, body) {
   const { run, needs = ['id'] } = ACTIONS[name];
   for (const key of needs) if (body[key] === undefined) throw new Refusal(400, 'BAD_REQUEST', `The body must have ${key}.`);
+  // The store's methods change nothing where there is no such job, and say no more than that.
+  if (body.id !== undefined) await mustExist(context.store, body.id);
   try {
     return await run(context, body);
   } finally {

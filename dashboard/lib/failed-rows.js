@@ -107,14 +107,20 @@ class Columns {
   }
 }
 
+/** A stored value as text: a string as it is, anything else as JSON. (The text of an object may be anything, and to ask for it may throw.) */
+function textOf(value) {
+  if (value === undefined || value === null) return '';
+  return typeof value === 'string' ? value : String(JSON.stringify(value));
+}
+
 /** What is wrong with a record, in one line: `email: is not an address (TYPE_MISMATCH)`. */
 function errorsOf({ errors, processingError }) {
   const texts = (Array.isArray(errors) ? errors : []).map((error) => {
     if (typeof error !== 'object' || error === null) return String(error);
-    const { field, message, code } = error;
-    return `${field === undefined || field === '' ? '' : `${field}: `}${message ?? ''}${code === undefined ? '' : ` (${code})`}`.trim();
+    const [field, message, code] = [error.field, error.message, error.code].map(textOf);
+    return `${field === '' ? '' : `${field}: `}${message}${code === '' ? '' : ` (${code})`}`.trim();
   });
-  if (processingError !== undefined) texts.push(processingError);
+  if (processingError !== undefined && processingError !== null) texts.push(textOf(processingError));
   return texts.join('; ');
 }
 
@@ -122,18 +128,26 @@ function line(values) {
   return `${values.map(cell).join(',')}\r\n`;
 }
 
-// A spreadsheet runs a cell that begins so as a formula (OWASP: CSV injection). The last four are the wide forms of the first four.
-const FORMULA = /^[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]/;
+// A spreadsheet runs a cell that begins so as a formula, which may send the sheet's content elsewhere (OWASP: CSV injection). The last four are the wide
+// forms of the first four. Blanks, control and invisible characters in front (a U+0000, say) may be dropped by the program that opens the file.
+const FORMULA = /^(?:[\t\r\n]|[\s\p{Cc}\p{Cf}]*[=+\-@\uff1d\uff0b\uff0d\uff20])/u;
 /** A number with a sign is a number to a spreadsheet as well: -5 stays -5. */
-const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
+const NUMBER = /^ *[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)? *$/;
+/**
+ * The same inside a cell. Where semicolons or tabs separate cells, as they do in many countries, a whole row of commas is one cell, whose quotes mean nothing:
+ * what follows a semicolon, a tab or a line break is then a cell of its own, and quotes at its beginning are dropped.
+ */
+const FORMULA_INSIDE =
+  /[=+\-@\uff1d\uff0b\uff0d\uff20](?<=[;\t\r\n][\s\p{Cc}\p{Cf}"]*.)(?!(?<=[+-])(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[;\t\r\n])/gu;
 
 /** A cell's text. What would run as a formula gets an apostrophe in front, which spreadsheets take for "this is text". */
 function cell(value) {
   if (value === undefined || value === null) return '';
   const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
-  const safe = FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text;
-  // A spreadsheet may split at semicolons and tabs too, and run what follows them.
+  const inside = text.replace(FORMULA_INSIDE, "'$&");
+  const safe = FORMULA.test(text) && !NUMBER.test(text) ? `'${inside}` : inside;
+  // Quoted, so that no program that splits at semicolons or tabs too makes several cells of one.
   return /[",;\t\r\n]/.test(safe) || safe !== safe.trim() ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-module.exports = { FAILED, csvOfRecords, ndjsonOfRecords, redacted, errorsOf };
+module.exports = { FAILED, csvOfRecords, ndjsonOfRecords, redacted, errorsOf, textOf };

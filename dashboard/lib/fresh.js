@@ -14,7 +14,7 @@ class Fresh {
    * @param {string} key
    * @param {() => Promise<unknown>} load
    * @param {{ keepMs?: number, share?: number }} [options] An answer is kept for `keepMs`, or until reading took no more than `share` of the time since.
-   * @returns {Promise<{ value: any, readAt: number }>}
+   * @returns {Promise<{ value: any, readAt: number }>} `readAt` is when the reading began: what is read may be as old as that.
    */
   async get(key, load, { keepMs = 1_000, share = 1 } = {}) {
     const known = this.#values.get(key);
@@ -22,10 +22,10 @@ class Fresh {
     const pending = this.#pending.get(key);
     if (pending) return pending;
 
-    const began = performance.now();
+    const readAt = performance.now();
     const reading = load().then((value) => {
-      const readAt = performance.now();
-      const answer = { value, readAt, until: readAt + Math.min(60_000, Math.max(keepMs, (readAt - began) / share)) };
+      const ended = performance.now();
+      const answer = { value, readAt, until: ended + Math.min(60_000, Math.max(keepMs, (ended - readAt) / share)) };
       // After `forget` another reading may be under way, and this one is of the time before.
       if (this.#pending.get(key) === reading) this.#keep(key, answer);
       return answer;

@@ -75,11 +75,21 @@ async function readJson(request) {
   if (request.body !== undefined) return request.body;
   const chunks = [];
   let size = 0;
-  // To leave the loop must not end the connection: the answer is still to be sent.
-  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-    size += chunk.length;
-    if (size > BODY_LIMIT) throw new Refusal(413, 'TOO_LARGE', `The body must have at most ${BODY_LIMIT} bytes.`, { connection: 'close' });
-    chunks.push(chunk);
+  try {
+    // To leave the loop must not end the connection: the answer is still to be sent.
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+      size += chunk.length;
+      if (size > BODY_LIMIT) {
+        // HTTP/2 has no such header: a connection there has many requests.
+        const headers = request.httpVersionMajor < 2 ? { connection: 'close' } : {};
+        throw new Refusal(413, 'TOO_LARGE', `The body must have at most ${BODY_LIMIT} bytes.`, headers);
+      }
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    // The client has gone away in the middle: that is no failure of this server's.
+    if (error?.code === 'ECONNRESET' || error?.code === 'ERR_STREAM_PREMATURE_CLOSE') throw bad('The body was cut off.');
+    throw error;
   }
   try {
     return JSON.parse(Buffer.concat(chunks).toString('utf8'));

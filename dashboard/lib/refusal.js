@@ -23,16 +23,16 @@ const STATUSES = {
 };
 
 /**
- * What is answered after an error. The store's messages are made for people, and hold no secret. Of any other error nothing is shown: `onError` gets it.
+ * What is answered after an error. The store's messages are made for people, and hold no secret. Of any other error nothing is shown: `tell` gets it.
  */
-function refusalOf(error, onError) {
+function refusalOf(error, tell) {
   if (error instanceof Refusal) return error;
   // Not `instanceof`: there may be two copies of the store's package.
   if (error?.name === 'StateStoreError' && typeof error.code === 'string') {
     const status = Object.hasOwn(STATUSES, error.code) ? STATUSES[error.code] : 500;
     return new Refusal(status, error.code, String(error.message).slice(0, 2_000));
   }
-  onError(error);
+  tell(error);
   return new Refusal(500, 'INTERNAL', 'This request failed for a reason that is not shown here: the log of the server has it.');
 }
 

@@ -2,7 +2,7 @@
 
 // What the page shows: each function reads the store, and makes the JSON that a script of the page asks for.
 
-const { FAILED, errorsOf, redacted } = require('./failed-rows.js');
+const { FAILED, errorsOf, redacted, textOf } = require('./failed-rows.js');
 const { Refusal } = require('./refusal.js');
 
 const JOBS = 50;
@@ -121,7 +121,7 @@ async function rows({ store, settings }, { id, from }) {
     const record = await redacted(stored, settings.redact);
     shown.push({
       index,
-      status: String(record.status),
+      status: textOf(record.status),
       errors: cut(errorsOf(record), 1_000),
       raw: cut(JSON.stringify(record.raw) ?? '', 2_000),
     });
@@ -148,10 +148,11 @@ function noSuchJob(id) {
 function* kindsOf({ errors, processingError }, showRecords) {
   for (const error of Array.isArray(errors) ? errors : []) {
     const { field, code, message } = error ?? {};
-    yield { field: cut(String(field ?? ''), 200), code: cut(String(code ?? ''), 200), message: String(message ?? '') };
+    yield { field: cut(textOf(field), 200), code: cut(textOf(code), 200), message: textOf(message) };
   }
-  if (processingError !== undefined) {
-    yield { field: '', code: showRecords ? cut(`Processing: ${processingError}`, 200) : 'Processing', message: String(processingError) };
+  if (processingError !== undefined && processingError !== null) {
+    const message = textOf(processingError);
+    yield { field: '', code: showRecords ? cut(`Processing: ${message}`, 200) : 'Processing', message };
   }
 }
 
