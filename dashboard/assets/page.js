@@ -280,8 +280,8 @@ export function duration(ms) {
   return two(Math.floor(hours / 24), 'd', hours % 24, 'h');
 }
 
-const times = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'medium', hour12: false });
-const zonedTimes = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'long', hour12: false });
+const times = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'medium', hourCycle: 'h23' });
+const zonedTimes = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'long', hourCycle: 'h23' });
 
 /** Shows a time in an element `time`, or that there is none. */
 export function showTime(element, epochMs) {
