@@ -100,7 +100,7 @@ onEveryDatabase((on) => {
       }
       return {
         claim_select: [job.id, job.id, from, job.id],
-        claim_update: ['worker', 1, last.batchId],
+        claim_update: ['worker', 1, last.batchId, job.id],
         set_batch_state: ['COMPLETED', 10, 0, last.batchId, job.id, any, any, false],
         list_snapshot: [job.id, 'missing', job.id],
         release: mysqlChange,

@@ -89,7 +89,15 @@ async fn abort_now_locks_batches_before_the_job_and_looks_again_until_nothing_is
     script.on("lock_job", locked("ABORTED"));
     script.on("batch_rows", batch("PENDING")).on("batch_rows", batch("PENDING"));
     assert_eq!(enter(&store(&script)).abort_job("job".into(), NOW).await, Ok(true));
-    let steps = ["take_claims", "lock_job", "finish_job", "set_job_batches", "commit", "rollback"];
+    let steps = [
+        "take_claims",
+        "lock_job",
+        "finish_job",
+        "set_job_batches",
+        "commit",
+        "wait_for_claims",
+        "rollback",
+    ];
     assert_eq!(
         order(&script, &steps),
         [
@@ -97,6 +105,7 @@ async fn abort_now_locks_batches_before_the_job_and_looks_again_until_nothing_is
             "lock_job",
             "finish_job",
             "commit",
+            "wait_for_claims",
             "take_claims",
             "lock_job",
             "set_job_batches",
