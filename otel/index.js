@@ -245,9 +245,8 @@ function observe(meter, stores, ask) {
   const pools = [connections, limit, pending];
   const counts = [jobs, batches, oldest];
   const poolNames = new PoolNames();
-  /** Where the stores are that do not tell it: as their last `stats()` had it. */
+  /** Where the stores are that do not tell it: as their last `stats()` has it. */
   const servers = new WeakMap();
-  const serverOf = (store) => store[SERVER]?.() ?? servers.get(store);
   /** The stores whose `stats()` is under way. */
   const asked = new WeakSet();
 
@@ -259,8 +258,11 @@ function observe(meter, stores, ask) {
   const observePools = (result) => {
     for (const store of stores()) {
       try {
+        const tells = typeof store[SERVER] === 'function';
+        // A name that changed would leave the old one among the metrics, so this waits for the first `stats()` to have begun.
+        if (!tells && !servers.has(store)) continue;
         const { used, idle, pending: waiting, max } = store.poolStats();
-        const pool = { 'db.client.connection.pool.name': poolNames.of(store, serverOf(store)) };
+        const pool = { 'db.client.connection.pool.name': poolNames.of(store, tells ? store[SERVER]() : servers.get(store)) };
         result.observe(connections, used, { ...pool, 'db.client.connection.state': 'used' });
         result.observe(connections, idle, { ...pool, 'db.client.connection.state': 'idle' });
         result.observe(limit, max, pool);
@@ -275,7 +277,7 @@ function observe(meter, stores, ask) {
     // That of an earlier collection is not over.
     if (asked.has(store)) return;
     const { counts: answer, server } = ask(store);
-    if (server !== undefined) servers.set(store, server);
+    servers.set(store, server);
     asked.add(store);
     const answered = Promise.resolve(answer).finally(() => asked.delete(store));
     const stats = await Promise.race([answered, late]);
@@ -315,18 +317,16 @@ class PoolNames {
   #given = new Map();
 
   of(store, server) {
-    const known = this.#byStore.get(store);
-    // A store that does not tell where it is may be known later.
-    if (known !== undefined && (known.isPlaced || server === undefined)) return known.name;
-    const { system, host, port } = server ?? {};
-    const address = port === undefined ? (host ?? system ?? 'unknown') : `${host}:${port}`;
-    const namespace = namespaceOf(server);
-    const base = namespace === undefined ? address : `${address}/${namespace}`;
-    const number = (this.#given.get(base) ?? 0) + 1;
-    this.#given.set(base, number);
-    const name = number === 1 ? base : `${base}#${number}`;
-    this.#byStore.set(store, { name, isPlaced: server !== undefined });
-    return name;
+    if (!this.#byStore.has(store)) {
+      const { system, host, port } = server ?? {};
+      const address = port === undefined ? (host ?? system ?? 'unknown') : `${host}:${port}`;
+      const namespace = namespaceOf(server);
+      const base = namespace === undefined ? address : `${address}/${namespace}`;
+      const number = (this.#given.get(base) ?? 0) + 1;
+      this.#given.set(base, number);
+      this.#byStore.set(store, number === 1 ? base : `${base}#${number}`);
+    }
+    return this.#byStore.get(store);
   }
 }
 

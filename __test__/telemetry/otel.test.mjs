@@ -381,7 +381,7 @@ describe('metrics', () => {
       pointsOf(collected, conventions.METRIC_DB_CLIENT_CONNECTION_LIMIT).map(
         ([attributes]) => attributes[conventions.ATTR_DB_CLIENT_CONNECTION_POOL_NAME],
       );
-    expect(pool(metrics)).toEqual(['unknown']);
+    expect(pool(metrics)).toEqual(['sqlite/:memory:']);
     expect(pool(await sdk.collect())).toEqual(['sqlite/:memory:']);
   });
 
@@ -480,8 +480,8 @@ describe('instrument()', () => {
         .map(({ attributes }) => [attributes['batchactions.job.id'], attributes['error.type']])
         .sort(),
     ).toEqual([
-      ['j', undefined],
       [undefined, 'INVALID_ARGUMENT'],
+      ['j', undefined],
     ]);
     expect([before, callChannel('asyncEnd').hasSubscribers]).toEqual([false, false]);
     const metrics = await sdk.collect();
