@@ -369,7 +369,10 @@ describe('metrics', () => {
     let asked = 0;
     const wrapper = {
       poolStats: () => store.poolStats(),
-      stats: () => ((asked += 1) === 1 ? late : store.stats()),
+      stats() {
+        const stats = store.stats();
+        return (asked += 1) === 1 ? late : stats;
+      },
     };
     start({ stores: [wrapper] });
     expect((await sdk.collect()).has('batchactions.jobs')).toBe(false);
