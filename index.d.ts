@@ -371,6 +371,8 @@ export interface StoreServer {
   readonly port?: number;
   /** The database's name; for SQLite its file, or `:memory:`. */
   readonly database?: string;
+  /** PostgreSQL: the schema, where the options or the connection name one. */
+  readonly schema?: string;
 }
 
 /**
@@ -384,6 +386,7 @@ export interface StoreCall {
   /** The method's name. `records()` shows as one call for each page; a queued save shows as answered at once. `poolStats()` asks nobody and is not shown. */
   readonly operation: string;
   readonly jobId?: string;
+  /** Of `records`, that of its options. A claim's is in its `result`. */
   readonly batchId?: string;
   readonly workerId?: string;
   /** How many records `saveBatchRecords` stores. */
@@ -417,7 +420,7 @@ export type StoreWarningKind =
   | 'connection-lost'
   /** The server has no connection left for this store, which works with those that it has. */
   | 'connection-refused'
-  /** MySQL: `initialize()` could not create the index that only makes `getJobState` faster. */
+  /** MySQL, SQLite: `initialize()` could not create an index that only makes reads of jobs faster. */
   | 'index-missing'
   /** A background task of the store panicked: a defect of this package. */
   | 'panic';

@@ -689,7 +689,7 @@ function serverOf(native) {
 function contextOf(store, operation, about) {
   const context = { operation };
   try {
-    const { jobId = about?.job?.id, batchId, workerId, records } = about ?? {};
+    const { jobId = about?.job?.id, batchId = about?.options?.batchId, workerId, records } = about ?? {};
     for (const [name, id] of Object.entries({ jobId, batchId, workerId })) if (typeof id === 'string') context[name] = id;
     if (isArray(records)) context.count = records.length;
     context.server = serverOf(nativeOf(store, operation));
@@ -937,7 +937,7 @@ const LARGEST_PAGE = 1_000;
 /** One page of `records`, with its length in bytes. */
 function recordPage(jobId, options, after, limit) {
   const start = (native) => native._recordPage(jobId, optional('options', options, OPTIONS.records), after, limit);
-  return run(this, 'records', start, parsed, { jobId });
+  return run(this, 'records', start, parsed, { jobId, options });
 }
 
 class SqlxStateStore {
@@ -1083,19 +1083,19 @@ class SqlxStateStore {
   }
 
   pauseJob(jobId) {
-    return run(this, 'pauseJob', (native) => native.pauseJob(jobId), asIs);
+    return run(this, 'pauseJob', (native) => native.pauseJob(jobId), asIs, { jobId });
   }
 
   resumeJob(jobId) {
-    return run(this, 'resumeJob', (native) => native.resumeJob(jobId), asIs);
+    return run(this, 'resumeJob', (native) => native.resumeJob(jobId), asIs, { jobId });
   }
 
   abortJob(jobId, options) {
-    return run(this, 'abortJob', (native) => native.abortJob(jobId, optional('options', options, OPTIONS.abort)), asIs);
+    return run(this, 'abortJob', (native) => native.abortJob(jobId, optional('options', options, OPTIONS.abort)), asIs, { jobId });
   }
 
   retryFailed(jobId, options) {
-    return run(this, 'retryFailed', (native) => native.retryFailed(jobId, optional('options', options, OPTIONS.retry)), parsed);
+    return run(this, 'retryFailed', (native) => native.retryFailed(jobId, optional('options', options, OPTIONS.retry)), parsed, { jobId });
   }
 
   purge(options) {
@@ -1109,6 +1109,11 @@ class SqlxStateStore {
   /** For `batchactions-sqlx doctor` alone. */
   [Symbol.for('batchactions-sqlx.examine')]() {
     return run(this, 'doctor', (native) => native._examine(), parsed);
+  }
+
+  /** For `@batchactions/state-sqlx/otel` alone. */
+  [Symbol.for('batchactions-sqlx.server')]() {
+    return serverOf(nativeOf(this, 'server'));
   }
 
   // Node 20 has no `await using`. Compilers that translate it look for this name there.

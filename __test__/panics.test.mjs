@@ -64,8 +64,17 @@ const CALLS = {
   abortJob: (store, id) => store.abortJob(id),
   retryFailed: (store) => store.retryFailed(OVER),
   purge: (store) => store.purge({ olderThanMs: 0, dryRun: true }),
+  getJob: (store, id) => store.getJob(id),
+  batches: (store, id) => store.batches(id),
+  stats: (store) => store.stats(),
+  ping: (store) => store.ping(),
 };
 const saveRecord = (store, id) => store.saveProcessedRecord(id, 'b', makeRecord(0));
+
+test('each method that gives a promise or a stream is called here', () => {
+  const methods = Object.getOwnPropertyNames(SqlxStateStore.prototype);
+  expect([...Object.keys(CALLS), 'saveProcessedRecord', 'constructor', 'poolStats', 'close'].sort()).toEqual(methods.sort());
+});
 
 for (const database of databases) {
   describe(database.name, () => {

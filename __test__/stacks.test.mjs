@@ -33,9 +33,17 @@ const CALLS = {
   abortJob: (store, id) => store.abortJob(id),
   retryFailed: (store, id) => store.retryFailed(id),
   purge: (store, id) => store.purge({ olderThanMs: typeof id === 'string' ? 0 : id }),
+  stats: (store) => store.stats(),
+  ping: (store) => store.ping(),
 };
 const STREAM = { records: (store, id) => collect(store.records(id)) };
-const withId = (calls) => Object.fromEntries(Object.entries(calls).filter(([name]) => name !== 'initialize'));
+const WITHOUT_ARGUMENTS = ['initialize', 'stats', 'ping'];
+const withId = (calls) => Object.fromEntries(Object.entries(calls).filter(([name]) => !WITHOUT_ARGUMENTS.includes(name)));
+
+test('each method that gives a promise or a stream is called here', () => {
+  const methods = Object.getOwnPropertyNames(SqlxStateStore.prototype);
+  expect([...Object.keys({ ...CALLS, ...STREAM }), 'constructor', 'poolStats', 'close'].sort()).toEqual(methods.sort());
+});
 
 /** What each method is called by. */
 async function importOrders(call) {

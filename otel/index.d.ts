@@ -19,7 +19,9 @@ export interface InstrumentOptions {
   readonly tracerProvider?: TracerProvider;
   /**
    * The stores whose connections, jobs and batches are shown. The array is read at each collection, which makes one call of `stats()` for each store. A store
-   * that can't answer is left out of that collection. Spans and the other metrics are of all stores of the process, whether they are listed or not.
+   * that can't answer within 2 s is left out of that collection with its jobs and batches; its connections are shown. All SQLite databases in memory have
+   * the name `:memory:`, so that jobs and batches of two of them overwrite each other: list one at most. Spans and the other metrics are of all stores of the
+   * process, whether they are listed or not.
    * @default none
    */
   readonly stores?: readonly ObservedStore[];
@@ -28,7 +30,7 @@ export interface InstrumentOptions {
 /** As much of a store as is observed. */
 export type ObservedStore = Pick<SqlxStateStore, 'stats' | 'poolStats'>;
 
-/** Ends the instrumentation. It can be called any number of times. It is also its `Symbol.dispose`, where that exists: `using ended = instrument()`. */
+/** Ends the instrumentation; the spans of calls under way end with those. It can be called any number of times. It is also its `Symbol.dispose`, where that exists: `using ended = instrument()`. */
 export interface Instrumentation extends Disposal<SymbolConstructor> {
   (): void;
 }

@@ -8,7 +8,6 @@ const { performance } = require('node:perf_hooks');
 const { version } = require('../package.json');
 
 const NAME = '@batchactions/state-sqlx';
-const EVENTS = ['start', 'asyncEnd'];
 /** The buckets that the conventions advise, in seconds. */
 const DB_BUCKETS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
 const MESSAGING_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
@@ -33,6 +32,19 @@ function loadApi() {
 
 const api = loadApi();
 
+/** How long a collection waits for the `stats()` of the stores, in milliseconds. */
+const STATS_MS = 2_000;
+const LATE = Symbol('late');
+
+/** The method that tells where a store is. What only wraps a store has none. */
+const SERVER = Symbol.for('batchactions-sqlx.server');
+
+/** `db.namespace`: the database, on PostgreSQL with the schema. By the conventions, a component that is missing is left out with its separator. */
+function namespaceOf(server) {
+  const components = [server?.database, server?.schema].filter((each) => each !== undefined);
+  return components.length === 0 ? undefined : components.join('|');
+}
+
 /** The attributes of a server, without those that it lacks. */
 function serverAttributes(server, { system = true } = {}) {
   const attributes = {};
@@ -40,7 +52,7 @@ function serverAttributes(server, { system = true } = {}) {
     if (value !== undefined) attributes[name] = value;
   };
   if (system) set('db.system.name', server?.system);
-  if (system) set('db.namespace', server?.database);
+  if (system) set('db.namespace', namespaceOf(server));
   set('server.address', server?.host);
   set('server.port', server?.port);
   return attributes;
@@ -76,8 +88,8 @@ class Attributes {
 /** `{db.operation.name} {target}`, or of a claim `{messaging.operation.name} {messaging.destination.name}`. */
 function spanName(server, operation) {
   if (operation === CLAIM) return `${CLAIM} ${CLAIM_ATTRIBUTES['messaging.destination.name']}`;
-  const { database, host, port } = server ?? {};
-  const target = database ?? (host && (port === undefined ? host : `${host}:${port}`));
+  const { host, port } = server ?? {};
+  const target = namespaceOf(server) ?? (host && (port === undefined ? host : `${host}:${port}`));
   return target === undefined ? operation : `${operation} ${target}`;
 }
 
@@ -123,8 +135,9 @@ function instrument({ meterProvider, tracerProvider, stores = [] } = {}) {
     unit: '{warning}',
   });
 
-  // The calls under way.
-  const calls = new WeakMap();
+  // The calls under way. Each of them ends.
+  const calls = new Map();
+  let ended = false;
   /** Set while this file makes a call of its own, which gets no span. */
   let own;
 
@@ -144,6 +157,7 @@ function instrument({ meterProvider, tracerProvider, stores = [] } = {}) {
     const begun = calls.get(call);
     if (begun === undefined) return;
     calls.delete(call);
+    if (ended && calls.size === 0) unsubscribeEnd();
     const { known, began, span } = begun;
     const seconds = (performance.now() - began) / 1_000;
     const failed = 'error' in call ? { 'error.type': errorType(call.error) } : undefined;
@@ -168,11 +182,9 @@ function instrument({ meterProvider, tracerProvider, stores = [] } = {}) {
     if (dropped > 0) warnings.add(dropped, { ...known, 'batchactions.warning.kind': 'dropped' });
   };
 
-  const subscriptions = [
-    ...EVENTS.map((event, at) => [channel(`tracing:batchactions.store:${event}`), [onStart, onEnd][at]]),
-    [channel('batchactions.store.warning'), onWarning],
-  ];
-  for (const [each, listener] of subscriptions) each.subscribe(listener);
+  const unsubscribeStart = subscribe('tracing:batchactions.store:start', onStart);
+  const unsubscribeEnd = subscribe('tracing:batchactions.store:asyncEnd', onEnd);
+  const unsubscribeWarnings = subscribe('batchactions.store.warning', onWarning);
 
   /** `stats()` of a store, and where it is. */
   const ask = (store) => {
@@ -184,18 +196,27 @@ function instrument({ meterProvider, tracerProvider, stores = [] } = {}) {
       own = undefined;
     }
   };
-  const stopObserving = observe(meter, () => [...stores], ask);
+  const stopObserving = observe(meter, () => new Set(stores), ask);
 
-  let ended = false;
   const end = () => {
     if (ended) return;
     ended = true;
-    for (const [each, listener] of subscriptions) each.unsubscribe(listener);
+    unsubscribeStart();
+    unsubscribeWarnings();
     stopObserving();
+    // The spans of calls under way are to end.
+    if (calls.size === 0) unsubscribeEnd();
   };
   // Node 20 has `Symbol.dispose` since 20.0, other runtimes may not.
   if (Symbol.dispose) end[Symbol.dispose] = end;
   return end;
+}
+
+/** Subscribes, and returns what ends it. */
+function subscribe(name, listener) {
+  const to = channel(name);
+  to.subscribe(listener);
+  return () => to.unsubscribe(listener);
 }
 
 /** The gauges of the given stores: their connections, and what one `stats()` per collection and store counts. */
@@ -221,19 +242,47 @@ function observe(meter, stores, ask) {
     description: 'How long ago the oldest claim was made or renewed.',
     unit: 's',
   });
+  const pools = [connections, limit, pending];
+  const counts = [jobs, batches, oldest];
   const poolNames = new PoolNames();
+  /** Where the stores are that do not tell it: as their last `stats()` has it. */
+  const servers = new WeakMap();
+  /** The stores whose `stats()` is under way. */
+  const asked = new WeakSet();
 
-  const observeStore = async (result, store) => {
-    // Read before `stats()` begins, which takes a connection itself.
-    const { used, idle, pending: waiting, max } = store.poolStats();
-    const { counts, server } = ask(store);
+  const couldNot = (error) => {
+    if (error?.code !== 'CLOSED') api.diag.warn(`${NAME}/otel: a store could not be observed`, error);
+  };
+
+  // Apart from the others, because it waits for nothing: connections are shown just when the database is slow.
+  const observePools = (result) => {
+    for (const store of stores()) {
+      try {
+        const tells = typeof store[SERVER] === 'function';
+        // A name that changed would leave the old one among the metrics, so this waits for the first `stats()` to have begun.
+        if (!tells && !servers.has(store)) continue;
+        const { used, idle, pending: waiting, max } = store.poolStats();
+        const pool = { 'db.client.connection.pool.name': poolNames.of(store, tells ? store[SERVER]() : servers.get(store)) };
+        result.observe(connections, used, { ...pool, 'db.client.connection.state': 'used' });
+        result.observe(connections, idle, { ...pool, 'db.client.connection.state': 'idle' });
+        result.observe(limit, max, pool);
+        result.observe(pending, waiting, pool);
+      } catch (error) {
+        couldNot(error);
+      }
+    }
+  };
+
+  const observeCounts = async (result, store, late) => {
+    // That of an earlier collection is not over.
+    if (asked.has(store)) return;
+    const { counts: answer, server } = ask(store);
+    servers.set(store, server);
+    asked.add(store);
+    const answered = Promise.resolve(answer).finally(() => asked.delete(store));
+    const stats = await Promise.race([answered, late]);
+    if (stats === LATE) throw new Error(`stats() did not answer within ${STATS_MS} ms`);
     const place = serverAttributes(server);
-    const pool = { 'db.client.connection.pool.name': poolNames.of(store, server) };
-    result.observe(connections, used, { ...pool, 'db.client.connection.state': 'used' });
-    result.observe(connections, idle, { ...pool, 'db.client.connection.state': 'idle' });
-    result.observe(limit, max, pool);
-    result.observe(pending, waiting, pool);
-    const stats = await counts;
     for (const [status, count] of Object.entries(stats.jobs)) result.observe(jobs, count, { ...place, 'batchactions.job.status': status });
     for (const [status, count] of Object.entries(stats.batches)) {
       result.observe(batches, count, { ...place, 'batchactions.batch.status': status });
@@ -241,29 +290,38 @@ function observe(meter, stores, ask) {
     if (stats.oldestClaimMs !== undefined) result.observe(oldest, stats.oldestClaimMs / 1_000, place);
   };
 
-  const observeAll = async (result) => {
+  const observeAllCounts = async (result) => {
+    let timer;
+    const late = new Promise((resolve) => {
+      timer = setTimeout(resolve, STATS_MS, LATE);
+      timer.unref?.();
+    });
     // Concurrently, so that a slow database delays no other. A store that can't be asked is left out, and the others are shown.
-    const observed = await Promise.allSettled(stores().map((store) => observeStore(result, store)));
-    for (const { reason } of observed) {
-      if (reason !== undefined && reason?.code !== 'CLOSED') api.diag.warn(`${NAME}/otel: a store could not be observed`, reason);
-    }
+    const observed = await Promise.allSettled(Array.from(stores(), (store) => observeCounts(result, store, late)));
+    clearTimeout(timer);
+    for (const { status, reason } of observed) if (status === 'rejected') couldNot(reason);
   };
 
-  const observables = [connections, limit, pending, jobs, batches, oldest];
-  meter.addBatchObservableCallback(observeAll, observables);
-  return () => meter.removeBatchObservableCallback(observeAll, observables);
+  // In this order, so that connections are counted before `stats()` takes one.
+  meter.addBatchObservableCallback(observePools, pools);
+  meter.addBatchObservableCallback(observeAllCounts, counts);
+  return () => {
+    meter.removeBatchObservableCallback(observePools, pools);
+    meter.removeBatchObservableCallback(observeAllCounts, counts);
+  };
 }
 
-/** Names of pools, unique within the process: `host:port/database`, and `…#2` for a second store on the same database. */
+/** Names of pools, unique within the process: `host:port/namespace`, and `…#2` for a second store in the same namespace. */
 class PoolNames {
   #byStore = new WeakMap();
   #given = new Map();
 
   of(store, server) {
     if (!this.#byStore.has(store)) {
-      const { system, host, port, database } = server ?? {};
+      const { system, host, port } = server ?? {};
       const address = port === undefined ? (host ?? system ?? 'unknown') : `${host}:${port}`;
-      const base = database === undefined ? address : `${address}/${database}`;
+      const namespace = namespaceOf(server);
+      const base = namespace === undefined ? address : `${address}/${namespace}`;
       const number = (this.#given.get(base) ?? 0) + 1;
       this.#given.set(base, number);
       this.#byStore.set(store, number === 1 ? base : `${base}#${number}`);

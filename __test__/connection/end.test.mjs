@@ -76,6 +76,10 @@ for (const database of databases) {
           () => store.abortJob('j'),
           () => store.retryFailed('j'),
           () => store.purge({ olderThanMs: 0 }),
+          () => store.getJob('j'),
+          () => store.batches('j'),
+          () => store.stats(),
+          () => store.ping(),
         ];
         for (const call of calls) {
           const error = await rejectionOf(call());

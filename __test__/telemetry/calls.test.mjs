@@ -55,7 +55,21 @@ const outcome = (promise) =>
     (error) => ({ error }),
   );
 
+/** Where methods are declared, with the names of their parameters. */
+const declarations = readFileSync(new URL('../../index.d.ts', import.meta.url), 'utf8');
+
 describe('each method of the class', () => {
+  test.each(methods.filter(([name]) => new RegExp(`^  ${name}\\(jobId: `, 'm').test(declarations)))(
+    '%s, which is declared with an id of a job, is seen with that id',
+    async (name, parameters) => {
+      expect(parameters[0]).toBe('jobId');
+      const store = await openStore();
+      const events = watchCalls();
+      await outcome(call(store, name, parameters));
+      expect(events.map(({ seen }) => seen.jobId)).toEqual(events.map(() => 'job'));
+    },
+  );
+
   test('is among these', () => {
     expect(methods.map(([name]) => name)).toEqual(expect.arrayContaining(['initialize', 'saveJobState', 'records', 'close', 'deleteJob']));
   });
@@ -152,6 +166,21 @@ test('records() is seen as one call for each page', async () => {
   expect(pages.flatMap(({ seen }) => seen.result.records)).toHaveLength(100);
 });
 
+test('records() of one batch is seen with the batch, and an option that throws breaks no call', async () => {
+  const store = await openStore();
+  const events = watchCalls();
+  expect(await collect(store.records('j', { batchId: 'b' }))).toEqual([]);
+  expect(events.map(({ seen }) => [seen.jobId, seen.batchId])).toEqual(events.map(() => ['j', 'b']));
+  await rejection(collect(store.records('j', { batchId: 5 })), 'INVALID_ARGUMENT');
+  const throwing = {
+    get batchId() {
+      throw new Error('not today');
+    },
+  };
+  await rejection(collect(store.records('j', throwing)), 'INVALID_ARGUMENT');
+  await rejection(collect(store.records('j', null)), 'INVALID_ARGUMENT');
+});
+
 test("`await using` is seen as the store's close()", async () => {
   const store = await openStore();
   const events = watchCalls();
@@ -178,8 +207,9 @@ test.each([
   ['a socket', 'postgresql:///db?host=/var/run/pg', { system: 'postgresql', host: '/var/run/pg', port: undefined, database: 'db' }],
   ['parts', { dialect: 'mariadb', host: 'h', database: 'd' }, { system: 'mariadb', host: 'h', port: 3306, database: 'd' }],
   ['a password', 'mysql://me:hunter2@h:1/d', { system: 'mysql', host: 'h', port: 1, database: 'd' }],
-])('where the database is, of %s', async (_, connection, expected) => {
-  const store = new SqlxStateStore(connection);
+  ['a schema', 'postgres://u@h/d', { system: 'postgresql', host: 'h', port: 5432, database: 'd', schema: 's' }, { schema: 's' }],
+])('where the database is, of %s', async (_, connection, expected, options) => {
+  const store = new SqlxStateStore(connection, options);
   await store.close();
   const events = watchCalls();
   await store.close();

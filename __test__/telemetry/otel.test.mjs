@@ -19,6 +19,7 @@ import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'v
 import { BATCH_STATUSES, JOB_STATUSES, makeJob, makeRecord } from '../support/fixtures.mjs';
 import { runNode } from '../support/run-node.mjs';
 import { SqlxStateStore, claim, complete, onEveryDatabase, sleep } from '../support/suite.mjs';
+import { callChannel } from '../support/telemetry.mjs';
 
 const require = createRequire(import.meta.url);
 const { instrument } = require('../../otel/index.js');
@@ -335,6 +336,58 @@ describe('metrics', () => {
     ]);
   });
 
+  test('of a store whose stats() does not answer: the connections are there, those of other stores too, and it is asked once', async () => {
+    const { store } = await busyStore();
+    const asked = { times: 0 };
+    const silent = Object.assign(Object.create(await openStore()), {
+      stats() {
+        asked.times += 1;
+        return new Promise(() => {});
+      },
+    });
+    const told = [];
+    diag.setLogger({ error() {}, info() {}, debug() {}, verbose() {}, warn: (...args) => told.push(args) });
+    onTestFinished(() => diag.disable());
+    start({ stores: [silent, store, silent] });
+    for (const _ of [1, 2]) {
+      const metrics = await sdk.collect();
+      const pools = pointsOf(metrics, conventions.METRIC_DB_CLIENT_CONNECTION_LIMIT);
+      expect(pools.map(([attributes]) => attributes[conventions.ATTR_DB_CLIENT_CONNECTION_POOL_NAME])).toEqual([
+        'sqlite/:memory:',
+        'sqlite/:memory:#2',
+      ]);
+      expect(valueOf(metrics, 'batchactions.jobs', { 'batchactions.job.status': 'PROCESSING' })).toBe(1);
+    }
+    expect(asked.times).toBe(1);
+    expect(told.map(([, error]) => error.message)).toEqual(['stats() did not answer within 2000 ms']);
+  });
+
+  test('of a store that answered late are there again, and what only wraps a store is shown', async () => {
+    const { store } = await busyStore();
+    let answer;
+    const late = new Promise((resolve) => (answer = resolve));
+    let asked = 0;
+    const wrapper = {
+      poolStats: () => store.poolStats(),
+      stats() {
+        const stats = store.stats();
+        return (asked += 1) === 1 ? late : stats;
+      },
+    };
+    start({ stores: [wrapper] });
+    expect((await sdk.collect()).has('batchactions.jobs')).toBe(false);
+    answer(await store.stats());
+    await late;
+    const metrics = await sdk.collect();
+    expect(valueOf(metrics, 'batchactions.jobs', { 'batchactions.job.status': 'PROCESSING', 'db.namespace': ':memory:' })).toBe(1);
+    const pool = (collected) =>
+      pointsOf(collected, conventions.METRIC_DB_CLIENT_CONNECTION_LIMIT).map(
+        ([attributes]) => attributes[conventions.ATTR_DB_CLIENT_CONNECTION_POOL_NAME],
+      );
+    expect(pool(metrics)).toEqual(['sqlite/:memory:']);
+    expect(pool(await sdk.collect())).toEqual(['sqlite/:memory:']);
+  });
+
   test('are in the dashboard, which shows no other', async () => {
     const stores = [];
     start({ stores });
@@ -393,21 +446,59 @@ onEveryDatabase((on) => {
       expect(pools).toEqual([[{ 'db.client.connection.pool.name': `${host}:${port}/${name}` }, 10]]);
     }
   });
+
+  on.needs('schemas')('two stores in one database are told apart by their schemas', async () => {
+    const { url } = await on.createEmpty();
+    const stores = [await openStore(url, { schema: 'north' }), await openStore(url, { schema: 'south' })];
+    await stores[0].saveJobState(makeJob(1, { status: 'PROCESSING' }));
+    start({ stores });
+    await stores[1].getProgress('j');
+    const name = new URL(url).pathname.slice(1);
+    const [span] = sdk.spans();
+    expect(span.name).toBe(`getProgress ${name}|south`);
+    expect(span.attributes['db.namespace']).toBe(`${name}|south`);
+    const collected = await sdk.collect();
+    const processing = (schema) =>
+      valueOf(collected, 'batchactions.jobs', { 'db.namespace': `${name}|${schema}`, 'batchactions.job.status': 'PROCESSING' });
+    expect([processing('north'), processing('south')]).toEqual([1, 0]);
+    const pools = pointsOf(collected, 'db.client.connection.limit').map(([attributes]) => attributes['db.client.connection.pool.name']);
+    expect(pools.map((pool) => pool.replace(/.*\|/, ''))).toEqual(['north', 'south']);
+  });
 });
 
 describe('instrument()', () => {
-  test('ends when what it returns is called, and calls under way do no harm', async () => {
+  test('ends when what it returns is called, and the spans of calls under way end with those', async () => {
+    const store = await openStore();
+    const before = callChannel('asyncEnd').hasSubscribers;
+    const end = start({ stores: [store] });
+    const calls = [store.getProgress('j'), store.getProgress(5).catch(() => {})];
+    end();
+    end();
+    expect(callChannel('start').hasSubscribers).toBe(false);
+    await Promise.all([...calls, store.getProgress('k')]);
+    if (Symbol.dispose) expect(end[Symbol.dispose]).toBe(end);
+    expect(
+      sdk
+        .spans()
+        .map(({ attributes }) => [attributes['batchactions.job.id'], attributes['error.type']])
+        .sort(),
+    ).toEqual([
+      [undefined, 'INVALID_ARGUMENT'],
+      ['j', undefined],
+    ]);
+    expect([before, callChannel('asyncEnd').hasSubscribers]).toEqual([false, false]);
+    const metrics = await sdk.collect();
+    expect([...metrics.keys()]).toEqual(['db.client.operation.duration']);
+  });
+
+  test('ends at once where no call is under way', async () => {
     const store = await openStore();
     const end = start({ stores: [store] });
-    const call = store.getProgress('j');
+    await store.getProgress('j');
     end();
-    end();
-    await call;
+    expect(['start', 'asyncEnd'].map((event) => callChannel(event).hasSubscribers)).toEqual([false, false]);
     await store.getProgress('k');
-    if (Symbol.dispose) expect(end[Symbol.dispose]).toBe(end);
-    expect(sdk.spans()).toEqual([]);
-    const metrics = await sdk.collect();
-    expect([...metrics.values()].flatMap(({ dataPoints }) => dataPoints)).toEqual([]);
+    expect(sdk.spans()).toHaveLength(1);
   });
 
   test('takes the global providers, and without any it costs nothing and does no harm', async () => {

@@ -2,6 +2,7 @@
 // (`panic` and what takes an addon with hooks is in `panics.test.mjs`.)
 
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { SUMMARY_INDEX } from '../support/catalogue.mjs';
 import { makeBatch, makeJob, makeLocalJob, makeRecord, newId } from '../support/fixtures.mjs';
 import { runNode } from '../support/run-node.mjs';
 import { expectNoSecret } from '../support/secrets.mjs';
@@ -271,6 +272,24 @@ onEveryDatabase((on) => {
   });
 
   describe('index-missing', () => {
+    on.needs('file')('where initialize() can not create the index of summaries, and the store works', async () => {
+      const { own, store } = await openAlone();
+      await store.close();
+      await own.query(`drop index ${SUMMARY_INDEX}`);
+      // It has the index's name.
+      await own.query(`create table ${SUMMARY_INDEX} (x)`);
+      const other = new SqlxStateStore(own.url);
+      onTestFinished(() => other.close());
+      const warnings = watchWarnings();
+      await other.initialize();
+      const warning = await warningLike(warnings, { kind: 'index-missing' });
+      expect(warning.message).toContain(SUMMARY_INDEX);
+      expect(warning.error).toBeInstanceOf(StateStoreError);
+      expectAboutThisDatabase(warning);
+      await saved(2, other);
+      expect(await other.listJobs()).toHaveLength(1);
+    });
+
     on.needs('optionalIndex')('where initialize() may not create the optional index', async () => {
       const { own, store } = await openAlone();
       await store.close();

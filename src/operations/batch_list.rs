@@ -35,16 +35,16 @@ impl Call {
         let updated = self.update_list(job_id).await;
         self.store.claims.set_list_is_behind(job_id, updated.is_err());
         if let Err(error) = updated {
-            self.warn_behind(
-                job_id,
-                "could not be brought up to date, and is with the next change of a batch",
-                error,
+            let what = format!(
+                "could not be brought up to date: {}. The next change of a batch makes up for it",
+                error.message
             );
+            self.warn_behind(job_id, &what, error);
         }
     }
 
     fn warn_behind(&self, job_id: &str, what: &str, error: Error) {
-        let message = format!("the list of batches of job {} {what}: {}", Quoted(job_id), error.message);
+        let message = format!("the list of batches of job {} {what}", Quoted(job_id));
         let behind = Warning::new(WarningKind::ListBehind, message).job(job_id);
         self.store.warnings.warn(behind.error(error));
     }
@@ -67,7 +67,8 @@ impl Call {
         match self.read(|reads| reads.last_batch_index(job_id)).await {
             Ok(last) => last,
             Err(error) => {
-                self.warn_behind(job_id, "may stay behind, because its highest index could not be read", error);
+                let what = format!("may stay behind, because its highest index could not be read: {}", error.message);
+                self.warn_behind(job_id, &what, error);
                 None
             }
         }

@@ -148,7 +148,7 @@ impl Lease {
     fn warning(&self, kind: WarningKind, error: Error) -> Warning {
         let message = match kind {
             WarningKind::RenewalFailed => format!(
-                "the lease of batch {} of job {} could not be renewed, which the next round tries again: {}",
+                "the lease of batch {} of job {} could not be renewed: {}. The next round tries again",
                 Quoted(&self.key.batch_id),
                 Quoted(&self.key.job_id),
                 error.message

@@ -206,6 +206,10 @@ impl Settings {
         if let Some(name) = &self.name {
             put("database", name.as_str().into());
         }
+        // Without it, two stores in one database could not be told apart.
+        if let Some(schema) = &self.schema {
+            put("schema", schema.as_str().into());
+        }
         server.into()
     }
 

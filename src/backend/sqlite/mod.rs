@@ -29,6 +29,7 @@ use crate::model::{
 };
 use crate::order::Gate;
 use crate::settings::Settings;
+use crate::warnings::{Warning, WarningKind, Warnings};
 
 mod connect;
 mod errors;
@@ -642,7 +643,7 @@ impl Backend for Sqlite {
             make_tables(session).await?;
         }
         if needs_summary_index(&found) {
-            return make_summary_index(session).await;
+            return make_summary_index(session, &self.settings.warnings).await;
         }
         Ok(())
     }
@@ -1215,7 +1216,7 @@ fn needs_summary_index(found: &Catalogue) -> bool {
     !found.indexes.iter().any(|index| index.name == SUMMARY_INDEX)
 }
 
-async fn make_summary_index(session: &mut Conn) -> Result<()> {
+async fn make_summary_index(session: &mut Conn, warnings: &Warnings) -> Result<()> {
     let make = format!(
         "create index if not exists {SUMMARY_INDEX} on batchactions_jobs (id, status, distributed, totalRecords, startedAt, completedAt)"
     );
@@ -1224,6 +1225,13 @@ async fn make_summary_index(session: &mut Conn) -> Result<()> {
         return made;
     }
     // It is not needed: the file may be read-only, or another process may write.
+    if let Err(error) = made {
+        let message = format!(
+            "the index {SUMMARY_INDEX} could not be created, so jobs of many batches are read more slowly than they could be: {}",
+            error.message
+        );
+        warnings.warn(Warning::new(WarningKind::IndexMissing, message).error(error));
+    }
     Ok(())
 }
 
