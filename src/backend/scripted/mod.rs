@@ -212,10 +212,10 @@ impl Reads for Scripted {
     }
 
     async fn record_count(&self, _: &str) -> Result<i64> {
+        use super::driver::Row;
+
         let mut session = self.pool.acquire().await?;
-        let count = session
-            .optional(sql("record_count", ""), values![], |row| row.optional_number(0))
-            .await?;
+        let count = session.optional(sql("record_count", ""), values![], |row| row.number(0)).await?;
         Ok(count.unwrap_or_default())
     }
 }
