@@ -41,7 +41,7 @@ fn pages_of_batches_take_what_their_options_say() {
         (r#"{"after":"x"}"#, "options.after must be a whole number"),
         (r#"{"after":null}"#, "options.after must be a whole number"),
         (r#"{"status":"ABORTED"}"#, "options.status must be one of PENDING,"),
-        (r#"{"status":[]}"#, "options.status must be a status, or an array of at least one"),
+        (r#"{"status":[]}"#, "options.status must be an array of at least one of PENDING,"),
         (r#"{"state":"FAILED"}"#, "options.state is unknown"),
     ] {
         let refusal = refused(BatchPage::from_json(options));
