@@ -693,6 +693,7 @@ impl Backend for Sqlite {
         // batches.
         let claim = sql(
             "claim",
+            // The job's status is a scalar subquery: SQLite 3.51 and newer may join an `exists`, and then sort the batches.
             "
             update batchactions_batches
             set status = 'PROCESSING',
@@ -705,7 +706,7 @@ impl Backend for Sqlite {
               where jobId = ?1
                 and batchIndex >= ?3
                 and +status = 'PENDING'
-                and exists (select 1 from batchactions_jobs where id = ?1 and status = 'PROCESSING')
+                and (select status from batchactions_jobs where id = ?1) = 'PROCESSING'
               order by batchIndex
               limit 1
             )
