@@ -744,8 +744,9 @@ export declare class SqlxStateStore {
    * source's with `retryOf`, the source's id. `null` where there are no such records; the source stays as it is.
    *
    * A batch's `recordStartIndex` and `recordEndIndex` are its first and last record's, and say nothing about their number. The job's row is written last, so an interrupted
-   * call leaves nothing that can be claimed; `purge` removes its records.
-   * @throws `INVALID_ARGUMENT` where the source doesn't exist or isn't final, or has no usable `config.batchSize` and none is given.
+   * call leaves nothing that can be claimed; `purge` removes its records a day later.
+   * @throws `INVALID_ARGUMENT` where the source doesn't exist, isn't final, or has a batch that a worker still holds (of a job that was aborted); or has no usable
+   *   `config.batchSize` and none is given.
    */
   retryFailed(jobId: string, options?: RetryOptions): Promise<RetryResult | null>;
   /**

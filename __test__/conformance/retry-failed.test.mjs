@@ -132,6 +132,17 @@ onEveryDatabase((on) => {
     },
   );
 
+  test('refuses an aborted job of which a worker still holds a batch, until it is taken away', async () => {
+    const { job } = await ended(['failed'], { status: 'PROCESSING', completedAt: undefined });
+    const { batchId } = await claim(on.store, job.id, 'the worker');
+    expect(await on.store.abortJob(job.id)).toBe(true);
+    const { message } = await rejection(on.store.retryFailed(job.id), 'INVALID_ARGUMENT');
+    expect(message).toContain('the worker');
+    expect(message).toContain(batchId);
+    await on.store.abortJob(job.id, { now: true });
+    expect(await on.store.retryFailed(job.id)).toMatchObject({ totalRecords: 1 });
+  });
+
   test('refuses a job that does not exist', async () => {
     const id = newId();
     await on.store.saveBatchRecords(id, 'b', [makeRecord(0, { status: 'failed' })]);

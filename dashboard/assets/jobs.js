@@ -104,7 +104,7 @@ function purge() {
   const dialog = ask({
     title: 'Purge finished jobs',
     question:
-      'Deletes jobs that are COMPLETED, ABORTED or FAILED, with their batches and records, and what belongs to no job. This can’t be undone.',
+      'Deletes jobs that are COMPLETED, ABORTED or FAILED, with their batches and records, and what an interrupted retry left. This can’t be undone.',
     fields: [make('label', {}, 'Ended more than ', days, ' days ago'), make('p', {}, look), result],
     label: 'Delete them',
     danger: true,
