@@ -383,7 +383,7 @@ export type StoreCallChannel = 'batchactions.store';
 
 /** What subscribers are told of a call. It is one object from `start` to `asyncEnd`. Keys that don't apply are absent, as are ids that are not strings. */
 export interface StoreCall {
-  /** The method's name. `records()` shows as one call for each page; a queued save shows as answered at once. `poolStats()` asks nobody and is not shown. */
+  /** The method's name. `records()` shows as one call for each page; a queued save shows as answered at once. `poolStats()` makes no call and is not shown. */
   readonly operation: string;
   readonly jobId?: string;
   /** Of `records`, that of its options. A claim's is in its `result`. */

@@ -39,7 +39,7 @@ onEveryDatabase((on) => {
     on.needs('raw')('does not read the list of the batches', async () => {
       const job = makeJob(1);
       await on.store.saveJobState(job);
-      // Not a list, so that whoever reads it is told.
+      // Not a list, so that its reader notices.
       await on.query(`update "batchactions_jobs" set "batches" = '{"not":"a list"}' where "id" = ?`, [job.id]);
       await rejection(on.store.getJobState(job.id), 'TABLES_INCOMPATIBLE');
       expect(await on.store.getJob(job.id)).toStrictEqual(without(job, 'batches'));

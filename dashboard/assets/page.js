@@ -289,6 +289,6 @@ export function showTime(element, epochMs) {
   const known = !Number.isNaN(date.getTime());
   setText(element, known ? times.format(date) : '–');
   setAttribute(element, 'datetime', known && date.toISOString());
-  // With the zone: whoever compares it with a log needs it.
+  // With the zone, for a comparison with a log.
   setAttribute(element, 'title', known && zonedTimes.format(date));
 }

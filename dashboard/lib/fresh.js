@@ -38,7 +38,7 @@ class Fresh {
     }
   }
 
-  /** Something has changed: whoever asks from now on sees it. */
+  /** Something has changed: later reads see it. */
   forget() {
     this.#values.clear();
     this.#pending.clear();

@@ -241,7 +241,7 @@ impl<D: Driver> Session<D> {
             Err(_) => self.timed_out(),
         };
         if self.in_doubt && !self.rules.keep_in_doubt {
-            // The call may be repeated and succeed, or belong to nobody who waits.
+            // The call may be repeated and succeed, or no caller waits for it.
             let lost = Warning::new(WarningKind::ConnectionLost, error.message.clone());
             self.rules.warnings.warn(lost.error(error.clone()));
         }

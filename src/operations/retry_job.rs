@@ -10,7 +10,7 @@ use crate::model::{BatchKey, BatchPage, BatchStatus, JobStatus, RecordCopies, Re
 use crate::random_id::random_id;
 use crate::retry::Repeat;
 
-/// How many batches under way are looked at for one that a worker holds. Those of a final job that nobody holds are few.
+/// How many batches under way are looked at for one that a worker holds. A final job has few that no worker holds.
 const MOST_HELD: i32 = 1_000;
 
 impl Entered {
