@@ -356,6 +356,9 @@ export class Model {
   retryFailed(_store, jobId, { statuses = ['failed'], batchSize } = {}) {
     const job = this.jobs.get(jobId);
     if (!isFinal(job?.status)) throw new Refused('INVALID_ARGUMENT');
+    // A worker may still store records of the batch.
+    const isHeld = ({ status, workerId }) => ['PROCESSING', 'PAUSED'].includes(status) && workerId;
+    if (this.rowsOf(jobId).some(isHeld)) throw new Refused('INVALID_ARGUMENT');
     const records = this.selected(jobId, statuses).map(({ index, raw }) => ({ index, raw, parsed: raw, status: 'pending', errors: [] }));
     if (records.length === 0) return null;
     const size = batchSize ?? job.config.batchSize;
