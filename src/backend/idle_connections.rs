@@ -120,12 +120,20 @@ impl<D: Driver> IdleConnections<D> {
         panics::fail_point("connections, locked");
         let Some(idle_timeout) = self.idle_timeout else { return };
         if state.connections.len() > self.min && !self.closing_expired.swap(true, Ordering::AcqRel) {
-            let (warnings, idle) = (self.warnings.clone(), Arc::downgrade(self));
+            let idle = Arc::downgrade(self);
+            // Of a store that is closed meanwhile it keeps a weak reference only, because it sleeps for as long as a connection may be idle.
             tokio::spawn(async move {
-                let closing = warnings.watch("closing idle connections", close_expired(idle.clone(), idle_timeout));
-                if !closing.await
+                let closing = panics::caught_in({
+                    let idle = idle.clone();
+                    async move {
+                        close_expired(idle, idle_timeout).await;
+                        Ok(())
+                    }
+                });
+                if let Err(error) = closing.await
                     && let Some(idle) = idle.upgrade()
                 {
+                    idle.warnings.panicked("closing idle connections", error);
                     // The next `put` starts another round.
                     idle.closing_expired.store(false, Ordering::Release);
                 }
