@@ -619,7 +619,7 @@ function makeError(failure) {
 
 /**
  * The error that a call rejects with. Its stack begins at the method: it is taken from `site` if the call has left the stack since. Without a site, the
- * engine names the `async` functions that wait for the call. `inner`: the outermost function of this file on the stack.
+ * engine names the `async` functions that wait for the call. `inner`: the function that the stack begins behind.
  */
 function failed(failure, site, inner = run) {
   const error = isOurs(failure) ? failure : makeError(failure);
@@ -685,7 +685,7 @@ function serverOf(native) {
   return servers.get(native);
 }
 
-/** What subscribers are told of a call. `about` holds arguments of the user's, which may be anything. */
+/** What subscribers learn about a call. `about` has the call's arguments by name, unchecked: the caller may have passed values of any type. */
 function contextOf(store, operation, about) {
   const context = { operation };
   try {
@@ -952,9 +952,7 @@ class SqlxStateStore {
         publishWarning,
       );
     } catch (failure) {
-      const error = failed(failure);
-      Error.captureStackTrace?.(error, new.target);
-      throw error;
+      throw failed(failure, undefined, new.target);
     }
     Object.defineProperty(this, NATIVE, { value: native });
     warnOfIgnored(native._ignoredParameters());
@@ -1072,9 +1070,7 @@ class SqlxStateStore {
       const [used, idle, pending, max] = nativeOf(this, 'poolStats')._poolStats();
       return { used, idle, pending, max };
     } catch (failure) {
-      const error = failed(failure);
-      Error.captureStackTrace?.(error, SqlxStateStore.prototype.poolStats);
-      throw error;
+      throw failed(failure, undefined, SqlxStateStore.prototype.poolStats);
     }
   }
 

@@ -6,7 +6,7 @@ use super::call::{Access, Answer, Call, Entered};
 use super::finalize::status_when_complete;
 use crate::backend::{Backend, LockedJob, Reclaimed, Transaction};
 use crate::error::{Error, Quoted, Result};
-use crate::model::{AbortOptions, BatchList, JobStatus};
+use crate::model::{AbortOptions, BatchList, JobStatus, following};
 use crate::retry::{LostReplies, Repeat};
 use crate::warnings::WarningKind;
 
@@ -180,9 +180,8 @@ async fn end_taking(mut transaction: Box<dyn Transaction>, job_id: &str, job: &L
         return Ok(Aborted::default());
     }
     let rows = transaction.batch_rows(job_id).await?;
-    let mut batches = BatchList::read(job_id, &job.batches)?;
-    if batches.follow(&rows) {
-        transaction.set_job_batches(job_id, &batches.to_json()).await?;
+    if let Some(batches) = following(job_id, &job.batches, &rows)? {
+        transaction.set_job_batches(job_id, &batches).await?;
     }
     transaction.commit().await?;
     Ok(Aborted { now: false, taken })
