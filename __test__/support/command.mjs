@@ -77,10 +77,16 @@ export async function shell(line, options = {}) {
 
 export const hasTerminals = process.platform === 'linux' && existsSync('/usr/bin/script');
 
-/** Starts the command at a terminal of so many columns. All that it says is in `stdout`, as the terminal gets it. */
+/**
+ * Starts the command at a terminal of so many columns. All that it says is in `stdout`, as the terminal gets it.
+ *
+ * Ctrl-C is a signal to the shell too. The trap keeps it alive, so that what it ends with is the command's own exit code; the default action
+ * would end a dash with 130, whatever the command did.
+ */
 export function atTerminal(words, { columns = 100, before = '', after = '', ...options } = {}) {
   const quoted = [process.execPath, BIN, ...words].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
-  return new Running('script', ['-qec', `stty cols ${columns}; ${before}${quoted}${after}`, '/dev/null'], withUrl(options));
+  const line = `trap : INT; stty cols ${columns}; ${before}${quoted}${after}`;
+  return new Running('script', ['-qec', line, '/dev/null'], withUrl(options));
 }
 
 /** The lines of a terminal's output, as they stand in the end: what is written over is gone. */
