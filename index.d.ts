@@ -275,7 +275,10 @@ export interface PurgeOptions {
   readonly olderThanMs: number;
   /** Final statuses only. @default ['COMPLETED', 'ABORTED', 'FAILED'] */
   readonly statuses?: readonly ('COMPLETED' | 'ABORTED' | 'FAILED')[];
-  /** The most jobs to delete in this call, the oldest first. @default all */
+  /**
+   * The most jobs to delete in this call, the oldest first. A call that reaches it looks for nothing that belongs to no job, so that call after call costs
+   * no more than one: go on until a call deletes fewer. @default all
+   */
   readonly limit?: number;
   /** Deletes nothing, and says what would be deleted. @default false */
   readonly dryRun?: boolean;
@@ -294,7 +297,10 @@ export interface PurgeResult {
   readonly batches: number;
   /** Records, those without a job included. */
   readonly records: number;
-  /** Ids of jobs that no row of jobs has, and whose batches or records were deleted: what an interrupted `deleteJob` or `retryFailed` left. */
+  /**
+   * Ids of jobs that no row of jobs has, and whose batches or records were deleted: what an interrupted `retryFailed` or `prepare` left. (An interrupted
+   * `deleteJob` leaves a job that is ABORTED, which is among `jobIds`.)
+   */
   readonly orphans: readonly string[];
   /** Ids of jobs that were kept because a worker holds a batch of theirs. */
   readonly skipped: readonly string[];
@@ -517,7 +523,8 @@ export interface SqlxStateStoreOptions {
    * replaces the one before it.
    *
    * What is queued is written together, after 50 ms at the latest, and is committed before any other call on its job through this store takes effect
-   * and before `close()` resolves. A list of batches that takes more than 5 ms to write is written less often, after 500 ms at the latest. The queue of a job holds 10,000 records or 16 MB; a save that finds it full resolves once there is room. A queue that is
+   * and before `close()` resolves. A list of batches that takes more than 5 ms to write is written less often, after 500 ms at the latest. To both comes the
+   * time of a write of the same job that is under way. The queue of a job holds 10,000 records or 16 MB; a save that finds it full resolves once there is room. A queue that is
    * not empty keeps the process alive. `process.exit()` and a crash lose it, which is safe: an unfinished batch is processed again as a whole.
    *
    * Where a queued record can't be stored, the failure sticks to its batch: further saves to the batch, its COMPLETED, and `close()` reject with the reason,
@@ -761,7 +768,7 @@ export declare class SqlxStateStore {
   /**
    * Ends the connections, after the calls under way are done and what is queued is written. It doesn't wait for an `initialize()` that waits for another
    * process. Later calls reject with `CLOSED`; a second `close()` settles as the first.
-   * @throws The reason for which a queued record could not be stored (`durability: 'batch'`).
+   * @throws The reason for which a queued record, job or state could not be stored (`durability: 'batch'`).
    */
   close(): Promise<void>;
 }

@@ -32,6 +32,20 @@ function loadApi() {
 
 const api = loadApi();
 
+/** `StoreWarningKind` of the store's index.d.ts, and what stands for warnings that were left out. */
+const WARNING_KINDS = [
+  'list-behind',
+  'renewal-failed',
+  'claim-taken',
+  'batch-given-up',
+  'queued-write-failed',
+  'connection-lost',
+  'connection-refused',
+  'index-missing',
+  'panic',
+  'dropped',
+];
+
 /** How long a collection waits for the `stats()` of the stores, in milliseconds. */
 const STATS_MS = 2_000;
 const LATE = Symbol('late');
@@ -143,6 +157,7 @@ function instrument({ meterProvider, tracerProvider, stores = [] } = {}) {
 
   const onStart = (call) => {
     if (own !== undefined) own.server = call.server;
+    if (call.server !== undefined && !counting.has(call.server)) countFromZero(call.server);
     const known = attributes.get(call);
     const began = performance.now();
     const span =
@@ -174,6 +189,14 @@ function instrument({ meterProvider, tracerProvider, stores = [] } = {}) {
       span.setStatus({ code: api.SpanStatusCode.ERROR, message: String(call.error?.message ?? call.error) });
     }
     span.end();
+  };
+
+  /** The servers whose warnings are counted. */
+  const counting = new WeakSet();
+  // Prometheus sees no increase in a counter whose first value is 1. So an alert would miss the first warning of a process, often the only one.
+  const countFromZero = (server) => {
+    counting.add(server);
+    for (const kind of WARNING_KINDS) warnings.add(0, { ...serverAttributes(server), 'batchactions.warning.kind': kind });
   };
 
   const onWarning = ({ kind, count = 1, dropped = 0, server }) => {

@@ -236,8 +236,13 @@ impl Claims {
         lock(&self.jobs).get(job_id)?.batches
     }
 
+    /// Also for a job in which this store has no claim: a program that sets the states of batches that others claimed, or that nobody claims, would
+    /// otherwise count them in each call.
     pub fn set_batches(&self, job_id: &str, batches: BatchCount) {
-        lock(&self.jobs).change(job_id, |job| job.batches = Some(batches));
+        let mut jobs = lock(&self.jobs);
+        jobs.insert(job_id);
+        jobs.change(job_id, |job| job.batches = Some(batches));
+        jobs.bound();
     }
 
     pub fn list_is_behind(&self, job_id: &str) -> bool {
@@ -399,6 +404,17 @@ mod tests {
             ["batch 0"]
         );
         assert!(claims.leases(now + hour).is_empty());
+    }
+
+    #[test]
+    fn the_count_of_batches_is_remembered_without_a_claim() {
+        let claims = Claims::default();
+        claims.set_batches("job", BatchCount::new(100_000, Some(BatchIndex(99_999))));
+        assert_eq!(claims.batches("job").map(|batches| batches.count), Some(100_000));
+        for job in 0..3 * MOST_IDLE {
+            claims.set_batches(&format!("job {job}"), BatchCount::new(1, None));
+        }
+        assert!(lock(&claims.jobs).by_id.len() <= MOST_IDLE);
     }
 
     #[test]

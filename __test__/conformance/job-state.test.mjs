@@ -6,8 +6,9 @@ import { inspect } from 'node:util';
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { makeBatch, makeJob, makeLocalJob, makeState, newId } from '../support/fixtures.mjs';
+import { startCountingProxy } from '../support/servers.mjs';
 import { storeOn } from '../support/store.mjs';
-import { claim, complete, onEveryDatabase, rejection } from '../support/suite.mjs';
+import { SqlxStateStore, claim, complete, onEveryDatabase, rejection, urlThrough } from '../support/suite.mjs';
 
 const descriptor = (job) => Object.getOwnPropertyDescriptor(job, 'batches');
 const isAccessor = (job) => typeof descriptor(job).get === 'function';
@@ -67,6 +68,29 @@ onEveryDatabase((on) => {
         }
       }
     });
+  });
+
+  on.needs('server', 'transactionIds')('is read again with few bytes from a server whose rows say when they changed', async () => {
+    const proxy = await startCountingProxy(on.address);
+    onTestFinished(() => proxy.close());
+    const store = new SqlxStateStore(urlThrough(proxy.port, on.url));
+    onTestFinished(() => store.close());
+    const job = makeJob(1_000);
+    await on.store.saveJobState(job);
+    const received = async () => {
+      const before = proxy.received;
+      const { batches } = await store.getJobState(job.id);
+      expect(batches).toHaveLength(1_000);
+      return proxy.received - before;
+    };
+    // The claim of every tenth batch of so many also writes the job's list, which is then read anew: of the first one, and not of the second.
+    await claim(store, job.id, 'w');
+    const first = await received();
+    const { batchId } = await claim(store, job.id, 'w');
+    await complete(store, job.id, batchId);
+    const second = await received();
+    expect(first).toBeGreaterThan(20_000);
+    expect(second).toBeLessThan(first / 20);
   });
 
   describe('what another program changes between two calls', () => {

@@ -214,15 +214,52 @@ onEveryDatabase((on) => {
       expect(result.records).toBe(60);
     });
 
-    test('what an interrupted retryFailed left says how old it is', async () => {
+    on.needs('server')('of a retryFailed that was interrupted can’t be claimed, stay for a day, and are deleted then', async () => {
       const store = await alone();
       const source = await ended(store, 3 * DAY);
       await store.saveBatchRecords(source.id, source.batches[0].id, [makeRecord(0, { status: 'failed' })]);
-      const { jobId } = await store.retryFailed(source.id);
-      const made = Number.parseInt(jobId.replaceAll('-', '').slice(0, 12), 16);
+      // It is interrupted between the records and the batches, which no other job may have.
+      await store.db.query(`alter table "batchactions_batches" add constraint "no_other" check ("jobId" = '${source.id}')`);
+      await expect(store.retryFailed(source.id)).rejects.toThrow('no_other');
+      await store.db.query('alter table "batchactions_batches" drop constraint "no_other"');
+      const [{ jobId }, ...others] = await store.db.query('select distinct "jobId" from "batchactions_records" where "jobId" <> ?', [
+        source.id,
+      ]);
+      expect(others).toEqual([]);
+      expect(await store.claimBatch(jobId, 'w')).toEqual({ claimed: false, reason: 'JOB_NOT_FOUND' });
+      expect(await ids(store)).toEqual([source.id]);
+      expect(await purged(store, { olderThanMs: 0, statuses: ['FAILED'] })).toStrictEqual(nothing);
+      // A day passes: the id says when it was made, in its first 48 bits.
       expect(jobId[14]).toBe('7');
-      expect(Math.abs(Date.now() - made)).toBeLessThan(DAY);
+      const made = Number.parseInt(jobId.replaceAll('-', '').slice(0, 12), 16);
+      const hex = (made - DAY - 60_000).toString(16).padStart(12, '0');
+      const older = `${hex.slice(0, 8)}-${hex.slice(8)}${jobId.slice(13)}`;
+      await store.db.query('update "batchactions_records" set "jobId" = ? where "jobId" = ?', [older, jobId]);
+      expect(await purged(store, { olderThanMs: 0, statuses: ['FAILED'] })).toStrictEqual({ ...nothing, records: 1, orphans: [older] });
+      // The call can be made again.
+      expect(await store.retryFailed(source.id)).toMatchObject({ totalRecords: 1 });
     });
+
+    test('are left to the next call by one that reaches its limit', async () => {
+      const store = await alone();
+      const [first, second] = [await ended(store, 2 * DAY), await ended(store, DAY)];
+      const orphan = madeAgo(3 * DAY);
+      await store.saveBatchRecords(orphan, 'b', [makeRecord(0)]);
+      expect(await purged(store, { olderThanMs: 0, limit: 1 })).toMatchObject({ jobIds: [first.id], orphans: [] });
+      expect(await purged(store, { olderThanMs: 0, limit: 2 })).toMatchObject({ jobIds: [second.id], orphans: [orphan] });
+    });
+  });
+
+  on.needs('raw')('finishes a deleteJob that was interrupted, also of a job that had not begun', async () => {
+    const store = await alone();
+    const job = makeJob(2, { size: 3, status: 'CREATED', startedAt: undefined });
+    await prepare(store, job);
+    await store.db.query('alter table "batchactions_records" rename to "batchactions_away"');
+    await rejection(store.deleteJob(job.id), 'TABLES_MISSING');
+    await store.db.query('alter table "batchactions_away" rename to "batchactions_records"');
+    expect(await store.getJob(job.id)).toMatchObject({ status: 'ABORTED', completedAt: expect.any(Number) });
+    expect(await purged(store, { olderThanMs: 0 })).toMatchObject({ jobIds: [job.id], records: 6 });
+    expect(await left(store, job.id)).toEqual([null, 0, 0]);
   });
 
   on.needs('raw')('a purge that was interrupted is finished by the same call, whatever its statuses', async () => {

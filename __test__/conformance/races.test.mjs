@@ -112,4 +112,27 @@ onEveryDatabase((on) => {
       await rejection(first.updateBatchState(job.id, held.batchId, makeState(held.batchId, 'COMPLETED', 10, 0)), 'LEASE_LOST');
     });
   });
+
+  describe('two stores that save the same new records at once', () => {
+    on.needs('shared')('both succeed, and each record is there once', async () => {
+      const stores = [await on.open(), await on.open()];
+      const { id, batches } = makeJob(1, { size: 500 });
+      const records = Array.from({ length: 500 }, (_, index) => makeRecord(index));
+      // In opposite orders, so that each comes upon what the other has inserted, and singly and in bulk.
+      const single = (store, all) => Promise.all(all.map((record) => store.saveProcessedRecord(id, batches[0].id, record)));
+      const bulk = async (store, all) => {
+        for (let at = 0; at < all.length; at += 50) await store.saveBatchRecords(id, batches[0].id, all.slice(at, at + 50));
+      };
+      for (const [first, second] of [
+        [single, single],
+        [single, bulk],
+        [bulk, bulk],
+      ]) {
+        await on.store.deleteJob(id);
+        await Promise.all([first(stores[0], records), second(stores[1], records.toReversed())]);
+        const found = await on.store.getBatchRecords(id, batches[0].id);
+        expect(found.map(({ index }) => index).toSorted((a, b) => a - b)).toEqual(records.map(({ index }) => index));
+      }
+    });
+  });
 });

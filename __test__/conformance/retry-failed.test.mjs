@@ -224,17 +224,4 @@ onEveryDatabase((on) => {
       expect((await all(jobId))[0].raw).toEqual(raw);
     });
   });
-
-  on.needs('raw')('that is interrupted leaves nothing that can be claimed, and the next call makes a job of its own', async () => {
-    const { job } = await ended(Array(20).fill('failed'), { config: { batchSize: 5 } });
-    // The job's row is written last: whatever the call has copied when it is interrupted has no job.
-    const copied = newId('copied');
-    await on.query(
-      `insert into "batchactions_records" ("jobId", "batchId", "recordIndex", "status", "raw", "parsed", "errors")
-       select '${copied}', 'b', "recordIndex", 'pending', "raw", "raw", "errors" from "batchactions_records" where "jobId" = ?`,
-      [job.id],
-    );
-    expect(await on.store.claimBatch(copied, 'w')).toEqual({ claimed: false, reason: 'JOB_NOT_FOUND' });
-    expect(await on.store.retryFailed(job.id)).toMatchObject({ totalRecords: 20 });
-  });
 });

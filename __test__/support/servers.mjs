@@ -56,6 +56,20 @@ export function startProxy(target, port) {
   }, port);
 }
 
+/** A server that hands every connection on to another port, and counts the bytes that come from there: `received`. */
+export async function startCountingProxy(target) {
+  const handle = await startServer((client) => {
+    const upstream = connect(target);
+    upstream.on('data', ({ length }) => (handle.received += length));
+    upstream.on('error', () => client.destroy());
+    upstream.on('close', () => client.destroy());
+    client.on('close', () => upstream.destroy());
+    client.pipe(upstream).pipe(client);
+  });
+  handle.received = 0;
+  return handle;
+}
+
 /** A server that hands every connection on to another port, each way `ms` late. */
 export function startSlowProxy(target, ms) {
   return startServer((client) => {

@@ -1,11 +1,19 @@
 // What subscribers of the store's channels see.
 
 import { channel } from 'node:diagnostics_channel';
+import { readFileSync } from 'node:fs';
 import { expect, onTestFinished } from 'vitest';
 
 export const EVENTS = ['start', 'end', 'asyncStart', 'asyncEnd', 'error'];
 export const callChannel = (event) => channel(`tracing:batchactions.store:${event}`);
 export const warningChannel = channel('batchactions.store.warning');
+
+/** The kinds of warnings that index.d.ts promises. */
+export const WARNING_KINDS = (() => {
+  const types = readFileSync(new URL('../../index.d.ts', import.meta.url), 'utf8');
+  const [, declared] = /export type StoreWarningKind =(.*?);\n/s.exec(types);
+  return [...declared.matchAll(/\| '([\w-]+)'/g)].map(([, kind]) => kind);
+})();
 
 /** Subscribes until the test ends, or until the function that comes back is called. */
 export function subscribe(to, listener) {

@@ -19,11 +19,12 @@ import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'v
 import { BATCH_STATUSES, JOB_STATUSES, makeJob, makeRecord } from '../support/fixtures.mjs';
 import { runNode } from '../support/run-node.mjs';
 import { SqlxStateStore, claim, complete, onEveryDatabase, sleep } from '../support/suite.mjs';
-import { callChannel } from '../support/telemetry.mjs';
+import { WARNING_KINDS, callChannel } from '../support/telemetry.mjs';
 
 const require = createRequire(import.meta.url);
 const { instrument } = require('../../otel/index.js');
 const dashboard = readFileSync(new URL('../../docs/grafana.json', import.meta.url), 'utf8');
+const operations = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8');
 
 /** What the SDK exports. */
 let sdk;
@@ -280,6 +281,16 @@ describe('metrics', () => {
     await expect.poll(given, { timeout: 10_000 }).toBe(2);
   });
 
+  test('of warnings begin at 0 with the first call of a store, so that an alert sees the first one', async () => {
+    start();
+    await openStore();
+    const points = pointsOf(await sdk.collect(), 'batchactions.store.warnings');
+    expect(points.map(([attributes]) => attributes['batchactions.warning.kind']).toSorted()).toEqual(
+      [...WARNING_KINDS, 'dropped'].toSorted(),
+    );
+    for (const [attributes, value] of points) expect([attributes['db.system.name'], value]).toEqual(['sqlite', 0]);
+  });
+
   test('of connections: used, idle, waiting and the most, by pool', async () => {
     const [first, second] = [await openStore(), await openStore('sqlite::memory:')];
     start({ stores: [first, second] });
@@ -388,7 +399,8 @@ describe('metrics', () => {
     expect(pool(await sdk.collect())).toEqual(['sqlite/:memory:']);
   });
 
-  test('are in the dashboard, which shows no other', async () => {
+  /** Runs a store through all that has a metric. Returns the names that Prometheus gives to the metrics, each with its labels. */
+  const exportedNames = async () => {
     const stores = [];
     start({ stores });
     const { store } = await busyStore();
@@ -399,10 +411,11 @@ describe('metrics', () => {
       const labels = dataPoints.flatMap(({ attributes }) => Object.keys(attributes)).map((key) => key.replaceAll('.', '_'));
       for (const each of prometheusNames(name, descriptor, dataPointType)) exported.set(each, new Set([...labels, 'le']));
     }
-    const expressions = [...JSON.stringify(JSON.parse(dashboard)).matchAll(/"expr":"((?:[^"\\]|\\.)*)"/g)].map(([, text]) =>
-      JSON.parse(`"${text}"`),
-    );
-    expect(expressions.length).toBeGreaterThan(8);
+    return exported;
+  };
+
+  /** The metrics that expressions of Prometheus use, all of which are exported, with the labels that are asked for. */
+  const namesIn = (expressions, exported) => {
     const used = new Set();
     for (const expression of expressions) {
       for (const [, name, filter = ''] of expression.matchAll(/\b((?:db_client|messaging_client|batchactions)_\w+)(\{[^}]*\})?/g)) {
@@ -417,6 +430,27 @@ describe('metrics', () => {
         }
       }
     }
+    return used;
+  };
+
+  test('are those of the five alerts', async () => {
+    const expressions = [...operations.matchAll(/^ *expr: (.+)$/gm)].map(([, expression]) => expression);
+    expect(expressions).toHaveLength(5);
+    const exported = await exportedNames();
+    for (const expression of expressions) expect(namesIn([expression], exported).size, expression).toBeGreaterThan(0);
+    // The kinds that an alert names exist.
+    const kinds = [...operations.matchAll(/batchactions_warning_kind=~"([^"]+)"/g)].flatMap(([, all]) => all.split('|'));
+    expect(kinds.length).toBeGreaterThan(0);
+    for (const kind of kinds) expect(WARNING_KINDS).toContain(kind);
+  });
+
+  test('are in the dashboard, which shows no other', async () => {
+    const exported = await exportedNames();
+    const expressions = [...JSON.stringify(JSON.parse(dashboard)).matchAll(/"expr":"((?:[^"\\]|\\.)*)"/g)].map(([, text]) =>
+      JSON.parse(`"${text}"`),
+    );
+    expect(expressions.length).toBeGreaterThan(8);
+    const used = namesIn(expressions, exported);
     const shown = (name, { descriptor, dataPointType }) => prometheusNames(name, descriptor, dataPointType).some((each) => used.has(each));
     for (const [name, metric] of await sdk.collect()) expect(shown(name, metric), `${name} is in the dashboard`).toBe(true);
   });
@@ -488,7 +522,7 @@ describe('instrument()', () => {
     ]);
     expect([before, callChannel('asyncEnd').hasSubscribers]).toEqual([false, false]);
     const metrics = await sdk.collect();
-    expect([...metrics.keys()]).toEqual(['db.client.operation.duration']);
+    expect([...metrics.keys()]).toEqual(['db.client.operation.duration', 'batchactions.store.warnings']);
   });
 
   test('ends at once where no call is under way', async () => {

@@ -1,14 +1,22 @@
 // What fails or changes in the background, where no call reports it, is published on the channel `batchactions.store.warning`: each kind is made to happen.
 // (`panic` and what takes an addon with hooks is in `panics.test.mjs`.)
 
+import { readFileSync } from 'node:fs';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { SUMMARY_INDEX } from '../support/catalogue.mjs';
 import { makeBatch, makeJob, makeLocalJob, makeRecord, newId } from '../support/fixtures.mjs';
 import { runNode } from '../support/run-node.mjs';
 import { expectNoSecret } from '../support/secrets.mjs';
 import { SqlxStateStore, StateStoreError, claim, complete, onDatabasesWith, onEveryDatabase, rejection, sleep } from '../support/suite.mjs';
-import { warningLike, watchWarnings } from '../support/telemetry.mjs';
+import { WARNING_KINDS, warningLike, watchWarnings } from '../support/telemetry.mjs';
 import { createUser } from '../support/users.mjs';
+
+test('each kind that index.d.ts promises is made to happen', () => {
+  const files = ['warnings', 'panics'].map((name) => readFileSync(new URL(`${name}.test.mjs`, import.meta.url), 'utf8'));
+  const isMade = (kind) => files.some((text) => text.includes(`describe('${kind}'`) || text.includes(`{ kind: '${kind}'`));
+  expect(WARNING_KINDS.length).toBeGreaterThan(8);
+  expect(WARNING_KINDS.filter((kind) => !isMade(kind))).toEqual([]);
+});
 
 onEveryDatabase((on) => {
   const saved = async (batches, store = on.store) => {

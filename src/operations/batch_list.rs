@@ -91,12 +91,15 @@ async fn update_list_once(backend: &dyn Backend, job_id: &str) -> Result<BatchCo
         return Ok(BatchCount::of(&[]));
     };
     let rows = transaction.batch_rows(job_id).await?;
-    match following(job_id, &job.batches, &rows)? {
+    let (batches, count) = (following(job_id, &job.batches, &rows)?, BatchCount::of(&rows));
+    // The driver makes copies of the text that it sends. What it was made of is not in memory at the same time.
+    drop((job, rows));
+    match batches {
         Some(batches) => {
             transaction.set_job_batches(job_id, &batches).await?;
             transaction.commit().await?;
         }
         None => transaction.rollback().await?,
     }
-    Ok(BatchCount::of(&rows))
+    Ok(count)
 }

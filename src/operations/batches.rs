@@ -20,6 +20,10 @@ impl Call {
             self.state_was_set(key, state, token, index).await;
             return Ok(());
         }
+        // As if it had been queued. A claim is of a distributed job, whose list is not what failed.
+        if token.is_none() {
+            self.store.writer.check_job_writes(&key.job_id)?;
+        }
         if state.status == BatchStatus::Completed {
             self.store.writer.check(key)?;
         }

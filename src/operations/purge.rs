@@ -28,12 +28,16 @@ impl Call {
         let now = self.read(|reads| reads.now()).await?;
         let cutoffs = Cutoffs::new(now, options.older_than_ms);
         let mut purged = Purged::default();
-        self.purge_jobs(options, cutoffs, &mut purged).await?;
-        self.purge_orphans(options, cutoffs, &mut purged).await?;
+        let is_last = self.purge_jobs(options, cutoffs, &mut purged).await?;
+        // Finding them takes a walk over all jobs that batches and records name. A caller that deletes a few jobs a call would pay for it each time.
+        if is_last {
+            self.purge_orphans(options, cutoffs, &mut purged).await?;
+        }
         Ok(purged)
     }
 
-    async fn purge_jobs(&self, options: &PurgeOptions, cutoffs: Cutoffs, purged: &mut Purged) -> Result<()> {
+    /// Returns whether it came to the last of the jobs: not where it reached the limit.
+    async fn purge_jobs(&self, options: &PurgeOptions, cutoffs: Cutoffs, purged: &mut Purged) -> Result<bool> {
         let most = options.limit.map_or(usize::MAX, |limit| limit as usize);
         let mut page = FinishedPage {
             statuses: options.status_places(),
@@ -43,16 +47,16 @@ impl Call {
         };
         loop {
             let jobs = self.read(|reads| reads.finished_jobs(&page)).await?;
-            let Some(last) = jobs.last() else { return Ok(()) };
+            let Some(last) = jobs.last() else { return Ok(true) };
             page.after = Some((last.ended_at, last.id.clone()));
             for job in jobs {
-                if purged.job_ids.len() == most {
-                    return Ok(());
-                }
                 if job.has_live_claim {
                     purged.skipped.push(job.id);
                 } else if self.purge_job(options, cutoffs, &job.id, purged).await? {
                     purged.job_ids.push(job.id);
+                    if purged.job_ids.len() == most {
+                        return Ok(false);
+                    }
                 }
             }
         }

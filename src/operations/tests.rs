@@ -18,6 +18,7 @@ mod access;
 mod faults;
 mod queued_calls;
 mod steering;
+mod warnings;
 
 /// A server's address in `TEST_…_URL`, or on its default port. The name is its entry in `REQUIRE_DATABASES`.
 const SERVERS: [(&str, &str, &str); 3] = [

@@ -47,7 +47,7 @@ impl Failures {
         self.job = None;
     }
 
-    fn check_job_writes(&self) -> Result<()> {
+    pub fn check_job_writes(&self) -> Result<()> {
         self.job.clone().map_or(Ok(()), Err)
     }
 

@@ -155,11 +155,14 @@ impl JobQueue {
         if self.is_flushed() {
             return Some(Duration::ZERO);
         }
-        let delay = match self.pending.job {
+        Some(self.delay().saturating_sub(since.elapsed()))
+    }
+
+    fn delay(&self) -> Duration {
+        match self.pending.job {
             Some(_) => (self.last_writing * SHARE).clamp(DELAY, LONGEST_DELAY),
             None => DELAY,
-        };
-        Some(delay.saturating_sub(since.elapsed()))
+        }
     }
 
     /// Takes the pending calls, if they are due.
@@ -206,5 +209,27 @@ impl JobQueue {
         }
         self.flush_target = self.made;
         Some(Done::new(self.made, &self.done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::CapturedList;
+
+    #[test]
+    fn a_job_waits_ten_times_as_long_as_its_last_writing_took_within_bounds() {
+        let milliseconds = Duration::from_millis;
+        let job = r#"{"id":"job","config":{},"status":"PROCESSING","changes":{"length":0,"places":[],"batches":[]}}"#;
+        let job = Job::from_change(job, &mut CapturedList::default()).unwrap();
+        let mut queue = JobQueue::default();
+        for (took, delay) in [(0, 50), (5, 50), (6, 60), (20, 200), (50, 500), (10_000, 500)] {
+            queue.finish(0, Some(milliseconds(took)));
+            queue.pending.job = Some(job.clone());
+            assert_eq!(queue.delay(), milliseconds(delay), "after {took} ms");
+            // States alone take one short statement each.
+            queue.pending.job = None;
+            assert_eq!(queue.delay(), milliseconds(50));
+        }
     }
 }

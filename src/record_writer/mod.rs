@@ -189,6 +189,12 @@ impl RecordWriter {
         checked.unwrap_or(Ok(()))
     }
 
+    /// Rejects if the job, or the state of a batch, was queued and could not be stored.
+    pub fn check_job_writes(&self, job_id: &str) -> Result<()> {
+        let checked = self.queues.read(job_id, |queue| queue.failures.check_job_writes());
+        checked.unwrap_or(Ok(()))
+    }
+
     /// The job was stored as a whole, and with it the states of its batches. Failures of records stay.
     pub fn clear_job_failure(&self, job_id: &str) {
         self.queues.change(job_id, |queue| queue.failures.clear_job());

@@ -959,7 +959,8 @@ impl Backend for MySql {
             "empty_job",
             "
             update batchactions_jobs
-            set status = 'ABORTED', batches = '[]'
+            set status = 'ABORTED', batches = '[]',
+                completedAt = coalesce(completedAt, cast(floor(unix_timestamp(now(3)) * 1000) as signed))
             where id = ?
             ",
         );

@@ -28,7 +28,8 @@ pub struct ChangedBatches {
 }
 
 pub async fn changed_batches(session: &mut Conn, job_id: &str, after: Option<&Horizon>) -> Result<Option<ChangedBatches>> {
-    // One statement, so that all of it is of one snapshot. The `txid` functions are those that all versions have.
+    // One statement, so that all of it is of one snapshot. The `txid` functions are those that all versions have. The age of the horizon is a subquery,
+    // because PostgreSQL runs that once; otherwise it reads the text and computes the age again for each row, a quarter of the time of 100,000.
     let changed = session.sql(
         "changed_batches",
         r#"
@@ -51,7 +52,7 @@ pub async fn changed_batches(session: &mut Conn, job_id: &str, after: Option<&Ho
           select count(*) total,
                  json_agg(json_build_array(
                    "batchIndex"::int4, "id"::text, "status"::text, "processedCount"::int4, "failedCount"::int4, "claimedAt"::int8, "workerId"::text
-                 )) filter (where age(xmin) <= age($2::text::xid)) changed
+                 )) filter (where age(xmin) <= (select age($2::text::xid))) changed
           from batchactions_batches
           where "jobId" = $1::"batches.jobId"
         ) b

@@ -941,7 +941,8 @@ impl Backend for Postgres {
             "empty_job",
             r#"
             update batchactions_jobs
-            set "status" = 'ABORTED', "batches" = '[]'
+            set "status" = 'ABORTED', "batches" = '[]',
+                "completedAt" = coalesce("completedAt", (extract(epoch from clock_timestamp()) * 1000)::bigint)
             where "id" = $1::"jobs.id"
             "#,
         );

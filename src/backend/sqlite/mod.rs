@@ -901,7 +901,8 @@ impl Backend for Sqlite {
             "empty_job",
             "
             update batchactions_jobs
-            set status = 'ABORTED', batches = '[]'
+            set status = 'ABORTED', batches = '[]',
+                completedAt = coalesce(completedAt, cast(unixepoch('subsec') * 1000 as integer))
             where id = ?1
             ",
         );

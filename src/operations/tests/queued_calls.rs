@@ -131,6 +131,23 @@ async fn after_a_queued_job_failed_for_good_the_job_can_only_end() {
 }
 
 #[tokio::test]
+async fn after_a_queued_job_failed_a_state_behind_a_call_that_is_not_queued_is_refused_too() {
+    let script = Script::new();
+    script.on("save_job", Refuses(refusal()));
+    let store = store(&script);
+    save(&store, import(1)).await.unwrap();
+    // It waits for its turn, so that the next call is not queued either.
+    let fenced = enter(&store).update_batch_state(key(0), DONE, Some(Token(5)));
+    let unfenced = enter(&store).update_batch_state(key(1), DONE, None);
+    assert!(matches!(unfenced, Ok(Saved::Pending(_))));
+    let (_, unfenced) = tokio::join!(fenced.answer(), unfenced.answer());
+    let error = unfenced.unwrap_err();
+    assert!(error.message.contains("the disk is full"), "{error:?}");
+    // The fenced one, which is of a claim.
+    assert_eq!(script.times("set_batch_state"), 1);
+}
+
+#[tokio::test]
 async fn a_claimed_batch_is_not_concerned_by_a_state_that_could_not_be_stored() {
     let script = Script::new();
     script.on("set_batch_state", Refuses(refusal()));
