@@ -73,6 +73,8 @@ onEveryDatabase((on) => {
       expect(await store.batches(job.id, { status: 'PROCESSING' })).toHaveLength(held.length + 1);
       expect(await store.batches(job.id, { status: 'PENDING', limit: 20, after: 15_000 })).toHaveLength(20);
       open = (await store.stats()).batches;
+      expect(await store.getDistributedStatus(job.id)).toMatchObject({ totalBatches: batches });
+      await store.getProgress(job.id);
     }
 
     /** What stands for each placeholder, by the statement's name; positional ones repeat. */
@@ -158,6 +160,15 @@ onEveryDatabase((on) => {
       [
         'stats looks at the open batches of jobs that are not final, and counts them in their index',
         () => checkPlans('stats', [], { sorts: true, has: dialect.readsStatusIndex, most: open.PENDING + 2 * open.PROCESSING + few }),
+      ],
+      // Each batch, or record, is counted where the index has it.
+      [
+        'getDistributedStatus counts the batches in their index',
+        () => checkPlans('batch_counts', [job.id], { has: /batchactions_batches_job_id_status/, most: batches + few }),
+      ],
+      [
+        'getProgress counts the records in their index',
+        () => checkPlans('record_counts', [job.id], { has: /batchactions_records_job_id_status/ }),
       ],
     ];
 

@@ -29,8 +29,8 @@ const { program, missing } = postgres
   : { missing: 'there is no PostgreSQL' };
 const behindPooler = missing === undefined ? test : (name) => test.skip(`${name} [exempt, no PgBouncer: ${missing}]`, () => {});
 
-/** A PgBouncer in front of the server, with fewer connections to it than its clients have. */
-async function startPooler(serverUrl) {
+/** A PgBouncer in front of the server, with fewer connections to it than its clients have. `settings` are lines of its file that come last. */
+async function startPooler(serverUrl, settings = '') {
   const server = new URL(serverUrl);
   const folder = await mkdtemp(join(tmpdir(), 'batchactions-pooler-'));
   const port = await deadPort();
@@ -48,6 +48,7 @@ default_pool_size = 3
 max_client_conn = 200
 server_round_robin = 1
 ${process.getuid?.() === 0 ? 'user = nobody' : ''}
+${settings}
 `;
   await writeFile(join(folder, 'pgbouncer.ini'), config);
   await chmod(folder, 0o755);
@@ -130,9 +131,23 @@ describe('a store behind a transaction pooler', () => {
       mark: 'ok',
       saw: expect.stringMatching(/transaction pooler/),
     });
-    const without = await command(['doctor'], { url });
-    expect(without.code).not.toBe(0);
-    expect(without.stdout).toMatch(/pooler/);
+    const without = await json(['doctor'], { url });
+    expect(without).toMatchObject({ code: 4, stderr: '', value: { ok: false, checks: [{ name: 'reachable', mark: 'fail' }] } });
+    expect(without.value.checks[0].saw).toMatch(/pooler.*pgbouncer=true/);
+  });
+
+  behindPooler('doctor warns of one that works without pgbouncer=true, as it does in session mode', async () => {
+    const own = await postgres.create();
+    onTestFinished(() => own.drop());
+    await command(['init'], { url: own.url });
+    const settings = 'pool_mode = session\nignore_startup_parameters = extra_float_digits, options';
+    const { code, value } = await json(['doctor'], { url: urlAt(own.url, await startPooler(own.url, settings)) });
+    expect({ code, ok: value.ok }).toEqual({ code: 0, ok: true });
+    expect(value.checks.find(({ name }) => name === 'pooler')).toMatchObject({
+      mark: 'warn',
+      saw: expect.stringMatching(/pooler/),
+      todo: expect.stringContaining('put pgbouncer=true into the URL'),
+    });
   });
 
   behindPooler('fences, renews and reclaims', async () => {

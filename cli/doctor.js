@@ -22,6 +22,9 @@ const MOST_JOBS = 200;
 const NAMED = 5;
 /** As in @batchactions/distributed. */
 const STALE_MS = 900_000;
+/** The checks that stand for an error, with what to do: before the first answer of the database, and after it. */
+const NOT_REACHED = ['reachable', 'correct the URL, the login, its rights or the network, or start the server'];
+const INTERRUPTED = ['interrupted', 'the checks that would follow were not made: correct this, and run doctor again'];
 
 module.exports = {
   usage: 'doctor [--stale-after 15m]',
@@ -48,13 +51,21 @@ Each check is ok, warn or fail, with what it saw and what to do. It changes noth
       await connection.use(examine);
     } catch (error) {
       // A URL that can't be used is no finding about a database.
-      if (reached || error instanceof UsageError || error.code === undefined) throw error;
-      await report.fail('reachable', spoken(error.message), 'correct the URL, the login, its rights or the network, or start the server');
+      if (error instanceof UsageError || error.code === undefined) throw error;
+      // What was found before it is reported too, so it is one of the checks.
+      const [name, todo] = reached ? INTERRUPTED : NOT_REACHED;
+      await report.fail(name, spoken(error.message), todo);
       await report.end();
       return exitCodeOf(error);
     }
     return report.end();
   },
+
+  // For tests, which give them facts that no server at hand has.
+  checkVersion,
+  checkClock,
+  checkPooler,
+  checkPacket,
 };
 
 /** The findings, which a person reads as they come. */
@@ -120,7 +131,8 @@ async function look({ store, ping, report, staleMs }) {
 
 function checkVersion(report, { database, version }) {
   const [oldest, older] = OLDEST[database];
-  const [major, minor] = version.split(/[.-]/).map(Number);
+  // A beta is `18beta1`.
+  const [major, minor] = version.split(/[.-]/).map((part) => Number.parseInt(part, 10));
   if (major > oldest || (major === oldest && !(minor < older)))
     return report.ok('version', `${database} ${oldest}.${older} and newer work`);
   return report.fail('version', `${database} ${clean(version)} is too old`, `use ${database} ${oldest}.${older} or newer`);

@@ -46,4 +46,9 @@ function exitCodeOf(error) {
   return WRONG_WORDS.has(error?.code) ? EXIT.USAGE : EXIT.FAILED;
 }
 
-module.exports = { EXIT, CommandError, UsageError, PipeClosed, notFound, refused, exitCodeOf, UNREACHABLE };
+/** A store refuses with INVALID_ARGUMENT also what is wrong with the job, and not with the words. An option it names first in its message. */
+const ofJob = (error) => {
+  throw error.code === 'INVALID_ARGUMENT' && !error.message.startsWith('options.') ? refused(error.message) : error;
+};
+
+module.exports = { EXIT, CommandError, UsageError, PipeClosed, notFound, refused, ofJob, exitCodeOf, UNREACHABLE };

@@ -2,7 +2,7 @@
 
 const { FINAL, listOption, numberOption } = require('./arguments.js');
 const { Connection } = require('./connection.js');
-const { refused } = require('./exit.js');
+const { ofJob, refused } = require('./exit.js');
 const { jobOf } = require('./progress.js');
 const { clean, plural } = require('./text.js');
 
@@ -30,7 +30,8 @@ The job stays as it is; the new one gets its records' raw data, with their index
       const { status } = await jobOf(store, jobId);
       if (!FINAL.includes(status))
         throw refused(`job ${clean(jobId)} is ${status}: a job is retried once it is COMPLETED, FAILED or ABORTED`);
-      const made = await store.retryFailed(jobId, { statuses, ...(batchSize === undefined ? {} : { batchSize }) });
+      const options = { statuses, ...(batchSize === undefined ? {} : { batchSize }) };
+      const made = await store.retryFailed(jobId, options).catch(ofJob);
       if (values.json) return stdout.json(made);
       if (made === null)
         return stdout.line(`Job ${clean(jobId)} has no records that are ${statuses.join(' or ')}: there is nothing to retry.`);

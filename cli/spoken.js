@@ -7,6 +7,7 @@ const { clean } = require('./text.js');
 const WORDS = [
   [/\bcall initialize\(\)/g, 'run batchactions-sqlx init'],
   [/\binitialize\(\)/g, 'batchactions-sqlx init'],
+  [/\babortJob\(jobId, \{ now: true \}\)/g, 'batchactions-sqlx abort --now'],
   [/\{ force: true \}/g, '--force'],
   [/\boptions\.schema\b|\bthe option schema\b/g, '--schema'],
   [/\boptions\.batchSize\b/g, '--batch-size'],

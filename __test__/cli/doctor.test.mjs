@@ -1,10 +1,27 @@
 /** `doctor` and `init`: what they see of a database, and what they say to do. */
+import { createRequire } from 'node:module';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { databasesWith } from '../support/databases.mjs';
-import { makeJob, newId } from '../support/fixtures.mjs';
-import { claim, complete, freshDatabase, needs, onDatabasesWith, onEveryDatabase, openStore, prepare } from '../support/suite.mjs';
+import { serverDialects } from '../support/dialects/index.mjs';
+import { makeJob, newId, without } from '../support/fixtures.mjs';
+import { onOwnServer, startOwnServer } from '../support/own-servers.mjs';
+import { startLossyProxy, startProxy } from '../support/servers.mjs';
+import {
+  addressOf,
+  claim,
+  complete,
+  freshDatabase,
+  needs,
+  onDatabasesWith,
+  onEveryDatabase,
+  openStore,
+  prepare,
+  urlThrough,
+} from '../support/suite.mjs';
 import { createUser } from '../support/users.mjs';
 import { command, json, shell } from '../support/command.mjs';
+
+const { checkClock, checkPacket, checkPooler, checkVersion } = createRequire(import.meta.url)('../../cli/doctor.js');
 
 /** The checks by name. */
 async function doctor(url, words = []) {
@@ -215,6 +232,136 @@ onDatabasesWith('server', (database) => {
   });
 });
 
+/** What a check says of facts that no server at hand has. */
+const said = Object.fromEntries(['ok', 'warn', 'fail'].map((mark) => [mark, (name, saw, todo) => ({ mark, name, saw, todo })]));
+
+describe('a check of given facts', () => {
+  test.each([
+    ['PostgreSQL', '11.22', '12.0'],
+    ['PostgreSQL', '9.6.24', '12.0'],
+    ['MySQL', '5.7.44-log', '8.0'],
+    ['MariaDB', '10.5.29-MariaDB', '10.6'],
+    ['MariaDB', '5.5.68', '10.6'],
+    ['SQLite', '3.37.2', '3.38'],
+  ])('%s %s is too old, and the version that works is named', (database, version, oldest) => {
+    expect(checkVersion(said, { database, version })).toEqual({
+      mark: 'fail',
+      name: 'version',
+      saw: `${database} ${version} is too old`,
+      todo: `use ${database} ${oldest} or newer`,
+    });
+  });
+
+  test.each([
+    ['PostgreSQL', '12.0'],
+    ['PostgreSQL', '18.1'],
+    ['PostgreSQL', '19beta1'],
+    ['MySQL', '8.0.11'],
+    ['MySQL', '9.5.0'],
+    ['MariaDB', '10.6.0-MariaDB-log'],
+    ['MariaDB', '11.0.2'],
+    ['SQLite', '3.38.0'],
+  ])('%s %s is new enough', (database, version) => {
+    expect(checkVersion(said, { database, version })).toMatchObject({ mark: 'ok', name: 'version' });
+  });
+
+  test.each([
+    [2_001, 'the database is 2.0 s ahead of this machine'],
+    [-2_001, 'the database is 2.0 s behind this machine'],
+    [3_600_000, 'the database is 1 h ahead of this machine'],
+    [-90_000, 'the database is 1 min 30 s behind this machine'],
+  ])('clocks that are %i ms apart are a warning that says which is ahead, and to synchronise both', (clockSkewMs, saw) => {
+    expect(checkClock(said, { clockSkewMs })).toEqual({
+      mark: 'warn',
+      name: 'clock',
+      saw,
+      todo: expect.stringMatching(/synchronise both by NTP$/),
+    });
+  });
+
+  test.each([2_000, -2_000, 0])('clocks that are %i ms apart are ok', (clockSkewMs) => {
+    expect(checkClock(said, { clockSkewMs })).toMatchObject({ mark: 'ok', name: 'clock' });
+  });
+
+  const direct = { port: 5432, serverPort: 5432, ageMs: 5, expectsPooler: false };
+  test.each([
+    [
+      'a session that is older than the command',
+      { ageMs: 3_600_000_000 },
+      /^the server began this session 41 d 16 h ago, before this command/,
+    ],
+    ['a server at another port', { port: 6432 }, /^this machine connects to port 6432, and the server is at 5432/],
+  ])('%s is a warning of a pooler, and ok where the URL says so', (_, facts, saw) => {
+    expect(checkPooler(said, { ...direct, ...facts })).toEqual({
+      mark: 'warn',
+      name: 'pooler',
+      saw: expect.stringMatching(saw),
+      todo: expect.stringContaining('put pgbouncer=true into the URL'),
+    });
+    expect(checkPooler(said, { ...direct, ...facts, expectsPooler: true })).toMatchObject({ mark: 'ok', name: 'pooler' });
+  });
+
+  test.each([
+    ['the same port and a young session', direct],
+    ['a socket', { ...direct, port: null }],
+    ['a server that does not say', { ...direct, serverPort: null, ageMs: null }],
+  ])('%s is no pooler', (_, facts) => {
+    expect(checkPooler(said, facts)).toMatchObject({ mark: 'ok', name: 'pooler' });
+  });
+
+  test('a max_allowed_packet below 16 MiB is a warning with the jobs that fit and the size to set', () => {
+    expect(checkPacket(said, { maxPacket: (16 << 20) - 1_024 })).toMatchObject({ mark: 'warn', name: 'max_allowed_packet' });
+    expect(checkPacket(said, { maxPacket: 1 << 20 })).toEqual({
+      mark: 'warn',
+      name: 'max_allowed_packet',
+      saw: '1 MiB: jobs of up to about 5,000 batches',
+      todo: expect.stringMatching(/^raise it to 64M/),
+    });
+    expect(checkPacket(said, { maxPacket: 16 << 20 })).toMatchObject({ mark: 'ok', saw: '16 MiB: jobs of up to about 88,000 batches' });
+    // PostgreSQL and SQLite have none.
+    expect(checkPacket(said, { maxPacket: null })).toBe(undefined);
+  });
+});
+
+describe.each(serverDialects)('$name', (dialect) => {
+  onOwnServer(dialect, { needs: 'packetLimit' })('a server with a small max_allowed_packet is warned of, and exit 0', async () => {
+    const server = await startOwnServer(dialect);
+    onTestFinished(() => server.end());
+    const admin = await dialect.connect(server.url);
+    await admin.query(`set global max_allowed_packet = ${4 << 20}`);
+    await admin.end();
+    await command(['init'], { url: server.url });
+    const { code, checks } = await doctor(server.url);
+    expect({ code, packet: checks.max_allowed_packet }).toEqual({
+      code: 0,
+      packet: {
+        mark: 'warn',
+        saw: '4 MiB: jobs of up to about 22,000 batches',
+        todo: expect.stringMatching(/^raise it to 64M/),
+      },
+    });
+  });
+});
+
+onDatabasesWith('server', (database) => {
+  test('what stands between this machine and the server is warned of', async () => {
+    const db = await freshDatabase(database);
+    await command(['init'], { url: db.url });
+    const target = addressOf(db);
+    const proxy = await startProxy(target);
+    onTestFinished(() => proxy.close());
+    const { code, checks } = await doctor(urlThrough(proxy.port, db.url));
+    expect({ code, pooler: checks.pooler }).toEqual({
+      code: 0,
+      pooler: {
+        mark: 'warn',
+        saw: `this machine connects to port ${proxy.port}, and the server is at ${target.port}: a pooler, a proxy or a mapped port`,
+        todo: expect.stringContaining('put pgbouncer=true into the URL'),
+      },
+    });
+  });
+});
+
 describe('PostgreSQL', () => {
   const postgres = databasesWith('schemas')[0];
   const run = postgres ? test : test.skip;
@@ -259,6 +406,39 @@ describe('PostgreSQL', () => {
     }
   });
 
+  run('a database that goes away halfway fails as interrupted, beside what was found before', async () => {
+    const db = await freshDatabase(postgres);
+    await command(['init'], { url: db.url });
+    const first = ['reachable', 'version', 'clock'];
+    for (const [request, found] of [
+      // The look at the tables, and the list of jobs.
+      [/pg_class/, first],
+      [/"completedAt"::int8/, [...first, 'pooler', 'tables', 'rights', 'ids of records']],
+    ]) {
+      for (const words of [['doctor', '--json'], ['doctor']]) {
+        const proxy = await startLossyProxy(addressOf(db));
+        const lost = proxy.loseReply(request).then(() => proxy.close());
+        // What it sends has to be readable, and it gives up after a second.
+        const url = urlThrough(proxy.port, db.url, '?sslmode=disable&options=-c%20statement_timeout%3D1000');
+        const { code, stdout, stderr } = await command(words, { url });
+        await lost;
+        expect({ code, stderr }).toEqual({ code: 4, stderr: '' });
+        if (!words.includes('--json')) {
+          for (const name of found) expect(stdout).toMatch(new RegExp(`^(ok|warn) +${name} `, 'm'));
+          expect(stdout).toMatch(/^fail {2}interrupted +.*PostgreSQL database .* at 127\.0\.0\.1/m);
+          continue;
+        }
+        const { ok, checks } = JSON.parse(stdout);
+        expect({ ok, names: checks.map(({ name }) => name) }).toEqual({ ok: false, names: [...found, 'interrupted'] });
+        expect(checks.at(-1)).toMatchObject({
+          mark: 'fail',
+          saw: expect.stringMatching(/PostgreSQL database .* at 127\.0\.0\.1/),
+          todo: expect.stringMatching(/run doctor again/),
+        });
+      }
+    }
+  });
+
   run('a server that only reads fails, and says so', async () => {
     const db = await freshDatabase(postgres);
     await command(['init'], { url: db.url });
@@ -288,6 +468,24 @@ describe('on a SQLite file', () => {
       expect(ended, line).toMatchObject({ code: 0, stderr: '' });
       expect((await store.getJob(id)).status, `${line}: ${ended.stdout}`).toBe('COMPLETED');
     }
+  });
+
+  test('jobs that can’t be read fail as interrupted, beside what was found before, and are exit 1', async () => {
+    const db = await freshDatabase(database);
+    const store = openStore(db);
+    await store.initialize();
+    await store.saveJobState(makeJob(1));
+    await db.query(`update "batchactions_jobs" set "config" = '{'`);
+    const { code, marks, checks } = await doctor(db.url);
+    const before = without(WELL, 'stale batches', 'unfinished jobs');
+    expect({ code, marks }).toEqual({ code: 1, marks: { ...before, interrupted: 'fail' } });
+    expect(checks.interrupted.saw).toMatch(/does not hold JSON/);
+    const text = await command(['doctor'], { url: db.url });
+    expect(text).toMatchObject({
+      code: 1,
+      stderr: '',
+      stdout: expect.stringMatching(/^fail {2}interrupted +a column does not hold JSON/m),
+    });
   });
 
   test('an id that no shell can be given is not part of the line', async () => {

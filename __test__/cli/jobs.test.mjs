@@ -1,8 +1,18 @@
 /** `jobs`, `show` and the commands that change a job: what they print, what they change, and their exit codes. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { databasesWith } from '../support/databases.mjs';
-import { makeJob, makeLocalJob, makeRecord, newId } from '../support/fixtures.mjs';
-import { claim, collect, complete, onEveryDatabase, prepare, SqlxStateStore } from '../support/suite.mjs';
+import { makeJob, makeLocalJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
+import {
+  claim,
+  collect,
+  complete,
+  freshDatabase,
+  onEveryDatabase,
+  openStore,
+  prepare,
+  rejection,
+  SqlxStateStore,
+} from '../support/suite.mjs';
 import { command, json, start } from '../support/command.mjs';
 
 onEveryDatabase((on) => {
@@ -30,6 +40,90 @@ onEveryDatabase((on) => {
     expect(stdout).toMatch(/^batches +4: 1 completed, 1 failed, 1 processing, 1 pending$/m);
     expect(stdout).toMatch(/^ +1 {2}10 to 19 {2}worker-2 +\d+(\.\d)? s /m);
     expect(stdout).toMatch(/^ +2 {2}20 to 29 {2}worker-3 +3 /m);
+  });
+
+  on.needs('shared')('abort --now of an ABORTED job asks before it takes what is claimed, and says how much that was', async () => {
+    const job = makeJob(4);
+    const { id } = job;
+    await prepare(on.store, job);
+    const held = [await claim(on.store, id), await claim(on.store, id)];
+    const statuses = async () => (await on.store.batches(id)).map(({ status }) => status);
+    expect(await command(['abort', id, '--yes'], { url: on.url })).toMatchObject({ code: 0, stdout: `Job ${id} is ABORTED.\n` });
+    const claimed = ['PROCESSING', 'PROCESSING', 'PENDING', 'PENDING'];
+    expect(await statuses()).toEqual(claimed);
+    // Without --now there is nothing to ask.
+    expect(await command(['abort', id], { url: on.url })).toMatchObject({ code: 0, stdout: `Job ${id} is ABORTED already.\n`, stderr: '' });
+    expect(await statuses()).toEqual(claimed);
+
+    const refused = await command(['abort', id, '--now'], { url: on.url });
+    expect(refused).toMatchObject({ code: 2, stdout: '' });
+    expect(refused.stderr.split('\n').slice(0, 3)).toEqual([
+      `Job ${id} is ABORTED already.`,
+      '2 batches are held by workers: taken away at once, and the work on them is lost.',
+      "batchactions-sqlx: taking batches from workers can't be undone, and there is no terminal to ask at: give --yes to do it",
+    ]);
+    expect(await statuses()).toEqual(claimed);
+    // They are still their workers' own.
+    await complete(on.store, id, held[0].batchId);
+
+    expect(await command(['abort', id, '--now', '--yes'], { url: on.url })).toMatchObject({
+      code: 0,
+      stdout: `Job ${id} is ABORTED already. 1 batch was taken from workers.\n`,
+    });
+    expect(await statuses()).toEqual(['COMPLETED', 'PENDING', 'PENDING', 'PENDING']);
+    await rejection(on.store.updateBatchState(id, held[1].batchId, makeState(held[1].batchId, 'COMPLETED', 10)), 'LEASE_LOST');
+    // Nothing is held any more, so there is nothing to ask.
+    expect(await json(['abort', id, '--now'], { url: on.url })).toMatchObject({
+      code: 0,
+      stderr: '',
+      value: { jobId: id, changed: false, status: 'ABORTED', taken: 0 },
+    });
+  });
+
+  on.needs('shared')('retry of a job of which a worker holds a batch is refused in the words of the command', async () => {
+    const job = makeJob(2);
+    const { id } = job;
+    await prepare(on.store, job);
+    const { batchId } = await claim(on.store, id, 'worker-7');
+    await on.store.saveProcessedRecord(id, batchId, makeRecord(0, { status: 'failed' }));
+    await on.store.abortJob(id);
+    for (const words of [[], ['--json'], ['--batch-size', '1']]) {
+      expect(await command(['retry', id, ...words], { url: on.url })).toMatchObject({
+        code: 1,
+        stdout: '',
+        stderr: `batchactions-sqlx: the records of job "${id}" can't be retried: worker "worker-7" still holds batch "${batchId}", and may store more records: wait, or take it away with batchactions-sqlx abort --now\n`,
+      });
+    }
+    // What it says to do is done.
+    expect(await command(['abort', id, '--now', '--yes'], { url: on.url })).toMatchObject({ code: 0 });
+    expect(await json(['retry', id], { url: on.url })).toMatchObject({ code: 0, value: { totalRecords: 1 } });
+  });
+
+  on.needs('shared')('purge keeps a job of which a worker holds a batch, names it, and is exit 0', async () => {
+    const db = await freshDatabase(on.database);
+    const store = openStore(db);
+    await store.initialize();
+    const [live, done] = [makeJob(1), makeJob(1)];
+    for (const job of [live, done]) await prepare(store, job);
+    await claim(store, live.id);
+    for (const { id } of [live, done]) await store.abortJob(id);
+    await db.query('update "batchactions_jobs" set "completedAt" = "completedAt" - 3600000');
+    const kept = `  kept, because a worker holds a batch: ${live.id}\n`;
+    expect(await command(['purge', '--older-than', '30m', '--dry-run'], { url: db.url })).toMatchObject({
+      code: 0,
+      stdout: `1 job, 1 batch and 10 records would be deleted.\n  jobs: ${done.id}\n${kept}`,
+    });
+    expect(await json(['purge', '--older-than', '30m', '--yes'], { url: db.url })).toMatchObject({
+      code: 0,
+      stderr: '',
+      value: { jobIds: [done.id], skipped: [live.id] },
+    });
+    expect(await store.batches(live.id)).toMatchObject([{ status: 'PROCESSING' }]);
+    expect(await collect(store.records(live.id))).toHaveLength(10);
+    expect(await command(['purge', '--older-than', '30m', '--yes'], { url: db.url })).toMatchObject({
+      code: 0,
+      stdout: `0 jobs, 0 batches and 0 records deleted.\n${kept}`,
+    });
   });
 });
 
@@ -93,6 +187,7 @@ describe('on a SQLite file', () => {
       ['pause', id],
       ['resume', id],
       ['abort', id, '--yes'],
+      ['abort', id, '--now'],
     ]) {
       expect(await at(words)).toMatchObject({
         code: 1,
@@ -100,6 +195,10 @@ describe('on a SQLite file', () => {
         stderr: `batchactions-sqlx: job ${id} is COMPLETED, so nothing was changed\n`,
       });
     }
+    expect(await json(['abort', id, '--now'], { url })).toMatchObject({
+      code: 1,
+      value: { jobId: id, changed: false, status: 'COMPLETED' },
+    });
     expect(await status(id)).toBe('COMPLETED');
   });
 
@@ -132,6 +231,24 @@ describe('on a SQLite file', () => {
     expect(await status(id)).toBe('PROCESSING');
     expect(await json(['abort', id, '--yes', '--now'], { url })).toMatchObject({ code: 0, value: { changed: true, status: 'ABORTED' } });
     expect(await store.batches(id, { status: 'PROCESSING' })).toEqual([]);
+  });
+
+  test('a batch that a worker has paused is taken by abort --now too, and asked for', async () => {
+    const { id } = await prepared(2);
+    const { batchId } = await claim(store, id);
+    await store.updateBatchState(id, batchId, makeState(batchId, 'PAUSED'));
+    expect((await at(['abort', id])).stderr).toMatch(/1 batch is held by a worker/);
+    expect(await at(['abort', id, '--yes'])).toMatchObject({ code: 0 });
+    expect(await at(['abort', id, '--now'])).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/1 batch is held by a worker/),
+    });
+    expect(await json(['abort', id, '--now', '--yes'], { url })).toMatchObject({ code: 0, value: { changed: false, taken: 1 } });
+    expect((await store.batches(id)).map(({ status: of, workerId }) => [of, workerId])).toEqual([
+      ['PENDING', undefined],
+      ['PENDING', undefined],
+    ]);
   });
 
   test('reclaim takes stale batches, and says so', async () => {
@@ -171,6 +288,17 @@ describe('on a SQLite file', () => {
     expect((await at(['jobs'])).stdout).toMatch(new RegExp(`^${value.jobId} .*retry of ${job.id}$`, 'm'));
     expect(await json(['retry', job.id, '--statuses', 'valid'], { url })).toMatchObject({ code: 0, value: null });
     expect((await at(['retry', job.id, '--statuses', 'valid'])).stdout).toMatch(/there is nothing to retry/);
+  });
+
+  test('retry of a job that says no size of a batch is exit 2 and names the option that is missing', async () => {
+    const { id } = await prepared(1, { status: 'FAILED', config: {} });
+    const statuses = ['--statuses', 'pending'];
+    expect(await at(['retry', id, ...statuses])).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/^batchactions-sqlx: --batch-size is missing: job /),
+    });
+    expect(await json(['retry', id, ...statuses, '--batch-size', '5'], { url })).toMatchObject({ code: 0, value: { totalBatches: 2 } });
   });
 
   test('purge shows what it would delete, wants --yes, and deletes that and nothing else', async () => {

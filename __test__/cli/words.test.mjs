@@ -231,6 +231,7 @@ test('the store’s words for programs are the command’s words', () => {
   for (const [message, words] of [
     ['no such table: t: call initialize() first', 'no such table: t: run batchactions-sqlx init first'],
     ['abort it there, or, if that process is gone, with { force: true }', 'abort it there, or, if that process is gone, with --force'],
+    ['wait, or take it away with abortJob(jobId, { now: true })', 'wait, or take it away with batchactions-sqlx abort --now'],
     ['options.schema is for PostgreSQL only', '--schema is for PostgreSQL only'],
     ['create one of them, or set the option schema', 'create one of them, or set --schema'],
     ['options.batchSize is missing', '--batch-size is missing'],
