@@ -1,7 +1,7 @@
 // Guarantees of `retryFailed`.
 
 import { describe, expect, test } from 'vitest';
-import { DIFFICULT, makeJob, makeLocalJob, makeRecord, newId } from '../support/fixtures.mjs';
+import { DIFFICULT, makeJob, makeLocalJob, makeRecord, makeState, newId } from '../support/fixtures.mjs';
 import { claim, collect, complete, onEveryDatabase, rejection } from '../support/suite.mjs';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
@@ -140,6 +140,15 @@ onEveryDatabase((on) => {
     expect(message).toContain('the worker');
     expect(message).toContain(batchId);
     await on.store.abortJob(job.id, { now: true });
+    expect(await on.store.retryFailed(job.id)).toMatchObject({ totalRecords: 1 });
+  });
+
+  test('refuses another final job of which a worker still holds a batch, until the batch is ended', async () => {
+    const { job } = await ended(['failed'], { status: 'PROCESSING', completedAt: undefined });
+    const { batchId } = await claim(on.store, job.id, 'the worker');
+    await on.store.saveJobState({ ...job, status: 'FAILED' });
+    expect((await rejection(on.store.retryFailed(job.id), 'INVALID_ARGUMENT')).message).toMatch(/the worker.*updateBatchState/);
+    await on.store.updateBatchState(job.id, batchId, makeState(batchId, 'FAILED'));
     expect(await on.store.retryFailed(job.id)).toMatchObject({ totalRecords: 1 });
   });
 

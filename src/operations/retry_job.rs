@@ -38,8 +38,13 @@ impl Call {
         };
         let held = self.batch_page(source_id, &held).await?;
         if let Some((batch, worker)) = held.iter().find_map(|batch| Some((batch, batch.worker_id.as_deref()?))) {
+            // Of a job with another final status, abortJob takes nothing.
+            let end = match JobStatus::from_text(status) {
+                Some(JobStatus::Aborted) => "take it away with abortJob(jobId, { now: true })",
+                _ => "end the batch with updateBatchState",
+            };
             let why = format!(
-                "worker {} still holds batch {}, and may store more records: wait, or take it away with abortJob(jobId, {{ now: true }})",
+                "worker {} still holds batch {}, and may store more records: wait, or {end}",
                 Quoted(worker),
                 Quoted(&batch.id)
             );
