@@ -6,6 +6,7 @@
 //   lib/views.js         what the pages show: reads the store
 //   lib/actions.js       what the pages do, where `actions` allows it
 //   lib/failed-rows.js   the failed rows as a file
+//   lib/record-errors.js what is wrong with a record
 //   lib/fresh.js         so that many open pages cost the database what one costs
 //   assets/              what the browser gets
 

@@ -212,12 +212,20 @@ function inBrowser() {
       const id = await makeFailed([
         invalid(0, { raw: { email: '' } }),
         invalid(1),
-        makeRecord(2, { status: 'failed', processingError: 'no rate' }),
+        makeRecord(2, {
+          status: 'failed',
+          errors: [{ field: 'email', code: 'REQUIRED', message: 'email is empty', severity: 'warning' }],
+          processingError: 'no rate',
+        }),
       ]);
       const page = await open(jobUrl(await serve(store, { showRecords: true }), id));
       await page.click('#count');
       await until(() => page.textContent('#counted')).toBe('Of all 3 failed rows.');
-      expect(await texts(page, '#errors tr')).toEqual(['2emailREQUIREDemail is missing', '1–Processing: no rateno rate']);
+      expect(await texts(page, '#errors tr')).toEqual([
+        '2emailREQUIREDemail is missing',
+        '1emailREQUIRED (warning)email is empty',
+        '1–Processing: no rateno rate',
+      ]);
       await page.click('#show');
       await until(() => texts(page, '#rows th')).toEqual(['0', '1', '2']);
       expect(await page.textContent('#rows tr >> nth=0')).toBe('0invalidemail: email is missing (REQUIRED){"email":""}');
@@ -537,6 +545,93 @@ function inBrowser() {
     });
   });
 
+  describe('a purge of more jobs than a request deletes', () => {
+    /** A page whose purge has deleted 50 jobs of 120, and waits for its second request. `release` lets the server answer that: `then` comes before its answer. */
+    async function half({ expected } = {}) {
+      await store.purge({ olderThanMs: 0 });
+      for (let i = 0; i < 120; i++) await store.saveJobState(makeJob(1, { status: 'COMPLETED' }));
+      const slices = [];
+      let release;
+      const then = new Promise((resolve) => (release = resolve));
+      const stub = bind(
+        Object.assign(Object.create(store), {
+          async purge(options) {
+            if (options.dryRun) return store.purge(options);
+            slices.push(options.olderThanMs);
+            if (slices.length === 2) await (await then)?.();
+            return store.purge(options);
+          },
+        }),
+        store,
+      );
+      const page = await open(await serve(stub, { actions: true }), { expected });
+      await page.click('#purge');
+      await page.fill('dialog input', '0');
+      await page.click('dialog button:has-text("Show what would be deleted")');
+      await until(() => page.textContent('dialog [role=status]')).toMatch(/^120 jobs with /);
+      await page.click('dialog button:has-text("Delete them")');
+      await until(() => page.textContent('dialog [role=status]')).toBe('Deleted 50 jobs so far…');
+      await until(() => slices.length).toBe(2);
+      const left = async () => (await store.purge({ olderThanMs: 0, dryRun: true })).jobIds.length;
+      return { page, slices, release, left };
+    }
+
+    test.each([
+      ['Cancel', (page) => page.click('dialog button:has-text("Cancel")')],
+      ['Escape', (page) => page.keyboard.press('Escape')],
+    ])('ends with the request that is under way by %s, and the page says what was deleted', async (_, cancel) => {
+      const { page, slices, release, left } = await half();
+      await cancel(page);
+      await until(() => page.isVisible('dialog')).toBe(false);
+      release();
+      await until(() => page.textContent('#said')).toBe('Deleted 100 jobs with 0 records before it was cancelled.');
+      expect([slices.length, await left()]).toEqual([2, 20]);
+      await until(() => page.textContent('#filter a:has-text("COMPLETED")')).toBe('COMPLETED 20');
+    });
+
+    test('goes on to the end where the dialog stays, with the days that were shown', async () => {
+      const { page, slices, release, left } = await half();
+      await page.fill('dialog input', '1');
+      release();
+      await until(() => page.textContent('#said')).toBe('Deleted 120 jobs with 0 records.');
+      expect([slices, await left()]).toEqual([[0, 0, 0], 0]);
+    });
+
+    test('says on the page what failed where the dialog is closed, and what was deleted before', async () => {
+      const { page, slices, release, left } = await half({ expected: [/503/] });
+      await page.keyboard.press('Escape');
+      release(() => {
+        throw new StateStoreError('the database has gone away', { code: 'CONNECTION_LOST' });
+      });
+      const said = 'Deleted 50 jobs with 0 records before it failed: the database has gone away (CONNECTION_LOST)';
+      await until(() => page.textContent('#said')).toBe(said);
+      expect([slices.length, await left()]).toEqual([2, 70]);
+    });
+  });
+
+  test('counts that are kept for long say how old they are', async () => {
+    const id = await makeFailed([invalid(0)]);
+    const url = await serve(store);
+    /** Makes the ages in an answer five minutes older. */
+    const older = async (route) => {
+      const response = await route.fetch();
+      const answer = await response.json();
+      for (const age of ['ageMs', 'countsAgeMs']) if (age in answer) answer[age] += 300_000;
+      await route.fulfill({ response, json: answer });
+    };
+    const jobs = await open(url);
+    expect(await jobs.textContent('#open')).not.toContain('counted');
+    await jobs.route('**/api/jobs?*', older);
+    await until(() => jobs.textContent('#open')).toMatch(/, counted 5 min(?: \d+ s)? ago\.$/);
+
+    const job = await open(jobUrl(url, id));
+    expect(await job.textContent('#facts')).not.toContain('counted');
+    await job.route(/\/api\/(?:job|errors)\?/, older);
+    await until(() => job.textContent('#facts')).toMatch(/1 of 1 \(100%\), counted 5 min(?: \d+ s)? ago/);
+    await job.click('#count');
+    await until(() => job.textContent('#counted')).toMatch(/^Of all 1 failed row, counted 5 min(?: \d+ s)? ago\.$/);
+  });
+
   describe.each(['light', 'dark'])('in the %s theme', (colorScheme) => {
     test('axe-core finds no violation on the page of the jobs and its dialog', async () => {
       await makeRunning();
@@ -618,6 +713,8 @@ function inBrowser() {
     await tabTo(/^Pause$/);
     await page.keyboard.press('Space');
     await until(() => page.textContent('#said')).toBe('The job is paused.');
+    // The refresh takes away the button that was pressed, and the focus with it.
+    await until(() => page.textContent('#status')).toBe('PAUSED');
     await page.evaluate(() => document.getElementById('main').focus());
     await tabTo(/^COMPLETED 1$/);
     await page.keyboard.press('Enter');

@@ -763,6 +763,27 @@ test('an answer is as old as the beginning of its reading', async () => {
   expect(load).toHaveBeenCalledOnce();
 });
 
+test.each([
+  [{ share: 0.1 }, 300, 3_000],
+  [{ share: 0.1 }, 30_000, 300_000],
+  [{ share: 0.1 }, 60_000, 600_000],
+  [{ share: 0.1 }, 90_000, 600_000],
+  [{ share: 0.5 }, 30_000, 60_000],
+  [{ share: 0.1 }, 50, 1_000],
+])('an answer with %j that took %d ms is kept for %d ms', async (options, took, kept) => {
+  vi.useFakeTimers({ toFake: ['performance'] });
+  onTestFinished(() => vi.useRealTimers());
+  const fresh = new Fresh();
+  const load = vi.fn(async () => vi.advanceTimersByTime(took));
+  await fresh.get('count', load, options);
+  vi.advanceTimersByTime(kept - 1);
+  await fresh.get('count', load, options);
+  expect(load).toHaveBeenCalledTimes(1);
+  vi.advanceTimersByTime(1);
+  await fresh.get('count', load, options);
+  expect(load).toHaveBeenCalledTimes(2);
+});
+
 test('a client that goes away in the middle of a body is not told to onError', async () => {
   const onError = vi.fn();
   const dashboard = createDashboard(memory, { actions: true, onError });

@@ -7,6 +7,7 @@ import {
   byId,
   checkbox,
   count,
+  counted,
   duration,
   enable,
   goTo,
@@ -86,7 +87,7 @@ function show(answer) {
   if (showRecords) for (const type of ['csv', 'ndjson']) setAttribute(byId(type), 'href', `failed.${type}?${new URLSearchParams({ id })}`);
 }
 
-function showProgress({ job, progress, counts, now }) {
+function showProgress({ job, progress, counts, countsAgeMs, now }) {
   const total = counts ? counts.total : progress.totalBatches;
   const failedBatches = counts ? counts.FAILED : 0;
   const done = counts ? counts.COMPLETED : progress.currentBatch;
@@ -111,11 +112,10 @@ function showProgress({ job, progress, counts, now }) {
   const rows = progress.processedRecords + progress.failedRecords;
   const rate = rateOf(job, rows, progress);
   const left = Math.max(0, job.totalRecords - rows);
-  const counted = progress.ageMs > 5_000 ? `, counted ${duration(progress.ageMs)} ago` : '';
   const end = job.completedAt ?? now;
   const facts = [
-    ['Batches done', `${number(ended)} of ${number(total)} (${percent(ended, total)})`],
-    ['Rows done', `${number(rows)} of ${number(job.totalRecords)}${counted}`],
+    ['Batches done', `${number(ended)} of ${number(total)} (${percent(ended, total)})${counted(counts ? countsAgeMs : progress.ageMs)}`],
+    ['Rows done', `${number(rows)} of ${number(job.totalRecords)}${counted(progress.ageMs)}`],
     ['Rows failed', number(progress.failedRecords)],
     ['Rate', rate === undefined ? '–' : `${rate < 10 ? rate.toFixed(1) : number(rate)} rows/s`],
     ['Remaining', job.status === 'PROCESSING' && rate > 0 && left > 0 ? `about ${duration((1_000 * left) / rate)}` : '–'],
@@ -210,14 +210,19 @@ byId('count').addEventListener('click', async () => {
   }
 });
 
-function showErrors({ rows, complete, limit, groups, more }) {
-  const over = complete ? `Of all ${count(rows, 'failed row')}.` : `Of the first ${number(limit)} failed rows; there are more.`;
+function showErrors({ ageMs, rows, complete, limit, groups, more }) {
+  const over = complete
+    ? `Of all ${count(rows, 'failed row')}${counted(ageMs)}.`
+    : `Of the first ${number(limit)} failed rows${counted(ageMs)}; there are more.`;
   setText(
     byId('counted'),
-    rows === 0 ? 'No row has failed.' : `${over}${more > 0 ? ` ${count(more, 'rarer kind')} of errors are left out.` : ''}`,
+    rows === 0
+      ? `No row has failed${counted(ageMs)}.`
+      : `${over}${more > 0 ? ` ${count(more, 'rarer kind')} of errors are left out.` : ''}`,
   );
   byId('errors-table').hidden = groups.length === 0;
-  const rowsOf = groups.map((group) => [number(group.count), group.field || '–', group.code || '–', group.example ?? 'hidden']);
+  const codeOf = ({ code, severity }) => `${code || '–'}${severity === 'warning' ? ' (warning)' : ''}`;
+  const rowsOf = groups.map((group) => [number(group.count), group.field || '–', codeOf(group), group.example ?? 'hidden']);
   byId('errors').replaceChildren(...rowsOf.map((cells) => makeCells(cells, ['number', 'code', 'code', 'text'])));
 }
 

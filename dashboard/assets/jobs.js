@@ -1,10 +1,12 @@
 // The page of the jobs.
 
 import {
+  Failure,
   act,
   ask,
   byId,
   count,
+  counted,
   duration,
   enable,
   goTo,
@@ -49,8 +51,11 @@ function show(answer) {
 
   const { PENDING, PROCESSING, PAUSED } = answer.openBatches;
   const oldest = answer.oldestClaimMs === undefined ? '' : `; the oldest claim was made or renewed ${duration(answer.oldestClaimMs)} ago`;
-  const open = `${count(PENDING, 'batch', 'batches')} to claim, ${number(PROCESSING)} being worked on${PAUSED > 0 ? `, ${number(PAUSED)} paused` : ''}${oldest}.`;
-  setText(byId('open'), PENDING + PROCESSING + PAUSED > 0 ? open : 'No batch of a distributed job is open.');
+  const open = `${count(PENDING, 'batch', 'batches')} to claim, ${number(PROCESSING)} being worked on${PAUSED > 0 ? `, ${number(PAUSED)} paused` : ''}${oldest}`;
+  setText(
+    byId('open'),
+    `${PENDING + PROCESSING + PAUSED > 0 ? open : 'No batch of a distributed job is open'}${counted(answer.countsAgeMs)}.`,
+  );
 
   patch(byId('jobs'), answer.jobs, { key: (job) => job.id, create: makeRow, update: (row, job) => fillRow(row, job, answer.now) });
   byId('none').hidden = answer.jobs.length > 0;
@@ -109,19 +114,30 @@ function purge() {
     label: 'Delete them',
     danger: true,
     ready: false,
-    run: async () => {
+    run: async (isOpen) => {
+      // The field may be changed while this runs.
+      const given = { olderThanMs: olderThanMs() };
       const sum = { jobs: 0, records: 0, skipped: 0 };
-      for (;;) {
-        const { jobs, records, skipped, more } = await act('purge', { olderThanMs: olderThanMs() });
-        sum.jobs += jobs;
-        sum.records += records;
-        sum.skipped = skipped;
-        setText(result, `Deleted ${count(sum.jobs, 'job')} so far…`);
-        if (!more) break;
+      const deleted = () => `Deleted ${count(sum.jobs, 'job')} with ${count(sum.records, 'record')}`;
+      try {
+        for (;;) {
+          const { jobs, records, skipped, more } = await act('purge', given);
+          sum.jobs += jobs;
+          sum.records += records;
+          sum.skipped = skipped;
+          setText(result, `Deleted ${count(sum.jobs, 'job')} so far…`);
+          if (!more) break;
+          // The jobs of a request that is under way are deleted, whatever the page does. No further one is sent.
+          if (!isOpen()) return `${deleted()} before it was cancelled.`;
+        }
+      } catch (error) {
+        if (sum.jobs === 0 || isOpen()) throw error;
+        throw new Failure(`${deleted()} before it failed: ${sentenceOf(error)}`);
+      } finally {
+        refresh();
       }
-      refresh();
       const kept = sum.skipped > 0 ? `, and kept ${count(sum.skipped, 'job')} that a worker holds a batch of` : '';
-      return `Deleted ${count(sum.jobs, 'job')} with ${count(sum.records, 'record')}${kept}.`;
+      return `${deleted()}${kept}.`;
     },
   });
   // What is deleted is what was shown.

@@ -208,7 +208,8 @@ export function goTo(changes, refresh) {
 
 /**
  * Asks before something is done. `fields` are elements between the question and the buttons. `run` does it, and returns what to say then; where it fails, the
- * dialog stays and says why.
+ * dialog stays and says why. Cancel and Escape close the dialog while it runs too: `run` gets a function that says whether the dialog is still open, and what
+ * comes of the rest is said on the page.
  */
 export function ask({ title, question, fields = [], label, danger = false, run, ready = true }) {
   const said = make('p', { role: 'alert', class: 'trouble', hidden: '' });
@@ -231,10 +232,11 @@ export function ask({ title, question, fields = [], label, danger = false, run, 
     enable(confirm, false);
     said.hidden = true;
     try {
-      const done = await run();
+      const done = await run(() => dialog.open);
       dialog.close();
       say(done);
     } catch (error) {
+      if (!dialog.open) return say(sentenceOf(error));
       fail(error);
       enable(confirm, true);
     }
@@ -279,6 +281,9 @@ export function duration(ms) {
   if (hours < 48) return two(hours, 'h', minutes % 60, 'min');
   return two(Math.floor(hours / 24), 'd', hours % 24, 'h');
 }
+
+/** How old a count is, where that is worth a word: `, counted 5 min ago`. A count that takes long is kept for long. */
+export const counted = (ageMs) => (ageMs > 5_000 ? `, counted ${duration(ageMs)} ago` : '');
 
 const times = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'medium', hourCycle: 'h23' });
 const zonedTimes = new Intl.DateTimeFormat('en-CA', { dateStyle: 'short', timeStyle: 'long', hourCycle: 'h23' });

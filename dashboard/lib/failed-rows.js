@@ -3,6 +3,8 @@
 // The failed records of a job as text for a file: CSV for a spreadsheet, NDJSON for a program. Each is an async generator of pieces of text, and holds one page
 // of records at a time, however many there are. The rows of the CSV are those of the command `batchactions-sqlx failed`; a test compares them.
 
+const { errorsOf } = require('./record-errors.js');
+
 const FAILED = ['failed', 'invalid'];
 const FINAL = new Set(['COMPLETED', 'ABORTED', 'FAILED']);
 
@@ -107,23 +109,6 @@ class Columns {
   }
 }
 
-/** A stored value as text: a string as it is, anything else as JSON. (The text of an object may be anything, and to ask for it may throw.) */
-function textOf(value) {
-  if (value === undefined || value === null) return '';
-  return typeof value === 'string' ? value : String(JSON.stringify(value));
-}
-
-/** What is wrong with a record, in one line: `email: is not an address (TYPE_MISMATCH)`. */
-function errorsOf({ errors, processingError }) {
-  const texts = (Array.isArray(errors) ? errors : []).map((error) => {
-    if (typeof error !== 'object' || error === null) return String(error);
-    const [field, message, code] = [error.field, error.message, error.code].map(textOf);
-    return `${field === '' ? '' : `${field}: `}${message}${code === '' ? '' : ` (${code})`}`.trim();
-  });
-  if (processingError !== undefined && processingError !== null) texts.push(textOf(processingError));
-  return texts.join('; ');
-}
-
 function line(values) {
   return `${values.map(cell).join(',')}\r\n`;
 }
@@ -150,4 +135,4 @@ function cell(value) {
   return /[",;\t\r\n]/.test(safe) || safe !== safe.trim() ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-module.exports = { FAILED, csvOfRecords, ndjsonOfRecords, redacted, errorsOf, textOf };
+module.exports = { FAILED, csvOfRecords, ndjsonOfRecords, redacted };

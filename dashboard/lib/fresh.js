@@ -1,5 +1,8 @@
 'use strict';
 
+/** No answer is kept for longer. So a reading of more than a minute takes more than a tenth of the time, where that is its `share`. */
+const MOST_MS = 600_000;
+
 /**
  * Answers of the store, kept for a moment, so that ten open pages cost the database what one costs.
  *
@@ -13,7 +16,8 @@ class Fresh {
   /**
    * @param {string} key
    * @param {() => Promise<unknown>} load
-   * @param {{ keepMs?: number, share?: number }} [options] An answer is kept for `keepMs`, or until reading took no more than `share` of the time since.
+   * @param {{ keepMs?: number, share?: number }} [options] An answer is kept for `keepMs`, or until reading took no more than `share` of the time since, but for
+   *   ten minutes at most.
    * @returns {Promise<{ value: any, readAt: number }>} `readAt` is when the reading began: what is read may be as old as that.
    */
   async get(key, load, { keepMs = 1_000, share = 1 } = {}) {
@@ -25,7 +29,7 @@ class Fresh {
     const readAt = performance.now();
     const reading = load().then((value) => {
       const ended = performance.now();
-      const answer = { value, readAt, until: ended + Math.min(60_000, Math.max(keepMs, (ended - readAt) / share)) };
+      const answer = { value, readAt, until: ended + Math.min(MOST_MS, Math.max(keepMs, (ended - readAt) / share)) };
       // After `forget` another reading may be under way, and this one is of the time before.
       if (this.#pending.get(key) === reading) this.#keep(key, answer);
       return answer;

@@ -2,7 +2,8 @@
 
 // What the page shows: each function reads the store, and makes the JSON that a script of the page asks for.
 
-const { FAILED, errorsOf, redacted, textOf } = require('./failed-rows.js');
+const { FAILED, redacted } = require('./failed-rows.js');
+const { errorsOf, listOf, partsOf, textOf } = require('./record-errors.js');
 const { Refusal } = require('./refusal.js');
 
 const JOBS = 50;
@@ -15,7 +16,7 @@ const JOB_STATUSES = ['CREATED', 'PREVIEWING', 'PREVIEWED', 'PROCESSING', 'PAUSE
 const BATCH_STATUSES = ['PENDING', 'PROCESSING', 'PAUSED', 'COMPLETED', 'FAILED'];
 const OPEN = new Set(['PROCESSING', 'PAUSED']);
 
-/** What counts is kept until the next count costs a tenth of the time. */
+/** A count is kept until the next one costs a tenth of the time, but for no longer than `Fresh` keeps anything. */
 const COUNT = { share: 0.1 };
 
 /** A page of jobs, with how many there are of each status. */
@@ -30,16 +31,17 @@ async function jobs({ store, fresh, settings }, { status, after, afterStartedAt 
   const shown = page.value.slice(0, JOBS);
   // How far the open ones are. The newest jobs come first, so these are on the first page as a rule.
   const open = shown.filter((job) => job.distributed && OPEN.has(job.status)).slice(0, 20);
-  const counts = new Map(await Promise.all(open.map(async ({ id }) => [id, (await batchCounts(store, fresh, id)).value])));
+  const counts = new Map(await Promise.all(open.map(async ({ id }) => [id, await batchCounts(store, fresh, id)])));
   return {
     ageMs: ageOf(page),
     now: Date.now() + server.clockSkewMs,
     database: server.name,
     allowed: allowed(settings),
+    countsAgeMs: Math.max(...[stats, ...counts.values()].map(ageOf)),
     counts: stats.value.jobs,
     openBatches: stats.value.batches,
     oldestClaimMs: stats.value.oldestClaimMs,
-    jobs: shown.map((job) => ({ ...jobOf(job), ...(counts.has(job.id) && { batches: countsOf(counts.get(job.id)) }) })),
+    jobs: shown.map((job) => ({ ...jobOf(job), ...(counts.has(job.id) && { batches: countsOf(counts.get(job.id).value) }) })),
     next: page.value.length > JOBS ? { after: shown.at(-1).id, afterStartedAt: shown.at(-1).startedAt } : undefined,
   };
 }
@@ -66,12 +68,16 @@ async function job({ store, fresh, settings }, { id, status, after }) {
     job: { ...jobOf(found.value), config: configOf(found.value.config) },
     progress: { ...progress.value, ageMs: ageOf(progress) },
     counts: found.value.distributed ? countsOf(counts.value) : undefined,
+    countsAgeMs: ageOf(counts),
     batches: shown.map((batch) => batchOf(batch, found.value, now, settings.staleAfterMs)),
     next: page.value.length > BATCHES ? shown.at(-1).index : undefined,
   };
 }
 
-/** Counts the errors of the first failed records by field and code. With `showRecords`, each has an example of its message. */
+/**
+ * Counts the first failed records by field and code of their errors, as the command `batchactions-sqlx errors` does. With `showRecords`, each has an example of
+ * its message.
+ */
 async function errors({ store, fresh, settings }, { id }) {
   const read = async () => {
     await mustExist(store, id);
@@ -85,11 +91,15 @@ async function errors({ store, fresh, settings }, { id }) {
       }
       rows++;
       const record = settings.showRecords ? await redacted(stored, settings.redact) : stored;
-      for (const { field, code, message } of kindsOf(record, settings.showRecords)) {
-        const key = JSON.stringify([field, code]);
+      // A record with three errors of one kind is one record.
+      const seen = new Set();
+      for (const { message, ...kind } of kindsOf(record, settings.showRecords)) {
+        const key = JSON.stringify(kind);
+        if (seen.has(key)) continue;
+        seen.add(key);
         const group = groups.get(key);
         if (group) group.count++;
-        else groups.set(key, { field, code, count: 1, ...(settings.showRecords && { example: cut(message, 300) }) });
+        else groups.set(key, { ...kind, count: 1, ...(settings.showRecords && { example: cut(message, 300) }) });
       }
     }
     const sorted = [...groups.values()].sort((a, b) => b.count - a.count);
@@ -146,9 +156,9 @@ function noSuchJob(id) {
 
 /** What is wrong with a record. A message may hold a value of the record, so it isn't told apart by it where records are hidden. */
 function* kindsOf({ errors, processingError }, showRecords) {
-  for (const error of Array.isArray(errors) ? errors : []) {
-    const { field, code, message } = error ?? {};
-    yield { field: cut(textOf(field), 200), code: cut(textOf(code), 200), message: textOf(message) };
+  for (const error of listOf(errors)) {
+    const { field, code, message, severity } = partsOf(error);
+    yield { field: cut(field, 200), code: cut(code, 200), ...(severity === 'warning' && { severity }), message };
   }
   if (processingError !== undefined && processingError !== null) {
     const message = textOf(processingError);
