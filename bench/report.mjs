@@ -121,49 +121,50 @@ function byDatabase(rows) {
   return groups;
 }
 
-function jobTables({ rows, growth }) {
+/** What a section was measured on: the sections may be measured on different days. */
+const measuredOn = ({ cpus, model, memoryGB, platform, node }) =>
+  `Measured on ${cpus} cores of ${model} with ${memoryGB} GB, ${platform}, Node ${node}, the databases on the same machine; medians of the rounds, of one ` +
+  'where the work takes minutes.';
+
+function jobTables({ rows, growth, machines }) {
   const parts = [
     '## Whole jobs',
+    measuredOn(machines.jobs),
     'Batches of 100 records, in the manner of `@batchactions/distributed` (importer) and of `@batchactions/core` (engine).',
   ];
   for (const [mode, title] of Object.entries(GROWTH)) {
     if (growth.some((point) => point.mode === mode)) parts.push(`![${title}](benchmarks/growth-${mode}.svg)`);
   }
-  for (const [database, own] of byDatabase(rows.filter(({ section }) => section !== 'calls'))) {
+  for (const [database, own] of byDatabase(rows.filter(({ section }) => section === 'jobs'))) {
     parts.push(`### Jobs on ${LABELS[database]}, ${own[0].version}`, rowsTable(own));
   }
   return parts;
 }
 
-function callTables({ rows }) {
-  const parts = ['## Single calls', 'Rates are a second.'];
+function callTables({ rows, machines }) {
+  const parts = ['## Single calls', `${measuredOn(machines.calls)} Rates are a second.`];
   for (const [database, own] of byDatabase(rows.filter(({ section }) => section === 'calls'))) {
     parts.push(`### Calls on ${LABELS[database]}, ${own[0].version}`, `![${database}](benchmarks/${database}.svg)`, rowsTable(own));
   }
   return parts;
 }
 
-function partsTable({ profile }) {
+function partsTables({ rows, profile, machines }) {
   const keys = ['whole', 'boundary', 'stringify', 'server', 'rest'];
   const cells = profile.map(({ database, call, ...part }) => [database, call, ...keys.map((key) => part[key].toFixed(3))]);
   const head = ['database', 'call', 'whole', 'boundary', '`JSON.stringify`', 'server', 'the rest: way there, driver, queue, threads'];
   return [
     '### Where the time of a call goes',
+    measuredOn(machines.parts),
     'Medians in ms. The server: the same statement by `pgbench`, and for a bulk save an insert of rows that the server has already.',
     table(head, cells),
+    ...[...byDatabase(rows.filter(({ section }) => section === 'parts'))].map(([, own]) => rowsTable(own)),
   ];
 }
 
 /** The whole page's figures. */
 function figures(results) {
-  const { machine } = results;
-  return [
-    `Measured on ${machine.cpus} cores of ${machine.model} with ${machine.memoryGB} GB, ${machine.platform}, Node ${machine.node}, the databases on the same machine; ` +
-      `medians of the rounds, of one where the work takes minutes.`,
-    ...jobTables(results),
-    ...callTables(results),
-    ...(results.profile.length ? partsTable(results) : []),
-  ].join('\n\n');
+  return [...jobTables(results), ...callTables(results), ...(results.profile.length ? partsTables(results) : [])].join('\n\n');
 }
 
 /** README's rows: the row of PostgreSQL by its beginning, and its name there. */

@@ -61,7 +61,7 @@ async function keep() {
   const kept = JSON.parse(await readFile(file, 'utf8'));
   const measured = ({ section }) => options.section.includes(section);
   const merged = {
-    machine: results.machine,
+    machines: { ...kept.machines, ...Object.fromEntries(options.section.map((section) => [section, results.machine])) },
     scale,
     rows: [...results.rows, ...kept.rows.filter((row) => !measured(row))],
     growth: options.section.includes('jobs') ? results.growth : kept.growth,
