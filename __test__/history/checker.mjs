@@ -14,9 +14,11 @@
  * @property {number} [token] The fencing token that the call carries.
  * @property {number} [index] The record's index.
  * @property {string} [status] What `updateBatchState` sets.
+ * @property {boolean} [queued] Of a save: its store has `durability: 'batch'`, so that it is answered once it is queued.
  * @property {number} invoked Milliseconds by a clock that all processes share, as is `returned`.
  * @property {number} [returned] Absent where it never did.
- * @property {any} [value] What it resolved with.
+ * @property {any} [value] What it resolved with, or what the history needs of it: of `getJobState`, the `totalRecords` and, where a watcher reads, which
+ *   batches are `completed`, by their place in the list; of `getBatchRecords`, of each record its `index` and its mark (`token`, `worker`).
  * @property {{ code: string, retryable: boolean, message: string }} [error] What it rejected with.
  *
  * @typedef {object} Batch
@@ -108,11 +110,23 @@ class Context {
     this.finalizations = this.of('tryFinalizeJob');
     this.ends = this.of('updateBatchState').filter(({ status }) => final(status));
     this.fenced = calls.filter((call) => FENCED.has(call.call));
-    this.byBatch = new Map(batches.map(({ id }) => [id, { claims: [], ends: [], releases: [], fenced: [] }]));
-    for (const kind of ['claims', 'ends', 'releases', 'fenced']) {
+    this.recordReads = this.of('getBatchRecords').filter(answered);
+    const kinds = ['claims', 'ends', 'releases', 'fenced', 'recordReads'];
+    this.byBatch = new Map(batches.map(({ id }) => [id, Object.fromEntries(kinds.map((kind) => [kind, []]))]));
+    for (const kind of kinds) {
       for (const call of this[kind]) this.byBatch.get(call.batchId)?.[kind].push(call);
     }
     for (const { claims } of this.byBatch.values()) claims.sort((a, b) => a.token - b.token);
+    for (const [batchId, batch] of this.byBatch) batch.looks = this.looksAt(batchId, batch.recordReads);
+    const watched = this.of('getJobState').filter((call) => answered(call) && call.value?.completed);
+    this.watched = watched.map((call) => ({ call, completed: new Set(call.value.completed) }));
+  }
+
+  /** What was seen of a batch's records, by calls and at the end: of each, the token of the claim that it is of. */
+  looksAt(batchId, reads) {
+    const stored = (this.seen.records[batchId] ?? []).map((record) => ({ index: record.index, ...mark(record) }));
+    const last = { process: 'the end', worker: '', call: 'getBatchRecords', batchId, invoked: Infinity, returned: Infinity, value: stored };
+    return [...reads, last].map((call) => ({ call, tokens: new Map(call.value.map(({ index, token }) => [index, token])) }));
   }
 
   of(name) {
@@ -137,6 +151,33 @@ class Context {
     return released || (stale && this.reclaims.some((call) => call.invoked < before && tookSome(call)));
   }
 
+  /** Whether a fenced call certainly took effect: its answer says so, but of a save that was only queued it says nothing, and a look that shows it does. */
+  tookEffect(call) {
+    if (!answered(call) || call.value === false) return false;
+    return !call.queued || this.byBatch.get(call.batchId).looks.some(({ tokens }) => tokens.get(call.index) === call.token);
+  }
+
+  /**
+   * Whether a save was certainly written before a moment. A queued one may die with its process, or with its claim. But it is written before any later call on
+   * the job takes effect, and one that takes effect by the same claim shows that the claim had not been lost.
+   */
+  isWritten(save, before) {
+    if (!answered(save)) return false;
+    if (!save.queued) return save.returned < before;
+    const shows = (call) => call.token === save.token && call.call !== 'saveProcessedRecord' && call.invoked >= save.returned;
+    return this.byBatch.get(save.batchId).fenced.some((call) => shows(call) && call.returned < before && this.tookEffect(call));
+  }
+
+  /** Saves that were answered once they were queued, and then not there: what `durability: 'batch'` may cost. */
+  *lostSaves() {
+    for (const { fenced, looks } of this.byBatch.values()) {
+      for (const save of fenced) {
+        const isGone = ({ call, tokens }) => call.invoked > save.returned && (tokens.get(save.index) ?? 0) < save.token;
+        if (save.queued && answered(save) && looks.some(isGone)) yield save;
+      }
+    }
+  }
+
   facts() {
     const failures = {};
     for (const { error } of this.calls) if (error) failures[error.code] = (failures[error.code] ?? 0) + 1;
@@ -149,6 +190,9 @@ class Context {
       unanswered: this.calls.length - durations.length,
       claims: this.claims.length,
       lostClaims: this.seen.rows ? lostClaims(this) : undefined,
+      lostSaves: [...this.lostSaves()].length,
+      cutEnds: this.ends.filter(({ returned }) => returned === undefined).length,
+      watched: this.watched.length,
       reclaimed: this.reclaims.reduce((sum, { value }) => sum + (value ?? 0), 0),
       released: this.releases.filter(answered).length,
       finalizers: this.finalizations.filter(({ value }) => value === true).length,
@@ -206,16 +250,35 @@ const RULES = {
   },
 
   /** No fenced call goes through once it could be known that its claim is over. */
-  *fencing({ byBatch }) {
-    for (const [batchId, { claims, releases, fenced }] of byBatch) {
+  *fencing(context) {
+    for (const [batchId, { claims, releases, fenced }] of context.byBatch) {
       for (const call of fenced) {
-        if (!answered(call) || call.value === false || call.token === undefined) continue;
+        if (call.token === undefined || !context.tookEffect(call)) continue;
         const before = (other) => other.returned !== undefined && other.returned < call.invoked;
         const newer = claims.find((claim) => claim.token > call.token && before(claim));
         const given = releases.find((release) => release.token === call.token && answered(release) && before(release));
         const lost = fenced.find((other) => other.token === call.token && refused(other, 'LEASE_LOST') && before(other));
         const over = newer ?? given ?? lost;
         if (over) yield [`a call with token ${call.token} on ${batchId} went through after that claim was over`, over, call];
+      }
+    }
+  },
+
+  /** No record changes to one of a claim that was over before: what is queued under a claim is written while that lasts, or never. */
+  *'a claim that is over changes nothing'({ byBatch }) {
+    for (const [batchId, { claims, looks }] of byBatch) {
+      for (const later of looks) {
+        for (const [index, token] of later.tokens) {
+          const newer = token !== undefined && claims.find((claim) => claim.token > token);
+          if (!newer) continue;
+          const isOther = ({ call, tokens }) =>
+            call.invoked > newer.returned && call.returned < later.call.invoked && tokens.get(index) !== token;
+          const earlier = looks.find(isOther);
+          if (earlier) {
+            const message = `record ${index} of ${batchId} became that of token ${token} after token ${newer.token} was claimed`;
+            yield [message, newer, earlier.call, later.call];
+          }
+        }
       }
     }
   },
@@ -314,6 +377,46 @@ const RULES = {
       if (rows && by.length === 1 && last !== by[0]) yield [`${id} has version ${last}, and its records are of token ${by[0]}`, ...ends];
       const told = finished.find((end) => answered(end) && by.length === 1 && end.token !== by[0]);
       if (told) yield [`the claim that finished ${id} is not the one that its records are of`, told];
+    }
+  },
+
+  /**
+   * A batch is COMPLETED once its holder is told so, with all the records that the holder saved before, which may have been queued until then. So it is where
+   * the holder was not told, and it is seen COMPLETED.
+   */
+  *'a completed batch has its records'({ batches, byBatch, watched, seen }) {
+    const atEnd = new Map(seen.job?.batches.map(({ id, status }) => [id, status]));
+    for (const [place, { id }] of batches.entries()) {
+      const { ends, fenced, looks } = byBatch.get(id);
+      const told = ends.filter((end) => end.status === 'COMPLETED' && answered(end));
+      for (const end of told) {
+        const without = watched.find(({ call, completed }) => call.invoked > end.returned && !completed.has(place));
+        if (without) yield [`${id} was COMPLETED, and then seen as if it were not`, end, { ...without.call, value: 'without it' }];
+        if (atEnd.get(id) !== 'COMPLETED') yield [`${id} was COMPLETED, and is ${atEnd.get(id)} at the end`, end];
+      }
+
+      const sights = watched.filter(({ completed }) => completed.has(place)).map(({ call }) => call);
+      const since = Math.min(...[...told, ...sights].map(({ returned }) => returned));
+      const mayHaveEnded = (end) => end.status === 'COMPLETED' && !refused(end, 'LEASE_LOST') && end.invoked < since;
+      const isHolder = ({ token }) => told.length === 0 || told.some((end) => end.token === token);
+      const holders = ends.filter((end) => mayHaveEnded(end) && isHolder(end));
+      for (const { call, tokens } of looks) {
+        const isAfter = call.invoked > since || (call.invoked === Infinity && atEnd.get(id) === 'COMPLETED');
+        if (!isAfter) continue;
+        const isMissing = (save, end) =>
+          save.call === 'saveProcessedRecord' &&
+          save.token === end.token &&
+          answered(save) &&
+          save.returned <= end.invoked &&
+          tokens.get(save.index) !== save.token;
+        const missing = holders.map((end) => fenced.find((save) => isMissing(save, end)));
+        // Where no holder was told, any of them may have ended it.
+        if (holders.length === 0) yield [`${id} was COMPLETED by no holder`, ...sights.slice(0, 1)];
+        else if (!missing.includes(undefined)) {
+          const message = `${id} was COMPLETED without record ${missing[0].index} of its holder`;
+          yield [message, missing[0], ...holders, { ...call, value: call.value.map(({ index, token }) => [index, token]) }];
+        }
+      }
     }
   },
 
@@ -430,7 +533,8 @@ const RULES = {
   },
 
   /** A read sees what was saved before it, and nothing that was never saved. */
-  *reads({ calls, batches, byBatch }) {
+  *reads(context) {
+    const { calls, batches, byBatch } = context;
     const indexes = new Map(batches.map((batch) => [batch.id, batch.indexes]));
     const total = batches.reduce((sum, batch) => sum + batch.indexes.length, 0);
     const read = calls.filter(answered);
@@ -446,7 +550,7 @@ const RULES = {
         const known =
           token === undefined || own.some((save) => save.token === token && save.worker === worker && save.invoked < call.returned);
         if (!known) yield [`record ${index} was read as no worker had saved it: ${worker}, token ${token}`, call];
-        const newer = own.find((save) => answered(save) && save.returned < call.invoked && save.token > (token ?? 0));
+        const newer = own.find((save) => save.token > (token ?? 0) && context.isWritten(save, call.invoked));
         if (newer) yield [`record ${index} was read as it was before a save`, newer, call];
       }
     }

@@ -94,12 +94,30 @@ function good() {
   };
 }
 
+/**
+ * The same with `durability: 'batch'`: the saves are answered once they are queued. A watcher sees the second batch COMPLETED, and then both of them, and reads
+ * the records of the first.
+ */
+function goodQueued() {
+  const history = good();
+  for (const call of history.calls) if (call.call === 'saveProcessedRecord') call.queued = true;
+  const look = (name, after, details, value) =>
+    history.call('watcher', name, details, { value, invoked: after.returned + 2, returned: after.returned + 3 });
+  const { reread, end, finalize } = history.named;
+  const marks = [0, 1].map((index) => ({ index, token: 3, worker: 'b1' }));
+  Object.assign(history.named, {
+    seenOne: look('getJobState', reread, {}, { totalRecords: 4, completed: [1] }),
+    seenBoth: look('getJobState', end, {}, { totalRecords: 4, completed: [0, 1] }),
+    seenRecords: look('getBatchRecords', finalize, { batchId: 'b0' }, marks),
+  });
+  return Object.assign(history, { look });
+}
+
 /** Which rules a history breaks. */
 const broken = (history) => [...new Set(check(history).violations.map(({ rule }) => rule))];
 
 /** What the rule says of a good history that `damage` has broken: there must be something, and other rules may say something too. */
-function expectFound(rule, damage, message) {
-  const history = good();
+function expectFound(rule, damage, message, history = good()) {
   damage(history, history.named);
   const { violations } = check(history);
   const found = violations.filter((violation) => violation.rule === rule);
@@ -388,6 +406,96 @@ test('a copy that is not that of the rows', () => {
   expectFound('two copies', (h) => (h.seen.copy[0].status = 'PROCESSING'), /b0 is PROCESSING 2 0 in the job's list, and COMPLETED 2 0/);
   expectFound('two copies', (h) => h.seen.copy[1].failedCount--, /b1 is COMPLETED 1 0 in the job's list/);
   expectFound('two copies', (h) => h.seen.copy.pop(), /the job lists 1 batches, and there are 2 rows/);
+});
+
+test('with queued saves, a history without a fault is found to be one', () => {
+  const { violations, facts } = check(goodQueued());
+  expect(violations).toEqual([]);
+  expect(facts).toMatchObject({ watched: 2, lostSaves: 0, cutEnds: 0 });
+});
+
+test('a queued save may die with its claim or its process', () => {
+  const history = goodQueued();
+  history.named.reread.value[0] = { index: 0 };
+  const { violations, facts } = check(history);
+  expect(violations).toEqual([]);
+  expect(facts.lostSaves).toBe(1);
+});
+
+test('a queued save that is lost though a later call of its claim went through', () => {
+  const damage =
+    (value) =>
+    (h, { early, reread }) => {
+      reread.value[0] = { index: 0 };
+      const at = early.returned + 1;
+      const renewal = { process: 'a', worker: 'a1', call: 'renewBatch', batchId: 'b0', token: 1, value };
+      h.calls.push({ ...renewal, invoked: at, returned: at + 1 });
+    };
+  expectFound('reads', damage(true), /record 0 was read as it was before a save/, goodQueued());
+  // That one says that the claim was lost, and the save with it.
+  const history = goodQueued();
+  damage(false)(history, history.named);
+  expect(broken(history)).toEqual([]);
+});
+
+test('a save of a claim that is over may be queued, and is never seen', () => {
+  const history = goodQueued();
+  const { late } = history.named;
+  delete late.error;
+  expect(broken(history)).toEqual([]);
+  const seen = [{ index: 0 }, { index: 1, token: 1, worker: 'a1' }];
+  const damage = (h) => h.look('getBatchRecords', late, { batchId: 'b0' }, seen);
+  expectFound('fencing', damage, /a call with token 1 on b0 went through after that claim was over/, history);
+});
+
+test('a save that was queued before its claim was over and is written after it', () => {
+  const damage = (h, { early, late }) => {
+    h.calls.push({ ...early, index: 1, invoked: early.returned + 1, returned: early.returned + 2 });
+    const seen = [{ index: 0 }, { index: 1, token: 1, worker: 'a1' }];
+    h.look('getBatchRecords', late, { batchId: 'b0' }, seen);
+  };
+  const message = /record 1 of b0 became that of token 1 after token 3 was claimed/;
+  expectFound('a claim that is over changes nothing', damage, message, goodQueued());
+});
+
+test('a batch that is COMPLETED without a record of its holder', () => {
+  const rule = 'a completed batch has its records';
+  const message = /b0 was COMPLETED without record 1 of its holder/;
+  // It comes later: whoever kills the process in between loses it.
+  const comesLate = (h, { seenRecords }) => (seenRecords.value[1] = { index: 1 });
+  expectFound(rule, comesLate, message, goodQueued());
+  const ofAnother = (h, { seenRecords }) => (seenRecords.value[1] = { index: 1, token: 1, worker: 'a1' });
+  expectFound(rule, ofAnother, message, goodQueued());
+  const neverComes = (h) => Object.assign(h.seen.records.b0[1], { status: 'pending', parsed: {} });
+  expectFound(rule, neverComes, message, goodQueued());
+  expectFound(rule, neverComes, message, good());
+
+  // Its holder was killed, and was not told.
+  const killed = (damage) => (h, named) => {
+    forget(named.end);
+    damage(h, named);
+  };
+  expectFound(rule, killed(comesLate), message, goodQueued());
+  expectFound(rule, killed(neverComes), message, goodQueued());
+  const history = goodQueued();
+  killed(() => {})(history, history.named);
+  expect(broken(history)).not.toContain(rule);
+});
+
+test('a batch that is COMPLETED, and is seen in another state', () => {
+  const rule = 'a completed batch has its records';
+  const seen = (h, { seenBoth }) => (seenBoth.value.completed = [1]);
+  expectFound(rule, seen, /b0 was COMPLETED, and then seen as if it were not/, goodQueued());
+  const atEnd = (h) => (h.seen.job.batches[0].status = 'PROCESSING');
+  expectFound(rule, atEnd, /b0 was COMPLETED, and is PROCESSING at the end/, goodQueued());
+});
+
+test('a batch that is COMPLETED before a holder ends it', () => {
+  const rule = 'a completed batch has its records';
+  const refused = (h, { end }) => Object.assign(end, h.lost);
+  expectFound(rule, refused, /b0 was COMPLETED by no holder/, goodQueued());
+  const early = (h, { seenOne }) => (seenOne.value.completed = [0, 1]);
+  expectFound(rule, early, /b0 was COMPLETED by no holder/, goodQueued());
 });
 
 test('a claim that is refused while a batch was never touched', () => {

@@ -11,7 +11,7 @@ import { expectCorrect, long, targetOf, wait } from './runs.mjs';
 
 onEveryDatabase((on) => {
   describe('connections are killed by the server', () => {
-    on.needs('server')('while they are in use', long, async () => {
+    const killing = (durability, statementTimeoutMs) => async () => {
       const killer = await on.connect();
       let spared;
       const fault = async (fleet) => {
@@ -35,11 +35,16 @@ onEveryDatabase((on) => {
           // The test's own; the fleet's are not there yet.
           await on.query('select 1');
           spared = new Set((await on.dialect.sessions(killer)).map(({ id }) => id));
-          return observe({ ...targetOf(on), fault, options: { statementTimeoutMs: 5_000 } });
+          return observe({ ...targetOf(on), fault, durability: [durability], options: { statementTimeoutMs } });
         },
         (facts) => facts.inUse >= 10,
       );
-    });
+    };
+
+    on.needs('server')('while they are in use', long, killing('record', 5_000));
+
+    // A queued write is repeated for as long as a statement may take. Then it fails for good, as it may, but a worker here has no answer to that.
+    on.needs('server')("while they are in use, and saves are queued (`durability: 'batch'`)", long, killing('batch', 30_000));
   });
 
   describe('the network goes quiet', () => {

@@ -9,13 +9,14 @@ const { url, options, name, workers, workerName, shared, file, runMs, ...plan } 
 const output = openSync(file, 'a');
 const record = recorder(name, (line) => writeSync(output, `${JSON.stringify(line)}\n`));
 const giveUpAt = now() + runMs;
+const queues = options.durability === 'batch';
 
 // Workers that share a store tell it their tokens; one that has a store of its own leaves them to it.
 const pool = { max: shared ? 4 : 2, acquireTimeoutMs: options.statementTimeoutMs, idleTimeoutMs: 2_000 };
 const stores = Array.from({ length: shared ? 1 : workers }, () => new SqlxStateStore(url, { pool, ...options }));
 await Promise.all(
   Array.from({ length: workers }, (_, n) =>
-    work(stores[shared ? 0 : n], { ...plan, workerId: `${workerName}.${n}`, record, explicit: shared, giveUpAt }),
+    work(stores[shared ? 0 : n], { ...plan, workerId: `${workerName}.${n}`, record, explicit: shared, queues, giveUpAt }),
   ),
 );
 await Promise.all(stores.map((store, n) => record(`${workerName}.${n}`, 'close', {}, () => store.close())));

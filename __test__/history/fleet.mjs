@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newId } from '../support/fixtures.mjs';
 import { assemble, check } from './checker.mjs';
-import { dueStatus, now, recorder, work } from './importer.mjs';
+import { dueStatus, now, recorder, watch, work } from './importer.mjs';
 
 /** How much of everything: 1 in CI, more for a run that looks for what is rare. */
 export const scale = Number(process.env.HISTORY_SCALE ?? 1);
@@ -86,6 +86,8 @@ async function look(store, job, query) {
  * @param {string} run.url Where the fleet finds the database.
  * @param {Function} [run.query] SQL past the store.
  * @param {(fleet: Fleet) => Promise<void>} [run.fault] Happens while the fleet is at work. It ends when the job is done at the latest.
+ * @param {('record' | 'batch')[]} [run.durability] The option of the processes' stores, by turns. Where any is 'batch', `run.store` watches the fleet: a save's
+ *   answer doesn't say that it is stored, so what is seen meanwhile has to.
  * @param {boolean} [run.inProcess] The workers are in this process and share one store: `run.store`.
  * @returns {Promise<{ violations: object[], facts: object }>}
  */
@@ -99,6 +101,7 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
     stalls: true,
     steered: false,
     failingEvery: 0,
+    durability: ['record'],
     runMs: 60_000 * Math.max(1, scale),
     ...given,
     options: { statementTimeoutMs: 5_000, connectTimeoutMs: 2_000, ...given.options },
@@ -110,9 +113,9 @@ export async function observe({ store, url, query, fault, inProcess = false, ...
     if (inProcess) await fleet.workHere(store);
     else {
       for (let n = 0; n < plan.processes; n++) fleet.start(`p${n}`);
-      await Promise.all([fault?.(fleet), fleet.done()]);
       // The fault may have started another one when the last was gone.
-      await fleet.done();
+      const working = Promise.all([fault?.(fleet), fleet.done()]).then(() => fleet.done());
+      await (plan.durability.includes('batch') ? fleet.watched(store, working) : working);
     }
     const history = {
       calls: fleet.calls(),
@@ -177,7 +180,8 @@ class Fleet {
     const { workers, leaseMs, thinkMs, stalls, steered, failingEvery, runMs } = this.plan;
     // Half of the processes have a store for each worker, half of them renew their leases, and not the same half.
     const leaseRenewal = total % 4 >= 2 ? { everyMs: Math.round(leaseMs / 4), forMs: 10 * leaseMs } : undefined;
-    const options = { ...this.plan.options, leaseRenewal };
+    const durability = this.plan.durability[total % this.plan.durability.length];
+    const options = { ...this.plan.options, leaseRenewal, durability };
     const shared = total % 2 === 0;
     const plan = {
       jobId: this.job.id,
@@ -251,6 +255,22 @@ class Fleet {
     return members[Math.floor(Math.random() * members.length)];
   }
 
+  /** One that has made this call and has no answer yet, or undefined if none is found within a while: a call is short, and chance hardly ever hits it. */
+  async randomDuring(call, ms) {
+    for (const until = now() + ms; now() < until && !this.isDone; await sleep(1)) {
+      const members = [...this.running].filter(({ file }) => isUnderWay(call, file));
+      if (members.length > 0) return members[Math.floor(Math.random() * members.length)];
+    }
+  }
+
+  /** Lets another store watch the fleet until its work is done, or has failed. */
+  async watched(store, working) {
+    let isOver = false;
+    const record = recorder('watcher', (line) => this.#lines.push(line));
+    const ended = working.finally(() => (isOver = true));
+    await Promise.all([ended, watch(store, { jobId: this.job.id, record, isOver: () => isOver })]);
+  }
+
   async workHere(store) {
     const { processes, workers, explicit = true, leaseMs, thinkMs, stalls, steered, failingEvery, runMs } = this.plan;
     const record = recorder('here', (line) => this.#lines.push(line));
@@ -277,4 +297,25 @@ function read(file) {
     .split('\n')
     .slice(0, -1)
     .map((line) => JSON.parse(line));
+}
+
+/** Whether a process has made this call and not written down what came of it, as the end of its file says. */
+function isUnderWay(call, file) {
+  if (!existsSync(file)) return false;
+  const opened = openSync(file);
+  try {
+    const { size } = fstatSync(opened);
+    const tail = Buffer.alloc(Math.min(size, 4_096));
+    const length = readSync(opened, tail, 0, tail.length, size - tail.length);
+    // The first line may be cut, and the last one too.
+    const lines = tail
+      .toString('utf8', 0, length)
+      .split('\n')
+      .slice(1, -1)
+      .map((line) => JSON.parse(line));
+    const answers = new Set(lines.filter((line) => !('call' in line)).map(({ n }) => n));
+    return lines.some((line) => line.call === call && !answers.has(line.n));
+  } finally {
+    closeSync(opened);
+  }
 }

@@ -44,6 +44,7 @@ export function recorder(process, write) {
  * @param {ReturnType<typeof recorder>} plan.record
  * @param {boolean} plan.explicit Hands its token to each fenced call. Else the store's own memory has to do, as for the engine's workers; then no other
  *   worker may use the store.
+ * @param {boolean} [plan.queues] The store has `durability: 'batch'`.
  * @param {number} plan.leaseMs
  * @param {number} plan.thinkMs How long the processing of a record takes, on average.
  * @param {boolean} plan.stalls Now and then it keeps silent for longer than its lease.
@@ -51,7 +52,8 @@ export function recorder(process, write) {
  * @param {boolean} [plan.steered] The job may be paused, so that it is not over where nothing can be claimed of it.
  * @param {number} plan.giveUpAt When (by `now`) the test has failed anyway.
  */
-export async function work(store, { jobId, workerId, record, explicit, leaseMs, thinkMs, stalls, failingEvery, steered, giveUpAt }) {
+export async function work(store, plan) {
+  const { jobId, workerId, record, explicit, queues, leaseMs, thinkMs, stalls, failingEvery, steered, giveUpAt } = plan;
   const totalRecords = (job) => job && { totalRecords: job.totalRecords };
   const once = (call, details, make, keep) => record(workerId, call, details, make, keep);
 
@@ -83,14 +85,7 @@ export async function work(store, { jobId, workerId, record, explicit, leaseMs, 
   async function processBatch({ batchId, batchIndex, token }) {
     const details = { batchId, token };
     const fence = explicit ? [{ token }] : [];
-    const mark = ({ index, parsed }) => ({ index, token: parsed.token, worker: parsed.worker });
-
-    const { value: records } = await repeated(
-      'getBatchRecords',
-      { batchId },
-      () => store.getBatchRecords(jobId, batchId),
-      (list) => list.map(mark),
-    );
+    const { value: records } = await repeated('getBatchRecords', { batchId }, () => store.getBatchRecords(jobId, batchId), marks);
     await repeated('getJobState', {}, () => store.getJobState(jobId), totalRecords);
     if (!records) return;
 
@@ -112,7 +107,7 @@ export async function work(store, { jobId, workerId, record, explicit, leaseMs, 
       const fails = isFailing(index);
       const outcome = fails ? { status: 'failed', processingError: 'as planned' } : { status: 'processed' };
       const saved = { index, raw, parsed: { token, worker: workerId }, errors: [], ...outcome };
-      const { error } = await repeated('saveProcessedRecord', { ...details, index }, () =>
+      const { error } = await repeated('saveProcessedRecord', { ...details, index, queued: queues || undefined }, () =>
         store.saveProcessedRecord(jobId, batchId, saved, ...fence),
       );
       if (error) {
@@ -129,6 +124,38 @@ export async function work(store, { jobId, workerId, record, explicit, leaseMs, 
       store.updateBatchState(jobId, batchId, { batchId, status, ...counts }, ...fence),
     );
     if (!error) await once('tryFinalizeJob', {}, () => store.tryFinalizeJob(jobId));
+  }
+}
+
+/** What the history needs of a batch's records: of each, which claim saved it. */
+const marks = (records) => records.map(({ index, parsed }) => ({ index, token: parsed.token, worker: parsed.worker }));
+
+/**
+ * Looks at a job while others work on it, as any program may: at the states of its batches, and then at the records of those that are COMPLETED.
+ *
+ * @param {object} store
+ * @param {object} plan
+ * @param {string} plan.jobId
+ * @param {ReturnType<typeof recorder>} plan.record
+ * @param {() => boolean} plan.isOver
+ */
+export async function watch(store, { jobId, record, isOver }) {
+  const seen = new Set();
+  const completedOf = (job) => [...job.batches.keys()].filter((place) => job.batches[place].status === 'COMPLETED');
+  while (!isOver()) {
+    let job;
+    const read = async () => (job = await store.getJobState(jobId));
+    const { value } = await record('watcher', 'getJobState', {}, read, () => ({
+      totalRecords: job.totalRecords,
+      completed: completedOf(job),
+    }));
+    for (const place of value?.completed ?? []) {
+      const { id } = job.batches[place];
+      if (seen.has(id)) continue;
+      const { error } = await record('watcher', 'getBatchRecords', { batchId: id }, () => store.getBatchRecords(jobId, id), marks);
+      if (!error) seen.add(id);
+    }
+    await sleep(10);
   }
 }
 

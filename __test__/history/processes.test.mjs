@@ -2,8 +2,10 @@
 //
 // Each test lets a fleet of processes do a job as the importer's workers do, breaks something meanwhile, and hands the history of all calls to
 // the checker (`checker.mjs`). A fault that hit nothing proves nothing: it is inflicted again, on a new job, a few times. Faults of connections
-// and servers are in `connections.test.mjs` and
-// `servers.test.mjs`.
+// and servers are in `connections.test.mjs` and `servers.test.mjs`.
+//
+// The stores have `durability: 'record'` where nothing else is said. With 'batch', answered saves may die with a process or a claim, and the checker has to
+// tell from what is read whether a batch is COMPLETED with its records.
 //
 //   npx vitest run __test__/history                     one job for each fault and database: minutes
 //   HISTORY_SCALE=20 npx vitest run __test__/history    jobs of twenty times as many batches, and as many faults
@@ -51,7 +53,8 @@ onEveryDatabase((on) => {
         }
       };
       await expectCorrect(
-        () => observe({ ...targetOf(on), fault, failingEvery: 25 }),
+        // Of the processes whose workers share a store, and of the others, one queues its saves.
+        () => observe({ ...targetOf(on), fault, failingEvery: 25, durability: ['record', 'batch', 'batch', 'record'] }),
         (facts) => facts.reclaimed > 0 && facts.failures.LEASE_LOST > 0,
       );
     });
@@ -96,29 +99,45 @@ onEveryDatabase((on) => {
   });
 
   describe('processes are killed', () => {
-    on.needs('shared')('and others take over, under the same and under new ids', long, async () => {
+    const killing = (durability, hits) => async () => {
       const fault = async (fleet) => {
         let taken = 0;
         let cut = 0;
+        let cutEnds = 0;
         // On, where the first kills came between two calls.
-        const due = () => fleet.interruptions.length < 10 * scale || (cut < 3 && fleet.interruptions.length < 40 * scale);
+        const due = () => fleet.interruptions.length < 10 * scale || ((cut < 3 || cutEnds < 1) && fleet.interruptions.length < 40 * scale);
         while (!fleet.isDone && due()) {
           await wait(150, 500);
-          const member = fleet.random();
+          // Every other one in the middle of the end of a batch, with which its last records may be written.
+          const member = (taken % 2 === 1 && (await fleet.randomDuring('updateBatchState', 500))) || fleet.random();
           if (!member) continue;
           const underWay = await fleet.kill(member);
           if (!member.killed) continue;
           cut += underWay.length;
+          cutEnds += underWay.filter(({ call }) => call === 'updateBatchState').length;
           taken++;
-          fleet.start(taken % 2 === 0 ? member.workerName : `late${taken}`);
+          fleet.start(taken % 4 < 2 ? member.workerName : `late${taken}`);
         }
         fleet.counts.cut = cut;
       };
       await expectCorrect(
-        () => observe({ ...targetOf(on), fault }),
-        (facts) => facts.kills >= 5 && facts.cut >= 3 && facts.reclaimed > 0,
+        () => observe({ ...targetOf(on), fault, durability: [durability] }),
+        (facts) => facts.kills >= 5 && facts.cut >= 3 && facts.reclaimed > 0 && hits(facts),
       );
-    });
+    };
+
+    on.needs('shared')(
+      'and others take over, under the same and under new ids',
+      long,
+      killing('record', () => true),
+    );
+
+    // Saves that were answered die with the processes.
+    on.needs('shared')(
+      "while their saves are queued (`durability: 'batch'`)",
+      long,
+      killing('batch', ({ lostSaves, cutEnds }) => lostSaves > 0 && cutEnds > 0),
+    );
 
     // What the process begins between the kill and its end is under way at its end, and no call that hangs.
     on.needs('shared')('by a signal that arrives late, as on a busy machine', long, async () => {
