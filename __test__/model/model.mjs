@@ -39,6 +39,12 @@ export class Model {
     this.adopted = new Set(); // the jobs of the incumbent's that have got rows
   }
 
+  copy() {
+    const copy = new Model([]);
+    const { stores, jobs, rows, records, claimers, adopted } = this;
+    return Object.assign(copy, structuredClone({ stores, jobs, rows, records, claimers, adopted }));
+  }
+
   /** What a call has to answer: `{ value }`, or `{ code }` where it rejects. `got` is what the store under test answered. */
   answer([store, method, ...args], got) {
     this.got = got;

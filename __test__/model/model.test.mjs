@@ -76,12 +76,15 @@ const DUE_QUEUED = [
   'listJobs: ',
   'deleteJob: true',
 ];
+/** Where there are several stores. */
+const DUE_AT_ONCE = ['race: 0 of 3', 'race: 1 of 3', 'race: 2 of 3', 'race: 3 of 3'];
 const DUE_IN_TIME = ['prepareAsIncumbent: done', 'reclaimStaleBatches: 0, the job', 'reclaimStaleBatches: 1, a batch FAILED'];
 
 onEveryDatabase((on) => {
-  const { raw, shared } = on.database;
+  const [raw, shared] = [on.has('raw'), on.has('shared')];
+  const due = [...DUE, ...(raw ? DUE_IN_TIME : []), ...(shared ? DUE_AT_ONCE : [])];
   const settings = [
-    { durability: 'record', stores: shared ? [{}, {}, { maxClaims: 2 }] : [{}], share: 1, due: raw ? [...DUE, ...DUE_IN_TIME] : DUE },
+    { durability: 'record', stores: shared ? [{}, {}, { maxClaims: 2 }] : [{}], share: 1, due },
     { durability: 'batch', stores: [{ durability: 'batch' }], share: 2, due: DUE_QUEUED },
   ];
 

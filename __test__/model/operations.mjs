@@ -4,8 +4,8 @@
 // shrinks, and it prints as the calls that it stands for. A store of `null` is another program that writes past the stores. Ids begin with `#`, which stands for
 // what makes them unique in the database.
 //
-// Two operations are not one call. `saveList` changes the list of a local job in place and saves it, as core's engine does. `atOnce` makes several calls without
-// waiting for any of them.
+// Three operations are not one call. `saveList` changes the list of a local job in place and saves it, as core's engine does. `atOnce` makes several calls without
+// waiting for any of them, through one store; `race` does so through several.
 
 import fc from 'fast-check';
 import { collect, StateStoreError } from '../support/suite.mjs';
@@ -225,6 +225,24 @@ export function sequences({ stores, raw, queues, maxLength }) {
     .array(oneOfMany.filter(ofStores), { minLength: 2, maxLength: 6 })
     .map((calls) => [calls[0][0], 'atOnce', calls.map(([, ...rest]) => [calls[0][0], ...rest])]);
 
+  // What steers a job, with claims and finalizations at the same moment, each through a store of its own. Which of the incumbent's jobs get rows is the
+  // store's choice.
+  const now = object({ now: chance(50, fc.boolean()) });
+  const racing = (number, id) =>
+    oneOf(
+      [4, fc.constant([number, 'claimBatch', id, OWN])],
+      [2, fc.constant([number, 'tryFinalizeJob', id])],
+      [3, fc.constant([number, 'pauseJob', id])],
+      [3, fc.constant([number, 'resumeJob', id])],
+      [1, now.map((options) => [number, 'abortJob', id, options])],
+    );
+  // Milliseconds after which each call is made. Calls that are made at the same moment mostly take effect in the order in which they are made.
+  const delays = fc.tuple(...Array.from({ length: stores }, () => fc.nat({ max: 2 })));
+  const race = jobId
+    .filter((id) => id !== '#job3')
+    .chain((id) => fc.tuple(fc.tuple(...Array.from({ length: stores }, (_, number) => racing(number, id))), delays))
+    .map(([calls, after]) => [null, 'race', calls, after]);
+
   const backdate = fc.tuple(fc.constant(null), fc.constant('backdate'), jobId);
   const prepareAsIncumbent = fc
     .array(incumbentStatus, { minLength: 1, maxLength: 4 })
@@ -262,6 +280,7 @@ export function sequences({ stores, raw, queues, maxLength }) {
     [3, onJob('batches', batchPage)],
     [2, call('stats')],
     [1, call('deleteJob', weighted({ '#job1': 2, '#job2': 4, '#job3': 4 }))],
+    ...(stores > 1 ? [[8, race]] : []),
     ...(raw ? [[4, backdate]] : []),
     ...(raw ? [[1, prepareAsIncumbent]] : []),
   );
@@ -353,7 +372,7 @@ export async function perform([store, method, ...args], stores, outside) {
 
 /** `store1.claimBatch('job1', 'ann')`, and what came of it. */
 export function print([store, method, ...args], got) {
-  if (method === 'atOnce') return `at once: ${args[0].map((one) => print(one)).join(' ')}  // ${text(got)}`;
+  if (method === 'atOnce' || method === 'race') return `at once: ${args[0].map((one) => print(one)).join(' ')}  // ${text(got)}`;
   const call = `${store === null ? 'past the stores: ' : `store${store}.`}${method}(${args.map((arg) => text(arg)).join(', ')})`;
   if (!got) return call;
   return `${call}  // ${got.code ?? text(got.value)}`;

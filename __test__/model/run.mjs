@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { isDeepStrictEqual } from 'node:util';
 import { newId } from '../support/fixtures.mjs';
-import { collect } from '../support/suite.mjs';
+import { collect, sleep } from '../support/suite.mjs';
 import { FRESH, Model, STALE } from './model.mjs';
 import { jobIds, perform, print, renamed, resolved } from './operations.mjs';
 
@@ -46,6 +46,7 @@ export class Run {
   async step(generated) {
     const [store, method, job] = generated;
     if (method === 'atOnce') return this.stepAtOnce(generated);
+    if (method === 'race') return this.stepRace(generated);
     const operation = this.resolved(generated);
     // The incumbent prepares a job where there is none.
     if (method === 'prepareAsIncumbent' && (this.model.jobs.has(job.id) || this.model.rowsOf(job.id).length > 0)) return 'nothing';
@@ -76,6 +77,34 @@ export class Run {
     const queued = operations.filter((operation, at) => this.answered(operation, got[at]));
     await this.observe();
     return `atOnce: ${queued.length === 0 ? 'none' : queued.length < operations.length ? 'some' : 'all'} queued`;
+  }
+
+  /** Calls that different stores make at once: there has to be an order in which the model gives the same answers and comes to the same state. */
+  async stepRace([, , generated, delays]) {
+    const operations = generated.map((one) => this.resolved(one));
+    const made = async (operation, at) => {
+      await sleep(delays[at]);
+      return this.perform(operation);
+    };
+    const got = this.shared(await Promise.all(operations.map(made)));
+    this.steps.push(print([null, 'race', operations], got));
+    for (const [at, { value }] of got.entries()) if (value?.claimed) this.last.set(operations[at][0], value.reservation);
+    const observed = this.raw ? await this.tables(jobIds) : await this.readings(jobIds);
+
+    const { model } = this;
+    const outcomes = orders(operations.map((_, at) => at)).map((order) => {
+      this.model = model.copy();
+      const answers = [];
+      for (const at of order) answers[at] = this.model.answer(operations[at], got[at]);
+      return { model: this.model, answers, shown: this.raw ? this.modelTables(jobIds) : this.modelReadings(jobIds) };
+    });
+    const agrees = ({ answers, shown }) => isDeepStrictEqual(answers, got) && isDeepStrictEqual(shown, observed);
+    const outcome = outcomes.find(agrees) ?? outcomes[0];
+    this.model = this.queue.model = outcome.model;
+    this.agree('In no order of the calls the answers and the tables after', [got, observed], [outcome.answers, outcome.shown]);
+    await this.keep();
+    const effects = got.filter(({ value }) => value === true || value?.claimed === true).length;
+    return `race: ${effects} of ${got.length} took effect`;
   }
 
   resolved(generated) {
@@ -224,6 +253,9 @@ export class Run {
     return ids.map((id) => [model.getJobState(0, id), model.readRecords(0, id, {}), model.getDistributedStatus(0, id)]);
   }
 }
+
+/** Every order of some things. */
+const orders = (all) => (all.length < 2 ? [all] : all.flatMap((one, at) => orders(all.toSpliced(at, 1)).map((others) => [one, ...others])));
 
 /** The jobs of which calls may be queued, by the contract. */
 class Queue {
