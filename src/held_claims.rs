@@ -236,8 +236,8 @@ impl Claims {
         lock(&self.jobs).get(job_id)?.batches
     }
 
-    /// Also for a job in which this store has no claim: a program that sets the states of batches that others claimed, or that nobody claims, would
-    /// otherwise count them in each call.
+    /// Remembers the count even where this store has no claim on the job. A program may set the states of batches that another store claimed; without the
+    /// count, each of its calls would count the job's batches again.
     pub fn set_batches(&self, job_id: &str, batches: BatchCount) {
         let mut jobs = lock(&self.jobs);
         jobs.insert(job_id);

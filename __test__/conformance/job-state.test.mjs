@@ -83,7 +83,8 @@ onEveryDatabase((on) => {
       expect(batches).toHaveLength(1_000);
       return proxy.received - before;
     };
-    // The claim of every tenth batch of so many also writes the job's list, which is then read anew: of the first one, and not of the second.
+    // In a job of 1,000 batches the claim of every tenth one also writes the job's list, and the next read takes the whole list from the server. This claim
+    // is of batch 0, which does; the claim after the first read is of batch 1, which doesn't.
     await claim(store, job.id, 'w');
     const first = await received();
     const { batchId } = await claim(store, job.id, 'w');

@@ -461,7 +461,7 @@ test('a save that was queued before its claim was over and is written after it',
 test('a batch that is COMPLETED without a record of its holder', () => {
   const rule = 'a completed batch has its records';
   const message = /b0 was COMPLETED without record 1 of its holder/;
-  // It comes later: whoever kills the process in between loses it.
+  // The record is written after the end of its batch, so a process that is killed between the two loses it.
   const comesLate = (h, { seenRecords }) => (seenRecords.value[1] = { index: 1 });
   expectFound(rule, comesLate, message, goodQueued());
   const ofAnother = (h, { seenRecords }) => (seenRecords.value[1] = { index: 1, token: 1, worker: 'a1' });

@@ -42,6 +42,7 @@ use tokio::sync::oneshot;
 
 pub use bulk::BulkPlace;
 pub use ending::EndingBatch;
+use failures::Failures;
 use group_store::GroupStore;
 pub use job_writes::{JobWrites, States, WriteJob};
 use queue::Queue;
@@ -183,16 +184,19 @@ impl RecordWriter {
         Ok(self.answered(job_id, begins))
     }
 
+    /// A job without a queue has no failures.
+    fn checked(&self, job_id: &str, check: impl FnOnce(&Failures) -> Result<()>) -> Result<()> {
+        self.queues.read(job_id, |queue| check(&queue.failures)).unwrap_or(Ok(()))
+    }
+
     /// Rejects if anything that was queued for the job could not be stored.
     pub fn check_job(&self, job_id: &str) -> Result<()> {
-        let checked = self.queues.read(job_id, |queue| queue.failures.check_all());
-        checked.unwrap_or(Ok(()))
+        self.checked(job_id, Failures::check_all)
     }
 
     /// Rejects if the job, or the state of a batch, was queued and could not be stored.
     pub fn check_job_writes(&self, job_id: &str) -> Result<()> {
-        let checked = self.queues.read(job_id, |queue| queue.failures.check_job_writes());
-        checked.unwrap_or(Ok(()))
+        self.checked(job_id, Failures::check_job_writes)
     }
 
     /// The job was stored as a whole, and with it the states of its batches. Failures of records stay.
@@ -271,14 +275,12 @@ impl RecordWriter {
 
     /// Rejects if queued records of the batch could not be stored.
     pub fn check(&self, key: &BatchKey) -> Result<()> {
-        let checked = self.queues.read(&key.job_id, |queue| queue.failures.check_batch(&key.batch_id));
-        checked.unwrap_or(Ok(()))
+        self.checked(&key.job_id, |failures| failures.check_batch(&key.batch_id))
     }
 
     /// Rejects a bulk save to a batch with failures, unless it repeats some of the failed saves.
     pub fn check_bulk(&self, job_id: &str, batch_id: &str, records: &[Record]) -> Result<()> {
-        let checked = self.queues.read(job_id, |queue| queue.failures.check_bulk(batch_id, records));
-        checked.unwrap_or(Ok(()))
+        self.checked(job_id, |failures| failures.check_bulk(batch_id, records))
     }
 
     /// Rejects if queued records of any batch could not be stored.
