@@ -86,6 +86,10 @@ onEveryDatabase((on) => {
     // In a job of 1,000 batches the claim of every tenth one also writes the job's list, and the next read takes the whole list from the server. This claim
     // is of batch 0, which does; the claim after the first read is of batch 1, which doesn't.
     await claim(store, job.id, 'w');
+    // While a transaction is under way that is older than the rows, in any database of the server, they count as new.
+    const [{ xid }] = await on.query('select txid_current()::text xid');
+    const isPast = async () => (await on.query('select txid_snapshot_xmin(txid_current_snapshot()) > ?::bigint past', [xid]))[0].past;
+    await expect.poll(isPast, { timeout: 120_000 }).toBe(true);
     const first = await received();
     const { batchId } = await claim(store, job.id, 'w');
     await complete(store, job.id, batchId);
