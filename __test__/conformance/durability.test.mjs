@@ -335,6 +335,23 @@ onEveryDatabase((on) => {
     });
   });
 
+  describe('a queued save with a token that no claim had yet', () => {
+    on.needs('shared')('is lost, and the claim that gets the token may save', async () => {
+      const store = await open();
+      const job = makeJob(1);
+      await store.saveJobState(job);
+      const batchId = job.batches[0].id;
+      await store.saveProcessedRecord(job.id, batchId, makeRecord(0), { token: 1 });
+      await store.getProgress(job.id);
+      await rejection(store.saveProcessedRecord(job.id, batchId, makeRecord(0), { token: 1 }), 'LEASE_LOST');
+      expect(await store.getBatchRecords(job.id, batchId)).toEqual([]);
+      // Through another store, so that this one doesn't know of the claim.
+      expect((await claim(on.store, job.id)).token).toBe(1);
+      for (const index of range(3)) await store.saveProcessedRecord(job.id, batchId, makeRecord(index), { token: 1 });
+      expect(await store.getBatchRecords(job.id, batchId)).toEqual(range(3).map((index) => makeRecord(index)));
+    });
+  });
+
   describe('a producer that is faster than the database', () => {
     on.needs('shared')('is slowed down, not buffered without end', async () => {
       const store = await open();

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::backend::RecordWrite;
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
-use crate::model::{BatchKey, Record, Token};
+use crate::model::{Record, Token};
+use crate::settings::Durability;
 
 /// A queued record that could not be stored.
 struct Failed {
@@ -24,7 +25,7 @@ pub struct Failures {
     /// By the id of the batch.
     batches: HashMap<String, BatchFailures>,
     /// For each batch, the last token whose queued saves were refused because the claim was lost. These don't count as failures, because the batch's
-    /// present holder writes its records itself.
+    /// present holder writes its records itself. The next save with that token is answered by the database, so that its worker learns of it.
     lost: HashMap<String, Token>,
     /// Why the job or the state of a batch could not be stored after the call was answered.
     job: Option<Error>,
@@ -56,10 +57,18 @@ impl Failures {
         self.batches.keys().cloned().collect()
     }
 
+    /// Clears what is known of a record, and of the claim that saved it: it is stored now.
+    pub fn stored(&mut self, write: &RecordWrite) {
+        self.clear_failures([write.record.index]);
+        if write.token.is_some() && self.lost.get(&write.batch_id) == write.token.as_ref() {
+            self.lost.remove(&write.batch_id);
+        }
+    }
+
     /// Records the result of a save that was answered before it was written.
     pub fn settle(&mut self, write: &RecordWrite, result: Result<()>) {
         match (result, write.token) {
-            (Ok(()), _) => self.clear_failures([write.record.index]),
+            (Ok(()), _) => self.stored(write),
             (Err(error), Some(token)) if error.code == Code::LeaseLost => {
                 let lost = self.lost.entry(write.batch_id.clone()).or_insert(token);
                 *lost = token.max(*lost);
@@ -90,26 +99,26 @@ impl Failures {
         }
     }
 
-    /// Rejects a save to a batch with failures, unless it repeats one of the failed saves.
-    pub fn check_save(&mut self, write: &RecordWrite) -> Result<()> {
+    /// When a save may be answered, if answered as `durability` says otherwise. Rejects a save to a batch with failures, unless it repeats one of the
+    /// failed saves.
+    pub fn check_save(&mut self, write: &RecordWrite, durability: Durability) -> Result<Durability> {
         // A worker with a claim saves to a distributed job, whose list is not what failed here.
         if write.token.is_none() {
             self.check_job_writes()?;
         }
-        if let Some(token) = write.token
-            && self.lost.get(&write.batch_id) == Some(&token)
-        {
-            return Err(Error::lease_lost(&BatchKey::new(&*write.job_id, &*write.batch_id), token));
+        // An explicit token may be ahead of the version, which can reach it. So the database decides again.
+        if write.token.is_some() && self.lost.get(&write.batch_id) == write.token.as_ref() {
+            return Ok(Durability::Record);
         }
         let Some(failures) = self.batches.get_mut(&write.batch_id) else {
-            return Ok(());
+            return Ok(durability);
         };
         if let Some(failed) = failures.get_mut(&write.record.index) {
             failed.queued_again = true;
         } else if failures.values().any(|failed| !failed.queued_again) {
             return Err(not_stored(&write.batch_id, failures));
         }
-        Ok(())
+        Ok(durability)
     }
 
     /// Rejects a bulk save to a batch with failures, unless it repeats some of the failed saves.
