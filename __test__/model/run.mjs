@@ -62,7 +62,7 @@ export class Run {
     return `${queued ? 'queued ' : ''}${operation[1]}: ${kind(got, before, after, job?.id ?? job)}`;
   }
 
-  /** Calls that are made without waiting for any of them. */
+  /** Calls that are made without waiting for any of them. Those of one job take effect in the order in which they are made. */
   async stepAtOnce([store, , generated]) {
     const operations = [];
     const pending = [];
@@ -74,9 +74,33 @@ export class Run {
     }
     const got = this.shared(await Promise.all(pending));
     this.steps.push(print([store, 'atOnce', operations], got));
-    const queued = operations.filter((operation, at) => this.answered(operation, got[at]));
+    const queued = this.answeredAtOnce(operations, got);
     await this.observe();
     return `atOnce: ${queued.length === 0 ? 'none' : queued.length < operations.length ? 'some' : 'all'} queued`;
+  }
+
+  /** Takes the first order of the calls that explains their answers. Returns the calls that may be queued. */
+  answeredAtOnce(operations, got) {
+    const { model, queue } = this;
+    const jobOf = ([, , job]) => job.id ?? job;
+    const keepsJobs = (order) =>
+      order.every((at, n) => order.slice(0, n).every((before) => before < at || jobOf(operations[before]) !== jobOf(operations[at])));
+    const places = operations.map((_, at) => at);
+    const inOneJob = new Set(operations.map(jobOf)).size === 1;
+    let first;
+    for (const order of inOneJob ? [places] : orders(places).filter(keepsJobs)) {
+      this.model = model.copy();
+      this.queue = queue.copy(this.model);
+      try {
+        const queued = [];
+        for (const at of order) queued[at] = this.answered(operations[at], got[at]);
+        return operations.filter((_, at) => queued[at]);
+      } catch (error) {
+        if (!(error instanceof Difference)) throw error;
+        first ??= error;
+      }
+    }
+    throw first;
   }
 
   /** Calls that different stores make at once: there has to be an order in which the model gives the same answers and comes to the same state. */
@@ -267,6 +291,11 @@ class Queue {
   constructor(model, [{ durability }]) {
     this.model = model;
     this.queues = durability === 'batch';
+  }
+
+  copy(model) {
+    const { queues, jobs, distributed } = this;
+    return Object.assign(new Queue(model, [{}]), { queues, jobs: new Set(jobs), distributed: new Set(distributed) });
   }
 
   wasRead(job) {

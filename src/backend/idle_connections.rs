@@ -183,6 +183,7 @@ async fn close_expired<D: Driver>(idle: Weak<IdleConnections<D>>, idle_timeout: 
     loop {
         tokio::time::sleep(idle_timeout).await;
         let Some(idle) = idle.upgrade() else { return };
+        panics::fail_point("idle connections");
         let (expired, done) = idle.take_expired(idle_timeout);
         for connection in expired {
             let _ = timeout(GOODBYE, D::close(connection)).await;

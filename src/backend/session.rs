@@ -13,6 +13,7 @@ use super::idle_connections::IdleConnections;
 use super::pool::Slot;
 use super::unreadable::unreadable;
 use crate::error::{Code, Error, Repeatable, Result};
+use crate::panics;
 use crate::warnings::{Warning, WarningKind, Warnings};
 
 /// What all sessions of a pool share.
@@ -361,6 +362,7 @@ async fn roll_back<D: Driver>(
     limit: Option<Duration>,
     rules: Arc<SessionRules>,
 ) {
+    panics::fail_point("rollback");
     let rollback = D::run(&mut connection, "rollback");
     let sound = match limit {
         Some(limit) => matches!(timeout(limit, rollback).await, Ok(Ok(()))),

@@ -121,6 +121,7 @@ impl LeaseRenewals {
         let (backend, renewals, warnings) = (self.backend.clone(), Arc::downgrade(self), self.warnings.clone());
         let watch = self.warnings.clone();
         let renewal = async move {
+            panics::fail_point("lease");
             // A PAUSED batch is renewed too, so that it is not stale when it resumes.
             let renewed = backend.renew(&lease.key, &lease.worker_id, Some(lease.token), /* also_paused: */ true);
             match timeout(longest, renewed).await {

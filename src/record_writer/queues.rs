@@ -100,6 +100,7 @@ impl Queues {
     /// Resolves when no save is queued or being written, for any job.
     pub async fn wait_until_idle(&self) {
         let kept_alive = KeptAlive(&self.kept_alive);
+        panics::fail_point("keep alive");
         loop {
             let idle = self.idle.notified();
             {
