@@ -5,7 +5,7 @@
 //!   calls of the same worker are refused too instead of affecting the batch's next holder. It is removed when this store claims the batch again, or
 //!   when the job is final.
 //! - The same guard refuses saves that the worker has queued or makes afterwards. They don't count as failures, because the batch's next holder
-//!   writes those records itself: see `record_writer::failures`.
+//!   writes those records itself: see `write_queue::failures`.
 //! - If a call that releases the batch is repeated after a lost reply, it treats this as the success of its first attempt: see `release_batch` in
 //!   `operations::claims` and `set_state` in `operations::batches`.
 //! - A background renewal (`operations::lease_renewal`) has no caller to reject. It ends the claim, and the worker's next call rejects.

@@ -7,7 +7,7 @@
 //! js              everything that uses Node-API: arguments in, results out as JSON text, errors to JavaScript
 //! operations      what a call does, on any database: each file answers one question; start with `call`
 //!   held_claims     what the store remembers of its claims: tokens, where to look for the next batch, leases to renew
-//!   record_writer   single saves, written in groups
+//!   write_queue     the writes that are queued of each job: records in groups, the job and the states of its batches
 //!   order           which call takes effect first, and when calls may begin
 //! backend         the interface to a database, and its guarantees; postgres, mysql, sqlite: every statement
 //! settings        URL, options, Sequelize instance and environment -> settings
@@ -41,10 +41,10 @@ mod operations;
 mod order;
 mod panics;
 mod random_id;
-mod record_writer;
 mod retry;
 mod settings;
 mod warnings;
+mod write_queue;
 
 /// One worker thread of the asynchronous runtime for every four cores. A call mostly waits for a server, and each call wakes any idle second worker
 /// needlessly, which costs a tenth of the call. `TOKIO_WORKER_THREADS` overrides it, as in any program on tokio.

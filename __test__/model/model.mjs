@@ -204,9 +204,24 @@ export class Model {
 
   // Batches
 
+  /** The token that a call without one takes. Of calls that are made at once, it is the one that the store had before the first of them. */
+  tokenAtCall(store, jobId, batchId) {
+    return (this.tokensAtCall ?? this.stores[store].tokens).get(`${jobId} ${batchId}`);
+  }
+
+  /** Makes calls that are made at once, through this store. */
+  atOnce(store, calls) {
+    this.tokensAtCall = structuredClone(this.stores[store].tokens);
+    try {
+      return calls();
+    } finally {
+      this.tokensAtCall = undefined;
+    }
+  }
+
   /** A fenced call goes through only while the version is the token. What is fenced and has no row has no version. */
   fence(store, jobId, batchId, { token } = {}) {
-    const held = this.stores[store].tokens.get(`${jobId} ${batchId}`);
+    const held = this.tokenAtCall(store, jobId, batchId);
     const expected = token ?? held?.token;
     if (expected === undefined || this.rowOf(jobId, batchId)?.version === expected) return;
     if (token === undefined && held.mayBeDropped && this.got.code !== 'LEASE_LOST') return;

@@ -93,7 +93,9 @@ export class Run {
       this.queue = queue.copy(this.model);
       try {
         const queued = [];
-        for (const at of order) queued[at] = this.answered(operations[at], got[at]);
+        this.model.atOnce(operations[0][0], () => {
+          for (const at of order) queued[at] = this.answered(operations[at], got[at]);
+        });
         return operations.filter((_, at) => queued[at]);
       } catch (error) {
         if (!(error instanceof Difference)) throw error;
@@ -321,7 +323,7 @@ class Queue {
     if (method === 'saveProcessedRecord') return true;
     if (method === 'saveJobState') return goesOn(job);
     if (method === 'readAndSave') return Boolean(value) && goesOn({ ...value, status: batchId });
-    const isFenced = fence !== undefined || this.model.stores[store].tokens.has(`${job} ${batchId}`);
+    const isFenced = fence !== undefined || this.model.tokenAtCall(store, job, batchId) !== undefined;
     return method === 'updateBatchState' && !isFenced && !this.distributed.has(job);
   }
 }

@@ -20,9 +20,9 @@ use crate::model::{
 };
 use crate::operations::{Answer, Entered, Operations};
 use crate::panics::{self, caught};
-use crate::record_writer::Saved;
 use crate::settings::{PasswordFunction, Settings, newly_ignored};
 use crate::warnings::Warnings;
+use crate::write_queue::Saved;
 
 type Promise<'env> = PromiseRaw<'env, Outcome>;
 

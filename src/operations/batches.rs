@@ -4,8 +4,8 @@ use super::call::Call;
 use crate::backend::{Backend, BatchChange, BatchPlace};
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
 use crate::model::{BatchIndex, BatchKey, BatchList, BatchState, BatchStatus, Token};
-use crate::record_writer::EndingBatch;
 use crate::retry::{LostReplies, Repeat};
+use crate::write_queue::EndingBatch;
 
 impl Call {
     /// `ending`: the end of a claimed batch, which the flush of the queue may have written.
@@ -22,10 +22,10 @@ impl Call {
         }
         // As if it had been queued. A claim is of a distributed job, whose list is not what failed.
         if token.is_none() {
-            self.store.writer.check_job_writes(&key.job_id)?;
+            self.store.queue.check_job_writes(&key.job_id)?;
         }
         if state.status == BatchStatus::Completed {
-            self.store.writer.check(key)?;
+            self.store.queue.check(key)?;
         }
         let none = LostReplies::default();
         let lost_replies = ending.map_or(&none, |batch| &batch.lost_replies);
@@ -145,7 +145,7 @@ impl Call {
     async fn state_was_set(&self, key: &BatchKey, state: BatchState, token: Option<Token>, index: BatchIndex) {
         match (state.status, token) {
             (BatchStatus::Completed | BatchStatus::Failed, Some(token)) => drop(self.store.claims.ended(key, token)),
-            (BatchStatus::Pending, _) => self.store.writer.forget_batch(key),
+            (BatchStatus::Pending, _) => self.store.queue.forget_batch(key),
             _ => {}
         }
         // A batch with a token was claimed through this store, which counted the batches then.

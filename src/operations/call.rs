@@ -25,9 +25,9 @@ use crate::held_claims::Claims;
 use crate::model::{BatchKey, MaxClaims};
 use crate::order::{Gate, Initialization, Initializing, Pass, Turn, Turns};
 use crate::panics;
-use crate::record_writer::{BulkPlace, EndingBatch, RecordWriter};
 use crate::retry::{LostReplies, Repeat, Retry};
 use crate::warnings::Warnings;
+use crate::write_queue::{BulkPlace, EndingBatch, WriteQueue};
 
 /// The result of a call, later.
 pub trait Answer<T>: Future<Output = Result<T>> + Send + 'static {}
@@ -38,7 +38,7 @@ impl<T, F: Future<Output = Result<T>> + Send + 'static> Answer<T> for F {}
 pub struct Operations {
     pub(super) storage: Storage,
     pub(super) claims: Arc<Claims>,
-    pub(super) writer: RecordWriter,
+    pub(super) queue: WriteQueue,
     pub(super) leases: Arc<LeaseRenewals>,
     pub(super) copies: JobCopies,
     pub(super) max_claims: Option<MaxClaims>,
@@ -141,12 +141,12 @@ enum Flush {
 }
 
 impl Flush {
-    async fn run(&self, writer: &RecordWriter) {
+    async fn run(&self, queue: &WriteQueue) {
         match self {
             Flush::Nothing => {}
-            Flush::Job(job_id) => writer.flush(job_id).await,
-            Flush::Ending(batch) => writer.flush_ending(batch).await,
-            Flush::RowsOfJobs => writer.flush_jobs().await,
+            Flush::Job(job_id) => queue.flush(job_id).await,
+            Flush::Ending(batch) => queue.flush_ending(batch).await,
+            Flush::RowsOfJobs => queue.flush_jobs().await,
         }
     }
 }
@@ -185,7 +185,7 @@ impl Entered {
             Access::WritesBatch(key) => Place::Turn(store.turns.of_batch(key)),
             Access::EndsBatch(batch) => Place::Turn(store.turns.of_batch(&batch.end.key)),
             Access::WritesJob(job_id) => Place::Turn(store.turns.of_job(job_id)),
-            Access::WritesRecords { job_id, indexes } => Place::Bulk(store.writer.enter_bulk(job_id, indexes.clone())),
+            Access::WritesRecords { job_id, indexes } => Place::Bulk(store.queue.enter_bulk(job_id, indexes.clone())),
         };
         Placed {
             flush: access.flush(),
@@ -223,7 +223,7 @@ impl Placed {
             panics::fail_point("call");
             Initialization::wait(initialization).await;
             place.wait().await;
-            flush.run(&store.writer).await;
+            flush.run(&store.queue).await;
             let call = Call {
                 _place: place,
                 store,

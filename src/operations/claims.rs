@@ -105,7 +105,7 @@ impl Call {
         if !self.store.claims.made(&claim, start, self.store.leases.for_at_most()) {
             return Ok(None);
         }
-        self.store.writer.forget_batch(&claim.key());
+        self.store.queue.forget_batch(&claim.key());
         self.store.distributed_jobs.note(job_id, true);
         self.store.leases.start();
         self.update_list_if_due(job_id, claim.batch_index, Some(claim.last_batch_index))
@@ -165,14 +165,14 @@ impl Call {
             self.store.claims.ended(key, token);
         }
         self.store.claims.reopened(&key.job_id);
-        self.store.writer.forget_batch(key);
+        self.store.queue.forget_batch(key);
         self.update_list_or_remember(&key.job_id).await;
     }
 
     /// Updates the store's memory after a job has become final or been deleted: its claims no longer count.
     pub(super) fn forget_claims(&self, job_id: &str) {
         self.store.claims.forget(job_id);
-        self.store.writer.forget_claims(job_id);
+        self.store.queue.forget_claims(job_id);
     }
 
     /// Not of an ABORTED job: its workers may still hold batches, and need their tokens for what is claimed, or was taken from them.

@@ -31,8 +31,8 @@ impl Call {
     /// Saves a job that is not queued. After a failure of something that was queued for it, a job that goes on is refused. One that ends is stored, but
     /// not as COMPLETED.
     pub(super) async fn save_job(&self, mut job: Job) -> Result<()> {
-        let writer = &self.store.writer;
-        let (job_id, failure) = (job.id.clone(), writer.check_job(&job.id).err());
+        let queue = &self.store.queue;
+        let (job_id, failure) = (job.id.clone(), queue.check_job(&job.id).err());
         let refused = match job.status {
             JobStatus::Completed => failure,
             _ if job.is_queueable() => return self.save_unless_failed(job, failure).await,
@@ -42,7 +42,7 @@ impl Call {
             job.status = JobStatus::Failed;
         }
         self.store_job(job).await?;
-        writer.clear_job_failure(&job_id);
+        queue.clear_job_failure(&job_id);
         refused.map_or(Ok(()), Err)
     }
 
@@ -54,9 +54,9 @@ impl Call {
     }
 
     pub(super) async fn store_job(&self, mut job: Job) -> Result<SavedJob> {
-        let (claims, writer) = (&self.store.claims, &self.store.writer);
+        let (claims, queue) = (&self.store.claims, &self.store.queue);
         // The engine marks a batch as done before it asks for that to be stored.
-        let failed = writer.failed_batches(&job.id);
+        let failed = queue.failed_batches(&job.id);
         if !failed.is_empty() {
             job.fail_completed(&failed)?;
         }
@@ -83,7 +83,7 @@ impl Call {
         if saved.inserted {
             // A new job: claims on an earlier job with the same id don't apply to it.
             claims.forget_made_before(&job.id, claims_before);
-            writer.forget_claims(&job.id);
+            queue.forget_claims(&job.id);
         }
         if job.status.is_final() {
             self.forget_claims(&job.id);
@@ -136,7 +136,7 @@ impl Call {
             .write(Repeat::Idempotent, |backend| backend.delete_job(job_id, statuses))
             .await?;
         self.forget_claims(job_id);
-        self.store.writer.forget_job(job_id);
+        self.store.queue.forget_job(job_id);
         self.store.copies.forget(job_id);
         Ok(Deleted { batches, records, job })
     }

@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::held_claims::Claims;
 use crate::order::{Gate, Initialization, Turns};
 use crate::panics;
-use crate::record_writer::RecordWriter;
 use crate::retry::{Repeat, Retry};
 use crate::settings::Settings;
+use crate::write_queue::WriteQueue;
 
 /// How long `initialize` may continue after the store is closed. Creating the tables takes less, unless another process has locked them.
 const INITIALIZE_GRACE: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ impl Operations {
         let gate = Gate::default();
         let initialization = Initialization::default();
         Arc::new(Self {
-            writer: RecordWriter::new(
+            queue: WriteQueue::new(
                 backend.clone(),
                 retry,
                 settings.durability,
@@ -75,12 +75,12 @@ impl Operations {
                 .get_or_init(|| async {
                     store.gate.wait_until_empty().await;
                     panics::fail_point("close");
-                    store.writer.flush_all().await;
+                    store.queue.flush_all().await;
                     store.storage.close().await;
                     store.copies.forget_all();
                 })
                 .await;
-            store.writer.check_all()
+            store.queue.check_all()
         }
     }
 }

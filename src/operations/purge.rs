@@ -138,7 +138,7 @@ impl Call {
     async fn turn_of_job(&self, job_id: &str) -> Turn {
         let mut turn = self.store.turns.of_job(job_id);
         turn.wait().await;
-        self.store.writer.flush(job_id).await;
+        self.store.queue.flush(job_id).await;
         turn
     }
 }

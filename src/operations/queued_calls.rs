@@ -1,5 +1,5 @@
 //! Calls that `durability: 'batch'` queues besides saves of records: `saveJobState` of a job that is under way, and `updateBatchState`, where one
-//! process works on the job alone. They are answered when they have their place, and written together with later ones (`crate::record_writer`).
+//! process works on the job alone. They are answered when they have their place, and written together with later ones (`crate::write_queue`).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use super::call::{Access, Answer, Call, Entered, Operations};
 use crate::error::{Code, Error, Quoted, Repeatable, Result, lock};
 use crate::model::{BatchEnd, BatchKey, BatchState, BatchStatus, CapturedList, Job, Token};
-use crate::record_writer::{EndingBatch, JobWrites, Saved, States, WriteJob};
 use crate::retry::LostReplies;
+use crate::write_queue::{EndingBatch, JobWrites, Saved, States, WriteJob};
 
 /// How many distributed jobs are remembered. One that is forgotten counts as unknown, which is right, but answers its calls earlier than need be.
 const REMEMBERED_JOBS: usize = 10_000;
@@ -46,7 +46,7 @@ impl Entered {
         store.distributed_jobs.note(&job.id, job.distributed);
         if job.is_queueable() && self.may_queue(&job.id) {
             job.file = store.storage.file();
-            return store.writer.save_job(job, Arc::new(QueuedCalls(store.clone())));
+            return store.queue.save_job(job, Arc::new(QueuedCalls(store.clone())));
         }
         let call = self.accessing(Access::WritesJob(&job.id));
         Ok(Saved::Pending(call.run(|call| async move { call.save_job(job).await })))
@@ -60,7 +60,7 @@ impl Entered {
         let Self { store, .. } = &self;
         if token.is_none() && !store.distributed_jobs.has(&key.job_id) && self.may_queue(&key.job_id) {
             let file = store.storage.file();
-            return store.writer.set_batch_state(key, state, file, Arc::new(QueuedCalls(store.clone())));
+            return store.queue.set_batch_state(key, state, file, Arc::new(QueuedCalls(store.clone())));
         }
         let ending = token.filter(|_| state.status.is_final()).map(|token| {
             let key = key.clone();
@@ -74,7 +74,7 @@ impl Entered {
 
     /// Whether a call may be queued. What is queued is written before a call that waits for its turn, so behind one the next call waits too.
     fn may_queue(&self, job_id: &str) -> bool {
-        self.store.writer.queues_job(job_id) && self.store.turns.are_free(job_id)
+        self.store.queue.queues_job(job_id) && self.store.turns.are_free(job_id)
     }
 }
 
@@ -131,7 +131,7 @@ impl Call {
 
     /// A batch with records that could not be stored is FAILED, whatever its import believed when it set the state.
     fn fail_states(&self, job_id: &str, writes: &mut JobWrites) {
-        let failed = self.store.writer.failed_batches(job_id);
+        let failed = self.store.queue.failed_batches(job_id);
         for batch_id in &failed {
             for states in [&mut writes.before, &mut writes.after] {
                 if let Some(state) = states.get_mut(batch_id).filter(|state| state.status == BatchStatus::Completed) {

@@ -4,8 +4,8 @@ use super::call::{Access, Answer, Call, Entered};
 use crate::backend::RecordWrite;
 use crate::error::Result;
 use crate::model::{BatchKey, Record, RecordPage, RecordSlices, RecordStatus, Token};
-use crate::record_writer::Saved;
 use crate::retry::Repeat;
+use crate::write_queue::Saved;
 
 /// One page of `records`, by index.
 pub struct PageOfRecords(pub RecordSlices);
@@ -16,7 +16,7 @@ impl Entered {
     pub fn save_record(self, key: BatchKey, record: Record, token: Option<Token>) -> Result<Saved<impl Answer<()> + use<>>> {
         let token = self.token(&key, token);
         let Self { store, pass } = self;
-        let saved = store.writer.save(RecordWrite {
+        let saved = store.queue.save(RecordWrite {
             job_id: key.job_id,
             batch_id: key.batch_id,
             record,
@@ -68,7 +68,7 @@ impl Call {
         if records.is_empty() {
             return Ok(());
         }
-        self.store.writer.check_bulk(job_id, batch_id, &records)?;
+        self.store.queue.check_bulk(job_id, batch_id, &records)?;
         let limits = self.read(|reads| reads.limits()).await?;
         let mut writes = Vec::with_capacity(records.len());
         for mut record in records {
@@ -84,7 +84,7 @@ impl Call {
         // Idempotent: an upsert of the same records.
         self.write(Repeat::Idempotent, |backend| backend.save_records(&writes)).await?;
         self.store
-            .writer
+            .queue
             .clear_failures(job_id, writes.iter().map(|write| write.record.index));
         Ok(())
     }

@@ -11,8 +11,8 @@ use super::call::Access;
 use super::*;
 use crate::error::{Code, Result};
 use crate::model::{BatchKey, BatchList, BatchState, BatchStatus, Job, Record, RecordStatus, Reservation, Token, WorkerId};
-use crate::record_writer::Saved;
 use crate::settings::{Database, Settings};
+use crate::write_queue::Saved;
 
 mod access;
 mod faults;

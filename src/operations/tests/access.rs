@@ -58,7 +58,7 @@ const METHODS: [(&str, Order, Queued, Method); 21] = [
     ("update_batch_state", Order::Batch, Queued::Written, |store, key| {
         done(store.update_batch_state(key, DONE, None).answer())
     }),
-    // Its own order: see `record_writer`.
+    // Its own order: see `write_queue`.
     ("save_records", Order::None, Queued::Written, |store, key| {
         done(store.save_records(key.job_id, key.batch_id, vec![record(1)]))
     }),

@@ -324,7 +324,7 @@ async fn a_refusal_of_records_and_end_together_is_told_by_the_step_that_meets_it
     script.on("set_batch_state", refused());
     let error = enter(&store).update_batch_state(key(), DONE, None).answer().await.unwrap_err();
     assert_eq!((error.code, &*error.message), (Code::Constraint, "refused"));
-    store.writer.check(&key()).unwrap();
+    store.queue.check(&key()).unwrap();
 
     // The record is not taken; the batch stays as it is.
     let script = Script::new();

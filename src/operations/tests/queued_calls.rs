@@ -39,7 +39,7 @@ async fn save(store: &Arc<Operations>, job: Job) -> Result<()> {
 
 /// Waits until everything is written, as a read does.
 async fn flush(store: &Arc<Operations>) {
-    store.writer.flush("job").await;
+    store.queue.flush("job").await;
 }
 
 fn refusal() -> Error {
@@ -115,7 +115,7 @@ async fn after_a_queued_job_failed_for_good_the_job_can_only_end() {
     }
     // Reads only wait.
     enter(&store).distributed_status("job".into()).await.unwrap();
-    assert_eq!(store.writer.check_job("job").unwrap_err().code, Code::DatabaseError);
+    assert_eq!(store.queue.check_job("job").unwrap_err().code, Code::DatabaseError);
 
     // COMPLETED is stored as FAILED, and says so. After that the job may be taken up again.
     let completed = Job {
@@ -174,7 +174,7 @@ async fn a_queued_state_that_must_not_be_repeated_fails_at_once() {
     enter(&store).update_batch_state(key(0), paused, None).answer().await.unwrap();
     flush(&store).await;
     assert_eq!((script.times("set_batch_state"), script.times("has_batch_row")), (1, 1));
-    assert_eq!(store.writer.check_job("job").unwrap_err().code, Code::ConnectionLost);
+    assert_eq!(store.queue.check_job("job").unwrap_err().code, Code::ConnectionLost);
 }
 
 #[tokio::test]

@@ -92,13 +92,13 @@ impl PendingSave {
     }
 }
 
-pub struct RecordWriter {
+pub struct WriteQueue {
     writer: Arc<Writer>,
     queues: Arc<Queues>,
     durability: Durability,
 }
 
-impl RecordWriter {
+impl WriteQueue {
     pub fn new(
         backend: Arc<dyn Backend>,
         retry: Retry,
