@@ -30,8 +30,7 @@ impl GroupStore {
     }
 
     pub async fn limits(&self) -> Result<ColumnLimits> {
-        // Idempotent: a read.
-        self.retry.run(Repeat::Idempotent, || self.backend.limits()).await
+        self.retry.run(self.repeat, || self.backend.limits()).await
     }
 
     /// Writes the records and returns the result of each.
