@@ -654,7 +654,7 @@ function nativeOf(store, method) {
 
 // Queued saves are answered at once, and a loop that awaits nothing else would hold up timers and sockets. So after this many milliseconds without a turn of
 // the event loop, a save waits for one. The addon makes the turn, because timers may be fake.
-const TURN_MS = 10;
+const TURN_MS = 5;
 const now = performance.now.bind(performance);
 let turn;
 /** When the event loop was last seen to have a turn. */

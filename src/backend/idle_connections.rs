@@ -111,7 +111,8 @@ impl<D: Driver> IdleConnections<D> {
     }
 
     /// Keeps a connection of this generation for the next call.
-    pub fn put(self: &Arc<Self>, connection: D::Connection, generation: u64) {
+    pub fn put(self: &Arc<Self>, mut connection: D::Connection, generation: u64) {
+        D::shrink(&mut connection);
         let mut state = lock(&self.state);
         if state.generation != generation {
             return;

@@ -92,6 +92,10 @@ where
         Box::pin(async { connection.ping().await.map_err(failure::<S>) })
     }
 
+    fn shrink(connection: &mut Self::Connection) {
+        connection.shrink_buffers();
+    }
+
     fn close(connection: Self::Connection) -> BoxFuture<'static, ()> {
         Box::pin(async {
             let _ = connection.close().await;
