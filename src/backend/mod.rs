@@ -172,6 +172,21 @@ pub struct ReadBatches {
     pub horizon: Option<Horizon>,
 }
 
+/// Rows of a job that were deleted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    pub rows: u64,
+    /// Where the next slice begins, if not at the first row that is left.
+    pub next: Option<i32>,
+}
+
+impl Slice {
+    /// The next slice begins at the first row that is left.
+    pub fn of(rows: u64) -> Self {
+        Self { rows, next: None }
+    }
+}
+
 /// Which rows an earlier read may not have seen, in a database that can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Horizon {
@@ -296,10 +311,10 @@ pub trait Backend: Reads {
     /// Makes a job ABORTED and empties its list of batches, so that no worker claims or adopts batches of a job that is being deleted. Returns
     /// whether the job existed.
     async fn empty_job(&self, job_id: &str) -> Result<bool>;
-    /// Deletes up to `most` of a job's batch rows and returns their number.
-    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64>;
-    /// Deletes up to `most` of a job's records and returns their number.
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64>;
+    /// Deletes up to `most` of a job's batch rows, from this index or from the first one on.
+    async fn delete_batches(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice>;
+    /// Deletes up to `most` of a job's records, from this index or from the first one on.
+    async fn delete_records(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice>;
     /// Deletes a job's row if it still has one of the statuses that it can have been left with: a job that was stored again meanwhile stays.
     async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool>;
     /// Makes a distributed job that is PROCESSING PAUSED. Returns whether it did.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use super::batch_rows::{insert_absent_batches, refuse};
 use super::call::{Access, Answer, Call, Entered};
-use crate::backend::{Backend, SavedJob};
+use crate::backend::{Backend, SavedJob, Slice};
 use crate::error::{Error, Result};
 use crate::held_claims::BatchCount;
 use crate::model::{Job, JobFilter, JobRow, JobStatus, following};
@@ -143,26 +143,31 @@ impl Call {
 
     /// Returns the number of rows.
     pub(super) async fn delete_batches(&self, job_id: &str) -> Result<u64> {
-        self.delete_in_slices(|backend| backend.delete_batches(job_id, DELETE_SLICE)).await
+        self.delete_in_slices(|backend, from| backend.delete_batches(job_id, from, DELETE_SLICE))
+            .await
     }
 
     /// Returns the number of rows.
     pub(super) async fn delete_records(&self, job_id: &str) -> Result<u64> {
-        self.delete_in_slices(|backend| backend.delete_records(job_id, DELETE_SLICE)).await
+        self.delete_in_slices(|backend, from| backend.delete_records(job_id, from, DELETE_SLICE))
+            .await
     }
 
     /// Deletes slice after slice until nothing is left. Returns the number of rows, without those of an attempt whose reply was lost.
-    async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend) -> F) -> Result<u64>
+    async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend, Option<i32>) -> F) -> Result<u64>
     where
-        F: Future<Output = Result<u64>>,
+        F: Future<Output = Result<Slice>>,
     {
-        let mut total = 0;
+        let (mut total, mut from) = (0, None);
         loop {
             // Idempotent: what is deleted stays deleted.
-            match self.write(Repeat::Idempotent, &delete_slice).await? {
-                0 => return Ok(total),
-                rows => total += rows,
+            let Slice { rows, next } = self.write(Repeat::Idempotent, |backend| delete_slice(backend, from)).await?;
+            total += rows;
+            // Only a slice that begins at the first row finds what was stored meanwhile.
+            if rows == 0 && from.is_none() {
+                return Ok(total);
             }
+            from = next;
         }
     }
 }

@@ -18,6 +18,7 @@ use self::connect::{Conn, MySqlDriver, driver};
 use self::joined_rows::joined_rows;
 use self::known_ids::Upserts;
 use self::server::{Server, is_mariadb, own_version};
+use self::slices::SliceStatements;
 use self::text_column::text_column;
 use self::types::catalogue;
 use super::bulk::{MultiRow, MultiValue, STATEMENT_BYTES, by_bytes, chunks, key_chunks};
@@ -30,7 +31,7 @@ use super::schema::{Catalogue, DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse,
-    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, Slice, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Quoted, Result};
 use crate::model::{
@@ -50,6 +51,7 @@ mod joined_rows;
 mod known_ids;
 mod server;
 mod session_variables;
+mod slices;
 mod text_column;
 mod types;
 
@@ -967,34 +969,72 @@ impl Backend for MySql {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
-    /// By both columns of the index: for the second alone, MariaDB would read and lock all rows of the job and sort them, for each slice.
-    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.session().await?;
-        let delete = sql(
-            "delete_batches",
-            "
-            delete from batchactions_batches
-            where jobId = ?
-            order by jobId, batchIndex
-            limit ?
-            ",
-        );
-        Ok(session.execute(delete, values![job_id, most]).await?.rows)
+    async fn delete_batches(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice> {
+        let statements = SliceStatements {
+            delete: sql(
+                "delete_batches",
+                "
+                delete from batchactions_batches
+                where jobId = ? and batchIndex >= ?
+                order by jobId, batchIndex
+                limit ?
+                ",
+            ),
+            delete_before: sql(
+                "delete_batches_before",
+                "
+                delete from batchactions_batches
+                where jobId = ? and batchIndex >= ? and batchIndex < ?
+                order by jobId, batchIndex
+                limit ?
+                ",
+            ),
+            index_after: sql(
+                "batch_index_after",
+                "
+                select batchIndex
+                from batchactions_batches
+                where jobId = ? and batchIndex >= ?
+                order by jobId, batchIndex
+                limit 1 offset ?
+                ",
+            ),
+        };
+        statements.run(&mut self.session().await?, job_id, from, most).await
     }
 
-    /// The order is by both columns, as in `delete_batches`.
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
-        let mut session = self.session().await?;
-        let delete = sql(
-            "delete_records",
-            "
-            delete from batchactions_records
-            where jobId = ?
-            order by jobId, recordIndex
-            limit ?
-            ",
-        );
-        Ok(session.execute(delete, values![job_id, most]).await?.rows)
+    async fn delete_records(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice> {
+        let statements = SliceStatements {
+            delete: sql(
+                "delete_records",
+                "
+                delete from batchactions_records
+                where jobId = ? and recordIndex >= ?
+                order by jobId, recordIndex
+                limit ?
+                ",
+            ),
+            delete_before: sql(
+                "delete_records_before",
+                "
+                delete from batchactions_records
+                where jobId = ? and recordIndex >= ? and recordIndex < ?
+                order by jobId, recordIndex
+                limit ?
+                ",
+            ),
+            index_after: sql(
+                "record_index_after",
+                "
+                select recordIndex
+                from batchactions_records
+                where jobId = ? and recordIndex >= ?
+                order by jobId, recordIndex
+                limit 1 offset ?
+                ",
+            ),
+        };
+        statements.run(&mut self.session().await?, job_id, from, most).await
     }
 
     async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool> {

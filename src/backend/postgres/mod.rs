@@ -22,7 +22,7 @@ use super::schema::{DDL_LIMIT, wait_for_tables};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, LockedJob, PageOrder, Ping, PoolUse, ReadBatches,
-    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, Slice, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Result};
 use crate::model::{
@@ -949,7 +949,7 @@ impl Backend for Postgres {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
-    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
+    async fn delete_batches(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
         let mut session = self.session().await?;
         let delete = session.sql(
             "delete_batches",
@@ -965,10 +965,10 @@ impl Backend for Postgres {
             )
             "#,
         );
-        Ok(session.execute(delete, values![job_id, i64::from(most)]).await?.rows)
+        Ok(Slice::of(session.execute(delete, values![job_id, i64::from(most)]).await?.rows))
     }
 
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
+    async fn delete_records(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
         let mut session = self.session().await?;
         let delete = session.sql(
             "delete_records",
@@ -984,7 +984,7 @@ impl Backend for Postgres {
             )
             "#,
         );
-        Ok(session.execute(delete, values![job_id, i64::from(most)]).await?.rows)
+        Ok(Slice::of(session.execute(delete, values![job_id, i64::from(most)]).await?.rows))
     }
 
     async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool> {

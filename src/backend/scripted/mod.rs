@@ -13,7 +13,7 @@ use super::session::Session;
 use super::verdicts::{self, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, LockedJob, PageOrder, Ping, PoolUse, ReadBatches, Reads,
-    ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, Slice, StoredJob, Transaction, ping, rows,
 };
 use crate::error::Result;
 use crate::model::{
@@ -330,12 +330,12 @@ impl Backend for Scripted {
         self.changed("empty_job").await.map(|rows| rows > 0)
     }
 
-    async fn delete_batches(&self, _: &str, _: i32) -> Result<u64> {
-        self.changed("delete_batches").await
+    async fn delete_batches(&self, _: &str, _: Option<i32>, _: i32) -> Result<Slice> {
+        self.changed("delete_batches").await.map(Slice::of)
     }
 
-    async fn delete_records(&self, _: &str, _: i32) -> Result<u64> {
-        self.changed("delete_records").await
+    async fn delete_records(&self, _: &str, _: Option<i32>, _: i32) -> Result<Slice> {
+        self.changed("delete_records").await.map(Slice::of)
     }
 
     async fn delete_job(&self, _: &str, _: [&'static str; 3]) -> Result<bool> {

@@ -19,7 +19,7 @@ use super::schema::{Catalogue, DDL_LIMIT};
 use super::verdicts::{self, Leases, Verdicts};
 use super::{
     Backend, BatchChange, BatchOwner, BatchPlace, ClaimSnapshot, Examination, FREQUENT, ListSnapshot, LockedJob, PageOrder, Ping, PoolUse,
-    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, StoredJob, Transaction, ping, rows,
+    ReadBatches, Reads, ReclaimSnapshot, Reclaimed, RecordWrite, SavedJob, Slice, StoredJob, Transaction, ping, rows,
 };
 use crate::error::{Code, Error, Repeatable, Result};
 use crate::model::{
@@ -909,7 +909,7 @@ impl Backend for Sqlite {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
-    async fn delete_batches(&self, job_id: &str, most: i32) -> Result<u64> {
+    async fn delete_batches(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
         let mut session = self.write().await?;
         let delete = sql(
             "delete_batches",
@@ -923,10 +923,10 @@ impl Backend for Sqlite {
             )
             ",
         );
-        Ok(session.execute(delete, values![job_id, most]).await?.rows)
+        Ok(Slice::of(session.execute(delete, values![job_id, most]).await?.rows))
     }
 
-    async fn delete_records(&self, job_id: &str, most: i32) -> Result<u64> {
+    async fn delete_records(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
         let mut session = self.write().await?;
         let delete = sql(
             "delete_records",
@@ -940,7 +940,7 @@ impl Backend for Sqlite {
             )
             ",
         );
-        Ok(session.execute(delete, values![job_id, most]).await?.rows)
+        Ok(Slice::of(session.execute(delete, values![job_id, most]).await?.rows))
     }
 
     async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool> {
