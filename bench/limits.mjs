@@ -56,7 +56,7 @@ async function postgresLimits(own, folder, times) {
 }
 
 const { raw, parsed } = recordOf(1);
-/** As the record writer writes one record. */
+/** As the store writes one record that is saved alone. */
 export const UPSERT = `\\set n random(1, 1000000000)
 insert into batchactions_records (${COLUMNS})
 values ('pgbench', 'b', :n, 'processed', '${JSON.stringify(raw)}', '${JSON.stringify(parsed)}', '[]', null)

@@ -336,7 +336,7 @@ onEveryDatabase((on) => {
   });
 
   describe('a queued save with a token that no claim had yet', () => {
-    on.needs('shared')('is lost, and the claim that gets the token may save', async () => {
+    on.needs('shared')('is lost, and the token stays refused in this store', async () => {
       const store = await open();
       const job = makeJob(1);
       await store.saveJobState(job);
@@ -347,8 +347,17 @@ onEveryDatabase((on) => {
       expect(await store.getBatchRecords(job.id, batchId)).toEqual([]);
       // Through another store, so that this one doesn't know of the claim.
       expect((await claim(on.store, job.id)).token).toBe(1);
-      for (const index of range(3)) await store.saveProcessedRecord(job.id, batchId, makeRecord(index), { token: 1 });
-      expect(await store.getBatchRecords(job.id, batchId)).toEqual(range(3).map((index) => makeRecord(index)));
+      await rejection(store.saveProcessedRecord(job.id, batchId, makeRecord(1), { token: 1 }), 'LEASE_LOST');
+      await on.store.saveProcessedRecord(job.id, batchId, makeRecord(2), { token: 1 });
+      expect(await store.getBatchRecords(job.id, batchId)).toEqual([makeRecord(2)]);
+      // So does a lower token that is lost later.
+      await on.store.releaseBatch(job.id, batchId, 'worker');
+      const { token } = await claim(on.store, job.id);
+      expect(token).toBe(3);
+      await store.saveProcessedRecord(job.id, batchId, makeRecord(3), { token: 2 });
+      await store.getProgress(job.id);
+      await rejection(store.saveProcessedRecord(job.id, batchId, makeRecord(3), { token: 2 }), 'LEASE_LOST');
+      await rejection(store.saveProcessedRecord(job.id, batchId, makeRecord(3), { token: 1 }), 'LEASE_LOST');
     });
   });
 

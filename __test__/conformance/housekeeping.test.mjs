@@ -169,6 +169,34 @@ onEveryDatabase((on) => {
       expect(await left(job.id)).toEqual([null, 0, 0]);
     });
 
+    // It deletes slices of 5,000 rows.
+    test.each([5_000, 10_001])('removes %d records that are far apart', async (count) => {
+      const [job, other] = [await filled(1, 0), await filled(1, 3)];
+      const records = Array.from({ length: count }, (_, n) => makeRecord(n * 199_999));
+      records.push(makeRecord(2_147_483_647));
+      await on.store.saveBatchRecords(job.id, job.batches[0].id, records);
+      expect(await on.store.deleteJob(job.id)).toBe(true);
+      expect(await left(job.id)).toEqual([null, 0, 0]);
+      expect(await left(other.id)).toStrictEqual([other, 1, 3]);
+    });
+
+    on.needs('server')('removes what is stored meanwhile among records that are deleted already', async () => {
+      const job = await filled(1, 12_000);
+      // The second slice waits for it.
+      const locked = await on.lockRows('records', '"jobId" = ? and "recordIndex" = 7000', [job.id]);
+      const store = await on.open({ statementTimeoutMs: 120_000 });
+      const deleted = store.deleteJob(job.id);
+      await on.untilOneWaits();
+      const late = await on.open();
+      await late.saveProcessedRecord(job.id, 'late', makeRecord(17));
+      expect(
+        await on.query('select "recordIndex" as "n" from "batchactions_records" where "jobId" = ? and "recordIndex" < 5000', [job.id]),
+      ).toEqual([{ n: 17 }]);
+      await locked.query('rollback');
+      expect(await deleted).toBe(true);
+      expect(await left(job.id)).toEqual([null, 0, 0]);
+    });
+
     test('leaves the ids free for another job', async () => {
       const job = await filled(2, 2);
       const { batchId } = await claim(on.store, job.id);

@@ -37,12 +37,13 @@ export class Model {
     this.stores = stores.map(({ maxClaims = Infinity }, number) => ({ number, maxClaims, tokens: new Map() }));
     this.claimers = new Map(); // by job id: the stores that ever claimed of it
     this.adopted = new Set(); // the jobs of the incumbent's that have got rows
+    this.refused = new Set(); // "job batch token": tokens with which queued saves were refused, after they were answered
   }
 
   copy() {
     const copy = new Model([]);
-    const { stores, jobs, rows, records, claimers, adopted } = this;
-    return Object.assign(copy, structuredClone({ stores, jobs, rows, records, claimers, adopted }));
+    const { stores, jobs, rows, records, claimers, adopted, refused } = this;
+    return Object.assign(copy, structuredClone({ stores, jobs, rows, records, claimers, adopted, refused }));
   }
 
   /** What a call has to answer: `{ value }`, or `{ code }` where it rejects. `got` is what the store under test answered. */
@@ -178,6 +179,11 @@ export class Model {
     // Which comes first of two that have not been started is not said.
     const order = (a, b) => (b.startedAt ?? -1) - (a.startedAt ?? -1) || (a.id < b.id ? -1 : 1);
     return jobs.sort(order).map((job) => this.summary(job));
+  }
+
+  /** A queued save was answered before the store found that its claim is lost. */
+  refuseLater(store, jobId, batchId, { token = this.tokenAtCall(store, jobId, batchId).token } = {}) {
+    this.refused.add(`${jobId} ${batchId} ${token}`);
   }
 
   deleteJob(store, jobId) {
@@ -434,6 +440,8 @@ export class Model {
 
   saveProcessedRecord(store, jobId, batchId, record, fence) {
     this.fence(store, jobId, batchId, fence);
+    // An explicit token may be that of a later claim. Until then the store keeps it refused, unless it has dropped what it knew of the batch's claims.
+    if (fence && this.refused.has(`${jobId} ${batchId} ${fence.token}`) && this.got.code === 'LEASE_LOST') throw new Refused('LEASE_LOST');
     this.saveBatchRecords(store, jobId, batchId, [record]);
   }
 

@@ -147,7 +147,10 @@ export class Run {
     const expected = this.model.answer(operation, got);
     // A queued save is answered before the store finds that its claim is lost.
     const answeredEarly = queued && operation[1] === 'saveProcessedRecord' && expected.code === 'LEASE_LOST' && got.code === undefined;
-    if (!answeredEarly) this.agree('The answer to', got, expected);
+    if (answeredEarly) {
+      const [store, , job, batchId, , fence] = operation;
+      this.model.refuseLater(store, job, batchId, fence);
+    } else this.agree('The answer to', got, expected);
     return queued;
   }
 

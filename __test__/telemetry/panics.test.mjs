@@ -102,7 +102,7 @@ for (const database of databases) {
       await expectPanic(warnings, 'the wait for an empty queue');
       hooks.panicAt('keep alive', SECRET);
       await store.saveProcessedRecord(id, 'b', makeRecord(1));
-      await expect.poll(() => warnings.filter(({ kind }) => kind === 'panic').length).toBe(2);
+      await expect.poll(() => warnings.filter(({ kind }) => kind === 'panic').length, { timeout: 20_000 }).toBe(2);
       expect(await store.getBatchRecords(id, 'b')).toHaveLength(2);
     });
 

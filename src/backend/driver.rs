@@ -36,7 +36,7 @@ pub trait Driver: Send + Sync + 'static {
     /// Checks that the server still answers.
     fn ping(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// Frees the memory that a large statement or answer has left in the connection's buffers.
+    /// Frees what a large statement or answer has left spare in the connection's buffers.
     fn shrink(_connection: &mut Self::Connection) {}
 
     /// Tells the server that the connection ends. The socket closes even if the message does not arrive.

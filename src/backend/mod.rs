@@ -177,7 +177,7 @@ pub struct ReadBatches {
 pub struct Slice {
     pub rows: u64,
     /// Where the next slice begins, if not at the first row that is left.
-    pub next: Option<i32>,
+    pub next: Option<i64>,
 }
 
 impl Slice {
@@ -311,10 +311,11 @@ pub trait Backend: Reads {
     /// Makes a job ABORTED and empties its list of batches, so that no worker claims or adopts batches of a job that is being deleted. Returns
     /// whether the job existed.
     async fn empty_job(&self, job_id: &str) -> Result<bool>;
-    /// Deletes up to `most` of a job's batch rows, from this index or from the first one on.
-    async fn delete_batches(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice>;
-    /// Deletes up to `most` of a job's records, from this index or from the first one on.
-    async fn delete_records(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice>;
+    /// Deletes up to `most` of a job's batch rows, from this index or from the first one on. `from` saves the server work; a database that needs no
+    /// such help ignores it.
+    async fn delete_batches(&self, job_id: &str, from: Option<i64>, most: i32) -> Result<Slice>;
+    /// Deletes up to `most` of a job's records, as `delete_batches`.
+    async fn delete_records(&self, job_id: &str, from: Option<i64>, most: i32) -> Result<Slice>;
     /// Deletes a job's row if it still has one of the statuses that it can have been left with: a job that was stored again meanwhile stays.
     async fn delete_job(&self, job_id: &str, statuses: [&'static str; 3]) -> Result<bool>;
     /// Makes a distributed job that is PROCESSING PAUSED. Returns whether it did.

@@ -154,7 +154,7 @@ impl Call {
     }
 
     /// Deletes slice after slice until nothing is left. Returns the number of rows, without those of an attempt whose reply was lost.
-    async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend, Option<i32>) -> F) -> Result<u64>
+    async fn delete_in_slices<'a, F>(&'a self, delete_slice: impl Fn(&'a dyn Backend, Option<i64>) -> F) -> Result<u64>
     where
         F: Future<Output = Result<Slice>>,
     {

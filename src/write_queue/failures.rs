@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::backend::RecordWrite;
 use crate::error::{Code, Error, Quoted, Repeatable, Result};
-use crate::model::{Record, Token};
-use crate::settings::Durability;
+use crate::model::{BatchKey, Record, Token};
 
 /// A queued record that could not be stored.
 struct Failed {
@@ -24,9 +23,10 @@ type BatchFailures = BTreeMap<i32, Failed>;
 pub struct Failures {
     /// By the id of the batch.
     batches: HashMap<String, BatchFailures>,
-    /// For each batch, the last token whose queued saves were refused because the claim was lost. These don't count as failures, because the batch's
-    /// present holder writes its records itself. The next save with that token is answered by the database, so that its worker learns of it.
-    lost: HashMap<String, Token>,
+    /// For each batch, the tokens whose queued saves were refused because the claim was lost. These don't count as failures, because the batch's
+    /// present holder writes its records itself. A refused token stays refused, also an explicit one that a later claim gets: what was queued with it
+    /// is lost, so nobody may complete the batch with it.
+    lost: HashMap<String, HashSet<Token>>,
     /// Why the job or the state of a batch could not be stored after the call was answered.
     job: Option<Error>,
 }
@@ -57,21 +57,16 @@ impl Failures {
         self.batches.keys().cloned().collect()
     }
 
-    /// Clears what is known of a record, and of the claim that saved it: it is stored now.
-    pub fn stored(&mut self, write: &RecordWrite) {
-        self.clear_failures([write.record.index]);
-        if write.token.is_some() && self.lost.get(&write.batch_id) == write.token.as_ref() {
-            self.lost.remove(&write.batch_id);
-        }
-    }
-
     /// Records the result of a save that was answered before it was written.
     pub fn settle(&mut self, write: &RecordWrite, result: Result<()>) {
         match (result, write.token) {
-            (Ok(()), _) => self.stored(write),
+            (Ok(()), _) => self.clear_failures([write.record.index]),
             (Err(error), Some(token)) if error.code == Code::LeaseLost => {
-                let lost = self.lost.entry(write.batch_id.clone()).or_insert(token);
-                *lost = token.max(*lost);
+                self.lost.entry(write.batch_id.clone()).or_default().insert(token);
+                let failures = self.batches.get_mut(&write.batch_id);
+                if let Some(failed) = failures.and_then(|failures| failures.get_mut(&write.record.index)) {
+                    failed.queued_again = false;
+                }
             }
             (Err(error), _) => {
                 let failed = Failed {
@@ -99,26 +94,26 @@ impl Failures {
         }
     }
 
-    /// When a save may be answered, if answered as `durability` says otherwise. Rejects a save to a batch with failures, unless it repeats one of the
-    /// failed saves.
-    pub fn check_save(&mut self, write: &RecordWrite, durability: Durability) -> Result<Durability> {
+    /// Rejects a save to a batch with failures, unless it repeats one of the failed saves.
+    pub fn check_save(&mut self, write: &RecordWrite) -> Result<()> {
         // A worker with a claim saves to a distributed job, whose list is not what failed here.
         if write.token.is_none() {
             self.check_job_writes()?;
         }
-        // An explicit token may be ahead of the version, which can reach it. So the database decides again.
-        if write.token.is_some() && self.lost.get(&write.batch_id) == write.token.as_ref() {
-            return Ok(Durability::Record);
+        if let Some(token) = write.token
+            && self.lost.get(&write.batch_id).is_some_and(|lost| lost.contains(&token))
+        {
+            return Err(Error::lease_lost(&BatchKey::new(&*write.job_id, &*write.batch_id), token));
         }
         let Some(failures) = self.batches.get_mut(&write.batch_id) else {
-            return Ok(durability);
+            return Ok(());
         };
         if let Some(failed) = failures.get_mut(&write.record.index) {
             failed.queued_again = true;
         } else if failures.values().any(|failed| !failed.queued_again) {
             return Err(not_stored(&write.batch_id, failures));
         }
-        Ok(durability)
+        Ok(())
     }
 
     /// Rejects a bulk save to a batch with failures, unless it repeats some of the failed saves.

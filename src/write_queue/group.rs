@@ -136,9 +136,6 @@ impl Group {
         // The caller's thread may have ended.
         match reply {
             Reply::Committed(reply) => {
-                if result.is_ok() {
-                    self.queues.change(&self.job_id, |queue| queue.failures.stored(write));
-                }
                 let _ = reply.send(result);
                 return;
             }

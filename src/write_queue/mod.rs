@@ -125,8 +125,8 @@ impl WriteQueue {
     pub fn save(&self, write: RecordWrite) -> Result<Saved> {
         let job_id = write.job_id.clone();
         let (answer, begins) = self.queues.enter(&job_id, |queue| {
-            let durability = queue.failures.check_save(&write, self.durability)?;
-            let answer = queue.push(write, durability);
+            queue.failures.check_save(&write)?;
+            let answer = queue.push(write, self.durability);
             // A pending save starts the writer when it is awaited.
             let begins = answer.is_none() && queue.begin_writing();
             Ok::<_, Error>((answer, begins))

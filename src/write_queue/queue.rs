@@ -162,11 +162,6 @@ impl Queue {
         if durability == Durability::Batch && self.has_room() {
             return None;
         }
-        // The caller waits for the commit, so the writer doesn't wait for more.
-        if durability == Durability::Record {
-            self.flush_target = self.made;
-            self.wake.notify_one();
-        }
         let (reply, answer) = oneshot::channel();
         if let Some(save) = self.saves.back_mut() {
             save.reply = match durability {

@@ -969,7 +969,7 @@ impl Backend for MySql {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
-    async fn delete_batches(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice> {
+    async fn delete_batches(&self, job_id: &str, from: Option<i64>, most: i32) -> Result<Slice> {
         let statements = SliceStatements {
             delete: sql(
                 "delete_batches",
@@ -1003,7 +1003,7 @@ impl Backend for MySql {
         statements.run(&mut self.session().await?, job_id, from, most).await
     }
 
-    async fn delete_records(&self, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice> {
+    async fn delete_records(&self, job_id: &str, from: Option<i64>, most: i32) -> Result<Slice> {
         let statements = SliceStatements {
             delete: sql(
                 "delete_records",

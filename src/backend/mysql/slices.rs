@@ -1,7 +1,7 @@
 //! Deleting a job's rows slice by slice, each of which begins where the one before it ended.
 //!
 //! InnoDB only marks a row as deleted, and removes it from its indexes later. A slice that begins at the first row of the job would read and lock
-//! all the marked ones again: that takes half of the time of 100,000 records beside a million others.
+//! all the marked ones again, which took a third of the time of deleting 100,000 records.
 
 use super::connect::Conn;
 use crate::backend::Slice;
@@ -21,7 +21,7 @@ pub struct SliceStatements {
 
 impl SliceStatements {
     /// Deletes about `most` rows of a job, from this index or from the first one on.
-    pub async fn run(&self, session: &mut Conn, job_id: &str, from: Option<i32>, most: i32) -> Result<Slice> {
+    pub async fn run(&self, session: &mut Conn, job_id: &str, from: Option<i64>, most: i32) -> Result<Slice> {
         let Some(from) = from else {
             return self.run_first(session, job_id, most).await;
         };
@@ -38,16 +38,17 @@ impl SliceStatements {
 
     /// Without a look for its end, so that a job of a few rows takes one statement.
     async fn run_first(&self, session: &mut Conn, job_id: &str, most: i32) -> Result<Slice> {
-        let rows = session.execute(self.delete, values![job_id, i32::MIN, most]).await?.rows;
+        let rows = session.execute(self.delete, values![job_id, i64::MIN, most]).await?.rows;
         let may_be_all = i64::try_from(rows).is_ok_and(|rows| rows < i64::from(most));
         let next = match may_be_all {
             true => None,
-            false => self.index_after(session, job_id, i32::MIN, 0).await?,
+            // The rows are deleted, and have to be counted. Where this fails, the next slice begins at the first row, and meets the same trouble.
+            false => self.index_after(session, job_id, i64::MIN, 0).await.unwrap_or_default(),
         };
         Ok(Slice { rows, next })
     }
 
-    async fn index_after(&self, session: &mut Conn, job_id: &str, from: i32, rows: i32) -> Result<Option<i32>> {
+    async fn index_after(&self, session: &mut Conn, job_id: &str, from: i64, rows: i32) -> Result<Option<i64>> {
         session
             .optional(self.index_after, values![job_id, from, rows], |row| row.number(0))
             .await

@@ -949,7 +949,7 @@ impl Backend for Postgres {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
-    async fn delete_batches(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
+    async fn delete_batches(&self, job_id: &str, _from: Option<i64>, most: i32) -> Result<Slice> {
         let mut session = self.session().await?;
         let delete = session.sql(
             "delete_batches",
@@ -968,7 +968,7 @@ impl Backend for Postgres {
         Ok(Slice::of(session.execute(delete, values![job_id, i64::from(most)]).await?.rows))
     }
 
-    async fn delete_records(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
+    async fn delete_records(&self, job_id: &str, _from: Option<i64>, most: i32) -> Result<Slice> {
         let mut session = self.session().await?;
         let delete = session.sql(
             "delete_records",

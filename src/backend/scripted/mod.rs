@@ -330,11 +330,11 @@ impl Backend for Scripted {
         self.changed("empty_job").await.map(|rows| rows > 0)
     }
 
-    async fn delete_batches(&self, _: &str, _: Option<i32>, _: i32) -> Result<Slice> {
+    async fn delete_batches(&self, _: &str, _: Option<i64>, _: i32) -> Result<Slice> {
         self.changed("delete_batches").await.map(Slice::of)
     }
 
-    async fn delete_records(&self, _: &str, _: Option<i32>, _: i32) -> Result<Slice> {
+    async fn delete_records(&self, _: &str, _: Option<i64>, _: i32) -> Result<Slice> {
         self.changed("delete_records").await.map(Slice::of)
     }
 

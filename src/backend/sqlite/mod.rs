@@ -909,7 +909,7 @@ impl Backend for Sqlite {
         Ok(session.execute(empty, values![job_id]).await?.rows > 0)
     }
 
-    async fn delete_batches(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
+    async fn delete_batches(&self, job_id: &str, _from: Option<i64>, most: i32) -> Result<Slice> {
         let mut session = self.write().await?;
         let delete = sql(
             "delete_batches",
@@ -926,7 +926,7 @@ impl Backend for Sqlite {
         Ok(Slice::of(session.execute(delete, values![job_id, most]).await?.rows))
     }
 
-    async fn delete_records(&self, job_id: &str, _from: Option<i32>, most: i32) -> Result<Slice> {
+    async fn delete_records(&self, job_id: &str, _from: Option<i64>, most: i32) -> Result<Slice> {
         let mut session = self.write().await?;
         let delete = sql(
             "delete_records",
