@@ -414,9 +414,9 @@ onEveryDatabase((on) => {
       const { id } = job.batches[0];
       // The first call holds the one connection while it waits for the row.
       const held = store.updateBatchState(job.id, id, makeState(id, 'COMPLETED'));
-      await expect.poll(() => store.poolStats()).toStrictEqual({ used: 1, idle: 0, pending: 0, max: 1 });
+      await expect.poll(() => store.poolStats(), { timeout: 60_000 }).toStrictEqual({ used: 1, idle: 0, pending: 0, max: 1 });
       const waiting = [store.getJob(job.id), store.getJob(job.id), store.ping()];
-      await expect.poll(() => store.poolStats()).toStrictEqual({ used: 1, idle: 0, pending: 3, max: 1 });
+      await expect.poll(() => store.poolStats(), { timeout: 60_000 }).toStrictEqual({ used: 1, idle: 0, pending: 3, max: 1 });
       await holder.query('rollback');
       await Promise.all([held, ...waiting]);
       expect(store.poolStats()).toStrictEqual({ used: 0, idle: 1, pending: 0, max: 1 });
@@ -432,7 +432,7 @@ onEveryDatabase((on) => {
       const writes = Array.from({ length: 3 }, (_, n) =>
         store.saveBatchRecords(`${job.id}.${n}`, id, [{ index: 0, raw: {}, parsed: {}, status: 'valid', errors: [] }]),
       );
-      await expect.poll(() => store.poolStats()).toMatchObject({ used: 1, pending: 2, max });
+      await expect.poll(() => store.poolStats(), { timeout: 60_000 }).toMatchObject({ used: 1, pending: 2, max });
       await holder.query('rollback');
       await Promise.all(writes);
       expect(store.poolStats()).toMatchObject({ used: 0, pending: 0, max });
