@@ -143,6 +143,11 @@ async function answers(store) {
   await say('deleteJob', store.deleteJob(id));
   await say('deleteJob, again', store.deleteJob(id));
   await say('deleteJob, records alone', store.deleteJob(uuid(2)));
+  // More than two of the slices in which they are deleted.
+  const many = Array.from({ length: 10_100 }, (_, index) => makeRecord(index));
+  await store.saveBatchRecords(uuid(3), uuid(1_003), many);
+  await say('deleteJob, in slices', store.deleteJob(uuid(3)));
+  await say('deleteJob, in slices, again', store.deleteJob(uuid(3)));
   return all;
 }
 
