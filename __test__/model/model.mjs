@@ -440,7 +440,7 @@ export class Model {
 
   saveProcessedRecord(store, jobId, batchId, record, fence) {
     this.fence(store, jobId, batchId, fence);
-    // An explicit token may be that of a later claim. Until then the store keeps it refused, unless it has dropped what it knew of the batch's claims.
+    // A later claim may get a token that was refused. The store goes on refusing it, unless it has forgotten what it knew of the batch's claims.
     if (fence && this.refused.has(`${jobId} ${batchId} ${fence.token}`) && this.got.code === 'LEASE_LOST') throw new Refused('LEASE_LOST');
     this.saveBatchRecords(store, jobId, batchId, [record]);
   }

@@ -24,8 +24,8 @@ pub struct Failures {
     /// By the id of the batch.
     batches: HashMap<String, BatchFailures>,
     /// For each batch, the tokens whose queued saves were refused because the claim was lost. These don't count as failures, because the batch's
-    /// present holder writes its records itself. A refused token stays refused, also an explicit one that a later claim gets: what was queued with it
-    /// is lost, so nobody may complete the batch with it.
+    /// present holder writes its records itself. A refused token stays refused, even if a later claim gets the same token, as it can if a caller passed a
+    /// token before its claim was made: records that were queued with the token are not stored, and the caller would not be told.
     lost: HashMap<String, HashSet<Token>>,
     /// Why the job or the state of a batch could not be stored after the call was answered.
     job: Option<Error>,
